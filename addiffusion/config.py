@@ -1,0 +1,252 @@
+"""The run configuration: frozen models. The docstring under each field is its documentation everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, unknown keys are errors, attribute docstrings become the help text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class RunSection(Section):
+    dir: Path | None = None
+    """Folder of the run; null makes `runs/<UTC time>`. A folder that exists is refused."""
+    seed: int = Field(0, ge=0)
+    """Root of every random stream of the run."""
+    film_strips: int = Field(6, ge=0)
+    """Held-out episodes drawn as film strips at the end."""
+
+
+class ClusterSection(Section):
+    mode: Literal["ray", "serial"] = "ray"
+    """`ray` runs the roles as Ray actors; `serial` runs the same components in this process without Ray."""
+    address: str = "local"
+    """`local` starts Ray on this machine; `auto` or `host:port` joins a running cluster."""
+    start_timeout_s: float = Field(180.0, gt=0)
+    """How long Ray and its actors may take to start."""
+
+
+class RolloutSection(Section):
+    workers: int = Field(2, ge=1)
+    """Rollout workers; each owns one diffusion pipeline."""
+    slots: int = Field(16, ge=1)
+    """Images a worker denoises at once (S)."""
+    cpus_per_worker: float = Field(0.5, gt=0)
+    """CPUs Ray reserves for a worker."""
+    gpus_per_worker: float = Field(0.0, ge=0)
+    """GPUs (or a fraction) Ray reserves for a worker."""
+    timeout_s: float = Field(600.0, gt=0)
+    """Longest wait for any single collected batch before its tickets are reissued."""
+    max_reissues: int = Field(3, ge=0)
+    """How often a lost or failed ticket is handed out again before the run stops."""
+
+
+class BackboneSection(Section):
+    kind: Literal["embedded", "stable_diffusion"] = "embedded"
+    """`embedded` is the model that ships with the package; `stable_diffusion` any StableDiffusionPipeline."""
+    path: str | None = None
+    """Local folder or hub id of the pipeline; must be null for `embedded`."""
+    guidance_scale: float = Field(3.5, ge=0)
+    """Classifier-free guidance scale; 1 or less switches guidance off (one network evaluation per NFE)."""
+    device: str = "auto"
+    """torch device of denoiser and decoder; `auto` takes the GPU Ray gave, else the CPU."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the network; latents are always float32."""
+
+    @model_validator(mode="after")
+    def _path_fits_kind(self) -> Self:
+        if (self.kind == "embedded") != (self.path is None):
+            raise ValueError("path must be null for kind=embedded and given for any other kind")
+        return self
+
+
+class SamplerSection(Section):
+    solver: Literal["ddim"] = "ddim"
+    """Solver of the base schedule."""
+    num_steps: int = Field(50, ge=2)
+    """N_max: steps of the base schedule."""
+    warmup_steps: int = Field(3, ge=1)
+    """Forced continues at the start of each episode: they cost NFE but are no decisions."""
+    finish_steps: int = Field(4, ge=0)
+    """Passes that bring a stopped image from its step to t = 0; 0 returns z0_pred as it is."""
+
+    @model_validator(mode="after")
+    def _warmup_leaves_a_decision(self) -> Self:
+        if self.warmup_steps >= self.num_steps:
+            raise ValueError("warmup_steps must be smaller than num_steps")
+        return self
+
+
+class RefineSection(Section):
+    mask: Literal["attention", "grid", "random"] = "attention"
+    """Which region a refine re-denoises: the least attended one, or a control."""
+    k: int = Field(2, ge=1)
+    """Denoising passes per refine, on top of the step's own pass."""
+    r_noise: float = Field(0.5, gt=0, lt=1)
+    """Noise level of a refine: t' = r_noise * t."""
+    tau: float = Field(0.5, gt=0, lt=1)
+    """Quantile of attention below which a pixel counts as under-attended."""
+    sigma_blur: float = Field(3.0, gt=0)
+    """Gaussian blur of the mask in latent pixels at 64 x 64; scaled with the latent size."""
+
+
+class ObservationSection(Section):
+    kind: Literal["clip"] = "clip"
+    """`clip`: CLIP image and text embedding, timestep, quality scalars."""
+    timestep_width: int = Field(128, ge=2, multiple_of=2)
+    """Width of the sinusoidal timestep slice."""
+
+
+class Weights(Section):
+    clip: float = Field(1.0, ge=0)
+    """Weight of the normalised CLIP score."""
+    aesthetic: float = Field(0.5, ge=0)
+    """Weight of the normalised aesthetic score."""
+    image_reward: float = Field(0.8, ge=0)
+    """Weight of the normalised preference score."""
+    dino: float = Field(0.2, ge=0)
+    """Weight of DINO similarity (phase1: to the previous image; paired: to the full-length image)."""
+
+
+class Scales(Section):
+    clip: float = Field(0.05, gt=0)
+    """Change of CLIP score (cosine) that counts as one unit of quality."""
+    aesthetic: float = Field(0.3, gt=0)
+    """Change of aesthetic score that counts as one unit of quality."""
+    image_reward: float = Field(0.2, gt=0)
+    """Change of preference score that counts as one unit of quality."""
+    dino: float = Field(0.1, gt=0)
+    """Change of DINO similarity that counts as one unit of quality (`paired` only)."""
+
+
+class TerminalWeights(Section):
+    clip: float = Field(2.0, ge=0)
+    """`phase1`: weight of the final CLIP score."""
+    aesthetic: float = Field(1.0, ge=0)
+    """`phase1`: weight of the final aesthetic score."""
+    image_reward: float = Field(1.5, ge=0)
+    """`phase1`: weight of the final preference score."""
+
+
+class RewardSection(Section):
+    preset: Literal["paired", "phase1"] = "paired"
+    """`paired`: quality relative to the same seed's full-length image; `phase1`: step deltas plus final scores."""
+    weights: Weights = Weights()
+    """Weights of the quality terms."""
+    scales: Scales = Scales()
+    """Normalisers of the quality terms."""
+    terminal: TerminalWeights = TerminalWeights()
+    """Weights of the final scores (`phase1` only)."""
+    c_nfe: float = Field(0.01, ge=0)
+    """Price of one NFE."""
+
+
+class ScorersSection(Section):
+    kind: Literal["embedded"] = "embedded"
+    """Which family of scorers: the ones that ship with the package."""
+    device: str = "auto"
+    """torch device of the scorers."""
+    batch_images: int = Field(16, ge=1)
+    """Fixed batch shape of every scorer pass: larger requests are cut, smaller ones padded."""
+    max_wait_ms: float = Field(4.0, ge=0)
+    """How long the service waits for other workers' images before it scores a part-filled batch."""
+    queue_images: int = Field(4096, ge=1)
+    """Images that may wait; beyond it callers are held back."""
+    timeout_s: float = Field(120.0, gt=0)
+    """Deadline of one scoring request."""
+
+
+class PolicySection(Section):
+    hidden: tuple[int, ...] = (512, 256)
+    """Widths of the hidden layers of policy and value network."""
+
+
+class PpoSection(Section):
+    iterations: int = Field(60, ge=1)
+    """Policy updates of the run."""
+    batch_size: int = Field(64, ge=1)
+    """Complete episodes per update, by ticket."""
+    lr: float = Field(3.0e-4, gt=0)
+    """Adam learning rate."""
+    gamma_d: float = Field(0.99, gt=0, le=1)
+    """Discount per decision."""
+    gae_lambda: float = Field(0.95, ge=0, le=1)
+    """GAE lambda (arXiv:1506.02438)."""
+    clip: float = Field(0.2, gt=0)
+    """PPO clip range (arXiv:1707.06347 Eq. 7)."""
+    value_coeff: float = Field(0.5, ge=0)
+    """Weight of the value loss."""
+    entropy_start: float = Field(0.05, ge=0)
+    """Entropy coefficient of the first iteration."""
+    entropy_end: float = Field(0.01, ge=0)
+    """Entropy coefficient of the last iteration; linear in between."""
+    max_grad_norm: float = Field(0.5, gt=0)
+    """Global gradient norm limit."""
+    epochs: int = Field(4, ge=1)
+    """Passes over a batch per update."""
+    minibatch_size: int = Field(256, ge=1)
+    """Decisions per gradient step."""
+
+
+class PromptsSection(Section):
+    source: Annotated[str, Field(min_length=1)] = "embedded"
+    """`embedded`, or the path of a text file with one prompt per line."""
+    tiers: tuple[Literal[1, 2, 3], ...] = (1, 2, 3)
+    """Tiers of the embedded prompts."""
+    train_count: int = Field(192, ge=1)
+    """Distinct (prompt, seed) pairs trained on; each has a full-length reference."""
+
+
+class EvaluationSection(Section):
+    prompt_count: int = Field(60, ge=1)
+    """Held-out prompts of the table at the end."""
+    static_steps: int = Field(20, ge=2)
+    """Steps of the static sampler in the table."""
+
+
+class CheckpointSection(Section):
+    every: int = Field(10, ge=1)
+    """Iterations between checkpoints; the last iteration always has one."""
+    keep: int = Field(3, ge=1)
+    """Checkpoints kept besides the last."""
+
+
+class Config(Section):
+    """Everything a run depends on."""
+
+    run: RunSection = RunSection()
+    """The run itself."""
+    resume: Path | None = None
+    """A run folder to go on with; every other key then comes from it."""
+    cluster: ClusterSection = ClusterSection()
+    """Where the roles run."""
+    rollout: RolloutSection = RolloutSection()
+    """Rollout workers."""
+    backbone: BackboneSection = BackboneSection()
+    """The frozen diffusion model."""
+    sampler: SamplerSection = SamplerSection()
+    """Solver and schedule."""
+    refine: RefineSection = RefineSection()
+    """The refine action."""
+    observation: ObservationSection = ObservationSection()
+    """What the policy sees."""
+    reward: RewardSection = RewardSection()
+    """What the policy is paid for."""
+    scorers: ScorersSection = ScorersSection()
+    """Scorers and the reward service."""
+    policy: PolicySection = PolicySection()
+    """Policy and value networks."""
+    ppo: PpoSection = PpoSection()
+    """The learner."""
+    prompts: PromptsSection = PromptsSection()
+    """Training prompts."""
+    evaluation: EvaluationSection = EvaluationSection()
+    """The comparison at the end of a run."""
+    checkpoint: CheckpointSection = CheckpointSection()
+    """Checkpoints."""

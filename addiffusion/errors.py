@@ -1,0 +1,73 @@
+"""The error tree. A message is one whole sentence with its fix; the facts are fields of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class AdDiffusionError(Exception):
+    """Base of every error this project raises on purpose.
+
+    The message carries everything a user needs; ``facts`` carries the same values for programs.
+    Survives pickling, so it can cross a Ray actor boundary.
+    """
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.facts = facts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.facts)
+
+
+def _rebuild(kind: type[AdDiffusionError], message: str, facts: dict[str, Any]) -> AdDiffusionError:
+    return kind(message, **facts)
+
+
+class UsageError(AdDiffusionError):
+    """Something the user gave can't be used: the command line prints one sentence and exits with 2."""
+
+
+class ConfigError(UsageError):
+    """A configuration key or value that can't be used as written."""
+
+
+class PromptError(UsageError):
+    """A prompt, or a file of prompts, that can't be read or is outside the expected grammar."""
+
+
+class RunFolderError(UsageError):
+    """A run folder that exists already, is missing, or holds something else."""
+
+
+class CheckpointError(UsageError):
+    """A checkpoint that is missing, corrupt, or of another configuration."""
+
+
+class ClusterError(UsageError):
+    """Ray can't be started or joined as asked."""
+
+
+class WeightsError(UsageError):
+    """Model weights that are missing or do not fit their configuration."""
+
+
+class ContractError(AdDiffusionError):
+    """Two components disagree on shapes, names or order: a defect, never the user's doing."""
+
+
+class SlotError(AdDiffusionError):
+    """A slot was asked for something its phase does not allow."""
+
+
+class ScorerError(AdDiffusionError):
+    """A scorer failed on an item; that item has no score (and never a zero)."""
+
+
+class StaleWeightsError(AdDiffusionError):
+    """A rollout ran with weights older than the learner allows."""
+
+
+class RolloutError(AdDiffusionError):
+    """Episodes could not be collected: every worker is gone, or a deadline has passed."""

@@ -1,0 +1,152 @@
+"""The records that cross a border between components. Plain numpy: they travel through Ray as they are.
+
+Shapes: ``n`` images of one request, ``d`` decisions of one episode, ``k`` score names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from addiffusion.actions import Action
+
+SCORE_NAMES = ("clip", "aesthetic", "image_reward")
+"""Scores of one image against its prompt, in the order of every score column."""
+METRIC_NAMES = ("scene_soft", "scene_strict")
+"""Scores that only judge (final images of the embedded world): never part of a reward."""
+TERM_NAMES = ("quality", "efficiency", "terminal", "refine")
+"""Reward terms, in the order of ``Episode.terms``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One prompt of a prompt set."""
+
+    prompt_id: int
+    text: str
+    tier: int
+    """1 to 3 by difficulty; 0 when the source gives no label."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """Scores of the full-length image of a (prompt, seed): what ``paired`` rewards are relative to."""
+
+    scores: NDArray[np.float32]
+    """(k,) in the order of SCORE_NAMES."""
+    dino_embedding: NDArray[np.float32]
+    """(f,)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """One episode to be rolled out. The episode is a pure function of this record and the policy weights."""
+
+    ticket_id: int
+    """Unique in a run; results are ordered by it, whoever rolled them out."""
+    prompt: Prompt
+    seed: int
+    """Root of the image's own randomness: initial latent and refine noise."""
+    action_seed: int
+    """Root of the action draws."""
+    c_nfe: float
+    """Price of one NFE in this episode."""
+    forced: Action | None = None
+    """Take this action at every decision instead of asking the policy (references, baselines)."""
+    explore: bool = True
+    """Draw actions from the policy's distribution; False takes the most likely one."""
+    reference: Reference | None = None
+    """Scores of the full-length image, where the reward needs them: workers hold no state of their own."""
+    keep_frames: bool = False
+    """Keep every decision's image and mask (film strips); costs memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRequest:
+    """Images of one caller, to be scored against their prompts."""
+
+    images: NDArray[np.uint8]
+    """(n, H, W, 3)."""
+    prompts: tuple[str, ...]
+    names: tuple[str, ...] = SCORE_NAMES
+    """Which score columns to compute; embeddings always come with the reply."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreReply:
+    """Scores in the order of the request's images."""
+
+    names: tuple[str, ...]
+    values: NDArray[np.float32]
+    """(n, k). A row whose ``errors`` entry is set holds NaN and must not be used."""
+    clip_embedding: NDArray[np.float32]
+    """(n, e) L2-normalised CLIP image embeddings."""
+    dino_embedding: NDArray[np.float32]
+    """(n, f) L2-normalised DINO features."""
+    errors: tuple[str | None, ...]
+    """Per image: None, or one sentence on why it has no score."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frames:
+    """What a film strip needs: one entry per decision, then the returned image."""
+
+    images: NDArray[np.uint8]
+    """(d + 1, H, W, 3)."""
+    masks: tuple[NDArray[np.float32] | None, ...]
+    """(d,) the refine mask (h, w) in latent pixels where the decision was refine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """One finished image with all its decisions. Forced warm-up is in ``nfe`` but has no decision."""
+
+    ticket: Ticket
+    phi: NDArray[np.float32]
+    """(d, p) observation at each decision."""
+    actions: NDArray[np.int64]
+    """(d,)."""
+    log_prob: NDArray[np.float32]
+    """(d,) behaviour log-probability of the action taken."""
+    logits: NDArray[np.float32]
+    """(d, 3)."""
+    steps: NDArray[np.int64]
+    """(d,) schedule index i of each decision."""
+    nfe_spent: NDArray[np.int64]
+    """(d,) passes that followed each decision up to the next one or the end."""
+    scores: NDArray[np.float32]
+    """(d + 1, k) at each decision, then of the returned image, in the order of SCORE_NAMES."""
+    terms: NDArray[np.float32]
+    """(d, 4) weighted reward terms in the order of TERM_NAMES; their sum is the reward."""
+    final_dino: NDArray[np.float32]
+    """(f,) DINO features of the returned image."""
+    image: NDArray[np.uint8]
+    """(H, W, 3) the returned image."""
+    nfe: int
+    network_evals: int
+    weight_version: int
+    """Version of the policy weights that took the decisions."""
+    seconds: float
+    """Wall clock from admission to the final score; informative only, never trained on."""
+    frames: Frames | None = None
+
+    @property
+    def rewards(self) -> NDArray[np.float32]:
+        """(d,) reward per decision."""
+        return self.terms.sum(axis=1)
+
+    def with_terms(self, terms: NDArray[np.float32]) -> Episode:
+        """The same episode under another reward."""
+        return replace(self, terms=terms)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedEpisode:
+    """A ticket that could not be finished: counted, reported, and reissued or masked; never a zero."""
+
+    ticket: Ticket
+    reason: str
+    facts: dict[str, Any] = field(default_factory=dict)
