@@ -55,7 +55,8 @@ class Ticket:
     c_nfe: float
     """Price of one NFE in this episode."""
     forced: Action | None = None
-    """Take this action at every decision instead of asking the policy (references, baselines)."""
+    """Take this action at every decision instead of asking the policy (references, static baselines). Such an
+    episode is neither observed nor scored on its way: it has no decisions, and only the returned image has scores."""
     explore: bool = True
     """Draw actions from the policy's distribution; False takes the most likely one."""
     reference: Reference | None = None

@@ -1,0 +1,38 @@
+"""The port between whoever wants episodes (learner, evaluation) and whoever rolls them out (one process or many)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from addiffusion.config import SamplerSection
+from addiffusion.records import Episode, FailedEpisode, Ticket
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """The outcome of a batch of tickets: every ticket is in exactly one of the two tuples."""
+
+    episodes: tuple[Episode, ...]
+    """Finished episodes in the order of their ticket ids."""
+    failed: tuple[FailedEpisode, ...] = ()
+    """Tickets that could not be finished, in the order of their ticket ids."""
+    stage_s: Mapping[str, float] = field(default_factory=dict)
+    """Seconds spent per stage (network, decode, score, policy, ...), summed over workers."""
+
+
+class Rollouts(Protocol):
+    """Rolls tickets out with the current policy weights."""
+
+    def set_weights(self, weights: Any, version: int) -> None:
+        """Give every worker the policy weights (an RLModule inference state) and their version."""
+        ...
+
+    def collect(self, tickets: Sequence[Ticket], *, sampler: SamplerSection | None = None) -> Collected:
+        """Roll out ``tickets``; ``sampler`` replaces the run's own (static baselines).
+
+        Raises:
+            RolloutError: no worker could finish them in time.
+        """
+        ...
