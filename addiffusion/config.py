@@ -145,6 +145,8 @@ class RewardSection(Section):
     """Weights of the final scores (`phase1` only)."""
     c_nfe: float = Field(0.01, ge=0)
     """Price of one NFE."""
+    refine_bonus: float = Field(0.0)
+    """Paid for each refine decision; 0 lets refine earn only what it adds to quality."""
 
 
 class ScorersSection(Section):

@@ -1,0 +1,1 @@
+"""One adapter per scorer model, and the suite that runs them together."""

@@ -1,0 +1,29 @@
+# `just check` is what CI runs: .ci/run calls the same recipe on a clean clone.
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+# list the recipes
+default:
+    @just --list
+
+# everything CI checks: lock, style, import contracts, types, tests
+check: lint types test
+
+# lock file, formatting, style, import contracts
+lint:
+    uv lock --check
+    uv run ruff format --check .
+    uv run ruff check .
+    uv run lint-imports
+
+# static types
+types:
+    uv run pyright
+
+# the test command of the README
+test:
+    uv run pytest
+
+# rewrite formatting and what ruff can mend
+fix:
+    uv run ruff format .
+    uv run ruff check --fix .

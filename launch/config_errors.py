@@ -1,0 +1,110 @@
+"""What is wrong with a configuration, in sentences: the key, the value, and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from addiffusion.config import Config
+
+
+def describe(error: ValidationError) -> str:
+    """Every complaint of ``error`` as one sentence, joined with semicolons."""
+    return "; ".join(_sentence(detail) for detail in error.errors()) + "."
+
+
+def section_of(path: Sequence[int | str]) -> type[BaseModel] | None:
+    """The section of ``Config`` that ``path`` leads to, or None where it leads to a value or nowhere."""
+    section: type[BaseModel] = Config
+    for part in path:
+        field = section.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return None
+        section = field.annotation
+    return section
+
+
+def allowed(annotation: Any) -> str:
+    """What a field's type admits, in words: `one of 'a', 'b'`, `a number`, ..."""
+    if get_origin(annotation) is Literal:
+        return "one of " + ", ".join(repr(value) for value in get_args(annotation))
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join(allowed(option) for option in get_args(annotation))
+    if get_origin(annotation) is tuple:
+        return "a list, each entry " + allowed(get_args(annotation)[0])
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(annotation, "a path")
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    path = detail["loc"]
+    key = ".".join(str(part) for part in path)
+    if detail["type"] == "extra_forbidden":
+        return _unknown_key(key, path)
+    section = section_of(path)
+    if section is not None and detail["type"] == "value_error":
+        return f"{key}: {detail['ctx']['error']} (given: {_given(detail['input'])})"
+    if section is not None:
+        return f"{key} is a section, not a value (given: {detail['input']!r}); set one of its keys: {_keys(section)}"
+    return f"{key} can't be {detail['input']!r}: {_lower(detail['msg'])}{_hint(path, detail)}"
+
+
+def _unknown_key(key: str, path: Sequence[int | str]) -> str:
+    parent = section_of(path[:-1])
+    if parent is None:
+        return f"unknown key {key}"
+    keys = list(parent.model_fields)
+    where = f"keys of {'.'.join(map(str, path[:-1]))}" if path[:-1] else "top-level keys"
+    near = difflib.get_close_matches(str(path[-1]), keys, n=1)
+    prefix = "".join(f"{part}." for part in path[:-1])
+    meant = f", did you mean {prefix}{near[0]}?" if near else _elsewhere(str(path[-1]))
+    return f"unknown key {key}{meant} ({where}: {', '.join(keys)})"
+
+
+def _elsewhere(name: str) -> str:
+    """A hint for a key that exists, but in another section."""
+    found = [f"{section}.{name}" for section in Config.model_fields if name in _fields_below(section)]
+    return f", did you mean {' or '.join(found)}?" if found else ""
+
+
+def _fields_below(section: str) -> Mapping[str, Any]:
+    model = section_of([section])
+    return {} if model is None else model.model_fields
+
+
+def _keys(section: type[BaseModel]) -> str:
+    return ", ".join(section.model_fields)
+
+
+def _given(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={entry!r}" for key, entry in value.items()) or "nothing"
+    return repr(value)
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+def _hint(path: Sequence[int | str], detail: ErrorDetails) -> str:
+    """What else to say: the type that is allowed, and YAML's trap with exponents."""
+    names = [str(part) for part in path if not isinstance(part, int)]
+    parent = section_of(names[:-1])
+    field = parent.model_fields.get(names[-1]) if parent is not None else None
+    words = f"; allowed is {allowed(field.annotation)}" if field is not None and detail["type"].endswith("_type") else ""
+    if isinstance(detail["input"], str) and _is_number(detail["input"]):
+        words += f" (in YAML write {float(detail['input'])!r} with a decimal point, as in 5.0e-5)"
+    return words
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
