@@ -162,6 +162,10 @@ class ScorersSection(Section):
     """Images that may wait; beyond it callers are held back."""
     timeout_s: float = Field(120.0, gt=0)
     """Deadline of one scoring request."""
+    cpus: float = Field(0.5, ge=0)
+    """CPUs Ray reserves for the reward service."""
+    gpus: float = Field(0.0, ge=0)
+    """GPUs (or a fraction) Ray reserves for the reward service."""
 
 
 class PolicySection(Section):

@@ -53,6 +53,10 @@ class WeightsError(UsageError):
     """Model weights that are missing or do not fit their configuration."""
 
 
+class ArchiveError(UsageError):
+    """A file of recorded episodes that can't be read, or that something else wrote."""
+
+
 class ContractError(AdDiffusionError):
     """Two components disagree on shapes, names or order: a defect, never the user's doing."""
 
@@ -71,3 +75,7 @@ class StaleWeightsError(AdDiffusionError):
 
 class RolloutError(AdDiffusionError):
     """Episodes could not be collected: every worker is gone, or a deadline has passed."""
+
+
+class UpdateError(AdDiffusionError):
+    """A policy update that can't be applied, because its loss or gradient is not finite."""

@@ -6,10 +6,13 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
+import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from addiffusion.actions import ACTION_COUNT
+from addiffusion.actions import ACTION_COUNT, Action
 
 HIDDEN_GAIN = math.sqrt(2.0)
 """Orthogonal gain that keeps the variance through a ReLU (arXiv:1502.01852 Sec. 2.2)."""
@@ -39,6 +42,27 @@ class ValueNetwork(nn.Module):
 
     def forward(self, phi: Float[Tensor, "*row p"]) -> Float[Tensor, "*row"]:
         return self.layers(phi).squeeze(-1)
+
+
+def choose(logits: NDArray[np.float32], generator: torch.Generator | None) -> tuple[Action, float]:
+    """One action and its log-probability from the logits (3,) of one decision.
+
+    Row by row and in float64, so that a draw depends on nothing but its own logits and its own generator.
+
+    Args:
+        logits: finite.
+        generator: one uniform number is drawn from it and put through the inverse CDF; None takes the likeliest
+            action.
+    """
+    shifted = logits.astype(np.float64) - logits.max()
+    log_probs = shifted - np.log(np.exp(shifted).sum())
+    if generator is None:
+        index = int(logits.argmax())
+    else:
+        cdf = np.exp(log_probs).cumsum()
+        uniform = float(torch.rand((), generator=generator, dtype=torch.float64))
+        index = int(np.searchsorted(cdf[:-1], uniform * cdf[-1], side="right"))
+    return Action(index), float(log_probs[index])
 
 
 def build_mlp(widths: Sequence[int], *, head_gain: float) -> nn.Sequential:

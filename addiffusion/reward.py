@@ -31,7 +31,7 @@ from addiffusion.records import SCORE_NAMES, TERM_NAMES, Episode, Reference
 _QUALITY, _EFFICIENCY, _TERMINAL, _REFINE = range(len(TERM_NAMES))
 
 
-def compute_terms(
+def compute_terms(  # noqa: PLR0913 - the six facts a reward is made of
     section: RewardSection,
     *,
     scores: NDArray[np.float32],
@@ -43,7 +43,8 @@ def compute_terms(
 ) -> NDArray[np.float32]:
     """Reward terms (d, 4) of one episode, one row per decision, columns in the order of ``TERM_NAMES``.
 
-    ``scores`` is (d + 1, k), ``dino`` (d + 1, f), ``nfe_spent`` and ``refined`` (d,), as in ``Episode``. Score columns whose weight is 0 are not read. DINO features must be L2-normalised: their inner product is the cosine. ``c_nfe`` is the
+    ``scores`` is (d + 1, k), ``dino`` (d + 1, f), ``nfe_spent`` and ``refined`` (d,), as in ``Episode``. Columns whose
+    weight is 0 are not read. DINO features must be L2-normalised: their inner product is the cosine. ``c_nfe`` is the
     price of one pass in this episode (the ticket's, not the section's). An episode without decisions has no terms: the
     result is (0, 4), and no reference is asked for.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import types
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -29,18 +29,6 @@ def section_of(path: Sequence[int | str]) -> type[BaseModel] | None:
     return section
 
 
-def allowed(annotation: Any) -> str:
-    """What a field's type admits, in words: `one of 'a', 'b'`, `a number`, ..."""
-    if get_origin(annotation) is Literal:
-        return "one of " + ", ".join(repr(value) for value in get_args(annotation))
-    if get_origin(annotation) in (Union, types.UnionType):
-        return " or ".join(allowed(option) for option in get_args(annotation))
-    if get_origin(annotation) is tuple:
-        return "a list, each entry " + allowed(get_args(annotation)[0])
-    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(annotation, "a path")
-
-
 def _sentence(detail: ErrorDetails) -> str:
     path = detail["loc"]
     key = ".".join(str(part) for part in path)
@@ -48,10 +36,10 @@ def _sentence(detail: ErrorDetails) -> str:
         return _unknown_key(key, path)
     section = section_of(path)
     if section is not None and detail["type"] == "value_error":
-        return f"{key}: {detail['ctx']['error']} (given: {_given(detail['input'])})"
+        return f"{key}: {detail['ctx']['error']} ({_values(section, detail)})"
     if section is not None:
         return f"{key} is a section, not a value (given: {detail['input']!r}); set one of its keys: {_keys(section)}"
-    return f"{key} can't be {detail['input']!r}: {_lower(detail['msg'])}{_hint(path, detail)}"
+    return f"{key} can't be {detail['input']!r}: {detail['msg'].replace('Input should', 'it should')}{_exponent_hint(detail)}"
 
 
 def _unknown_key(key: str, path: Sequence[int | str]) -> str:
@@ -81,25 +69,18 @@ def _keys(section: type[BaseModel]) -> str:
     return ", ".join(section.model_fields)
 
 
-def _given(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}={entry!r}" for key, entry in value.items()) or "nothing"
-    return repr(value)
+def _values(section: type[BaseModel], detail: ErrorDetails) -> str:
+    """The present values of the keys that a section's own complaint names."""
+    present = {name: field.default for name, field in section.model_fields.items()} | dict(detail["input"])
+    named = set(re.findall(r"\w+", str(detail["ctx"]["error"])))
+    return ", ".join(f"{name}={present[name]!r}" for name in section.model_fields if name in named)
 
 
-def _lower(message: str) -> str:
-    return message[:1].lower() + message[1:]
-
-
-def _hint(path: Sequence[int | str], detail: ErrorDetails) -> str:
-    """What else to say: the type that is allowed, and YAML's trap with exponents."""
-    names = [str(part) for part in path if not isinstance(part, int)]
-    parent = section_of(names[:-1])
-    field = parent.model_fields.get(names[-1]) if parent is not None else None
-    words = f"; allowed is {allowed(field.annotation)}" if field is not None and detail["type"].endswith("_type") else ""
-    if isinstance(detail["input"], str) and _is_number(detail["input"]):
-        words += f" (in YAML write {float(detail['input'])!r} with a decimal point, as in 5.0e-5)"
-    return words
+def _exponent_hint(detail: ErrorDetails) -> str:
+    """PyYAML reads 5e-5 as a text: say how to write it."""
+    if not (isinstance(detail["input"], str) and _is_number(detail["input"])):
+        return ""
+    return " (in YAML a number with an exponent needs a decimal point, as in 5.0e-5)"
 
 
 def _is_number(text: str) -> bool:

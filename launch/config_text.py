@@ -17,7 +17,7 @@ _WIDTH = 100
 
 def to_yaml(config: Config) -> str:
     """``config`` as YAML, every key under its documentation; `load_resolved` reads it back unchanged."""
-    return "\n".join(_section_lines(Config, json.loads(config.model_dump_json()), "")) + "\n"
+    return "\n".join(_section_lines(Config, json.loads(config.model_dump_json()), "")).strip() + "\n"
 
 
 def _section_lines(section: type[BaseModel], values: Mapping[str, Any], indent: str) -> Iterator[str]:

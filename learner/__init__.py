@@ -1,0 +1,1 @@
+"""ROLE 3: episodes in, policy weights out."""

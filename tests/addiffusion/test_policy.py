@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from addiffusion.actions import ACTION_COUNT
-from addiffusion.policy import HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN, PolicyNetwork, ValueNetwork, build_mlp
+from addiffusion import seeds
+from addiffusion.actions import ACTION_COUNT, Action
+from addiffusion.policy import HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN, PolicyNetwork, ValueNetwork, build_mlp, choose
 
 
 def _linears(network: nn.Module) -> list[nn.Linear]:
@@ -53,3 +55,37 @@ def test_same_batch_shape_makes_rows_independent_of_neighbours() -> None:
     alone = torch.zeros_like(phi)
     alone[4] = phi[4]
     assert torch.equal(network(phi)[4], network(alone)[4])
+
+
+def test_draws_follow_the_distribution() -> None:
+    logits = np.log(np.array([0.5, 0.2, 0.3], np.float32))
+    generator = seeds.generator("draws")
+    drawn = np.array([choose(logits, generator)[0] for _ in range(4000)])
+    np.testing.assert_allclose(np.bincount(drawn, minlength=3) / len(drawn), [0.5, 0.2, 0.3], atol=0.03)
+
+
+def test_log_probability_is_that_of_the_action_taken() -> None:
+    logits = np.array([2.0, -1.0, 0.5], np.float32)
+    generator = seeds.generator("log-prob")
+    expected = torch.log_softmax(torch.from_numpy(logits), -1)
+    for _ in range(20):
+        action, log_prob = choose(logits, generator)
+        assert log_prob == pytest.approx(float(expected[action]), abs=1e-6)
+
+
+def test_without_a_generator_the_likeliest_action_is_taken() -> None:
+    assert choose(np.array([0.0, 3.0, 1.0], np.float32), None)[0] is Action.STOP
+
+
+@pytest.mark.parametrize("sure", list(Action))
+def test_extreme_logits_draw_the_sure_action(sure: Action) -> None:
+    logits = np.full(3, -1e30, np.float32)
+    logits[sure] = 1e30
+    assert choose(logits, seeds.generator("sure", int(sure))) == (sure, 0.0)
+
+
+def test_one_uniform_number_per_draw() -> None:
+    used, fresh = seeds.generator("stream"), seeds.generator("stream")
+    choose(np.zeros(3, np.float32), used)
+    torch.rand((), generator=fresh, dtype=torch.float64)
+    assert torch.equal(used.get_state(), fresh.get_state())

@@ -1,0 +1,116 @@
+"""The port between a diffusion model and everything that samples from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptEmbedding:
+    """One encoded prompt, on the CPU."""
+
+    hidden: Float[Tensor, "token width"]
+    """Text encoder states the denoiser attends to, float32."""
+    keep: Bool[Tensor, " token"]
+    """Tokens that are words of the prompt: neither special nor padding."""
+
+
+@runtime_checkable
+class Scheduler(Protocol):
+    """The part of a diffusers scheduler that a solver table is probed from."""
+
+    timesteps: Tensor
+    alphas_cumprod: Tensor
+    final_alpha_cumprod: Tensor
+    init_noise_sigma: float
+    num_inference_steps: int | None
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The scheduler's options by name."""
+        ...
+
+    def register_to_config(self, **options: Any) -> None:
+        """Change options."""
+        ...
+
+    def set_timesteps(self, num_inference_steps: int) -> None:
+        """Lay out a schedule of so many steps."""
+        ...
+
+    def step(self, model_output: Tensor, timestep: int, sample: Tensor) -> Any:
+        """One solver step; the result has ``prev_sample`` and ``pred_original_sample``."""
+        ...
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Noise clean samples to a timestep."""
+        ...
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A frozen latent diffusion model. Row ``j`` of a result depends on row ``j`` of its arguments alone, and
+    bitwise so on a CPU as long as the number of rows stays the same."""
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(c, h, w) of a latent."""
+        ...
+
+    @property
+    def image_size(self) -> int:
+        """Side of a decoded image in pixels."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where latents and the network live."""
+        ...
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """A fresh diffusers scheduler of the noise schedule the model was trained with."""
+        ...
+
+    def encode_prompts(self, prompts: Sequence[str]) -> tuple[PromptEmbedding, ...]:
+        """Encode prompts; each embedding is independent of what else is asked."""
+        ...
+
+    def uncond(self) -> PromptEmbedding:
+        """The embedding of the empty prompt, for classifier-free guidance."""
+        ...
+
+    def denoise(
+        self, z: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], hidden: Float[Tensor, "b token width"]
+    ) -> Float[Tensor, "b c h w"]:
+        """One pass through the network.
+
+        Args:
+            z: noisy latents, float32.
+            t: training timestep of each row.
+            hidden: what each row attends to.
+
+        Returns:
+            The raw network output (eps, v or sample: the scheduler knows), float32.
+        """
+        ...
+
+    def attention_maps(self, row: int) -> Float[Tensor, "token h w"]:
+        """Cross-attention probabilities of one row of the last ``denoise`` call, computed only when asked.
+
+        Mean over heads and layers, resized to latent resolution. One row at a time, so that a map never depends on
+        which other rows are asked for.
+        """
+        ...
+
+    def decode(self, z0: Float[Tensor, "b c h w"]) -> NDArray[np.uint8]:
+        """Decode clean latents to images (b, H, W, 3)."""
+        ...

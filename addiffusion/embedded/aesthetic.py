@@ -1,0 +1,56 @@
+"""The embedded aesthetic head: an MLP over the L2-normalised CLIP image embedding (LAION's aesthetic predictor).
+
+It predicts 10 x (1 - severity) of a corrupted render: 10 is a clean picture, 0 one that can hardly be recognised.
+LAION's head has no activations; this one has a single GELU, for the small CLIP's embedding is less linear in quality.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from addiffusion.errors import WeightsError
+
+BEST_SCORE: Final = 10.0
+"""Target of a clean image."""
+_WEIGHTS_FILE: Final = "model.safetensors"
+
+
+class AestheticHead(nn.Module):
+    """(n, e) L2-normalised CLIP embeddings to (n,) aesthetic scores."""
+
+    def __init__(self, clip_width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(clip_width, 64), nn.GELU(), nn.Linear(64, 16), nn.Linear(16, 1))
+
+    def forward(self, embedding: Float[Tensor, "n e"]) -> Float[Tensor, " n"]:
+        """Aesthetic score, roughly 0 to 10."""
+        return BEST_SCORE * self.layers(embedding).squeeze(-1)
+
+
+def save_aesthetic(head: AestheticHead, folder: Path) -> None:
+    """Write ``model.safetensors``; its shapes say the CLIP width."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.contiguous() for name, tensor in head.state_dict().items()}, folder / _WEIGHTS_FILE)
+
+
+def load_aesthetic(folder: Path, *, clip_width: int) -> AestheticHead:
+    """The head in evaluation mode on the CPU.
+
+    Raises:
+        WeightsError: the file is missing, or made for another CLIP.
+    """
+    head = AestheticHead(clip_width)
+    try:
+        head.load_state_dict(load_file(folder / _WEIGHTS_FILE))
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"The aesthetic head at {folder} can't be loaded for CLIP embeddings of width {clip_width} ({error}); "
+            "reinstall the package, or train both with `addiffusion embedded train`.",
+            path=str(folder),
+        ) from error
+    return head.eval()

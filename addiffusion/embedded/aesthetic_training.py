@@ -1,0 +1,113 @@
+"""Training of the embedded aesthetic head on frozen CLIP embeddings: regression on how little an image is spoiled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import torch
+from jaxtyping import Float
+from open_clip.model import CLIP
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (the name everyone knows it by)
+
+from addiffusion.embedded.aesthetic import BEST_SCORE, AestheticHead, save_aesthetic
+from addiffusion.embedded.assets import weights_path
+from addiffusion.embedded.clip import CLIP_WIDTH, image_embedding, load_clip
+from addiffusion.embedded.corruptions import corrupt, random_kinds
+from addiffusion.embedded.data import scene_chunks
+from addiffusion.embedded.pixels import to_network
+from addiffusion.embedded.training_part import (
+    Objective,
+    PartReport,
+    Recipe,
+    StepLoss,
+    TrainingContext,
+    initialised_by,
+    run_training,
+)
+from addiffusion.embedded.trajectories import Trajectories, trajectories_of
+from addiffusion.seeds import derive_seed, generator
+
+_STEPS: Final = 2_000
+_BATCH: Final = 256
+_POOL: Final = 6_000
+"""Renders embedded once; a quarter stays clean."""
+_HELD_OUT: Final = 600
+_CLEAN_SHARE: Final = 0.25
+_GENERATED_FLOOR: Final = 0.1
+"""Severity of a finished generation: the decoder alone costs a little."""
+_RECIPE: Final = Recipe(lr=2.0e-3, weight_decay=0.01)
+_CHUNK: Final = 256
+
+Labelled = tuple[Float[Tensor, "n e"], Float[Tensor, " n"]]
+"""Embeddings and their target scores."""
+
+
+class AestheticPart:
+    """``aesthetic``: an MLP over the embedded CLIP, which must be trained (or shipped) before."""
+
+    name = "aesthetic"
+
+    def train(self, context: TrainingContext) -> PartReport:
+        """Writes ``aesthetic``."""
+        trained = context.out / "clip"
+        clip, _ = load_clip(trained if trained.is_dir() else weights_path("clip"))
+        clip.to(context.device)
+        count = min(_POOL, context.budget.max_batch or _POOL)
+        rendered = _renders(clip, derive_seed(context.seed, "aesthetic"), count, context.device)
+        grown = _generations(clip, trajectories_of(context), context.device)
+        features, targets = (torch.cat(pair) for pair in zip(rendered, grown, strict=True))
+        with initialised_by(context.seed, self.name):
+            head = AestheticHead(CLIP_WIDTH)
+
+        def loss(step: int) -> StepLoss:
+            stream = generator(context.seed, "aesthetic", "rows", step)
+            rows = torch.randint(len(features), (_BATCH,), generator=stream)
+            total = F.mse_loss(head(features[rows].to(context.device)), targets[rows].to(context.device))
+            return StepLoss(total=total / BEST_SCORE, metrics={"mse": total})
+
+        objective = Objective(name=self.name, module=head, loss=loss, recipe=_RECIPE)
+        result = run_training(objective, context, steps=context.steps(_STEPS))
+        head.cpu().eval()
+        save_aesthetic(head, context.out / "aesthetic")
+        return result.report(evaluate_aesthetic(clip, head, seed=context.seed, device=context.device))
+
+
+@torch.inference_mode()
+def _renders(clip: CLIP, seed: int, count: int, device: torch.device) -> Labelled:
+    """Embeddings of corrupted renders with 10 x (1 - severity)."""
+    stream = generator(seed, "severity")
+    features: list[Tensor] = []
+    targets: list[Tensor] = []
+    for chunk in scene_chunks(seed, count):
+        size = len(chunk.images)
+        severity = torch.rand(size, generator=stream)
+        severity[torch.rand(size, generator=stream) < _CLEAN_SHARE] = 0.0
+        spoiled = corrupt(to_network(chunk.images), severity, random_kinds(size, stream), stream)
+        features.extend(_embed(clip, spoiled, device))
+        targets.append(BEST_SCORE * (1.0 - severity))
+    return torch.cat(features), torch.cat(targets)
+
+
+@torch.inference_mode()
+def _generations(clip: CLIP, trajectories: Trajectories, device: torch.device) -> Labelled:
+    """Embeddings of decoded z0_preds; the severity falls evenly from 1 to the floor along a generation."""
+    count, moments = trajectories.images.shape[:2]
+    frames = to_network(trajectories.images.reshape(count * moments, *trajectories.images.shape[2:]))
+    severity = torch.linspace(1.0, _GENERATED_FLOOR, moments).repeat(count)
+    return torch.cat(list(_embed(clip, frames, device))), BEST_SCORE * (1.0 - severity)
+
+
+def _embed(clip: CLIP, images: Float[Tensor, "n 3 h w"], device: torch.device) -> Iterator[Float[Tensor, "m e"]]:
+    for part in images.split(_CHUNK):
+        yield image_embedding(clip, part.to(device)).cpu()
+
+
+@torch.inference_mode()
+def evaluate_aesthetic(clip: CLIP, head: AestheticHead, *, seed: int, device: torch.device) -> dict[str, float]:
+    """Correlation with the target on renders never trained on, and the mean absolute error in points of 10."""
+    features, targets = _renders(clip, derive_seed(seed, "aesthetic", "held_out"), _HELD_OUT, device)
+    scores = head(features)
+    correlation = torch.corrcoef(torch.stack((scores, targets)))[0, 1]
+    return {"correlation": float(correlation), "mean_error": float((scores - targets).abs().mean())}

@@ -1,0 +1,64 @@
+"""The embedded feature model (DINO's role): a small timm VisionTransformer, trained by two-view contrast.
+
+Its similarity says how alike two pictures are as pictures: views of one render differ by a small shift, colour
+jitter, noise and mild blur, and every other render of the batch is a negative (arXiv:2002.05709 Eq. 1).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import timm
+from safetensors.torch import save_file
+from torch import nn
+
+from addiffusion.errors import WeightsError
+
+_WEIGHTS_FILE: Final = "model.safetensors"
+_CONFIG_FILE: Final = "config.json"
+_ARCHITECTURE: Final = "vit_tiny_patch16_224"
+_SHAPE: Final[dict[str, Any]] = {
+    "img_size": 64,
+    "patch_size": 8,
+    "embed_dim": 96,
+    "depth": 2,
+    "num_heads": 3,
+    "mlp_ratio": 3.0,
+    "num_classes": 0,
+}
+
+
+def build_dino() -> nn.Module:
+    """Untrained weights; (n, 3, 64, 64) in [-1, 1] to (n, 96) features, not normalised."""
+    return timm.create_model(_ARCHITECTURE, pretrained=False, **_SHAPE)
+
+
+def save_dino(model: nn.Module, folder: Path) -> None:
+    """Write ``config.json`` (timm architecture and its arguments) and ``model.safetensors``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"architecture": _ARCHITECTURE, "model_args": _SHAPE}
+    (folder / _CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / _WEIGHTS_FILE)
+
+
+def load_dino(folder: Path) -> nn.Module:
+    """The model in evaluation mode on the CPU, loaded by timm itself.
+
+    Raises:
+        WeightsError: the folder's files are missing or do not fit together.
+    """
+    try:
+        config = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
+        overlay = {"file": str(folder / _WEIGHTS_FILE)}
+        model = timm.create_model(
+            config["architecture"], pretrained=True, pretrained_cfg_overlay=overlay, **config["model_args"]
+        )
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise WeightsError(
+            f"The feature model at {folder} can't be loaded ({error}); "
+            "reinstall the package, or train it with `addiffusion embedded train`.",
+            path=str(folder),
+        ) from error
+    return model.eval()

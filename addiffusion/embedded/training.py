@@ -1,0 +1,111 @@
+"""Trains the embedded world from nothing, part by part: what ``addiffusion embedded train`` runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from addiffusion.embedded.aesthetic import AestheticPart
+from addiffusion.embedded.autoencoder import AutoencoderPart
+from addiffusion.embedded.clip import ClipPart
+from addiffusion.embedded.diffusion import DiffusionPart
+from addiffusion.embedded.dino import DinoPart
+from addiffusion.embedded.preference import PreferencePart
+from addiffusion.embedded.tokenizer import TokenizerPart
+from addiffusion.embedded.training_part import (
+    Part,
+    PartReport,
+    Progress,
+    TrainingBudget,
+    TrainingContext,
+    ignore_progress,
+)
+from addiffusion.errors import ConfigError
+from addiffusion.threads import torch_threads
+
+PARTS: Final[tuple[Part, ...]] = (
+    TokenizerPart(),
+    AutoencoderPart(),
+    DiffusionPart(),
+    ClipPart(),
+    DinoPart(),
+    AestheticPart(),
+    PreferencePart(),
+)
+"""In the order of their needs: each part reads only what parts before it wrote."""
+PART_NAMES: Final = tuple(part.name for part in PARTS)
+
+
+def train_embedded(
+    *,
+    out: Path,
+    parts: Sequence[str] | None = None,
+    budget: TrainingBudget = TrainingBudget(),
+    device: str = "auto",
+    seed: int = 0,
+    threads: int | None = None,
+    checkpoint_every: int = 500,
+    log_every: int = 50,
+    on_progress: Callable[[Progress], None] = ignore_progress,
+) -> tuple[PartReport, ...]:
+    """Trains ``parts`` (None: all) into the weights folder ``out``, going on where an earlier call was ended.
+
+    ``out`` gets the layout of the shipped weights (``pipeline``, ``clip``, ``dino``, ``aesthetic``, ``preference``);
+    checkpoints, losses and ``reports.jsonl`` lie in ``out/training``, which may be deleted afterwards. The same
+    seed, device, budget and number of ``threads`` (None: torch's own choice) give the same weights, interrupted
+    or not.
+
+    Raises:
+        ConfigError: an unknown part or device.
+        CheckpointError: ``out`` holds a checkpoint of other settings, or a corrupt one.
+        WeightsError: a part's inputs are missing because the part that makes them was never trained.
+    """
+    chosen = _choose(parts)
+    context = TrainingContext(
+        out=out,
+        work=out / "training",
+        seed=seed,
+        device=_device(device),
+        budget=budget,
+        checkpoint_every=checkpoint_every,
+        log_every=log_every,
+        on_progress=on_progress,
+    )
+    with torch_threads(threads or torch.get_num_threads()):
+        return tuple(_train(part, context) for part in chosen)
+
+
+def _choose(names: Sequence[str] | None) -> tuple[Part, ...]:
+    unknown = sorted(set(names or ()) - set(PART_NAMES))
+    if unknown:
+        raise ConfigError(
+            f"The embedded world has no part {', '.join(map(repr, unknown))}; choose from {', '.join(PART_NAMES)}.",
+            parts=unknown,
+        )
+    return tuple(part for part in PARTS if names is None or part.name in names)
+
+
+def _device(name: str) -> torch.device:
+    """``auto`` is the GPU where torch sees one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"The device {name!r} is unknown to torch; use cpu, cuda or cuda:N.", device=name) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"The device is {name!r} but torch sees no GPU; use device cpu.", device=name)
+    return device
+
+
+def _train(part: Part, context: TrainingContext) -> PartReport:
+    report = part.train(context)
+    context.work.mkdir(parents=True, exist_ok=True)
+    with (context.work / "reports.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(report)) + "\n")
+    return report

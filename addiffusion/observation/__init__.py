@@ -1,0 +1,1 @@
+"""phi, what the policy sees: named slices, and how they are filled."""

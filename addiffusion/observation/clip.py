@@ -1,0 +1,139 @@
+"""The ``clip`` observation: CLIP embeddings of prediction and prompt, the timestep, and eight quality scalars.
+
+Scaling. Each slice should be heard by an MLP, whatever model fills it. A sinusoidal slice of width ``w`` always has
+norm sqrt(w / 2), so both embedding slices (L2-normalised by the scorer) are brought to that norm: the balance of the
+slices is then the same for a 64-wide and a 768-wide CLIP, and components are of order 0.3 to 1. Multiplying by
+sqrt(width) instead would let a 768-wide embedding drown the timestep and the eight scalars. Quality scalars are of
+order one by the reward's own scales: one unit of a delta is one unit of reward before weighting.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from addiffusion.config import ObservationSection, Scales
+from addiffusion.errors import ContractError
+from addiffusion.observation.layout import Layout, clip_layout
+from addiffusion.records import SCORE_NAMES, ScoreReply
+from addiffusion.sampling.slots import SlotInfo
+
+CLIP_UNITS = 5.0
+"""The CLIP score itself is divided by this many reward scales: a usual cosine of 0.25 becomes 1."""
+UNIT_LIMIT = 5.0
+"""Changes are clipped to this many units: early predictions jump, and a jump says no more than "not yet"."""
+PRICE_CENTRE = 0.01
+"""The price whose logarithm is 0 in phi."""
+PRICE_FLOOR = 1e-4
+"""Prices below are indistinguishable to the policy; keeps a price of zero finite."""
+MAX_PERIOD = 10_000.0
+"""Base of the sinusoidal wavelengths (arXiv:1706.03762 Sec. 3.5)."""
+
+_CLIP, _AESTHETIC, _IMAGE_REWARD = (SCORE_NAMES.index(name) for name in ("clip", "aesthetic", "image_reward"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What the scorers say of one image."""
+
+    scores: NDArray[np.float32]
+    """(k,) in the order of SCORE_NAMES."""
+    clip_embedding: NDArray[np.float32]
+    """(e,) L2-normalised."""
+    dino_embedding: NDArray[np.float32]
+    """(f,) L2-normalised."""
+
+    @classmethod
+    def of(cls, reply: ScoreReply, row: int) -> Judged:
+        """Row ``row`` of a reply, copied out so that the reply itself can go."""
+        return cls(
+            scores=reply.values[row].copy(),
+            clip_embedding=reply.clip_embedding[row].copy(),
+            dino_embedding=reply.dino_embedding[row].copy(),
+        )
+
+
+class ClipObservation:
+    """Builds phi rows. Pure: what came before a decision is handed in, not remembered."""
+
+    def __init__(self, section: ObservationSection, *, clip_width: int, scales: Scales, num_steps: int) -> None:
+        self.layout: Layout = clip_layout(clip_width=clip_width, timestep_width=section.timestep_width)
+        self._scales = scales
+        self._num_steps = num_steps
+        self._norm = math.sqrt(section.timestep_width / 2)
+
+    def row(
+        self,
+        info: SlotInfo,
+        *,
+        now: Judged,
+        before: Judged | None,
+        text_embedding: NDArray[np.float32],
+        c_nfe: float,
+    ) -> NDArray[np.float32]:
+        """(p,) phi of one decision.
+
+        Args:
+            info: where the slot stands.
+            now: scores of the present prediction.
+            before: scores of the prediction at the previous decision; None at the first.
+            text_embedding: (e,) L2-normalised CLIP embedding of the prompt.
+            c_nfe: price of one NFE in this episode.
+
+        Raises:
+            ContractError: an embedding is not as wide as the layout says.
+        """
+        phi = np.empty(self.layout.width, np.float32)
+        self._fill(phi, "clip_image", now.clip_embedding * np.float32(self._norm))
+        self._fill(phi, "clip_text", text_embedding * np.float32(self._norm))
+        timestep = self.layout.slice("timestep")
+        phi[timestep] = sinusoid(info.timestep, timestep.stop - timestep.start)
+        self._fill(phi, "quality", self._quality(info, now, before or now, c_nfe))
+        return phi
+
+    def _fill(self, phi: NDArray[np.float32], name: str, values: NDArray[np.float32]) -> None:
+        target = phi[self.layout.slice(name)]
+        if values.shape != target.shape:
+            raise ContractError(
+                f"Slice {name!r} of the observation is {target.shape[0]} wide but was given shape {values.shape}: "
+                "the scorers in use are not the ones the layout was made for.",
+                name=name,
+                shape=values.shape,
+                layout=str(self.layout),
+            )
+        target[:] = values
+
+    def _quality(self, info: SlotInfo, now: Judged, before: Judged, c_nfe: float) -> NDArray[np.float32]:
+        """(8,) in the order of QUALITY_NAMES."""
+        scales = self._scales
+        score = now.scores.astype(np.float64)
+        delta = (score - before.scores).tolist()
+        similarity = 1.0 if before is now else float((now.dino_embedding * before.dino_embedding).sum())
+        return np.array(
+            [
+                float(score[_CLIP]) / (CLIP_UNITS * scales.clip),
+                _limited(delta[_AESTHETIC] / scales.aesthetic),
+                _limited(delta[_IMAGE_REWARD] / scales.image_reward),
+                # 1 where nothing changed, one less for each unit of change: similarities crowd just below 1.
+                _limited(1.0 - (1.0 - similarity) / scales.dino),
+                info.step / self._num_steps,
+                info.nfe / self._num_steps,
+                math.log10(max(c_nfe, PRICE_FLOOR) / PRICE_CENTRE),
+                info.attention_entropy,
+            ],
+            dtype=np.float32,
+        )
+
+
+def sinusoid(timestep: float, width: int) -> NDArray[np.float32]:
+    """(width,) sine and cosine pairs of falling frequency (arXiv:1706.03762 Sec. 3.5), of the training timestep."""
+    frequency = MAX_PERIOD ** (-np.arange(0, width, 2, dtype=np.float64) / width)
+    angle = timestep * frequency
+    return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(width).astype(np.float32)
+
+
+def _limited(units: float) -> float:
+    return min(max(units, -UNIT_LIMIT), UNIT_LIMIT)

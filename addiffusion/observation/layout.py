@@ -1,0 +1,67 @@
+"""Named slices of the observation vector. Widths follow the models in use, so nobody else may know an offset."""
+
+from __future__ import annotations
+
+import builtins
+from dataclasses import dataclass
+from itertools import accumulate
+
+from addiffusion.errors import ContractError
+
+QUALITY_NAMES = (
+    "clip",
+    "aesthetic_delta",
+    "image_reward_delta",
+    "dino_similarity",
+    "step_ratio",
+    "nfe_ratio",
+    "log_price",
+    "attention_entropy",
+)
+"""Components of the ``quality`` slice, in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """An ordered set of named, adjacent slices of one vector."""
+
+    names: tuple[str, ...]
+    widths: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.widths) or len(set(self.names)) != len(self.names) or min(self.widths) < 1:
+            raise ContractError(
+                f"Layout needs as many positive widths as distinct names, not names={self.names} widths={self.widths}.",
+                names=self.names,
+                widths=self.widths,
+            )
+
+    @property
+    def width(self) -> int:
+        """Width ``p`` of the whole vector."""
+        return sum(self.widths)
+
+    def slice(self, name: str) -> builtins.slice:
+        """Where ``name`` lies in the vector.
+
+        Raises:
+            ContractError: the layout has no such slice.
+        """
+        if name not in self.names:
+            raise ContractError(f"This observation has no slice {name!r}; it has {self}.", name=name, names=self.names)
+        index = self.names.index(name)
+        start = (0, *accumulate(self.widths))[index]
+        return builtins.slice(start, start + self.widths[index])
+
+    def __str__(self) -> str:
+        """E.g. ``clip_image 768 | clip_text 768 | timestep 128 | quality 8 = 1672``."""
+        slices = " | ".join(f"{name} {width}" for name, width in zip(self.names, self.widths, strict=True))
+        return f"{slices} = {self.width}"
+
+
+def clip_layout(*, clip_width: int, timestep_width: int) -> Layout:
+    """Layout of the ``clip`` observation for a CLIP model with embeddings of ``clip_width``."""
+    return Layout(
+        names=("clip_image", "clip_text", "timestep", "quality"),
+        widths=(clip_width, clip_width, timestep_width, len(QUALITY_NAMES)),
+    )

@@ -1,0 +1,1 @@
+"""Sampling by continuous batching: solver tables, slots, masks, and the engine that ties them together."""

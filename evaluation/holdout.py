@@ -1,0 +1,192 @@
+"""The trained policy against always-continue and a static few-step sampler, on prompts it has never seen.
+
+Every arm draws the same (prompt, seed) pairs, so rows of the table differ by the decisions alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from addiffusion.actions import ACTION_NAMES, Action
+from addiffusion.config import Config, SamplerSection
+from addiffusion.records import METRIC_NAMES, SCORE_NAMES, Episode, Prompt, ScoreRequest, Ticket
+from addiffusion.reward import reference_of
+from addiffusion.rollouts import Rollouts
+from addiffusion.scorers.base import Scoring
+from addiffusion.seeds import derive_seed
+
+COLLAPSE_FRAC = 0.99
+"""A policy that takes one action at this share of its decisions, or stops every image at the same NFE, has collapsed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """One contestant of the table."""
+
+    name: str
+    """Key in the JSON line: `policy`, `full`, `static`."""
+    title: str
+    forced: Action | None = None
+    sampler: SamplerSection | None = None
+    """None: the run's own sampler."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmResult:
+    """What one arm drew, episode by episode."""
+
+    arm: Arm
+    episodes: tuple[Episode, ...]
+    scene: NDArray[np.float32]
+    """(n, 2) soft and strict scene score of each returned image; NaN where the prompt is outside the grammar."""
+    seconds: float
+    """Wall clock per image."""
+    dropped_count: int
+
+    def mean_nfe(self) -> float:
+        """Network passes per image."""
+        return _mean([episode.nfe for episode in self.episodes])
+
+    def mean_network_evals(self) -> float:
+        """Passes through the network per image; a guided pass counts twice."""
+        return _mean([episode.network_evals for episode in self.episodes])
+
+    def mean_score(self, name: str) -> float:
+        """Mean final score, by a name of SCORE_NAMES or METRIC_NAMES; NaN when no image has one."""
+        if name in METRIC_NAMES:
+            return _mean(self.scene[:, METRIC_NAMES.index(name)])
+        return _mean([episode.scores[-1, SCORE_NAMES.index(name)] for episode in self.episodes])
+
+    def of_tier(self, tier: int) -> ArmResult:
+        """The same result, episodes of one tier only; the seconds stay those of the whole batch."""
+        rows = [row for row, episode in enumerate(self.episodes) if episode.ticket.prompt.tier == tier]
+        return replace(self, episodes=tuple(self.episodes[row] for row in rows), scene=self.scene[rows])
+
+    def tiers(self) -> tuple[int, ...]:
+        """Tiers present, in order."""
+        return tuple(sorted({episode.ticket.prompt.tier for episode in self.episodes}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holdout:
+    """The comparison at the end of a run."""
+
+    policy: ArmResult
+    full: ArmResult
+    static: ArmResult
+
+    @property
+    def arms(self) -> tuple[ArmResult, ArmResult, ArmResult]:
+        """Policy first, then its opponents."""
+        return self.policy, self.full, self.static
+
+
+def evaluate(
+    rollouts: Rollouts, scoring: Scoring, *, prompts: Sequence[Prompt], config: Config, advance: Callable[[int], None]
+) -> Holdout:
+    """Draw every held-out prompt with each arm and judge the images.
+
+    The full-length images come first: the `paired` reward of the policy's episodes is relative to them. ``advance`` is
+    told how many images an arm has finished.
+
+    Raises:
+        RolloutError: no worker could finish the images in time.
+    """
+    full_arm, policy_arm, static_arm = _arms(config)
+    full = _run_arm(rollouts, scoring, full_arm, _tickets(full_arm, prompts, config))
+    advance(len(prompts))
+    references = {episode.ticket.prompt: reference_of(episode) for episode in full.episodes}
+    tickets = [
+        replace(ticket, reference=references.get(ticket.prompt)) for ticket in _tickets(policy_arm, prompts, config)
+    ]
+    policy = _run_arm(rollouts, scoring, policy_arm, tickets)
+    advance(len(prompts))
+    static = _run_arm(rollouts, scoring, static_arm, _tickets(static_arm, prompts, config))
+    advance(len(prompts))
+    return Holdout(policy=policy, full=full, static=static)
+
+
+def action_fractions(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Share of each action among all decisions; zeros when there are none."""
+    counts = np.zeros(len(ACTION_NAMES))
+    for episode in episodes:
+        counts += np.bincount(episode.actions, minlength=len(ACTION_NAMES))
+    return dict(zip(ACTION_NAMES, (counts / max(counts.sum(), 1)).tolist(), strict=True))
+
+
+def collapse(episodes: Sequence[Episode]) -> str | None:
+    """Why the policy counts as collapsed, in one sentence; None when it does not."""
+    for name, fraction in action_fractions(episodes).items():
+        if fraction > COLLAPSE_FRAC:
+            return f"the policy has collapsed: {fraction:.1%} of its decisions are `{name}`"
+    spent = {episode.nfe for episode in episodes}
+    if len(episodes) > 1 and len(spent) == 1:
+        return f"the policy has collapsed: every image takes {spent.pop()} NFE"
+    return None
+
+
+def _tickets(arm: Arm, prompts: Sequence[Prompt], config: Config) -> list[Ticket]:
+    """One greedy ticket per prompt. Seeds depend on the run seed and the prompt only, so arms share them."""
+    seed = config.run.seed
+    return [
+        Ticket(
+            ticket_id=position,
+            prompt=prompt,
+            seed=derive_seed(seed, "holdout", prompt.prompt_id),
+            action_seed=derive_seed(seed, "holdout-action", prompt.prompt_id),
+            c_nfe=config.reward.c_nfe,
+            forced=arm.forced,
+            explore=False,
+            keep_frames=arm.forced is None and position < config.run.film_strips,
+        )
+        for position, prompt in enumerate(prompts)
+    ]
+
+
+def _arms(config: Config) -> tuple[Arm, Arm, Arm]:
+    steps, sampler = config.evaluation.static_steps, config.sampler
+    static = sampler.model_copy(
+        update={"num_steps": steps, "finish_steps": 0, "warmup_steps": min(sampler.warmup_steps, steps - 1)}
+    )
+    return (
+        Arm(name="full", title=f"always continue ({sampler.num_steps})", forced=Action.CONTINUE),
+        Arm(name="policy", title="trained policy"),
+        Arm(name="static", title=f"{sampler.solver.upper()}-{steps}", forced=Action.CONTINUE, sampler=static),
+    )
+
+
+def _run_arm(rollouts: Rollouts, scoring: Scoring, arm: Arm, tickets: Sequence[Ticket]) -> ArmResult:
+    start = time.perf_counter()
+    collected = rollouts.collect(tickets, sampler=arm.sampler)
+    seconds = (time.perf_counter() - start) / max(len(collected.episodes), 1)
+    return ArmResult(
+        arm=arm,
+        episodes=collected.episodes,
+        scene=judge(scoring, collected.episodes),
+        seconds=seconds,
+        dropped_count=len(collected.failed),
+    )
+
+
+def judge(scoring: Scoring, episodes: Sequence[Episode]) -> NDArray[np.float32]:
+    """(n, 2) scene scores of the returned images in the order of METRIC_NAMES; NaN for prompts without a scene."""
+    if not episodes:
+        return np.zeros((0, len(METRIC_NAMES)), np.float32)
+    request = ScoreRequest(
+        images=np.stack([episode.image for episode in episodes]),
+        prompts=tuple(episode.ticket.prompt.text for episode in episodes),
+        names=METRIC_NAMES,
+    )
+    return scoring.score(request).values
+
+
+def _mean(values: Sequence[float] | NDArray[np.float32]) -> float:
+    """Mean over the values that are numbers; NaN when there are none."""
+    numbers = np.asarray(values, np.float64)
+    numbers = numbers[np.isfinite(numbers)]
+    return float(numbers.mean()) if numbers.size else float("nan")

@@ -1,0 +1,172 @@
+"""The command line. Commands import what they need when they run, so that help appears at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from addiffusion import __version__
+from addiffusion.errors import AdDiffusionError, UsageError
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+class Commands(TyperGroup):
+    """Ends every command with one sentence where it can't go on: exit code 2 for what the user gave, else 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except AdDiffusionError as error:
+            _complain(error.message)
+            raise typer.Exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED) from error
+        except KeyboardInterrupt as error:
+            raise typer.Exit(EXIT_INTERRUPTED) from error
+
+
+app = typer.Typer(
+    name="addiffusion",
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    add_completion=False,
+    help="Train and use an agent that decides, image by image and step by step, how long a diffusion model works.",
+)
+embedded_app = typer.Typer(no_args_is_help=True, help="The built-in world: its models and how they are trained.")
+app.add_typer(embedded_app, name="embedded")
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Configuration overrides such as ppo.lr=1.0e-4; `addiffusion config` lists every key.",
+        show_default=False,
+    ),
+]
+Files = Annotated[
+    list[Path] | None,
+    typer.Option("--config", "-c", metavar="FILE", help="YAML file over the shipped defaults; may be repeated.",
+                 show_default=False),
+]
+
+
+class EmbeddedDevice(StrEnum):
+    """Where embedded models are trained."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    """Options that belong to no command."""
+    if version:
+        typer.echo(f"addiffusion {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    overrides: Overrides = None,
+    config: Files = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Progress on stderr; one JSON object on stdout.")] = False,
+) -> None:
+    """Train a policy and compare it with fixed samplers on held-out prompts.
+
+    Everything is written to a new folder (run.dir, by default runs/<UTC time>). `resume=FOLDER` goes on with a run.
+    """
+    from launch.cluster import prepare_environment
+
+    prepare_environment()
+    console = Console(stderr=as_json)
+    with console.status("checking the configuration"):
+        from launch.preflight import prepare
+        from launch.train import run
+
+        plan = prepare(config or [], overrides or [])
+    outcome = run(plan, console=console)
+    if as_json and outcome.result is not None:
+        typer.echo(json.dumps(outcome.result))
+    if outcome.interrupted:
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+@app.command(name="config")
+def show_config(
+    overrides: Overrides = None,
+    config: Files = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of commented YAML.")] = False,
+) -> None:
+    """Print the resolved configuration; every key stands under its documentation."""
+    from launch.config_files import load_config
+    from launch.config_text import to_yaml
+
+    resolved = load_config(config or [], overrides or [])
+    if as_json:
+        typer.echo(resolved.model_dump_json(indent=2))
+    elif sys.stdout.isatty():
+        from rich.syntax import Syntax
+
+        Console().print(Syntax(to_yaml(resolved), "yaml", background_color="default"))
+    else:
+        typer.echo(to_yaml(resolved), nl=False)
+
+
+@app.command()
+def sample(
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    overrides: Overrides = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Run folder or checkpoint of a trained policy; without it: always continue.",
+                     show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the image.")] = 0,
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG file to write.")] = Path("sample.png"),
+    scale: Annotated[int, typer.Option(min=1, max=16, help="Whole-number enlargement of the PNG.")] = 1,
+    film: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write a film strip of all decisions to this PNG.", show_default=False),
+    ] = None,
+    config: Files = None,
+) -> None:
+    """Draw one image and print what the agent did at each step, and the NFE it spent."""
+    from launch.sample import SampleOrder, draw
+
+    order = SampleOrder(prompt=prompt, seed=seed, out=out, scale=scale, film=film, policy=policy)
+    draw(order, files=config or [], overrides=overrides or [], console=Console())
+
+
+@embedded_app.command(name="train")
+def embedded_train(
+    out: Annotated[Path, typer.Option(help="Folder for the weights; a killed training goes on from what is there.")],
+    parts: Annotated[
+        list[str] | None, typer.Option("--part", help="Only this part; may be repeated.", show_default=False)
+    ] = None,
+    device: Annotated[EmbeddedDevice, typer.Option(help="auto takes a GPU where there is one.")] = EmbeddedDevice.AUTO,
+    seed: Annotated[int, typer.Option(min=0, help="Root of all randomness.")] = 0,
+    scale: Annotated[float, typer.Option(min=0.0001, help="Share of the full training: 0.1 is a tenth.")] = 1.0,
+) -> None:
+    """Train the models of the built-in world: tokenizer, autoencoder, diffusion model and scorers."""
+    from launch.embedded import train_with_progress
+
+    train_with_progress(out, parts=parts, device=device.value, seed=seed, scale=scale, console=Console())
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+def _complain(message: str) -> None:
+    sentence = message[:1].upper() + message[1:]
+    Console(stderr=True, soft_wrap=True).print(f"Error: {sentence}", style="red", markup=False, highlight=False)

@@ -1,0 +1,151 @@
+"""Ray on this machine or on a running cluster: started, checked and stopped. `ray` is imported nowhere before."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from addiffusion.config import Config
+from addiffusion.errors import ClusterError
+
+NAMESPACE = "addiffusion"
+DRIVER_CPUS = 0.5
+"""Share of the process that runs learner and bookkeeping."""
+
+_ENVIRONMENT = {
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else a driver started by `uv run` copies the project for each worker
+    "RAY_raylet_start_wait_time_s": "180",  # busy machines need longer than the default
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # actors without a GPU keep their environment as it is
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing leaves the machine
+}
+_ATTEMPTS = 2
+_TAIL_LINES = 3
+
+
+def prepare_environment() -> None:
+    """Set what Ray reads when it is imported; what the user has set stays."""
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+
+
+def needed_cpus(config: Config) -> float:
+    """CPUs that the actors and this process reserve."""
+    return config.rollout.workers * config.rollout.cpus_per_worker + config.scorers.cpus + DRIVER_CPUS
+
+
+def usable_cpus() -> int:
+    """CPUs this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def check_resources(config: Config, *, cpus: float, gpus: float, where: str) -> None:
+    """Refuse a configuration whose actors would wait forever for their share.
+
+    Raises:
+        ClusterError: too few CPUs or GPUs; the message names the sum and the keys to change.
+    """
+    rollout, needed = config.rollout, needed_cpus(config)
+    if needed > cpus:
+        raise ClusterError(
+            f"{rollout.workers} rollout workers with {rollout.cpus_per_worker:g} CPUs each, the reward service "
+            f"({config.scorers.cpus:g}) and the driver ({DRIVER_CPUS:g}) need {needed:g} CPUs, but {where} has {cpus:g}: lower "
+            "rollout.workers, rollout.cpus_per_worker or scorers.cpus, or set cluster.mode=serial.",
+            needed=needed,
+            present=cpus,
+        )
+    needed_gpus = rollout.workers * rollout.gpus_per_worker + config.scorers.gpus
+    if needed_gpus > gpus:
+        raise ClusterError(
+            f"{rollout.workers} rollout workers with {rollout.gpus_per_worker:g} GPUs each and the reward service "
+            f"({config.scorers.gpus:g}) need {needed_gpus:g} GPUs, but {where} has {gpus:g}: lower rollout.workers, "
+            "rollout.gpus_per_worker or scorers.gpus.",
+            needed=needed_gpus,
+            present=gpus,
+        )
+
+
+@contextmanager
+def ray_running(config: Config) -> Iterator[None]:
+    """Ray for the length of the block: started on this machine, or joined where ``cluster.address`` says so.
+
+    Raises:
+        ClusterError: Ray can't be started or joined, has another version, or is too small.
+    """
+    prepare_environment()
+    import ray  # noqa: PLC0415 - only after its environment is set
+
+    _connect(config)
+    try:
+        present = ray.cluster_resources()
+        where = "this machine" if config.cluster.address == "local" else "the cluster"
+        check_resources(config, cpus=present.get("CPU", 0.0), gpus=present.get("GPU", 0.0), where=where)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(config: Config) -> None:
+    failure: Exception | None = None
+    for _ in range(_ATTEMPTS if config.cluster.address == "local" else 1):
+        try:
+            return _init(config)
+        except Exception as error:  # noqa: BLE001 - this is the border: ray.init raises bare Exception on a slow start
+            failure = error
+    assert failure is not None
+    raise _explain(config.cluster.address, failure) from failure
+
+
+def _init(config: Config) -> None:
+    import ray  # noqa: PLC0415 - see ray_running
+
+    local = config.cluster.address == "local"
+    try:
+        ray.init(
+            address=config.cluster.address,
+            namespace=NAMESPACE,
+            num_cpus=usable_cpus() if local else None,
+            include_dashboard=True if local else None,
+            dashboard_host="127.0.0.1",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except BaseException:
+        ray.shutdown()
+        raise
+
+
+def _explain(address: str, failure: Exception) -> ClusterError:
+    text = " ".join(str(failure).split())
+    versions = re.findall(r"Ray: (\S+)", text)
+    if len(versions) == 2 and "Version mismatch" in text:
+        pythons = re.findall(r"Python: (\S+)", text)
+        return ClusterError(
+            f"the cluster at {address} runs Ray {versions[0]} on Python {pythons[0]}, this environment has Ray "
+            f"{versions[1]} on Python {pythons[1]}: install the same versions on both, or set cluster.address=local.",
+            cluster=versions[0],
+            here=versions[1],
+        )
+    if address == "local":
+        cause = raylet_errors() or text
+        return ClusterError(
+            f"Ray did not start on this machine in {_ATTEMPTS} attempts ({cause}): stop other heavy work and try "
+            "again, or set cluster.mode=serial."
+        )
+    return ClusterError(f"no Ray cluster can be joined at {address} ({text}): check cluster.address.", address=address)
+
+
+def raylet_errors(sessions: Path | None = None) -> str:
+    """The last lines the latest session's raylet wrote to its error log; empty when it wrote none."""
+    folder = sessions or Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray"
+    log = folder / "session_latest" / "logs" / "raylet.err"
+    if not log.is_file():
+        return ""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return " / ".join(lines[-_TAIL_LINES:])

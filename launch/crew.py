@@ -1,0 +1,55 @@
+"""The roles of a run, put together in one of two ways: in this process, or as Ray actors.
+
+Everything after this file is the same for both: whoever trains, evaluates or draws gets a ``Crew``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+from addiffusion.config import Config
+from addiffusion.observation.layout import clip_layout
+from addiffusion.rollouts import Rollouts
+from addiffusion.scorers.base import Scoring
+from learner.update import PolicyLearner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crew:
+    """Who works on a run."""
+
+    rollouts: Rollouts
+    scoring: Scoring
+    learner: PolicyLearner
+
+
+def assemble(config: Config) -> AbstractContextManager[Crew]:
+    """The roles as ``cluster.mode`` wants them; they end with the block.
+
+    Raises:
+        ClusterError: Ray can't be started or joined, or its actors can't.
+        WeightsError: a model can't be loaded.
+    """
+    if config.cluster.mode == "serial":
+        from launch.serial import serial_crew  # noqa: PLC0415 - loads the models' libraries
+
+        return serial_crew(config)
+    return _ray_crew(config)
+
+
+def observation_width(config: Config, scoring: Scoring) -> int:
+    """p, the width of phi with the scorers in use."""
+    return clip_layout(clip_width=scoring.clip_width, timestep_width=config.observation.timestep_width).width
+
+
+@contextmanager
+def _ray_crew(config: Config) -> Iterator[Crew]:
+    from launch.cluster import ray_running  # noqa: PLC0415 - a serial run never touches Ray's side
+
+    with ray_running(config):
+        from launch.distributed import distributed_crew  # noqa: PLC0415 - imports Ray, whose environment is set now
+
+        with distributed_crew(config) as crew:
+            yield crew

@@ -1,0 +1,55 @@
+"""The roles as Ray actors: rollout workers of an RLlib algorithm, the reward service, the learner in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+
+from addiffusion.config import Config
+from addiffusion.errors import ClusterError
+from launch.cluster import NAMESPACE
+from launch.crew import Crew, observation_width
+from learner.algorithm_config import build_ppo_config
+from learner.ppo import AdaptivePPO
+from reward_service.actor import RemoteScoring, get_or_create
+from rollout_workers.runner import DiffusionRunner
+
+
+@contextmanager
+def distributed_crew(config: Config) -> Iterator[Crew]:
+    """Start the actors of a run; they end with the block. Ray must be running.
+
+    Raises:
+        ClusterError: an actor did not start in time.
+        WeightsError: a scorer can't be loaded.
+    """
+    timeout_s = config.cluster.start_timeout_s
+    scoring = get_or_create(config.scorers, namespace=NAMESPACE, start_timeout_s=timeout_s)
+    algorithm = _build(config, scoring)
+    try:
+        yield Crew(rollouts=algorithm.rollouts, scoring=scoring, learner=algorithm.policy_learner)
+    finally:
+        algorithm.stop()
+        ray.kill(scoring.actor)
+
+
+def _build(config: Config, scoring: RemoteScoring) -> AdaptivePPO:
+    built = build_ppo_config(
+        config,
+        observation_width=observation_width(config, scoring),
+        runner_class=DiffusionRunner,
+        scoring=partial(_same, scoring),
+        algorithm_class=AdaptivePPO,
+    )
+    algorithm = built.build_algo()
+    assert isinstance(algorithm, AdaptivePPO)
+    return algorithm
+
+
+def _same(scoring: RemoteScoring) -> RemoteScoring:
+    return scoring

@@ -1,0 +1,55 @@
+"""One line of metrics.jsonl: what an iteration's episodes, its update and its pace amount to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from learner.iteration import IterationReport
+
+Metrics = dict[str, float]
+
+MEANING: Mapping[str, str] = {
+    "iteration": "policy updates done",
+    "return": "mean undiscounted reward of an episode; `term_*` are its parts",
+    "score_*": "mean scores of the returned images",
+    "nfe": "mean NFE of an image; between `nfe_p10` and `nfe_p90` lie 80 % of the images",
+    "network_evals": "mean passes through the network of an image; a guided pass counts twice",
+    "decisions": "mean decisions of an episode",
+    "*_frac": "share of an action among all decisions",
+    "episodes_dropped": "tickets without an episode; reissued ones are not dropped",
+    "episodes_reissued": "tickets that were handed out again",
+    "collect_s": "wall clock of the rollouts",
+    "update_s": "wall clock of the update and the hand-over of the weights",
+    "stage_*_s": "seconds of a rollout stage, summed over workers",
+    "episodes_per_s": "episodes per second of the whole iteration",
+    "eta_s": "estimated wall clock to the last iteration",
+    "policy_loss": "PPO surrogate loss, mean over gradient steps; `vf_loss`, `total_loss` likewise",
+    "entropy": "of the policy, nats per decision",
+    "approx_kl": "KL divergence of the updated policy from the one that acted, nats",
+}
+"""What each metric means, by name or pattern."""
+
+
+def iteration_row(
+    report: IterationReport, *, episodes_dropped: int, earlier_s: Sequence[float], iterations_left: int
+) -> Metrics:
+    """Flatten a report; ``earlier_s`` are the durations of the iterations before it in this process."""
+    nfe = [episode.nfe for episode in report.episodes]
+    seconds = report.collect_s + report.update_s
+    recent = [*earlier_s, seconds][-5:]
+    return {
+        "iteration": report.iteration + 1,
+        **report.rollout,
+        "nfe_p10": float(np.percentile(nfe, 10)),
+        "nfe_p90": float(np.percentile(nfe, 90)),
+        **report.update,
+        "episodes_dropped": episodes_dropped,
+        "episodes_reissued": report.reissued_count,
+        "collect_s": report.collect_s,
+        "update_s": report.update_s,
+        **{f"stage_{name}_s": value for name, value in report.stage_s.items()},
+        "episodes_per_s": len(report.episodes) / seconds,
+        "eta_s": iterations_left * sum(recent) / len(recent),
+    }

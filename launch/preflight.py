@@ -1,0 +1,89 @@
+"""Everything that can be wrong with a run is found here, before anything is written or started."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from addiffusion.config import Config
+from addiffusion.embedded.assets import weights_path
+from addiffusion.errors import ConfigError, WeightsError
+from addiffusion.prompts import load_prompts
+from addiffusion.records import Prompt
+from launch.cluster import check_resources, usable_cpus
+from launch.config_files import load_config
+from launch.run_folder import RunFolder, planned_path
+from learner.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
+
+_MOVABLE = ("cluster.", "rollout.", "resume")
+"""Keys that say where a run works, not what it computes: a resumed run may change them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A run that can start: all its inputs are present and fit each other."""
+
+    config: Config
+    path: Path
+    """Its folder; exists only when resuming."""
+    train_prompts: tuple[Prompt, ...]
+    test_prompts: tuple[Prompt, ...]
+    checkpoint: Checkpoint | None = None
+    """Where a resumed run goes on."""
+
+
+def prepare(files: Sequence[Path], overrides: Sequence[str]) -> Plan:
+    """Resolve the configuration of a run and check all it needs.
+
+    Raises:
+        UsageError: something can't be used; one sentence says what and how to put it right.
+    """
+    config = load_config(files, overrides)
+    if config.resume is not None:
+        return _resumed(config.resume, overrides)
+    return _checked(config, path=planned_path(config))
+
+
+def _resumed(path: Path, overrides: Sequence[str]) -> Plan:
+    fixed = [item for item in overrides if not item.startswith(_MOVABLE)]
+    if fixed:
+        raise ConfigError(
+            f"resume={path} takes its configuration from that run, so {', '.join(fixed)} can't be changed; only keys of "
+            "cluster and rollout may be.",
+            overrides=fixed,
+        )
+    folder, _ = RunFolder.open(path)
+    moved = [item for item in overrides if not item.startswith("resume")]
+    checkpoint = load_checkpoint(latest_checkpoint(folder.path))
+    return _checked(load_config([folder.config_file], moved), path=path, checkpoint=checkpoint)
+
+
+def _checked(config: Config, *, path: Path, checkpoint: Checkpoint | None = None) -> Plan:
+    if config.cluster.mode == "ray" and config.cluster.address == "local":
+        check_resources(config, cpus=usable_cpus(), gpus=_gpus(config), where="this machine")
+    _check_weights(config)
+    seed, section = config.run.seed, config.prompts
+    return Plan(
+        config=config,
+        path=path,
+        train_prompts=load_prompts(section, split="train", count=section.train_count, seed=seed),
+        test_prompts=load_prompts(section, split="test", count=config.evaluation.prompt_count, seed=seed),
+        checkpoint=checkpoint,
+    )
+
+
+def _gpus(config: Config) -> int:
+    if config.rollout.gpus_per_worker == 0 and config.scorers.gpus == 0:
+        return 0
+    import torch  # noqa: PLC0415 - takes seconds, and only runs on GPUs need to know
+
+    return torch.cuda.device_count()
+
+
+def _check_weights(config: Config) -> None:
+    if config.backbone.kind == "embedded":
+        weights_path("pipeline", "model_index.json")
+    path = config.backbone.path
+    if path is not None and (path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir()):
+        raise WeightsError(f"backbone.path={path} is no folder: give a pipeline's folder or a hub id.", path=path)

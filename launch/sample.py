@@ -1,0 +1,155 @@
+"""`addiffusion sample`: one image in this process, and what the agent did on the way to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from addiffusion.actions import ACTION_COUNT, Action
+from addiffusion.backbones import load_backbone
+from addiffusion.config import Config
+from addiffusion.errors import RolloutError, UsageError
+from addiffusion.policy import PolicyNetwork
+from addiffusion.records import SCORE_NAMES, Episode, Prompt, Ticket
+from addiffusion.scorers.base import Scoring
+from addiffusion.scorers.suite import load_suite
+from addiffusion.seeds import derive_seed
+from evaluation.film import plot_film_strips
+from launch.config_files import load_config
+from launch.crew import observation_width
+from launch.run_folder import RunFolder
+from learner.checkpoint import STATE_FILE, latest_checkpoint, load_checkpoint
+from rollout_workers.worker import Worker
+
+Weights = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleOrder:
+    """What to draw, and where to put it."""
+
+    prompt: str
+    seed: int
+    out: Path
+    scale: int = 1
+    """Whole-number enlargement of the PNG."""
+    film: Path | None = None
+    """Where to put a film strip."""
+    policy: Path | None = None
+    """Run folder or checkpoint; None always continues."""
+
+
+def draw(order: SampleOrder, *, files: Sequence[Path], overrides: Sequence[str], console: Console) -> Episode:
+    """Draw one image, write it, and print what was decided at each step.
+
+    Raises:
+        UsageError: the policy, the configuration or an output path can't be used; nothing is written then.
+        RolloutError: the image could not be finished.
+    """
+    for path in filter(None, (order.out, order.film)):
+        _check_writable(path)
+    weights, run_files = (None, []) if order.policy is None else _load_policy(order.policy)
+    config = _for_one_image(load_config([*run_files, *files], overrides))
+    episode = _roll_out(order, config, weights)
+    _write_png(order.out, episode.image, order.scale)
+    if order.film is not None:
+        plot_film_strips([episode], order.film)
+    console.print(_decisions(episode))
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in zip(SCORE_NAMES, episode.scores[-1], strict=True))
+    console.print(f"{episode.nfe} NFE ({episode.network_evals} network evaluations), {scores}", highlight=False)
+    console.print(f"image: {order.out}" + (f", film strip: {order.film}" if order.film else ""), highlight=False)
+    return episode
+
+
+def _check_writable(path: Path) -> None:
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"{path} can't be written: give a file name that ends in .png.", path=str(path))
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path} can't be written: {path.parent} is no folder you may write to.", path=str(path))
+
+
+def _load_policy(path: Path) -> tuple[Weights, list[Path]]:
+    """Policy weights and the configuration file of the run they come from."""
+    checkpoint_folder = path if (path / STATE_FILE).is_file() else None
+    run_path = checkpoint_folder.absolute().parent.parent if checkpoint_folder else path
+    folder, _ = RunFolder.open(run_path)
+    checkpoint = load_checkpoint(checkpoint_folder or latest_checkpoint(folder.path))
+    return {name: tensor.numpy() for name, tensor in checkpoint.learner.policy.items()}, [folder.config_file]
+
+
+def _for_one_image(config: Config) -> Config:
+    """One slot and one scored image at a time; a preset that needs no reference, for nobody is paid here."""
+    return config.model_copy(
+        update={
+            "rollout": config.rollout.model_copy(update={"slots": 1}),
+            "scorers": config.scorers.model_copy(update={"batch_images": 1}),
+            "reward": config.reward.model_copy(update={"preset": "phase1"}),
+        }
+    )
+
+
+def _roll_out(order: SampleOrder, config: Config, weights: Weights | None) -> Episode:
+    scoring = load_suite(config.scorers)
+    width = observation_width(config, scoring)
+    policy = PolicyNetwork(width, () if weights is None else config.policy.hidden)
+    worker = _worker(config, policy, scoring)
+    worker.set_weights(_always_continue(width) if weights is None else weights, version=0)
+    ticket = Ticket(
+        ticket_id=0,
+        prompt=Prompt(prompt_id=0, text=order.prompt, tier=0),
+        seed=order.seed,
+        action_seed=derive_seed(order.seed, "action"),
+        c_nfe=config.reward.c_nfe,
+        explore=False,
+        keep_frames=order.film is not None,
+    )
+    collected = worker.collect([ticket])
+    if collected.failed:
+        raise RolloutError(f"the image could not be drawn: {collected.failed[0].reason}")
+    return collected.episodes[0]
+
+
+def _worker(config: Config, policy: PolicyNetwork, scoring: Scoring) -> Worker:
+    return Worker(config, policy=policy, backbone=partial(load_backbone, config.backbone), scoring=lambda: scoring)
+
+
+def _always_continue(width: int) -> Weights:
+    """A policy without hidden layers whose answer never depends on what it sees."""
+    (weight, bias) = PolicyNetwork(width, ()).state_dict()
+    logits = np.zeros(ACTION_COUNT, np.float32)
+    logits[Action.CONTINUE] = 1.0
+    return {weight: np.zeros((ACTION_COUNT, width), np.float32), bias: logits}
+
+
+def _decisions(episode: Episode) -> Table:
+    """Equal decisions in a row share a line."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("steps", "action", "NFE", "CLIP"):
+        table.add_column(name, justify="left" if name in {"steps", "action"} else "right")
+    first = int(episode.steps[0]) if len(episode.steps) else 0
+    table.add_row(f"0-{first - 1}", "warm-up", str(first), "-", style="dim")
+    clip = SCORE_NAMES.index("clip")
+    for action, rows in groupby(range(len(episode.actions)), key=lambda row: int(episode.actions[row])):
+        group = list(rows)
+        steps = [int(episode.steps[row]) for row in group]
+        span = f"{steps[0]}-{steps[-1]}" if len(steps) > 1 else str(steps[0])
+        spent = int(episode.nfe_spent[group].sum())
+        table.add_row(span, Action(action).name.lower(), str(spent), f"{episode.scores[group[-1], clip]:.3f}")
+    return table
+
+
+def _write_png(path: Path, image: NDArray[np.uint8], scale: int) -> None:
+    enlarged = image.repeat(scale, axis=0).repeat(scale, axis=1)
+    partial_path = path.with_name(path.name + ".partial")
+    Image.fromarray(enlarged).save(partial_path, format="PNG")
+    partial_path.replace(path)

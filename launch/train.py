@@ -1,0 +1,170 @@
+"""A training run from references to report. The loop is the same whoever rolls out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+
+from addiffusion.config import Config
+from addiffusion.records import Reference
+from evaluation.film import plot_film_strips
+from evaluation.holdout import Holdout, collapse, evaluate
+from evaluation.plots import plot_action_mix, plot_learning_curves, plot_stopping_times
+from evaluation.report import holdout_table, summary
+from launch.console import RunView, duration
+from launch.crew import Crew, assemble
+from launch.interrupt import Interrupt, interruptible
+from launch.metrics import iteration_row
+from launch.preflight import Plan
+from launch.references import Pairs, draw_references, load_references, save_references, training_pairs
+from launch.run_folder import RunFolder
+from learner.tickets import PoolEntry
+from learner.training import Training, build_ledger
+
+_ASKED_TO_END = "finishing this iteration, then saving (Ctrl-C again to leave at once)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a run ended."""
+
+    result: dict[str, Any] | None
+    """The final comparison; None when the run was interrupted before it."""
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether somebody ended the run early."""
+        return self.result is None
+
+
+def run(
+    plan: Plan, *, console: Console, roles: Callable[[Config], AbstractContextManager[Crew]] = assemble
+) -> Outcome:
+    """Train as planned, then compare with fixed samplers; everything lands in the plan's folder.
+
+    The folder is made once all ``roles`` stand, so a run that can't start leaves nothing behind.
+
+    Raises:
+        UsageError: a role can't start as configured.
+        RolloutError: images could not be finished.
+    """
+    start = time.perf_counter()
+    with RunView(console, iterations=plan.config.ppo.iterations) as view, roles(plan.config) as crew:
+        with RunFolder(plan.path) if plan.checkpoint else RunFolder.create(plan.path, plan.config) as folder:
+            with interruptible(lambda: view.say(_ASKED_TO_END)) as interrupt:
+                view.say(f"run folder {folder.path}")
+                return _Run(plan, crew, folder, view, interrupt, start=start).to_the_end()
+
+
+class _Run:
+    """The stages of one run in their order."""
+
+    def __init__(
+        self, plan: Plan, crew: Crew, folder: RunFolder, view: RunView, interrupt: Interrupt, *, start: float
+    ) -> None:
+        self.plan = plan
+        self.config = plan.config
+        self.crew = crew
+        self.folder = folder
+        self.view = view
+        self.interrupt = interrupt
+        self.start = start
+
+    def to_the_end(self) -> Outcome:
+        """References, training, comparison, figures."""
+        pairs = training_pairs(self.plan.train_prompts, seed=self.config.run.seed)
+        references = self._references(pairs)
+        if references is None:
+            return Outcome(result=None)
+        self._train(pairs, references)
+        if self.interrupt.requested:
+            self.view.say(f"stopped; go on with `addiffusion train resume={self.folder.path}`")
+            return Outcome(result=None)
+        holdout = self._compare()
+        self._draw(holdout)
+        return Outcome(result=self._report(holdout))
+
+    def _references(self, pairs: Pairs) -> Sequence[Reference] | None:
+        if self.folder.references.is_file():
+            return load_references(self.folder.references, pairs)
+        with self.view.progress("full-length images of the training prompts", len(pairs)) as advance:
+            references = draw_references(
+                self.crew.rollouts,
+                pairs,
+                config=self.config,
+                advance=advance,
+                stop=lambda: self.interrupt.requested,
+            )
+        if references is not None:
+            save_references(self.folder.references, pairs, references)
+        return references
+
+    def _train(self, pairs: Pairs, references: Sequence[Reference]) -> None:
+        pool = [
+            PoolEntry(prompt=prompt, seed=seed, reference=reference)
+            for (prompt, seed), reference in zip(pairs, references, strict=True)
+        ]
+        training = Training(
+            self.config,
+            ledger=build_ledger(self.config, pool),
+            rollouts=self.crew.rollouts,
+            learner=self.crew.learner,
+        )
+        if self.plan.checkpoint is not None:
+            training.restore(self.plan.checkpoint)
+            self.folder.rewind(training.iteration)
+        seconds: list[float] = []
+        while not (training.finished or self.interrupt.requested):
+            self._iterate(training, seconds)
+        if not training.finished:
+            training.save(self.folder.path)
+
+    def _iterate(self, training: Training, seconds: list[float]) -> None:
+        report = training.step()
+        row = iteration_row(
+            report,
+            episodes_dropped=self.config.ppo.batch_size - len(report.episodes),
+            earlier_s=seconds,
+            iterations_left=self.config.ppo.iterations - training.iteration,
+        )
+        seconds.append(report.collect_s + report.update_s)
+        self.folder.append(row)
+        if training.due():
+            training.save(self.folder.path)
+        self.view.iteration(row)
+
+    def _compare(self) -> Holdout:
+        prompts = self.plan.test_prompts
+        with self.view.progress("held-out images", 3 * len(prompts)) as advance:
+            return evaluate(
+                self.crew.rollouts, self.crew.scoring, prompts=prompts, config=self.config, advance=advance
+            )
+
+    def _draw(self, holdout: Holdout) -> None:
+        plots, episodes, num_steps = self.folder.plots, holdout.policy.episodes, self.config.sampler.num_steps
+        plot_learning_curves(self.folder.metrics(), plots / "learning_curves.png")
+        if episodes:
+            plot_action_mix(episodes, plots / "action_mix.png", num_steps=num_steps)
+            plot_stopping_times(episodes, plots / "stopping_times.png", num_steps=num_steps)
+            plot_film_strips(episodes, plots / "film_strips.png")
+
+    def _report(self, holdout: Holdout) -> dict[str, Any]:
+        rows = self.folder.metrics()
+        result = summary(holdout)
+        result["episodes_dropped"] += sum(row["episodes_dropped"] or 0 for row in rows)
+        result |= {
+            "iterations": len(rows),
+            "run": str(self.folder.path),
+            "run_seconds": time.perf_counter() - self.start,
+        }
+        self.folder.write_result(result)
+        self.view.say(holdout_table(holdout))
+        for warning in filter(None, [collapse(holdout.policy.episodes)]):
+            self.view.say(f"warning: {warning}")
+        self.view.say(f"{duration(result['run_seconds'])} in all; everything is in {self.folder.path}")
+        return result

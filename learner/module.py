@@ -1,0 +1,46 @@
+"""Policy and value network as one RLModule: RLlib's border to ``addiffusion.policy``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from torch import Tensor
+
+from addiffusion.policy import PolicyNetwork, ValueNetwork
+from addiffusion.seeds import derive_seed
+
+
+class PolicyModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
+    """``policy`` acts, ``value`` only trains; rollout workers get the policy alone.
+
+    ``model_config`` holds ``hidden`` (layer widths) and ``seed`` (the run's): the initial weights are a function of
+    these and of the observation's width, not of whatever drew random numbers before.
+    """
+
+    policy: PolicyNetwork
+    value: ValueNetwork
+
+    def setup(self) -> None:
+        """Build the networks (called once by RLlib's constructor)."""
+        width = int(self.observation_space.shape[0])
+        hidden = tuple(self.model_config["hidden"])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.model_config["seed"], "policy"))
+            self.policy = PolicyNetwork(width, hidden)
+            torch.manual_seed(derive_seed(self.model_config["seed"], "value"))
+            self.value = ValueNetwork(width, hidden)
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:  # noqa: ARG002 - RLlib's signature
+        return {Columns.ACTION_DIST_INPUTS: self.policy(batch[Columns.OBS])}
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:  # noqa: ARG002 - RLlib's signature
+        """Expected return (n,) of the observations (n, p) in ``batch``."""
+        return self.value(batch[Columns.OBS])
+
+    def get_non_inference_attributes(self) -> list[str]:
+        """What rollout workers do not need."""
+        return ["value"]

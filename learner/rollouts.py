@@ -1,0 +1,165 @@
+"""Rollouts over remote workers, any of which may die or hang at any time."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+
+from addiffusion.config import Config, SamplerSection
+from addiffusion.errors import AdDiffusionError, RolloutError
+from addiffusion.records import Episode, FailedEpisode, Ticket
+from addiffusion.rollouts import Collected
+from learner.fleet import Fleet
+
+POLL_S = 0.5
+"""Longest sleep before deadlines and lost workers are looked at again; results end it at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """Tickets one worker is at work on."""
+
+    worker_id: int
+    tickets: tuple[Ticket, ...]
+    deadline: float
+    """On the monotonic clock."""
+
+
+class RayRollouts:
+    """Implements ``addiffusion.rollouts.Rollouts`` over actors that have ``collect`` and ``ping``.
+
+    Tickets are split evenly over the workers that are up. A worker that dies, or outlasts ``rollout.timeout_s`` and
+    is then restarted, loses its tickets to the others at once, and gets work again when it answers.
+    """
+
+    def __init__(self, actors: Mapping[int, ActorHandle], config: Config) -> None:
+        """Take over ``actors`` by worker id; those Ray may restart come back after a loss."""
+        self.fleet = Fleet(actors)
+        self._config = config
+        self._weights: list[ray.ObjectRef] = []
+        self._weight_version = -1
+        self.reissued_count = 0
+        """Tickets handed to another worker because theirs was lost."""
+
+    def set_weights(self, weights: Any, version: int) -> None:
+        """Put ``weights`` into the object store, once; each worker fetches them with its next tickets."""
+        self._weights = [ray.put(weights)]
+        self._weight_version = version
+
+    def collect(self, tickets: Sequence[Ticket], *, sampler: SamplerSection | None = None) -> Collected:
+        """Roll out ``tickets`` on all workers that are up.
+
+        Raises:
+            RolloutError: no worker came back in time, or a ticket lost its worker too often.
+            AdDiffusionError: what a worker raised on purpose (a defect or a wrong configuration, not a loss).
+        """
+        open_work = _OpenWork(pending=list(tickets))
+        idle_since = time.monotonic()
+        while open_work.pending or open_work.calls:
+            self.fleet.revive()
+            if open_work.pending and self.fleet.up:
+                self._hand_out(open_work, sampler)
+            if open_work.calls:
+                idle_since = time.monotonic()
+                self._take_results(open_work)
+                self._give_up_overdue(open_work)
+            else:
+                self._wait_for_workers(idle_since)
+        return merge(open_work.collected)
+
+    def _hand_out(self, open_work: _OpenWork, sampler: SamplerSection | None) -> None:
+        workers = self.fleet.up
+        for number, worker_id in enumerate(workers):
+            share = tuple(open_work.pending[number :: len(workers)])
+            if not share:
+                continue
+            reference = self.fleet.actor(worker_id).collect.remote(
+                share, sampler=sampler, weights=self._weights, weight_version=self._weight_version
+            )
+            queued_count = sum(call.worker_id == worker_id for call in open_work.calls.values())
+            deadline = time.monotonic() + self._config.rollout.timeout_s * (1 + queued_count)
+            open_work.calls[reference] = Call(worker_id=worker_id, tickets=share, deadline=deadline)
+        open_work.pending.clear()
+
+    def _take_results(self, open_work: _OpenWork) -> None:
+        ready, _ = ray.wait(list(open_work.calls), num_returns=1, timeout=POLL_S)
+        for reference in ready:
+            call = open_work.calls.pop(reference)
+            try:
+                open_work.collected.append(ray.get(reference, timeout=self._config.rollout.timeout_s))
+            except (RayActorError, ObjectLostError) as error:
+                self.fleet.lose(call.worker_id, type(error).__name__)
+                self._reissue(open_work, call)
+            except RayTaskError as error:
+                raise _cause(error, call) from error
+
+    def _give_up_overdue(self, open_work: _OpenWork) -> None:
+        now = time.monotonic()
+        late_workers = {call.worker_id for call in open_work.calls.values() if now > call.deadline}
+        for reference, call in list(open_work.calls.items()):
+            if call.worker_id in late_workers:
+                self.fleet.lose(call.worker_id, f"no answer in {self._config.rollout.timeout_s} s", restart=True)
+                del open_work.calls[reference]  # should it answer after all, nobody listens
+                self._reissue(open_work, call)
+
+    def _reissue(self, open_work: _OpenWork, call: Call) -> None:
+        self.reissued_count += len(call.tickets)
+        for ticket in call.tickets:
+            open_work.losses[ticket.ticket_id] += 1
+            if open_work.losses[ticket.ticket_id] > self._config.rollout.max_reissues:
+                raise RolloutError(
+                    f"Ticket {ticket.ticket_id} lost its worker {open_work.losses[ticket.ticket_id]} times: the "
+                    "workers' log says why they end (often memory: lower rollout.slots or rollout.workers).",
+                    ticket_id=ticket.ticket_id,
+                )
+        open_work.pending += call.tickets
+
+    def _wait_for_workers(self, idle_since: float) -> None:
+        waited_s = time.monotonic() - idle_since
+        if self.fleet.hopeless or waited_s > self._config.cluster.start_timeout_s:
+            raise RolloutError(
+                f"No rollout worker is left, and none came back in {waited_s:.0f} s: the workers' log says why they "
+                "ended. The run can be resumed from its last checkpoint.",
+                waited_s=waited_s,
+            )
+        time.sleep(POLL_S)
+
+
+@dataclass(slots=True, kw_only=True)
+class _OpenWork:
+    """One ``collect`` on its way."""
+
+    pending: list[Ticket]
+    calls: dict[ray.ObjectRef, Call] = field(default_factory=dict)
+    collected: list[Collected] = field(default_factory=list)
+    losses: Counter[int] = field(default_factory=Counter)
+
+
+def merge(parts: Iterable[Collected]) -> Collected:
+    """Several workers' results as one, in the order of ticket ids."""
+    episodes: list[Episode] = []
+    failed: list[FailedEpisode] = []
+    stage_s: Counter[str] = Counter()
+    for part in parts:
+        episodes += part.episodes
+        failed += part.failed
+        for stage, seconds in part.stage_s.items():
+            stage_s[stage] += seconds
+    return Collected(
+        episodes=tuple(sorted(episodes, key=lambda episode: episode.ticket.ticket_id)),
+        failed=tuple(sorted(failed, key=lambda failure: failure.ticket.ticket_id)),
+        stage_s=dict(stage_s),
+    )
+
+
+def _cause(error: RayTaskError, call: Call) -> AdDiffusionError:
+    if isinstance(error.cause, AdDiffusionError):
+        return error.cause
+    return RolloutError(f"Rollout worker {call.worker_id} failed on purpose or by a defect: {error.cause!r}.")

@@ -1,0 +1,79 @@
+"""A training run: iterations, checkpoints, resume. Knows nothing of Ray: the Ray algorithm and a serial run call it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from addiffusion.config import Config
+from addiffusion.errors import CheckpointError
+from addiffusion.rollouts import Rollouts
+from learner.checkpoint import Checkpoint, config_digest, save_checkpoint
+from learner.iteration import IterationReport, run_iteration
+from learner.state import Learner
+from learner.tickets import PoolEntry, TicketLedger
+
+
+def build_ledger(config: Config, pool: Sequence[PoolEntry]) -> TicketLedger:
+    """The ledger of a run over its training pool."""
+    return TicketLedger(
+        pool,
+        run_seed=config.run.seed,
+        batch_size=config.ppo.batch_size,
+        c_nfe=config.reward.c_nfe,
+        max_reissues=config.rollout.max_reissues,
+    )
+
+
+class Training:
+    """Learner, ledger and rollouts of one run, between two iterations at every call."""
+
+    def __init__(self, config: Config, *, ledger: TicketLedger, rollouts: Rollouts, learner: Learner) -> None:
+        self._config = config
+        self._ledger = ledger
+        self._rollouts = rollouts
+        self._learner = learner
+        rollouts.set_weights(learner.weights(), self.iteration)
+
+    @property
+    def iteration(self) -> int:
+        """The next iteration: as many have been trained."""
+        return self._ledger.state.iteration
+
+    @property
+    def finished(self) -> bool:
+        """Whether all of ``ppo.iterations`` have been trained."""
+        return self.iteration >= self._config.ppo.iterations
+
+    def step(self) -> IterationReport:
+        """Train one iteration; see ``learner.iteration.run_iteration`` for what may be raised."""
+        return run_iteration(self.iteration, ledger=self._ledger, rollouts=self._rollouts, learner=self._learner)
+
+    def due(self) -> bool:
+        """Whether the state after the last iteration is to be saved: every ``checkpoint.every``, and at the end."""
+        return self.finished or self.iteration % self._config.checkpoint.every == 0
+
+    def save(self, run_dir: Path) -> Path:
+        """Write a checkpoint into the run's folder and return its folder."""
+        return save_checkpoint(run_dir, self.checkpoint(), keep=self._config.checkpoint.keep)
+
+    def checkpoint(self) -> Checkpoint:
+        """The present state."""
+        return Checkpoint(
+            learner=self._learner.state(), ledger=self._ledger.state, config_digest=config_digest(self._config)
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from ``checkpoint`` exactly as the run it was taken from would have.
+
+        Raises:
+            CheckpointError: it belongs to another configuration.
+        """
+        if checkpoint.config_digest != config_digest(self._config):
+            raise CheckpointError(
+                "The checkpoint belongs to another configuration: run.seed and the sections policy, ppo, observation, "
+                "prompts, reward, sampler and refine must be those of the run it comes from."
+            )
+        self._learner.load_state(checkpoint.learner)
+        self._ledger.restore(checkpoint.ledger)
+        self._rollouts.set_weights(self._learner.weights(), self.iteration)

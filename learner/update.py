@@ -1,0 +1,108 @@
+"""The learner as the rest of the project sees it: episodes in, weights and numbers out. Needs no running Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ray.rllib.core import DEFAULT_MODULE_ID
+from torch import Tensor
+
+from addiffusion.errors import CheckpointError
+from addiffusion.records import Episode
+from addiffusion.threads import torch_threads
+from learner.episodes import to_single_agent_episode
+from learner.module import PolicyModule
+from learner.ppo_learner import SCHEDULE_KEY, EpisodePPOLearner
+from learner.state import LearnerState
+
+class PolicyLearner:
+    """Wraps one local RLlib learner. Updates run on one torch thread: their sums are then the same everywhere."""
+
+    def __init__(self, learner: EpisodePPOLearner) -> None:
+        self._learner = learner
+
+    def update(self, episodes: Sequence[Episode], *, iteration: int) -> dict[str, float]:
+        """Train on complete episodes, in the order given.
+
+        Returns:
+            Means over gradient steps of ``policy_loss``, ``vf_loss``, ``entropy``, ``approx_kl``, ``clip_frac``,
+            ``grad_norm`` and ``total_loss``; ``explained_variance`` of the values before the update;
+            ``entropy_coeff``.
+
+        Raises:
+            UpdateError: a gradient is not finite.
+        """
+        config = self._learner.config
+        with torch_threads(1):
+            self._learner.update(
+                episodes=[to_single_agent_episode(episode) for episode in episodes],
+                timesteps={SCHEDULE_KEY: iteration},
+                num_epochs=config.num_epochs,
+                minibatch_size=config.minibatch_size,
+            )
+        return {**_mean_steps(self._learner.step_metrics), **self._learner.batch_metrics}
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """A copy of the policy network's state for ``Rollouts.set_weights``."""
+        state = self._module.policy.state_dict()
+        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in state.items()}
+
+    def state(self) -> LearnerState:
+        """A copy of everything a checkpoint needs."""
+        return LearnerState(
+            policy=_copied(self._module.policy.state_dict()),
+            value=_copied(self._module.value.state_dict()),
+            optimizer=_copied(self._optimizer.state_dict()),
+        )
+
+    def load_state(self, state: LearnerState) -> None:
+        """Go on from ``state``.
+
+        Raises:
+            CheckpointError: the state is that of networks of other widths.
+        """
+        try:
+            self._module.policy.load_state_dict(state.policy)
+            self._module.value.load_state_dict(state.value)
+            self._optimizer.load_state_dict(_copied(state.optimizer))
+        except (RuntimeError, ValueError) as error:
+            raise CheckpointError(
+                "The checkpoint's networks do not fit this configuration: policy.hidden and the observation must be "
+                f"those of the run it comes from ({error})."
+            ) from error
+
+    @property
+    def _module(self) -> PolicyModule:
+        return cast("PolicyModule", self._learner.module[DEFAULT_MODULE_ID].unwrapped())
+
+    @property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        return self._learner.get_optimizer(module_id=DEFAULT_MODULE_ID)
+
+
+METRIC_NAMES = {"total": "total_loss", "policy": "policy_loss", "value": "vf_loss"}
+"""Where a part of the loss is reported under another name than its own."""
+
+
+def _mean_steps(steps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {METRIC_NAMES.get(name, name): float(np.mean([step[name] for step in steps])) for name in steps[0]}
+
+
+def _copied(state: Mapping[Any, Any]) -> dict[Any, Any]:
+    return {key: _copied_value(value) for key, value in state.items()}
+
+
+def _copied_value(value: Any) -> Any:
+    match value:
+        case Tensor():
+            return value.detach().cpu().clone()
+        case Mapping():
+            return _copied(cast("Mapping[Any, Any]", value))
+        case list():
+            return [_copied_value(item) for item in cast("list[Any]", value)]
+        case _:
+            return value

@@ -1,0 +1,122 @@
+"""The episode a slot is working on: what is known of it so far, and the record it becomes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from addiffusion.actions import ACTION_COUNT, Action
+from addiffusion.config import RewardSection
+from addiffusion.observation.clip import Judged
+from addiffusion.records import Episode, Frames, Ticket
+from addiffusion.reward import compute_terms
+from addiffusion.sampling.slots import SlotInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One decision as it was taken."""
+
+    phi: NDArray[np.float32]
+    """(p,)."""
+    logits: NDArray[np.float32]
+    """(3,)."""
+    action: Action
+    log_prob: float
+    info: SlotInfo
+    """Where the slot stood before the action."""
+    judged: Judged
+    """Scores of the prediction the decision saw."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Draft:
+    """State of one busy slot. Everything random in it comes from the ticket."""
+
+    ticket: Ticket
+    text_embedding: NDArray[np.float32]
+    """(e,) CLIP embedding of the prompt; empty for a forced ticket, which is never observed."""
+    draws: torch.Generator | None
+    """The episode's own stream of action draws; None takes the likeliest action."""
+    decisions: list[Decision] = field(default_factory=list)
+    images: list[NDArray[np.uint8]] = field(default_factory=list)
+    """Predictions kept for a film strip."""
+    masks: list[NDArray[np.float32] | None] = field(default_factory=list)
+    started_s: float = field(default_factory=time.perf_counter)
+
+    @property
+    def last_judged(self) -> Judged | None:
+        """Scores at the previous decision; None before the first."""
+        return self.decisions[-1].judged if self.decisions else None
+
+    def finish(
+        self,
+        *,
+        final: Judged,
+        image: NDArray[np.uint8],
+        info: SlotInfo,
+        phi_width: int,
+        reward: RewardSection,
+        weight_version: int,
+    ) -> Episode:
+        """The finished record.
+
+        Args:
+            final: scores of the returned image.
+            image: (H, W, 3) the returned image.
+            info: the slot's counts at the end.
+            phi_width: width of phi, also where there is no decision.
+            reward: how the episode is paid.
+            weight_version: version of the policy weights that took the decisions.
+
+        Raises:
+            ScorerError: a score the reward needs is not a number.
+        """
+        actions = np.array([decision.action for decision in self.decisions], np.int64)
+        spent = self._nfe_spent(info.nfe)
+        judged = [*(decision.judged for decision in self.decisions), final]
+        scores = np.stack([one.scores for one in judged])
+        return Episode(
+            ticket=self.ticket,
+            phi=_rows([decision.phi for decision in self.decisions], phi_width),
+            actions=actions,
+            log_prob=np.array([decision.log_prob for decision in self.decisions], np.float32),
+            logits=_rows([decision.logits for decision in self.decisions], ACTION_COUNT),
+            steps=np.array([decision.info.step for decision in self.decisions], np.int64),
+            nfe_spent=spent,
+            scores=scores,
+            terms=compute_terms(
+                reward,
+                scores=scores,
+                dino=np.stack([one.dino_embedding for one in judged]),
+                nfe_spent=spent,
+                refined=actions == Action.REFINE,
+                c_nfe=self.ticket.c_nfe,
+                reference=self.ticket.reference,
+            ),
+            final_dino=final.dino_embedding,
+            image=image.copy(),
+            nfe=info.nfe,
+            network_evals=info.network_evals,
+            weight_version=weight_version,
+            seconds=time.perf_counter() - self.started_s,
+            frames=self._frames(image) if self.ticket.keep_frames else None,
+        )
+
+    def _nfe_spent(self, nfe: int) -> NDArray[np.int64]:
+        """(d,) passes between each decision and the next one, or the end."""
+        counts = [decision.info.nfe for decision in self.decisions]
+        return np.diff(np.array([*counts, nfe], np.int64))
+
+    def _frames(self, image: NDArray[np.uint8]) -> Frames:
+        return Frames(images=np.stack([*self.images, image]), masks=tuple(self.masks))
+
+
+def _rows(rows: Sequence[NDArray[np.float32]], width: int) -> NDArray[np.float32]:
+    """(d, width), also for d = 0."""
+    return np.stack(rows) if rows else np.zeros((0, width), np.float32)

@@ -1,0 +1,113 @@
+"""The rollout worker as RLlib's EnvRunner: a thin shell around ``rollout_workers.worker.Worker``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+import ray
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.rl_module import RLModule
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.utils.checkpoints import Checkpointable
+from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
+
+from addiffusion.backbones import load_backbone
+from addiffusion.config import Config, SamplerSection
+from addiffusion.policy import PolicyNetwork
+from addiffusion.records import Ticket
+from addiffusion.rollouts import Collected
+from rollout_workers.worker import NO_WEIGHTS, Worker
+
+
+class DiffusionRunner(EnvRunner, Checkpointable):
+    """Rolls out the tickets it is handed. Holds nothing a restart would lose: weights come with every call.
+
+    ``env_config`` holds ``config`` (the run's ``Config``), ``scoring`` (makes the ``Scoring``) and, to replace the
+    configured diffusion model, ``backbone`` (makes the ``Backbone``). The runner RLlib makes in the driver's process
+    is never given tickets in a distributed run, so it never loads a model.
+    """
+
+    def __init__(self, *, config: AlgorithmConfig, **kwargs: Any) -> None:
+        super().__init__(config=config, **kwargs)
+        parts: dict[str, Any] = dict(self.config.env_config)
+        run_config: Config = parts["config"]
+        self._timeout_s = run_config.rollout.timeout_s
+        self.module: RLModule = self.config.get_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
+        self.worker = Worker(
+            run_config,
+            policy=cast("PolicyNetwork", self.module.policy),
+            backbone=parts.get("backbone") or partial(load_backbone, run_config.backbone),
+            scoring=parts["scoring"],
+        )
+
+    def collect(
+        self,
+        tickets: Sequence[Ticket],
+        *,
+        sampler: SamplerSection | None = None,
+        weights: Sequence[ray.ObjectRef] = (),
+        weight_version: int = NO_WEIGHTS,
+    ) -> Collected:
+        """Roll out ``tickets`` with the weights of ``weight_version``.
+
+        Args:
+            tickets: what to roll out.
+            sampler: replaces the run's own sampler.
+            weights: reference to the policy weights, wrapped so that Ray hands over the reference itself: the weights
+                are fetched once per version, not once per call.
+            weight_version: version of ``weights``.
+        """
+        if weights and weight_version != self.worker.weight_version:
+            self.worker.set_weights(ray.get(weights[0], timeout=self._timeout_s), weight_version)
+        return self.worker.collect(tickets, sampler=sampler)
+
+    def sample(self, **kwargs: Any) -> Collected:
+        """RLlib's name for ``collect``; needs the keyword ``tickets``."""
+        return self.collect(**kwargs)
+
+    def get_spaces(self) -> dict[str, tuple[Any, Any]]:
+        """Observation and action space under every key RLlib asks for."""
+        spaces = (self.config.observation_space, self.config.action_space)
+        return dict.fromkeys((INPUT_ENV_SPACES, INPUT_ENV_SINGLE_SPACES, DEFAULT_MODULE_ID), spaces)
+
+    def assert_healthy(self) -> None:
+        """Construction is all that can fail before the first ticket."""
+
+    def get_metrics(self) -> Any:
+        """Nothing of RLlib's kind: numbers travel with the episodes."""
+        return self.metrics.reduce()
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,  # noqa: ARG002 - RLlib's signature
+    ) -> dict[str, Any]:
+        """The policy's state and version, in RLlib's form."""
+        if not self._check_component(COMPONENT_RL_MODULE, components, not_components):
+            return {}
+        state = self.module.get_state(inference_only=True)
+        return {COMPONENT_RL_MODULE: {DEFAULT_MODULE_ID: state}, WEIGHTS_SEQ_NO: self.worker.weight_version}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Take a policy state in RLlib's form: a dictionary or a reference to one, per module or of ours alone."""
+        if COMPONENT_RL_MODULE not in state:
+            return
+        weights = state[COMPONENT_RL_MODULE]
+        if isinstance(weights, ray.ObjectRef):
+            weights = ray.get(weights, timeout=self._timeout_s)
+        self.module.set_state(weights.get(DEFAULT_MODULE_ID, weights))
+        self.worker.weight_version = state.get(WEIGHTS_SEQ_NO, NO_WEIGHTS)
+
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What makes a runner like this one."""
+        return (), {"config": self.config}
+
+    def get_checkpointable_components(self) -> list[tuple[str, Any]]:
+        """The policy."""
+        return [(COMPONENT_RL_MODULE, self.module)]

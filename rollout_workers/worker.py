@@ -1,0 +1,92 @@
+"""One rollout worker without Ray: a collector and the policy it asks. A serial run uses it as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from addiffusion.backbones.base import Backbone
+from addiffusion.config import Config, SamplerSection
+from addiffusion.errors import ContractError, ScorerError
+from addiffusion.policy import PolicyNetwork
+from addiffusion.records import FailedEpisode, Ticket
+from addiffusion.rollouts import Collected
+from addiffusion.scorers.base import Scoring
+from addiffusion.threads import torch_threads
+from rollout_workers.collector import Collector
+
+NO_WEIGHTS = -1
+"""Version of a policy that has not been given any weights yet."""
+
+
+class Worker:
+    """Implements ``addiffusion.rollouts.Rollouts`` in this process.
+
+    Works on one torch thread: network outputs are then the same in every process, however many cores it has.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        policy: PolicyNetwork,
+        backbone: Callable[[], Backbone],
+        scoring: Callable[[], Scoring],
+    ) -> None:
+        """Nothing is loaded before the first ticket.
+
+        Args:
+            config: the run's configuration.
+            policy: the network whose weights ``set_weights`` replaces.
+            backbone: loads the diffusion model, once.
+            scoring: connects to the scorers, once.
+        """
+        self._config = config
+        self._policy = policy.eval()
+        self._load_backbone = backbone
+        self._connect_scoring = scoring
+        self._parts: tuple[Backbone, Scoring] | None = None
+        self._collectors: dict[SamplerSection, Collector] = {}
+        self.weight_version = NO_WEIGHTS
+
+    def set_weights(self, weights: Mapping[str, NDArray[np.float32]], version: int) -> None:
+        """Act with ``weights`` (state of the policy network) from now on."""
+        self._policy.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
+        self.weight_version = version
+
+    def collect(self, tickets: Sequence[Ticket], *, sampler: SamplerSection | None = None) -> Collected:
+        """Roll out ``tickets``; when the scorers don't answer, every ticket comes back as failed.
+
+        Raises:
+            ContractError: tickets ask the policy, but it has no weights.
+        """
+        if self.weight_version == NO_WEIGHTS and any(ticket.forced is None for ticket in tickets):
+            raise ContractError("The rollout worker was asked for decisions before it was given policy weights.")
+        with torch_threads(1):
+            try:
+                collector = self._collector(sampler or self._config.sampler)
+                return collector.collect(tickets, self._act, weight_version=self.weight_version)
+            except ScorerError as error:
+                return Collected(
+                    episodes=(),
+                    failed=tuple(
+                        FailedEpisode(ticket=ticket, reason=error.message)
+                        for ticket in sorted(tickets, key=lambda ticket: ticket.ticket_id)
+                    ),
+                )
+
+    def _collector(self, sampler: SamplerSection) -> Collector:
+        if self._parts is None:
+            self._parts = self._load_backbone(), self._connect_scoring()
+        if sampler not in self._collectors:
+            backbone, scoring = self._parts
+            config = self._config.model_copy(update={"sampler": sampler})
+            self._collectors[sampler] = Collector(backbone=backbone, scoring=scoring, config=config)
+        return self._collectors[sampler]
+
+    def _act(self, phi: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return self._policy(torch.from_numpy(phi)).numpy()

@@ -1,0 +1,56 @@
+"""Fixtures every test package shares: one thread for torch, one Ray for the whole session."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # uv's hook would copy the working tree per worker
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # a busy machine needs more than the default
+
+import pytest
+import ray  # reads the environment above when it is imported
+import torch
+
+torch.set_num_threads(1)
+
+RAY_NAMESPACE = "test"
+OBJECT_STORE_BYTES = 200_000_000
+START_ATTEMPTS = 2
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[str]:
+    """A Ray of four (nominal) CPUs on this machine; yields the namespace of its named actors."""
+    _show_fakes_to_workers()
+    start_ray()
+    yield RAY_NAMESPACE
+    ray.shutdown()
+
+
+def _show_fakes_to_workers() -> None:
+    """Ray's processes inherit this environment: what tests can import, actors can."""
+    here = Path(__file__).parent
+    entries = [entry for entry in sys.path if Path(entry).is_relative_to(here)]
+    os.environ["PYTHONPATH"] = os.pathsep.join([*entries, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def start_ray() -> None:
+    """Ray's start can starve beside other work: a second attempt is part of starting it."""
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(
+                num_cpus=4,
+                include_dashboard=False,
+                log_to_driver=False,
+                namespace=RAY_NAMESPACE,
+                object_store_memory=OBJECT_STORE_BYTES,
+            )
+        except Exception:
+            ray.shutdown()
+            if attempt == START_ATTEMPTS:
+                raise
+        else:
+            return

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import ray
+import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.evaluation.postprocessing import Postprocessing
+
+from addiffusion.errors import CheckpointError, ContractError, UpdateError
+from addiffusion.records import Episode
+from learner.algorithm_config import build_ppo_config, entropy_schedule
+from learner.episodes import to_single_agent_episode
+from learner.gae import estimate_advantages, standardise
+from learner.update import PolicyLearner
+from tests.learner.toy import WIDTH, toy_config, toy_episode, toy_learner, toy_ticket
+
+
+def make_episodes(lengths: Sequence[int] = (1, 3, 1, 9, 2, 5), seed: int = 0) -> list[Episode]:
+    draws = np.random.default_rng(seed)
+    return [
+        toy_episode(
+            toy_ticket(ticket_id),
+            phi=draws.standard_normal((length, WIDTH)).astype(np.float32),
+            actions=draws.integers(0, 3, length).tolist(),
+            rewards=draws.standard_normal(length).tolist(),
+        )
+        for ticket_id, length in enumerate(lengths)
+    ]
+
+
+def same(left: PolicyLearner, right: PolicyLearner) -> bool:
+    ours, theirs = left.weights(), right.weights()
+    return all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_needs_no_ray_and_leaves_the_callers_threads_and_random_streams_alone() -> None:
+    was_running, threads = ray.is_initialized(), torch.get_num_threads()
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002 - RLlib shuffles with this generator
+    expected = torch.rand(1), np.random.rand()  # noqa: NPY002
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    toy_learner(toy_config()).update(make_episodes(), iteration=0)
+    assert (torch.rand(1), np.random.rand()) == expected  # noqa: NPY002
+    assert ray.is_initialized() == was_running
+    assert torch.get_num_threads() == threads
+
+
+def test_an_update_is_a_function_of_weights_episodes_and_iteration() -> None:
+    learners = [toy_learner(toy_config()) for _ in range(3)]
+    for learner, iteration in zip(learners, (4, 4, 5), strict=True):
+        learner.update(make_episodes(), iteration=iteration)
+    assert same(learners[0], learners[1])
+    assert not same(learners[0], learners[2])
+
+
+def test_the_seed_decides_the_first_weights() -> None:
+    assert same(toy_learner(toy_config(seed=1)), toy_learner(toy_config(seed=1)))
+    assert not same(toy_learner(toy_config(seed=1)), toy_learner(toy_config(seed=2)))
+
+
+def test_reports_what_a_practitioner_watches() -> None:
+    metrics = toy_learner(toy_config()).update(make_episodes(), iteration=0)
+    assert set(metrics) == {
+        *("total_loss", "policy_loss", "vf_loss", "entropy", "approx_kl", "clip_frac", "grad_norm"),
+        *("entropy_coeff", "explained_variance"),
+    }
+    assert metrics["entropy"] == pytest.approx(np.log(3), abs=0.05)
+    assert metrics["grad_norm"] > 0
+
+
+def test_episodes_of_one_decision_are_enough() -> None:
+    learner = toy_learner(toy_config())
+    before = learner.weights()
+    learner.update(make_episodes([1] * 8), iteration=0)
+    assert any((before[name] != value).any() for name, value in learner.weights().items())
+
+
+def test_an_episode_without_decisions_is_refused() -> None:
+    empty = toy_episode(toy_ticket(3), phi=np.zeros((0, WIDTH), np.float32), actions=[], rewards=[])
+    with pytest.raises(ContractError, match="ticket 3 has no decision"):
+        toy_learner(toy_config()).update([empty], iteration=0)
+
+
+def test_a_value_that_is_not_finite_stops_the_update() -> None:
+    broken = make_episodes()
+    broken[0].terms[0, 0] = np.nan
+    learner = toy_learner(toy_config())
+    before = learner.weights()
+    with pytest.raises(UpdateError, match="iteration 3 .* nan"):
+        learner.update(broken, iteration=3)
+    assert all((before[name] == value).all() for name, value in learner.weights().items())
+
+
+def test_the_entropy_coefficient_follows_the_iteration_also_on_a_fresh_learner() -> None:
+    config = toy_config(iterations=11, entropy_start=0.05, entropy_end=0.01)
+    for iteration, expected in ((0, 0.05), (5, 0.03), (10, 0.01), (20, 0.01)):
+        metrics = toy_learner(config).update(make_episodes(), iteration=iteration)
+        assert metrics["entropy_coeff"] == pytest.approx(expected)
+
+
+def test_a_run_of_one_iteration_has_a_fixed_entropy_coefficient() -> None:
+    assert entropy_schedule(toy_config(iterations=1, entropy_start=0.3).ppo) == 0.3
+
+
+def test_rllibs_batch_holds_every_decision_once_with_our_advantages() -> None:
+    learner = build_ppo_config(toy_config(), observation_width=WIDTH).build_learner()
+    episodes = make_episodes()
+    module = learner.module[DEFAULT_MODULE_ID].unwrapped()
+    with torch.no_grad():
+        values = [module.value(torch.from_numpy(episode.phi)).numpy() for episode in episodes]
+    advantages = [
+        estimate_advantages(episode.rewards, value, gamma_d=0.99, gae_lambda=0.95)
+        for episode, value in zip(episodes, values, strict=True)
+    ]
+    data = TrainingData(episodes=[to_single_agent_episode(episode) for episode in episodes])
+    columns = learner._make_batch_if_necessary(data)[DEFAULT_MODULE_ID]
+    np.testing.assert_array_equal(columns["obs"], np.concatenate([episode.phi for episode in episodes]))
+    np.testing.assert_array_equal(columns["actions"], np.concatenate([episode.actions for episode in episodes]))
+    np.testing.assert_array_equal(columns["action_logp"], np.concatenate([e.log_prob for e in episodes]))
+    np.testing.assert_allclose(
+        columns[Postprocessing.ADVANTAGES], standardise(np.concatenate(advantages)), rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        columns[Postprocessing.VALUE_TARGETS], np.concatenate(advantages) + np.concatenate(values), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_learner_with_a_restored_state_goes_on_bitwise_alike() -> None:
+    learner = toy_learner(toy_config())
+    learner.update(make_episodes(), iteration=0)
+    other = toy_learner(toy_config(seed=9))
+    other.load_state(learner.state())
+    for one in (learner, other):
+        one._learner.config.learner_config_dict["seed"] = 0
+        one.update(make_episodes(seed=1), iteration=1)
+    assert same(learner, other)
+
+
+def test_a_state_of_other_widths_is_refused() -> None:
+    narrow = toy_config().model_copy(update={"policy": toy_config().policy.model_copy(update={"hidden": (8,)})})
+    with pytest.raises(CheckpointError, match=r"policy\.hidden"):
+        toy_learner(toy_config()).load_state(toy_learner(narrow).state())

@@ -1,0 +1,109 @@
+"""The named actor: found by name, shared by callers, killed and back without a lost request."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import ray
+from toy_scoring import ToyScoring, assert_same_reply, load_missing_weights, load_slow_toy, make_request
+
+from addiffusion.config import ScorersSection
+from addiffusion.errors import ClusterError, ContractError, ScorerError
+from reward_service.actor import RemoteScoring, get_or_create
+
+SECTION = ScorersSection(batch_images=8, max_wait_ms=2.0, timeout_s=60.0, cpus=0.1)
+
+
+@pytest.fixture(scope="module")
+def scoring(ray_cluster: str) -> Iterator[RemoteScoring]:
+    remote = get_or_create(SECTION, namespace=ray_cluster, name="shared-reward", load=load_slow_toy)
+    yield remote
+    ray.kill(remote.actor)
+
+
+def test_scores_through_ray_are_bitwise_the_direct_ones(scoring: RemoteScoring) -> None:
+    request = make_request(3, 5)
+    assert_same_reply(scoring.score(request), ToyScoring(SECTION).score(request))
+    assert (scoring.clip_width, scoring.dino_width) == (ToyScoring().clip_width, ToyScoring().dino_width)
+
+
+def test_large_images_travel_through_shared_memory_unharmed(scoring: RemoteScoring) -> None:
+    request = make_request(4, 8, size=128)
+    assert request.images.nbytes > 100_000
+    assert_same_reply(scoring.score(request), ToyScoring(SECTION).score(request))
+
+
+def test_text_is_embedded_once_per_prompt(scoring: RemoteScoring) -> None:
+    prompts = ("a red circle", "a blue square", "a red circle")
+    expected = ToyScoring().embed_text(prompts)
+    before = scoring.stats().prompt_count
+    for _ in range(2):
+        np.testing.assert_array_equal(scoring.embed_text(prompts), expected)
+        assert scoring.stats().prompt_count == before + 2
+    assert scoring.embed_text(()).shape == (0, scoring.clip_width)
+
+
+def test_the_same_name_is_the_same_service(scoring: RemoteScoring, ray_cluster: str) -> None:
+    again = get_or_create(SECTION, namespace=ray_cluster, name="shared-reward", load=load_slow_toy)
+    before = scoring.stats().request_count
+    again.score(make_request(0, 2))
+    assert scoring.stats().request_count == before + 1
+
+
+def test_another_configuration_under_the_same_name_is_refused(scoring: RemoteScoring, ray_cluster: str) -> None:
+    other = SECTION.model_copy(update={"batch_images": 4})
+    with pytest.raises(ClusterError, match="'shared-reward' with other scorer settings"):
+        get_or_create(other, namespace=ray_cluster, name="shared-reward", load=load_slow_toy)
+
+
+def test_the_actors_own_errors_arrive_as_they_were_raised(scoring: RemoteScoring) -> None:
+    with pytest.raises(ScorerError, match="exploded") as caught:
+        scoring.score(make_request(0, 2, names=("explode",)))
+    assert type(caught.value) is ScorerError
+    assert caught.value.facts["names"] == ("explode",)
+    with pytest.raises(ContractError, match="3 prompts for 2 images"):
+        scoring.score(replace(make_request(0, 2), prompts=("a", "b", "c")))
+
+
+def test_workers_in_other_processes_share_its_batches(scoring: RemoteScoring) -> None:
+    @ray.remote(num_cpus=0.1)
+    def work(remote: RemoteScoring, seed: int) -> bool:
+        for request in (make_request(seed, count) for count in (3, 5, 1)):
+            assert_same_reply(remote.score(request), ToyScoring(SECTION).score(request))
+        return True
+
+    assert ray.get([work.remote(scoring, seed) for seed in range(2)], timeout=120) == [True] * 2
+
+
+def test_scorers_that_cant_be_loaded_are_one_sentence(ray_cluster: str) -> None:
+    with pytest.raises(
+        ClusterError, match=r"'broken' could not start: .*WeightsError: The toy has no weights"
+    ) as caught:
+        get_or_create(SECTION, namespace=ray_cluster, name="broken", load=load_missing_weights)
+    assert "\n" not in caught.value.message
+
+
+def test_a_deadline_names_its_limit(scoring: RemoteScoring) -> None:
+    facts = ray.get(scoring.actor.facts.remote(), timeout=60)
+    hasty = RemoteScoring(scoring.actor, replace(facts, section=SECTION.model_copy(update={"timeout_s": 0.01})))
+    with pytest.raises(ScorerError, match=r"scorers\.timeout_s=0\.01 s"):
+        hasty.score(make_request(0, 2))
+
+
+def test_a_killed_service_answers_all_forty_requests(scoring: RemoteScoring) -> None:
+    victim = ray.get(scoring.actor.facts.remote(), timeout=60).pid
+    requests = [make_request(seed, 1 + seed % 9) for seed in range(40)]
+    answers = [scoring.actor.score.remote(request) for request in requests[:20]]
+    done, busy = ray.wait(answers, num_returns=2, timeout=60)
+    os.kill(victim, signal.SIGKILL)
+    answers += [scoring.actor.score.remote(request) for request in requests[20:]]
+    for request, reply in zip(requests, ray.get(answers, timeout=120), strict=True):
+        assert_same_reply(reply, ToyScoring(ScorersSection(batch_images=16)).score(request))
+    assert len(done) == 2
+    assert busy
+    assert ray.get(scoring.actor.facts.remote(), timeout=60).pid != victim
