@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -30,6 +31,7 @@ class PolicyNetwork(nn.Module):
         self.layers = build_mlp((input_width, *hidden, ACTION_COUNT), head_gain=POLICY_GAIN)
 
     def forward(self, phi: Float[Tensor, "*row p"]) -> Float[Tensor, "*row action"]:
+        """Logits of any number of observations."""
         return self.layers(phi)
 
 
@@ -41,6 +43,7 @@ class ValueNetwork(nn.Module):
         self.layers = build_mlp((input_width, *hidden, 1), head_gain=VALUE_GAIN)
 
     def forward(self, phi: Float[Tensor, "*row p"]) -> Float[Tensor, "*row"]:
+        """Values of any number of observations."""
         return self.layers(phi).squeeze(-1)
 
 
@@ -59,9 +62,9 @@ def choose(logits: NDArray[np.float32], generator: torch.Generator | None) -> tu
     if generator is None:
         index = int(logits.argmax())
     else:
-        cdf = np.exp(log_probs).cumsum()
+        *bounds, total = np.exp(log_probs).cumsum().tolist()
         uniform = float(torch.rand((), generator=generator, dtype=torch.float64))
-        index = int(np.searchsorted(cdf[:-1], uniform * cdf[-1], side="right"))
+        index = bisect_right(bounds, uniform * total)
     return Action(index), float(log_probs[index])
 
 

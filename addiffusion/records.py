@@ -93,7 +93,10 @@ class ScoreReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frames:
-    """What a film strip needs: one entry per decision, then the returned image."""
+    """What a film strip needs: one entry per decision, then the returned image.
+
+    A forced episode has no decisions; its entries are the points at which the policy would have been asked.
+    """
 
     images: NDArray[np.uint8]
     """(d + 1, H, W, 3)."""

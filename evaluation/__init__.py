@@ -1,0 +1,1 @@
+"""How good a policy is: comparisons on held-out prompts, and figures."""

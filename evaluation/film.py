@@ -34,8 +34,16 @@ def plot_film_strips(episodes: Sequence[Episode], path: Path) -> Path | None:
     with style():
         height = (_FRAME_INCHES + _CAPTION_INCHES) * len(filmed)
         figure = Figure(figsize=(max(columns * _FRAME_INCHES, 6.0), height))
-        grid = figure.add_gridspec(len(filmed), columns, wspace=0.08, hspace=_CAPTION_INCHES / _FRAME_INCHES,
-                                   left=0.01, right=0.99, top=1 - 0.34 / height, bottom=0.4 / height)
+        grid = figure.add_gridspec(
+            len(filmed),
+            columns,
+            wspace=0.08,
+            hspace=_CAPTION_INCHES / _FRAME_INCHES,
+            left=0.01,
+            right=0.99,
+            top=1 - 0.34 / height,
+            bottom=0.4 / height,
+        )
         for row, ((episode, frames), pick) in enumerate(zip(filmed, picks, strict=True)):
             for position, index in enumerate(pick):
                 _draw_frame(figure.add_subplot(grid[row, position]), episode, frames, index)
@@ -91,8 +99,15 @@ def _draw_frame(axes: Axes, episode: Episode, frames: Frames, index: int) -> Non
         _draw_mask(axes, mask, frames.images[index].shape[:2])
     name = "result" if action is None else f"{episode.steps[index]}  {action.name.lower()}"
     axes.text(0.5, -0.05, name, transform=axes.transAxes, ha="center", va="top", color=color, weight="bold", fontsize=9)
-    axes.text(0.5, -0.18, f"CLIP {episode.scores[index, _CLIP]:.3f}", transform=axes.transAxes, ha="center", va="top",
-              fontsize=8)
+    axes.text(
+        0.5,
+        -0.18,
+        f"CLIP {episode.scores[index, _CLIP]:.3f}",
+        transform=axes.transAxes,
+        ha="center",
+        va="top",
+        fontsize=8,
+    )
 
 
 def _draw_mask(axes: Axes, mask: NDArray[np.float32], size: tuple[int, ...]) -> None:

@@ -21,7 +21,7 @@ from addiffusion.scorers.base import Scoring
 from addiffusion.seeds import derive_seed
 
 COLLAPSE_FRAC = 0.99
-"""A policy that takes one action at this share of its decisions, or stops every image at the same NFE, has collapsed."""
+"""A policy that takes one action at a larger share of its decisions has collapsed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

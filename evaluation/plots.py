@@ -35,9 +35,8 @@ def plot_learning_curves(rows: Sequence[Row], path: Path) -> Path:
         _nfe_panel(figure.add_subplot(grid[0, 1]), iterations, rows)
         _mix_panel(figure.add_subplot(grid[0, 2]), iterations, rows)
         _score_panels(figure, grid[1, 0], iterations, rows)
-        _line_panel(figure.add_subplot(grid[1, 1]), iterations, rows, "Policy entropy (nats)", {"entropy": "entropy"})
-        names = {"policy_loss": "policy loss", "vf_loss": "value loss", "approx_kl": "KL to the policy before"}
-        _line_panel(figure.add_subplot(grid[1, 2]), iterations, rows, "Losses", names)
+        _entropy_panel(figure.add_subplot(grid[1, 1]), iterations, rows)
+        _loss_panel(figure.add_subplot(grid[1, 2]), iterations, rows)
         return save(figure, path)
 
 
@@ -70,8 +69,15 @@ def plot_stopping_times(episodes: Sequence[Episode], path: Path, *, num_steps: i
             nfe = np.array([episode.nfe for episode in episodes if episode.ticket.prompt.tier == tier])
             _dots(axes, row, nfe, TIER_COLORS.get(tier, GREY))
         axes.axvline(num_steps, color=INK, linestyle="--", linewidth=1.2)
-        axes.annotate("always continue", (num_steps, len(tiers) - 0.45), xytext=(-5, 0), textcoords="offset points",
-                      ha="right", va="top", fontsize=9)
+        axes.annotate(
+            "always continue",
+            (num_steps, len(tiers) - 0.45),
+            xytext=(-5, 0),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=9,
+        )
         axes.set_yticks(range(len(tiers)), [f"tier {tier}" if tier else "all prompts" for tier in tiers])
         axes.set(xlabel="NFE spent on the image", ylim=(-0.55, max(len(tiers), 1) - 0.4))
         axes.set_xlim(0, max([num_steps, *(episode.nfe for episode in episodes)]) * 1.04)
@@ -107,8 +113,15 @@ def _reward_panel(axes: Axes, iterations: NDArray[np.float64], rows: Sequence[Ro
 
 
 def _nfe_panel(axes: Axes, iterations: NDArray[np.float64], rows: Sequence[Row]) -> None:
-    axes.fill_between(iterations, column(rows, "nfe_p10"), column(rows, "nfe_p90"), color=BLUE, alpha=0.15, linewidth=0,
-                      label="10-90 %")
+    axes.fill_between(
+        iterations,
+        column(rows, "nfe_p10"),
+        column(rows, "nfe_p90"),
+        color=BLUE,
+        alpha=0.15,
+        linewidth=0,
+        label="10-90 %",
+    )
     axes.plot(iterations, column(rows, "nfe"), color=BLUE, label="mean")
     axes.set_ylim(bottom=0)
     _finish(axes, "NFE per image")
@@ -120,8 +133,9 @@ def _mix_panel(axes: Axes, iterations: NDArray[np.float64], rows: Sequence[Row])
     colors = [ACTION_COLORS[action] for action in Action]
     axes.stackplot(iterations, *shares, labels=ACTION_NAMES, colors=colors, linewidth=0)
     axes.set_ylim(0, 1)
+    axes.margins(x=0)
     _finish(axes, "Action mix (share of decisions)")
-    legend(axes)
+    axes.legend(loc="lower center", ncols=len(ACTION_NAMES), fontsize=9, handlelength=1.2, frameon=True, framealpha=0.9)
 
 
 def _score_panels(figure: Figure, spec: SubplotSpec, iterations: NDArray[np.float64], rows: Sequence[Row]) -> None:
@@ -130,21 +144,46 @@ def _score_panels(figure: Figure, spec: SubplotSpec, iterations: NDArray[np.floa
     for position, (name, color) in enumerate(zip(SCORE_NAMES, (BLUE, ORANGE, PURPLE), strict=True)):
         axes = figure.add_subplot(grid[position, 0])
         axes.plot(iterations, column(rows, f"score_{name}"), color=color)
-        axes.set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center", fontsize=9)
+        axes.annotate(
+            name.replace("_", " "),
+            (0, 1),
+            xytext=(5, -4),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            va="top",
+            fontsize=9,
+            color=color,
+            weight="bold",
+        )
         last = position == len(SCORE_NAMES) - 1
         _finish(axes, "Scores of the returned images" if position == 0 else "", label=last)
         axes.tick_params(labelbottom=last)
         axes.yaxis.set_major_locator(MaxNLocator(3))
 
 
-def _line_panel(
-    axes: Axes, iterations: NDArray[np.float64], rows: Sequence[Row], title: str, names: Mapping[str, str]
-) -> None:
-    for color, (name, label) in zip((BLUE, ORANGE, GREY), names.items(), strict=False):
+def _entropy_panel(axes: Axes, iterations: NDArray[np.float64], rows: Sequence[Row]) -> None:
+    axes.plot(iterations, column(rows, "entropy"), color=BLUE)
+    axes.axhline(np.log(len(ACTION_NAMES)), color=GREY, linestyle=":", linewidth=1.2)
+    axes.annotate(
+        "uniform",
+        (1, np.log(len(ACTION_NAMES))),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 3),
+        textcoords="offset points",
+        ha="right",
+        fontsize=9,
+        color=GREY,
+    )
+    axes.set_ylim(0, 1.2 * np.log(len(ACTION_NAMES)))
+    _finish(axes, "Policy entropy (nats)")
+
+
+def _loss_panel(axes: Axes, iterations: NDArray[np.float64], rows: Sequence[Row]) -> None:
+    names = {"policy_loss": "policy loss", "vf_loss": "value loss", "approx_kl": "KL to the policy before"}
+    for color, (name, label) in zip((BLUE, ORANGE, GREY), names.items(), strict=True):
         axes.plot(iterations, column(rows, name), color=color, label=label, linewidth=1.6)
-    _finish(axes, title)
-    if len(names) > 1:
-        legend(axes)
+    _finish(axes, "Losses")
+    legend(axes)
 
 
 def _finish(axes: Axes, title: str, *, label: bool = True) -> None:
@@ -161,5 +200,11 @@ def _dots(axes: Axes, row: int, nfe: NDArray[np.int64], color: str) -> None:
     for value, count in zip(values, counts, strict=True):
         axes.scatter(np.full(count, value), row - 0.3 + rise * np.arange(count), s=26, color=color, linewidth=0)
     axes.plot([nfe.mean()] * 2, [row - 0.38, row + 0.38], color=INK, linewidth=2)
-    axes.annotate(f"{nfe.mean():.1f}", (float(nfe.mean()), row + 0.38), xytext=(4, -2), textcoords="offset points",
-                  fontsize=9, va="top")
+    axes.annotate(
+        f"{nfe.mean():.1f}",
+        (float(nfe.mean()), row + 0.38),
+        xytext=(4, -2),
+        textcoords="offset points",
+        fontsize=9,
+        va="top",
+    )

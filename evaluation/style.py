@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ INK, GREY, PALE = "#222222", "#8A8A8A", "#E6E6E6"
 ACTION_COLORS = {Action.CONTINUE: BLUE, Action.STOP: VERMILLION, Action.REFINE: GREEN}
 TIER_COLORS = {0: GREY, 1: SKY, 2: ORANGE, 3: PURPLE}
 
-_STYLE: dict[str, Any] = {
+_STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
@@ -55,7 +54,7 @@ def save(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     figure.savefig(partial, format="png", dpi=140, bbox_inches="tight", pad_inches=0.15)
-    os.replace(partial, path)
+    partial.replace(path)
     return path
 
 

@@ -53,8 +53,13 @@ Overrides = Annotated[
 ]
 Files = Annotated[
     list[Path] | None,
-    typer.Option("--config", "-c", metavar="FILE", help="YAML file over the shipped defaults; may be repeated.",
-                 show_default=False),
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="YAML file over the shipped defaults; may be repeated.",
+        show_default=False,
+    ),
 ]
 
 
@@ -85,9 +90,11 @@ def train(
     Everything is written to a new folder (run.dir, by default runs/<UTC time>). `resume=FOLDER` goes on with a run.
     """
     from launch.cluster import prepare_environment
+    from launch.quiet import log_to
 
     prepare_environment()
     console = Console(stderr=as_json)
+    log_to(console)
     with console.status("checking the configuration"):
         from launch.preflight import prepare
         from launch.train import run
@@ -127,8 +134,11 @@ def sample(
     overrides: Overrides = None,
     policy: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Run folder or checkpoint of a trained policy; without it: always continue.",
-                     show_default=False),
+        typer.Option(
+            metavar="RUN",
+            help="Run folder or checkpoint of a trained policy; without it: always continue.",
+            show_default=False,
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the image.")] = 0,
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG file to write.")] = Path("sample.png"),
@@ -140,10 +150,17 @@ def sample(
     config: Files = None,
 ) -> None:
     """Draw one image and print what the agent did at each step, and the NFE it spent."""
-    from launch.sample import SampleOrder, draw
+    from launch.quiet import log_to
 
-    order = SampleOrder(prompt=prompt, seed=seed, out=out, scale=scale, film=film, policy=policy)
-    draw(order, files=config or [], overrides=overrides or [], console=Console())
+    console = Console()
+    log_to(console)
+    with console.status("drawing"):
+        from launch.sample import SampleOrder, draw
+
+        order = SampleOrder(prompt=prompt, seed=seed, out=out, scale=scale, film=film, policy=policy)
+        drawn = draw(order, files=config or [], overrides=overrides or [])
+    console.print(drawn.decisions)
+    console.print(drawn.summary, highlight=False)
 
 
 @embedded_app.command(name="train")

@@ -55,8 +55,8 @@ def check_resources(config: Config, *, cpus: float, gpus: float, where: str) -> 
     if needed > cpus:
         raise ClusterError(
             f"{rollout.workers} rollout workers with {rollout.cpus_per_worker:g} CPUs each, the reward service "
-            f"({config.scorers.cpus:g}) and the driver ({DRIVER_CPUS:g}) need {needed:g} CPUs, but {where} has {cpus:g}: lower "
-            "rollout.workers, rollout.cpus_per_worker or scorers.cpus, or set cluster.mode=serial.",
+            f"({config.scorers.cpus:g}) and the driver ({DRIVER_CPUS:g}) need {needed:g} CPUs, but {where} has "
+            f"{cpus:g}: lower rollout.workers, rollout.cpus_per_worker or scorers.cpus, or set cluster.mode=serial.",
             needed=needed,
             present=cpus,
         )
@@ -96,10 +96,10 @@ def _connect(config: Config) -> None:
     for _ in range(_ATTEMPTS if config.cluster.address == "local" else 1):
         try:
             return _init(config)
-        except Exception as error:  # noqa: BLE001 - this is the border: ray.init raises bare Exception on a slow start
+        except Exception as error:
             failure = error
     assert failure is not None
-    raise _explain(config.cluster.address, failure) from failure
+    raise connection_error(config.cluster.address, failure) from failure
 
 
 def _init(config: Config) -> None:
@@ -121,7 +121,8 @@ def _init(config: Config) -> None:
         raise
 
 
-def _explain(address: str, failure: Exception) -> ClusterError:
+def connection_error(address: str, failure: Exception) -> ClusterError:
+    """What ``ray.init`` meant, in one sentence with a way out."""
     text = " ".join(str(failure).split())
     versions = re.findall(r"Ray: (\S+)", text)
     if len(versions) == 2 and "Version mismatch" in text:

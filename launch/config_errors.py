@@ -36,10 +36,12 @@ def _sentence(detail: ErrorDetails) -> str:
         return _unknown_key(key, path)
     section = section_of(path)
     if section is not None and detail["type"] == "value_error":
-        return f"{key}: {detail['ctx']['error']} ({_values(section, detail)})"
+        complaint = str(detail.get("ctx", {}).get("error", detail["msg"]))
+        return f"{key}: {complaint} ({_values(section, detail['input'], complaint)})"
     if section is not None:
         return f"{key} is a section, not a value (given: {detail['input']!r}); set one of its keys: {_keys(section)}"
-    return f"{key} can't be {detail['input']!r}: {detail['msg'].replace('Input should', 'it should')}{_exponent_hint(detail)}"
+    reason = detail["msg"].replace("Input should", "it should")
+    return f"{key} can't be {detail['input']!r}: {reason}{_exponent_hint(detail)}"
 
 
 def _unknown_key(key: str, path: Sequence[int | str]) -> str:
@@ -69,10 +71,10 @@ def _keys(section: type[BaseModel]) -> str:
     return ", ".join(section.model_fields)
 
 
-def _values(section: type[BaseModel], detail: ErrorDetails) -> str:
+def _values(section: type[BaseModel], given: Mapping[str, Any], complaint: str) -> str:
     """The present values of the keys that a section's own complaint names."""
-    present = {name: field.default for name, field in section.model_fields.items()} | dict(detail["input"])
-    named = set(re.findall(r"\w+", str(detail["ctx"]["error"])))
+    present = {name: field.default for name, field in section.model_fields.items()} | dict(given)
+    named = set(re.findall(r"\w+", complaint))
     return ", ".join(f"{name}={present[name]!r}" for name in section.model_fields if name in named)
 
 

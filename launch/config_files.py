@@ -64,7 +64,9 @@ def read_yaml(file: Path) -> Tree:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(f"configuration file {file} can't be read: {reason}.", file=str(file)) from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"configuration file {file} is not valid YAML: {_one_line(error)}.", file=str(file)) from error
+        raise ConfigError(
+            f"configuration file {file} is not valid YAML: {_one_line(error)}.", file=str(file)
+        ) from error
     except TypeError as error:
         message = f"configuration file {file} holds a value that is no number, text, list or mapping: {error}."
         raise ConfigError(message, file=str(file)) from error

@@ -24,7 +24,9 @@ def _section_lines(section: type[BaseModel], values: Mapping[str, Any], indent: 
     for name, field in section.model_fields.items():
         if not indent:
             yield ""
-        yield from _comment(_documentation(field.description, field.annotation), indent)
+        yield from _comment(field.description or "", indent)
+        if get_origin(field.annotation) is Literal:
+            yield f"{indent}# [{' | '.join(map(str, get_args(field.annotation)))}]"
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             yield f"{indent}{name}:"
@@ -33,15 +35,8 @@ def _section_lines(section: type[BaseModel], values: Mapping[str, Any], indent: 
             yield f"{indent}{name}: {_value(values[name])}"
 
 
-def _documentation(description: str | None, annotation: Any) -> str:
-    words = " ".join((description or "").split())
-    if get_origin(annotation) is Literal:
-        words += f" [{' | '.join(map(str, get_args(annotation)))}]"
-    return words.replace("`", "")
-
-
 def _comment(words: str, indent: str) -> list[str]:
-    return [f"{indent}# {line}" for line in textwrap.wrap(words, _WIDTH - len(indent))]
+    return [f"{indent}# {line}" for line in textwrap.wrap(words.replace("`", ""), _WIDTH - len(indent))]
 
 
 def _value(value: Any) -> str:

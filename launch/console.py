@@ -45,7 +45,9 @@ class RunView:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def stop(self) -> None:
@@ -76,7 +78,7 @@ class RunView:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         if not self.console.is_terminal:
             self.say(f"{label}: {total}")
-            yield lambda count: None
+            yield lambda _: None
             return
         with Progress(*columns, console=self.console, transient=True) as bar:
             task = bar.add_task(label, total=total)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
 
 from addiffusion.config import Config
-from addiffusion.errors import ClusterError
 from launch.cluster import NAMESPACE
 from launch.crew import Crew, observation_width
+from launch.quiet import muted_stderr
 from learner.algorithm_config import build_ppo_config
 from learner.ppo import AdaptivePPO
 from reward_service.actor import RemoteScoring, get_or_create
@@ -46,7 +44,8 @@ def _build(config: Config, scoring: RemoteScoring) -> AdaptivePPO:
         scoring=partial(_same, scoring),
         algorithm_class=AdaptivePPO,
     )
-    algorithm = built.build_algo()
+    with muted_stderr():
+        algorithm = built.build_algo()
     assert isinstance(algorithm, AdaptivePPO)
     return algorithm
 

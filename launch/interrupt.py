@@ -21,7 +21,7 @@ def interruptible(notify: Callable[[], None]) -> Iterator[Interrupt]:
     interrupt = Interrupt()
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(_number: int, _frame: FrameType | None) -> None:
         for signal_number, handler in previous.items():
             signal.signal(signal_number, handler)
         interrupt.requested = True

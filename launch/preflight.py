@@ -41,16 +41,16 @@ def prepare(files: Sequence[Path], overrides: Sequence[str]) -> Plan:
     """
     config = load_config(files, overrides)
     if config.resume is not None:
-        return _resumed(config.resume, overrides)
+        return _resumed(config.resume, files, overrides)
     return _checked(config, path=planned_path(config))
 
 
-def _resumed(path: Path, overrides: Sequence[str]) -> Plan:
-    fixed = [item for item in overrides if not item.startswith(_MOVABLE)]
+def _resumed(path: Path, files: Sequence[Path], overrides: Sequence[str]) -> Plan:
+    fixed = [*map(str, files), *(item for item in overrides if not item.startswith(_MOVABLE))]
     if fixed:
         raise ConfigError(
-            f"resume={path} takes its configuration from that run, so {', '.join(fixed)} can't be changed; only keys of "
-            "cluster and rollout may be.",
+            f"resume={path} takes its configuration from that run, so {', '.join(fixed)} can't be used with it; only "
+            "overrides of cluster and rollout can.",
             overrides=fixed,
         )
     folder, _ = RunFolder.open(path)

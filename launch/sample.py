@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 
 from addiffusion.actions import ACTION_COUNT, Action
@@ -49,8 +48,19 @@ class SampleOrder:
     """Run folder or checkpoint; None always continues."""
 
 
-def draw(order: SampleOrder, *, files: Sequence[Path], overrides: Sequence[str], console: Console) -> Episode:
-    """Draw one image, write it, and print what was decided at each step.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """A finished order."""
+
+    episode: Episode
+    decisions: Table
+    """What was decided at each step."""
+    summary: str
+    """NFE, scores, and what was written."""
+
+
+def draw(order: SampleOrder, *, files: Sequence[Path], overrides: Sequence[str]) -> Drawn:
+    """Draw one image and write it.
 
     Raises:
         UsageError: the policy, the configuration or an output path can't be used; nothing is written then.
@@ -64,11 +74,7 @@ def draw(order: SampleOrder, *, files: Sequence[Path], overrides: Sequence[str],
     _write_png(order.out, episode.image, order.scale)
     if order.film is not None:
         plot_film_strips([episode], order.film)
-    console.print(_decisions(episode))
-    scores = ", ".join(f"{name} {value:.3f}" for name, value in zip(SCORE_NAMES, episode.scores[-1], strict=True))
-    console.print(f"{episode.nfe} NFE ({episode.network_evals} network evaluations), {scores}", highlight=False)
-    console.print(f"image: {order.out}" + (f", film strip: {order.film}" if order.film else ""), highlight=False)
-    return episode
+    return Drawn(episode=episode, decisions=_decisions(episode), summary=_summary(order, episode))
 
 
 def _check_writable(path: Path) -> None:
@@ -146,6 +152,12 @@ def _decisions(episode: Episode) -> Table:
         spent = int(episode.nfe_spent[group].sum())
         table.add_row(span, Action(action).name.lower(), str(spent), f"{episode.scores[group[-1], clip]:.3f}")
     return table
+
+
+def _summary(order: SampleOrder, episode: Episode) -> str:
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in zip(SCORE_NAMES, episode.scores[-1], strict=True))
+    film = f"\nfilm strip: {order.film}" if order.film else ""
+    return f"{episode.nfe} NFE ({episode.network_evals} network evaluations); {scores}\nimage: {order.out}{film}"
 
 
 def _write_png(path: Path, image: NDArray[np.uint8], scale: int) -> None:

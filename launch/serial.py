@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import cast
 
 from addiffusion.backbones import load_backbone
 from addiffusion.config import Config
@@ -13,6 +14,7 @@ from addiffusion.scorers.suite import load_suite
 from addiffusion.threads import torch_threads
 from launch.crew import Crew, observation_width
 from learner.algorithm_config import build_ppo_config
+from learner.ppo_learner import EpisodePPOLearner
 from learner.update import PolicyLearner
 from rollout_workers.worker import Worker
 
@@ -32,8 +34,9 @@ def serial_crew(config: Config) -> Iterator[Crew]:
             backbone=partial(load_backbone, config.backbone),
             scoring=lambda: scoring,
         )
+        built = build_ppo_config(config, observation_width=width)
         yield Crew(
             rollouts=worker,
             scoring=scoring,
-            learner=PolicyLearner(build_ppo_config(config, observation_width=width).build_learner()),
+            learner=PolicyLearner(cast(EpisodePPOLearner, built.build_learner())),
         )

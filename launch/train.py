@@ -42,9 +42,7 @@ class Outcome:
         return self.result is None
 
 
-def run(
-    plan: Plan, *, console: Console, roles: Callable[[Config], AbstractContextManager[Crew]] = assemble
-) -> Outcome:
+def run(plan: Plan, *, console: Console, roles: Callable[[Config], AbstractContextManager[Crew]] = assemble) -> Outcome:
     """Train as planned, then compare with fixed samplers; everything lands in the plan's folder.
 
     The folder is made once all ``roles`` stand, so a run that can't start leaves nothing behind.
@@ -54,11 +52,14 @@ def run(
         RolloutError: images could not be finished.
     """
     start = time.perf_counter()
-    with RunView(console, iterations=plan.config.ppo.iterations) as view, roles(plan.config) as crew:
-        with RunFolder(plan.path) if plan.checkpoint else RunFolder.create(plan.path, plan.config) as folder:
-            with interruptible(lambda: view.say(_ASKED_TO_END)) as interrupt:
-                view.say(f"run folder {folder.path}")
-                return _Run(plan, crew, folder, view, interrupt, start=start).to_the_end()
+    workers = plan.config.rollout.workers if plan.config.cluster.mode == "ray" else 1
+    view = RunView(console, iterations=plan.config.ppo.iterations)
+    view.say(f"starting {workers} rollout worker{'s' * (workers > 1)}, reward service and learner")
+    with view, roles(plan.config) as crew:
+        folder = RunFolder(plan.path) if plan.checkpoint else RunFolder.create(plan.path, plan.config)
+        view.say(f"run folder {folder.path}")
+        with folder, interruptible(lambda: view.say(_ASKED_TO_END)) as interrupt:
+            return _Run(plan, crew, folder, view, interrupt, start=start).to_the_end()
 
 
 class _Run:
@@ -80,6 +81,7 @@ class _Run:
         pairs = training_pairs(self.plan.train_prompts, seed=self.config.run.seed)
         references = self._references(pairs)
         if references is None:
+            self.view.say("stopped before training began; there is nothing to resume")
             return Outcome(result=None)
         self._train(pairs, references)
         if self.interrupt.requested:
@@ -141,9 +143,7 @@ class _Run:
     def _compare(self) -> Holdout:
         prompts = self.plan.test_prompts
         with self.view.progress("held-out images", 3 * len(prompts)) as advance:
-            return evaluate(
-                self.crew.rollouts, self.crew.scoring, prompts=prompts, config=self.config, advance=advance
-            )
+            return evaluate(self.crew.rollouts, self.crew.scoring, prompts=prompts, config=self.config, advance=advance)
 
     def _draw(self, holdout: Holdout) -> None:
         plots, episodes, num_steps = self.folder.plots, holdout.policy.episodes, self.config.sampler.num_steps

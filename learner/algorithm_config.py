@@ -24,6 +24,7 @@ def build_ppo_config(
     observation_width: int,
     runner_class: type[EnvRunner] | None = None,
     scoring: Callable[[], Any] | None = None,
+    backbone: Callable[[], Any] | None = None,
     algorithm_class: type[PPO] | None = None,
 ) -> PPOConfig:
     """The RLlib configuration of a run.
@@ -33,6 +34,7 @@ def build_ppo_config(
         observation_width: p, the width of phi.
         runner_class: the rollout worker; None where only the learner is built (serial runs).
         scoring: makes a worker's ``Scoring``, called inside the worker; has to pickle.
+        backbone: makes a worker's ``Backbone`` likewise; None loads what ``config.backbone`` names.
         algorithm_class: the algorithm ``build_algo`` makes.
     """
     space = gym.spaces.Box(-np.inf, np.inf, (observation_width,), np.float32)
@@ -40,7 +42,10 @@ def build_ppo_config(
     model_config = {"hidden": list(config.policy.hidden), "seed": config.run.seed}
     built = PPOConfig(algo_class=algorithm_class)
     built.environment(
-        env=None, observation_space=space, action_space=actions, env_config={"config": config, "scoring": scoring}
+        env=None,
+        observation_space=space,
+        action_space=actions,
+        env_config={"config": config, "scoring": scoring, "backbone": backbone},
     )
     built.rl_module(
         rl_module_spec=RLModuleSpec(

@@ -106,8 +106,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         CheckpointError: it is missing, incomplete, damaged, or of another schema version.
     """
     state = _read_state(folder)
-    payload = {name: _read_checked(folder / name, state) for name in PAYLOAD_FILES}
     try:
+        payload = {name: _read_checked(folder / name, state["sha256"][name]) for name in PAYLOAD_FILES}
         return Checkpoint(
             learner=LearnerState(
                 policy=load_safetensors(payload[POLICY_FILE]),
@@ -159,12 +159,12 @@ def _read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def _read_checked(path: Path, state: Mapping[str, Any]) -> bytes:
+def _read_checked(path: Path, sha256: str) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise _damaged(path, "it is missing") from error
-    if hashlib.sha256(content).hexdigest() != state.get("sha256", {}).get(path.name):
+    if hashlib.sha256(content).hexdigest() != sha256:
         raise _damaged(path, f"its checksum is not the one in {STATE_FILE}")
     return content
 

@@ -6,7 +6,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import ray
@@ -67,7 +67,6 @@ class RewardActor:
         """See ``RewardService.embed_text``."""
         return await self._service.embed_text(prompts)
 
-    @ray.method(concurrency_group="health")
     async def facts(self) -> ServiceFacts:
         """What this service scores with."""
         return ServiceFacts(
@@ -77,7 +76,6 @@ class RewardActor:
             pid=os.getpid(),
         )
 
-    @ray.method(concurrency_group="health")
     async def stats(self) -> ServiceStats:
         """Counters since this process started."""
         return self._service.stats()
@@ -101,7 +99,7 @@ class RemoteScoring:
     Arrays in replies are read-only: they may lie in Ray's shared memory.
     """
 
-    def __init__(self, actor: ActorHandle, facts: ServiceFacts) -> None:
+    def __init__(self, actor: ActorHandle[Any], facts: ServiceFacts) -> None:
         self.actor = actor
         self._facts = facts
         self._text_cache: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
@@ -177,22 +175,18 @@ def get_or_create(
         ClusterError: it did not start in time, its scorers can't be loaded, or a service of other settings has the
             name already.
     """
-    options: dict[str, Any] = {"lifetime": "detached"} if detached else {}
-    actor = (
-        ray.remote(concurrency_groups={"health": 2})(RewardActor)
-        .options(
-            name=name,
-            namespace=namespace,
-            get_if_exists=True,
-            num_cpus=section.cpus,
-            num_gpus=section.gpus,
-            max_restarts=-1,
-            max_task_retries=MAX_TASK_RETRIES,
-            max_concurrency=MAX_CONCURRENT_CALLS,
-            **options,
-        )
-        .remote(section, load)
-    )
+    options: dict[str, Any] = {
+        "name": name,
+        "namespace": namespace,
+        "lifetime": "detached" if detached else "non_detached",
+        "get_if_exists": True,
+        "num_cpus": section.cpus,
+        "num_gpus": section.gpus,
+        "max_restarts": -1,
+        "max_task_retries": MAX_TASK_RETRIES,
+        "max_concurrency": MAX_CONCURRENT_CALLS,
+    }
+    actor = cast("ActorHandle[Any]", ray.remote(RewardActor).options(**options).remote(section, load))
     facts = _ready_facts(actor, name, start_timeout_s)
     if facts.section != section:
         raise ClusterError(
@@ -204,11 +198,27 @@ def get_or_create(
     return RemoteScoring(actor, facts)
 
 
-def _ready_facts(actor: ActorHandle, name: str, start_timeout_s: float) -> ServiceFacts:
+def connect(*, namespace: str, name: str = DEFAULT_NAME, start_timeout_s: float = 180.0) -> RemoteScoring:
+    """The running reward service called ``name``, for processes that only know where to look for it.
+
+    Raises:
+        ClusterError: there is none, or it is not ready in time.
+    """
     try:
-        return ray.get(actor.facts.remote(), timeout=start_timeout_s)
+        actor = ray.get_actor(name, namespace=namespace)
+    except ValueError as error:
+        raise ClusterError(
+            f"No reward service named {name!r} runs in namespace {namespace!r}; start it first (get_or_create).",
+            name=name,
+            namespace=namespace,
+        ) from error
+    return RemoteScoring(actor, _ready_facts(actor, name, start_timeout_s))
+
+
+def _ready_facts(actor: ActorHandle[Any], name: str, start_timeout_s: float) -> ServiceFacts:
+    try:
+        return cast("ServiceFacts", ray.get(actor.facts.remote(), timeout=start_timeout_s))
     except GetTimeoutError as error:
-        ray.kill(actor)
         raise ClusterError(
             f"The reward service {name!r} was not ready after {start_timeout_s:g} s; "
             "free CPUs for it (scorers.cpus), or raise cluster.start_timeout_s.",

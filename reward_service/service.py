@@ -129,8 +129,9 @@ class RewardService:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _in_time(self, result: Awaitable[Result], what: str) -> Result:
+        limit = asyncio.timeout(self._section.timeout_s)
         try:
-            async with asyncio.timeout(self._section.timeout_s) as limit:
+            async with limit:
                 return await result
         except TimeoutError as error:
             if not limit.expired():

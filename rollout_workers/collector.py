@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -24,9 +22,7 @@ from addiffusion.rollouts import Collected
 from addiffusion.sampling.engine import Engine
 from addiffusion.scorers.base import Scoring
 from rollout_workers.draft import Decision, Draft
-
-STAGES = ("network", "decode", "score", "observe", "policy", "commit")
-"""Keys of ``Collected.stage_s``. On a GPU, ``network`` only queues work; ``decode`` then waits for it."""
+from rollout_workers.stopwatch import Stopwatch
 
 PolicyFunction: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -72,7 +68,7 @@ class Collector:
 class _Batch:
     """The tickets of one ``collect`` call on their way through the slots."""
 
-    def __init__(  # noqa: PLR0913 - the parts of one worker
+    def __init__(
         self,
         backbone: Backbone,
         scoring: Scoring,
@@ -102,7 +98,7 @@ class _Batch:
         self._text_embeddings: dict[str, NDArray[np.float32]] = {}
         self._episodes: list[Episode] = []
         self._failed: list[FailedEpisode] = []
-        self._stage_s = dict.fromkeys(STAGES, 0.0)
+        self._timed = Stopwatch()
 
     def run(self, tickets: Sequence[Ticket]) -> Collected:
         """Work until every ticket has its outcome."""
@@ -112,7 +108,7 @@ class _Batch:
         return Collected(
             episodes=tuple(sorted(self._episodes, key=lambda episode: episode.ticket.ticket_id)),
             failed=tuple(sorted(self._failed, key=lambda failed: failed.ticket.ticket_id)),
-            stage_s=self._stage_s,
+            stage_s=self._timed.stage_s,
         )
 
     def _tick(self) -> None:
@@ -138,15 +134,17 @@ class _Batch:
         self._complete(judged, images)
 
     def _accept(self, tickets: Sequence[Ticket]) -> None:
-        """Queue the tickets that can be paid; embed the prompts the policy will see."""
+        """Queue the tickets that can be paid; encode their prompts, and embed those the policy will see."""
         for ticket in tickets:
             if self._config.reward.preset == "paired" and ticket.forced is None and ticket.reference is None:
                 self._failed.append(FailedEpisode(ticket=ticket, reason=_no_reference(ticket)))
             else:
                 self._queue.append(ticket)
-        prompts = list(dict.fromkeys(ticket.prompt.text for ticket in self._queue if ticket.forced is None))
-        if prompts:
-            self._text_embeddings = dict(zip(prompts, self._scoring.embed_text(prompts), strict=True))
+        prompts = list(dict.fromkeys(ticket.prompt.text for ticket in self._queue))
+        self._conditions = dict(zip(prompts, self._backbone.encode_prompts(prompts), strict=True))
+        observed = list(dict.fromkeys(ticket.prompt.text for ticket in self._queue if ticket.forced is None))
+        if observed:
+            self._text_embeddings = dict(zip(observed, self._scoring.embed_text(observed), strict=True))
 
     def _refill(self) -> bool:
         """Fill every free slot at once; False when no work is left."""
@@ -154,7 +152,7 @@ class _Batch:
             if not self._queue:
                 break
             ticket = self._queue.popleft()
-            self._engine.admit(slot, embedding=self._condition(ticket.prompt.text), seed=ticket.seed)
+            self._engine.admit(slot, embedding=self._conditions[ticket.prompt.text], seed=ticket.seed)
             self._drafts[slot] = self._draft(ticket)
         return bool(self._drafts)
 
@@ -165,12 +163,6 @@ class _Batch:
             text_embedding=self._text_embeddings[ticket.prompt.text] if observed else np.zeros(0, np.float32),
             draws=seeds.generator(ticket.action_seed, "action") if observed and ticket.explore else None,
         )
-
-    def _condition(self, text: str) -> PromptEmbedding:
-        """Encoded one prompt at a time: the result can't depend on which prompts share the batch."""
-        if text not in self._conditions:
-            (self._conditions[text],) = self._backbone.encode_prompts([text])
-        return self._conditions[text]
 
     def _forced_actions(self) -> dict[int, Action]:
         forced = ((slot, self._drafts[slot].ticket.forced) for slot in self._engine.deciding())
@@ -285,18 +277,10 @@ class _Batch:
         self._engine.release(slot)
         del self._drafts[slot]
 
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started_s = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._stage_s[stage] += time.perf_counter() - started_s
-
 
 def _check_distinct(tickets: Sequence[Ticket]) -> None:
-    ids = [ticket.ticket_id for ticket in tickets]
-    twice = sorted({ticket_id for ticket_id in ids if ids.count(ticket_id) > 1})
+    counts = Counter(ticket.ticket_id for ticket in tickets)
+    twice = sorted(ticket_id for ticket_id, count in counts.items() if count > 1)
     if twice:
         raise ContractError(f"Tickets {twice} were handed out twice in one batch.", ticket_ids=twice)
 

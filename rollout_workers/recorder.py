@@ -6,7 +6,6 @@ what belongs to the whole episode. Frames are not recorded.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -72,13 +71,14 @@ _Row: TypeAlias = dict[str, Any]
 
 
 class EpisodeRecorder:
-    """Appends episodes to a folder, one part file per call. Several recorders may share a folder under own names."""
+    """Appends episodes to a folder, one part file per call.
+
+    Args:
+        folder: created when missing.
+        name: first part of every file name, e.g. ``worker-3``. Recorders that share a folder need names of their own.
+    """
 
     def __init__(self, folder: Path, *, name: str) -> None:
-        """Args:
-        folder: created when missing.
-        name: first part of every file name, e.g. ``worker-3``.
-        """
         self._folder = folder
         self._name = name
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ class EpisodeRecorder:
         path = self._folder / f"{self._name}-{self._next_number():06d}.parquet"
         partial = path.with_suffix(".partial")
         pq.write_table(table, partial, compression="zstd")
-        os.replace(partial, path)
+        partial.replace(path)
         return path
 
     def _next_number(self) -> int:
@@ -115,16 +115,15 @@ def read_part(path: Path) -> tuple[Episode, ...]:
     Raises:
         ArchiveError: the file can't be read or was not written by a recorder of this version.
     """
-    rows = _read_table(path).to_pylist()
-    return tuple(_from_rows(list(group)) for group in _episodes(rows))
+    return tuple(_from_rows(rows) for rows in _episodes(_read_rows(path)))
 
 
-def _read_table(path: Path) -> pa.Table:
+def _read_rows(path: Path) -> list[_Row]:
     try:
         found = pq.read_schema(path)
         version = (found.metadata or {}).get(FORMAT_KEY)
         if version == FORMAT_VERSION and found.equals(SCHEMA):
-            return pq.read_table(path)
+            return pq.read_table(path).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise ArchiveError(
             f"{path} can't be read as a Parquet file of episodes ({error}); restore or remove it.", path=str(path)

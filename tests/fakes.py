@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from addiffusion import seeds
-from addiffusion.backbones.base import PromptEmbedding
+from addiffusion.backbones.base import PromptEmbedding, Scheduler
 from addiffusion.errors import ContractError
 from addiffusion.records import METRIC_NAMES, SCORE_NAMES, Prompt, ScoreReply, ScoreRequest
 
@@ -46,8 +47,8 @@ class ToyBackbone:
         self._hidden: Tensor | None = None
 
     @property
-    def scheduler(self) -> DDIMScheduler:
-        return DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    def scheduler(self) -> Scheduler:
+        return cast("Scheduler", DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1))
 
     def encode_prompts(self, prompts: Sequence[str]) -> tuple[PromptEmbedding, ...]:
         return tuple(self._encode(prompt) for prompt in prompts)
@@ -66,7 +67,9 @@ class ToyBackbone:
         variance = alpha_bar * MODE_STD**2 + 1 - alpha_bar
         modes = (mu, -mu / 2)
         residuals = [z - alpha_bar.sqrt() * mode for mode in modes]
-        means = [mode + alpha_bar.sqrt() * MODE_STD**2 / variance * res for mode, res in zip(modes, residuals)]
+        means = [
+            mode + alpha_bar.sqrt() * MODE_STD**2 / variance * res for mode, res in zip(modes, residuals, strict=True)
+        ]
         log_odds = ((residuals[1] ** 2 - residuals[0] ** 2) / (2 * variance)).sum((1, 2, 3), keepdim=True) / 64
         weight = torch.sigmoid(log_odds)
         z0 = weight * means[0] + (1 - weight) * means[1]
@@ -124,7 +127,8 @@ class ToyScoring:
     ) -> NDArray[np.float32]:
         cosine = (clip * text).sum(axis=1)
         spread = images.reshape(len(images), -1).astype(np.float64).std(axis=1) / 255
-        columns = dict(zip((*SCORE_NAMES, *METRIC_NAMES), (cosine, 5 + spread, cosine - spread, cosine**2, cosine > 0)))
+        values = (cosine, 5 + spread, cosine - spread, cosine**2, cosine > 0)
+        columns: dict[str, NDArray[np.float64]] = dict(zip((*SCORE_NAMES, *METRIC_NAMES), values, strict=True))
         return np.asarray(columns[name], np.float32)
 
 

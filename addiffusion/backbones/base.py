@@ -25,33 +25,17 @@ class PromptEmbedding:
 
 @runtime_checkable
 class Scheduler(Protocol):
-    """The part of a diffusers scheduler that a solver table is probed from."""
+    """What every diffusers scheduler has; a solver table checks its kind before it uses more."""
 
     timesteps: Tensor
-    alphas_cumprod: Tensor
-    final_alpha_cumprod: Tensor
-    init_noise_sigma: float
-    num_inference_steps: int | None
 
     @property
     def config(self) -> Mapping[str, Any]:
         """The scheduler's options by name."""
         ...
 
-    def register_to_config(self, **options: Any) -> None:
-        """Change options."""
-        ...
-
     def set_timesteps(self, num_inference_steps: int) -> None:
         """Lay out a schedule of so many steps."""
-        ...
-
-    def step(self, model_output: Tensor, timestep: int, sample: Tensor) -> Any:
-        """One solver step; the result has ``prev_sample`` and ``pred_original_sample``."""
-        ...
-
-    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Noise clean samples to a timestep."""
         ...
 
 

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from diffusers import AutoencoderTiny
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from addiffusion.embedded.data import ScenePool, SceneBatch, scene_chunks
-from addiffusion.embedded.pixels import to_network, to_pixels
+from addiffusion.embedded.data import SceneBatch, ScenePool, scene_chunks
 from addiffusion.embedded.pipeline_folder import save_module
+from addiffusion.embedded.pixels import to_network, to_pixels
 from addiffusion.embedded.quality import scene_quality
 from addiffusion.embedded.training_part import (
     Objective,

@@ -135,7 +135,7 @@ class _Parser:
             raise self._error("the end")
         if len(groups) > MAX_GROUPS:
             raise PromptError(
-                f"The prompt {self._text!r} names {len(groups)} groups of objects; at most {MAX_GROUPS} are understood.",
+                f"The prompt {self._text!r} names {len(groups)} groups of objects; at most {MAX_GROUPS} are known.",
                 prompt=self._text,
                 groups=len(groups),
             )

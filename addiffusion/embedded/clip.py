@@ -28,8 +28,8 @@ _IMAGE_SIZE: Final = 64
 _VISION: Final[dict[str, Any]] = {"image_size": _IMAGE_SIZE, "layers": (1, 1, 1, 1), "width": 16, "head_width": 64}
 _TEXT: Final[dict[str, Any]] = {
     "context_length": CONTEXT_LENGTH,
-    "width": 128,
-    "heads": 4,
+    "width": 96,
+    "heads": 3,
     "layers": 2,
     "mlp_ratio": 3.0,
 }

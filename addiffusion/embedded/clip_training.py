@@ -33,9 +33,9 @@ from addiffusion.embedded.training_part import (
 from addiffusion.seeds import derive_seed, generator
 
 _STEPS: Final = 3_000
-_BATCH: Final = 96
+_BATCH: Final = 80
 _BATCH_CUDA: Final = 512
-_CORRUPTED_SHARE: Final = 3
+_CORRUPTED_SHARE: Final = 4
 """One corrupted copy for this many images."""
 _LEAST_SEVERITY: Final = 0.15
 """Below it a corrupted copy is as good as its original."""
@@ -104,7 +104,8 @@ def _contrast(model: CLIP, tokenizer: CLIPTokenizer, batch: _Batch, device: torc
     """Symmetric InfoNCE: captions compete with contradictions, images with their corrupted copies."""
     texts = (*batch.captions, *batch.contradictions)
     text = text_embedding(model, encode(tokenizer, texts).to(device))
-    image = image_embedding(model, torch.cat((batch.images, batch.spoiled)).to(device))
+    stack = torch.cat((batch.images, batch.spoiled)).to(device, memory_format=torch.channels_last)
+    image = image_embedding(model, stack)
     count = len(batch.captions)
     right = torch.arange(count, device=device)
     to_text = similarities(image[:count], text, model.logit_scale)

@@ -9,13 +9,15 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from diffusers import AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from addiffusion.embedded.autoencoder import LATENT_CHANNELS, decode_latents, encode_images, load_autoencoder
-from addiffusion.embedded.data import describe, scene_batch, scene_chunks
+from addiffusion.embedded.data import describe, scene_batch, scene_chunks, stream
 from addiffusion.embedded.pipeline_folder import save_index, save_module
 from addiffusion.embedded.quality import scene_quality
 from addiffusion.embedded.scenes import TIERS, Scene
@@ -63,24 +65,23 @@ def build_unet() -> UNet2DConditionModel:
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """Untrained weights: two layers, width 96. Embeddings start wide, or words stay alike for thousands of steps."""
-    model = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=TEXT_WIDTH,
-            intermediate_size=3 * TEXT_WIDTH,
-            projection_dim=TEXT_WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=CONTEXT_LENGTH,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    end = len(tokenizer) - 1  # start and end token are the two largest ids
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=3 * TEXT_WIDTH,
+        projection_dim=TEXT_WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=CONTEXT_LENGTH,
+        bos_token_id=end - 1,
+        eos_token_id=end,
+        pad_token_id=end,
     )
-    embeddings: Any = model.get_input_embeddings()
-    nn.init.normal_(embeddings.weight, std=0.5)
-    positions = next(weight for name, weight in model.named_parameters() if "position_embedding" in name)
-    nn.init.normal_(positions, std=0.2)
+    model = CLIPTextModel(config)
+    for name, weight in model.named_parameters():
+        if "embedding" in name:
+            nn.init.normal_(weight, std=0.5 if "token" in name else 0.2)
     return model
 
 
@@ -109,9 +110,7 @@ class Noised:
     weight: Float[Tensor, " n"]
 
 
-def add_noise(
-    clean: Float[Tensor, "n 4 16 16"], alphas_cumprod: Float[Tensor, " t"], draw: torch.Generator
-) -> Noised:
+def add_noise(clean: Float[Tensor, "n 4 16 16"], alphas_cumprod: Float[Tensor, " t"], draw: torch.Generator) -> Noised:
     """Noises each latent at its own timestep t = 1000 u^0.9.
 
     Target is v = alpha eps - sigma z0 (arXiv:2202.00512 App. D); its weight is min(SNR, 5) / (SNR + 1)
@@ -196,7 +195,7 @@ class DiffusionPart:
 
         def loss(step: int) -> StepLoss:
             seed = derive_seed(context.seed, self.name, step)
-            clean, captions = pool.draw(random.Random(seed), size)
+            clean, captions = pool.draw(stream(seed), size)
             return diffusion_loss(model, add_noise(clean, model.scheduler.alphas_cumprod, generator(seed)), captions)
 
         objective = Objective(
@@ -213,7 +212,8 @@ class DiffusionPart:
         tokenizer = load_tokenizer(folder)
         with initialised_by(context.seed, self.name):
             unet, text_encoder = build_unet(), build_text_encoder(tokenizer)
-        vae: Any = load_autoencoder(folder).to(context.device)
+        vae = load_autoencoder(folder)
+        nn.Module.to(vae, context.device)  # the typed one; diffusers wraps it
         return DiffusionModel(
             unet=unet, text_encoder=text_encoder, tokenizer=tokenizer, vae=vae, scheduler=build_scheduler()
         )
@@ -247,10 +247,11 @@ def sample_images(
 def tier_quality(model: DiffusionModel, context: TrainingContext) -> dict[str, float]:
     """Checker scores of sampled held-out captions, per tier."""
     count = context.pool_size(cpu=40)
+    steps = min(_QUALITY_STEPS, context.budget.max_steps or _QUALITY_STEPS)
     metrics: dict[str, float] = {}
     for tier in TIERS:
         seed = derive_seed(context.seed, "held-out", tier)
         captions = scene_batch(seed, 0, count, tier=tier, detail="minimal").captions
-        quality = scene_quality(sample_images(model, captions, seed=seed), captions)
+        quality = scene_quality(sample_images(model, captions, seed=seed, steps=steps), captions)
         metrics |= {f"strict_tier{tier}": quality.strict, f"soft_tier{tier}": quality.soft}
     return metrics

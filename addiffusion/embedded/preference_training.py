@@ -101,7 +101,7 @@ def _batch(tokenizer: CLIPTokenizer, seed: int, step: int, size: int) -> _Batch:
 
 
 def _constructed_pairs(model: PreferenceModel, batch: _Batch, device: torch.device) -> Float[Tensor, ""]:
-    images = torch.cat((batch.clean, batch.mild, batch.strong)).to(device)
+    images = torch.cat((batch.clean, batch.mild, batch.strong)).to(device, memory_format=torch.channels_last)
     clean, mild, strong = model.encode_image(images).chunk(3)
     true_ids, false_ids = batch.true_ids.to(device), batch.false_ids.to(device)
     tokens = torch.cat((clean, mild, strong, clean, mild))

@@ -32,7 +32,7 @@ Field = NDArray[np.floating[Any]]
 
 
 def render(scenes: Sequence[Scene], rng: random.Random) -> UInt8[np.ndarray, "n 64 64 3"]:
-    """Draw every scene. Colours are jittered from ``rng``, image by image, so a shorter list is a prefix of a longer."""
+    """Draw every scene; colours are jittered from ``rng``, image by image."""
     images = np.empty((len(scenes), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     noise = np.random.default_rng(rng.getrandbits(64))
     for image, scene in zip(images, scenes, strict=True):
@@ -50,7 +50,7 @@ def _draw(scene: Scene, noise: np.random.Generator) -> UInt8[np.ndarray, "64 64 
     return np.rint(canvas.clip(0, 255)).astype(np.uint8)
 
 
-def _jitter(color: tuple[int, int, int], deviation: float, noise: np.random.Generator) -> Float32[np.ndarray, "3"]:
+def _jitter(color: tuple[int, int, int], deviation: float, noise: np.random.Generator) -> Float32[np.ndarray, " 3"]:
     return np.asarray(color, np.float32) + noise.standard_normal(3, np.float32) * np.float32(deviation)
 
 
@@ -68,7 +68,7 @@ def _span(center: float, reach: float) -> slice:
     return slice(max(0, int(center - reach)), min(IMAGE_SIZE, int(center + reach) + 1))
 
 
-def alternate_tone(tone: Float32[np.ndarray, "3"]) -> Float32[np.ndarray, "3"]:
+def alternate_tone(tone: Float32[np.ndarray, " 3"]) -> Float32[np.ndarray, " 3"]:
     """The second tone of a texture: darker on light backgrounds, lighter and paler on dark ones."""
     return tone * np.float32(0.78) if tone.mean() > 150 else tone * np.float32(0.6) + np.float32(37.2)
 

@@ -148,9 +148,7 @@ def _sample_groups(rng: random.Random, tier: int) -> tuple[Group, ...]:
 
 
 def _sample_group(rng: random.Random, count: int, sizes: Sequence[str]) -> Group:
-    return Group(
-        count=count, size=rng.choice(sizes), color=rng.choice(tuple(COLORS)), shape=rng.choice(SHAPES)
-    )
+    return Group(count=count, size=rng.choice(sizes), color=rng.choice(tuple(COLORS)), shape=rng.choice(SHAPES))
 
 
 def _sample_counts(rng: random.Random, tier: int) -> list[int]:

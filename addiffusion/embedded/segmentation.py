@@ -23,7 +23,7 @@ TONE_TOLERANCE = 32.0
 COLOR_TOLERANCE = 75.0
 """Distance in RGB from the blend of background and object colour up to which a pixel is of that color."""
 MIN_AREA = 20.0
-"""Covered pixels of the smallest thing that counts as an object; the smallest drawn star covers 56."""
+"""Pixels of the smallest thing that counts as an object; the smallest drawn star has 50."""
 MIN_FIT = 0.65
 """Overlap (intersection over union) below which an object has no recognised shape."""
 MAX_OBJECTS = 16
@@ -39,7 +39,7 @@ _BASES = np.array(list(BACKGROUNDS.values()), np.float32)
 _STEPS = np.array([alternate_tone(base) - base for base in _BASES])
 _CHECKERS = texture_weight("checkered", 0, 0.0)
 _RAMP = texture_weight("gradient", 0, 0.0)[0]
-_WAVES = np.exp(2j * np.pi * _SIDE / STRIPE_PERIOD)
+_WAVES = np.stack([np.sin(2 * np.pi * _SIDE / STRIPE_PERIOD), np.cos(2 * np.pi * _SIDE / STRIPE_PERIOD)])
 
 Field = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
@@ -116,8 +116,8 @@ def _along(pixels: Field, tone: int) -> tuple[Field, Field]:
 
 
 def _inside(mask: Mask) -> Mask:
-    """Pixels whose whole neighbourhood is in ``mask``: free of the soft edges of objects."""
-    return ndimage.binary_erosion(mask, np.ones((3, 3), bool), border_value=1)
+    """Pixels of which the whole 3 x 3 neighbourhood is in ``mask``: free of the soft edges of objects."""
+    return ~_grown(~mask)
 
 
 def _find_texture(place: Field, mask: Mask, scale: float) -> tuple[str, Field]:
@@ -152,8 +152,7 @@ def _stripe_phase(place: Field, mask: Mask, axis: int) -> float:
     count = mask.sum(axis=axis)
     total = (place * mask).sum(axis=axis)
     level = total - count * (total.sum() / count.sum())
-    waves = np.stack([_WAVES.imag, _WAVES.real])
-    centered = waves - (waves @ count / count.sum())[:, None]
+    centered = _WAVES - (_WAVES @ count / count.sum())[:, None]
     gram = (centered * count) @ centered.T + 1e-6 * np.eye(2)
     sine, cosine = np.linalg.solve(gram, centered @ level)
     return float(np.arctan2(cosine, sine) / (2 * np.pi)) % 1.0
@@ -190,25 +189,50 @@ def _unmix(pixels: Field, canvas: Field) -> tuple[Int[np.ndarray, "64 64"], Floa
 
 
 def _find_objects(color: Int[np.ndarray, "64 64"], cover: Float32[np.ndarray, "64 64"]) -> Iterator[SeenObject]:
-    found: list[tuple[float, str, Field, int, int]] = []
     solid = cover > 0.5
-    for index in np.unique(color[solid]):
-        labels, _ = ndimage.label(solid & (color == index))
-        for number, window in enumerate(ndimage.find_objects(labels), start=1):
-            rows, columns = (slice(max(0, side.start - 2), side.stop + 2) for side in window)
-            patch = _patch(labels[rows, columns], number, solid[rows, columns], cover[rows, columns])
-            if (area := float(patch.sum())) >= MIN_AREA:
-                found.append((area, _COLOR_NAMES[index], patch, rows.start, columns.start))
-    found.sort(key=lambda entry: -entry[0])
-    for _, name, patch, top, left in found[:MAX_OBJECTS]:
-        yield _describe(name, patch, top, left)
+    found = [
+        (int(own.sum()), _COLOR_NAMES[index], own)
+        for index in np.unique(color[solid])
+        for own in _components(solid & (color == index))
+    ]
+    found.sort(key=lambda entry: entry[0], reverse=True)
+    for _, name, own in found[:MAX_OBJECTS]:
+        rows, columns = _window(own.sum(axis=1)), _window(own.sum(axis=0))
+        patch = _patch(own[rows, columns], solid[rows, columns], cover[rows, columns])
+        yield _describe(name, patch, rows.start, columns.start)
 
 
-def _patch(labels: NDArray[np.integer[Any]], number: int, solid: Mask, cover: Field) -> Field:
+def _components(mask: Mask) -> Iterator[Mask]:
+    """Connected parts of at least MIN_AREA pixels; pixels that only touch at a corner are not connected."""
+    labels = np.zeros(mask.shape, np.int32)
+    ndimage.label(mask, output=labels)
+    areas = np.bincount(labels.ravel())
+    for number in np.flatnonzero(areas[1:] >= MIN_AREA) + 1:
+        yield labels == number
+
+
+def _window(present: NDArray[np.integer[Any]]) -> slice:
+    """The range of positive entries and two more on either side."""
+    where = np.flatnonzero(present)
+    return slice(max(0, int(where[0]) - 2), int(where[-1]) + 3)
+
+
+def _grown(mask: Mask) -> Mask:
+    """``mask`` and the pixels that touch it, at corners too."""
+    rows = mask.copy()
+    rows[1:] |= mask[:-1]
+    rows[:-1] |= mask[1:]
+    grown = rows.copy()
+    grown[:, 1:] |= rows[:, :-1]
+    grown[:, :-1] |= rows[:, 1:]
+    return grown
+
+
+def _patch(own: Mask, solid: Mask, cover: Field) -> Field:
     """Coverage by one component: its own pixels and the soft edge around it, scaled so that its core is 1."""
-    own = labels == number
-    edge = ndimage.binary_dilation(own, np.ones((3, 3), bool)) & ~solid
-    core = max(0.5, float(np.quantile(cover[own], 0.75)))
+    edge = _grown(own) & ~solid
+    levels = np.sort(cover[own])
+    core = max(0.5, float(levels[3 * len(levels) // 4]))
     return np.where(own | edge, cover / core, 0).clip(0, 1)
 
 

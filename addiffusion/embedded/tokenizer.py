@@ -33,9 +33,10 @@ def build_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
     Start and end token take the two largest ids: CLIPTextModel and open_clip both pool at the largest id.
     """
     ids, merges = _learn_merges(sorted(set(words)))
+    pairs: Any = merges  # the stub says list of str, the code wants pairs
     return CLIPTokenizer(
         vocab=ids,
-        merges=merges,
+        merges=pairs,
         bos_token=START,
         eos_token=END,
         unk_token=END,
@@ -74,7 +75,16 @@ class TokenizerPart:
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
-    """The tokenizer of a pipeline folder."""
+    """The tokenizer of a pipeline folder.
+
+    Raises:
+        WeightsError: it is missing.
+    """
+    if not (folder / "tokenizer" / "tokenizer.json").exists():
+        raise WeightsError(
+            f"There is no tokenizer at {folder / 'tokenizer'}; train the part `tokenizer` first.",
+            path=str(folder / "tokenizer"),
+        )
     return CLIPTokenizer.from_pretrained(str(folder / "tokenizer"))  # pyright: ignore[reportUnknownMemberType]
 
 

@@ -10,12 +10,12 @@ from typing import Final
 
 import torch
 
-from addiffusion.embedded.aesthetic import AestheticPart
+from addiffusion.embedded.aesthetic_training import AestheticPart
 from addiffusion.embedded.autoencoder import AutoencoderPart
-from addiffusion.embedded.clip import ClipPart
+from addiffusion.embedded.clip_training import ClipPart
 from addiffusion.embedded.diffusion import DiffusionPart
-from addiffusion.embedded.dino import DinoPart
-from addiffusion.embedded.preference import PreferencePart
+from addiffusion.embedded.dino_training import DinoPart
+from addiffusion.embedded.preference_training import PreferencePart
 from addiffusion.embedded.tokenizer import TokenizerPart
 from addiffusion.embedded.training_part import (
     Part,
@@ -41,11 +41,11 @@ PARTS: Final[tuple[Part, ...]] = (
 PART_NAMES: Final = tuple(part.name for part in PARTS)
 
 
-def train_embedded(
+def train_embedded(  # noqa: PLR0913  (keyword-only settings of one command)
     *,
     out: Path,
     parts: Sequence[str] | None = None,
-    budget: TrainingBudget = TrainingBudget(),
+    budget: TrainingBudget | None = None,
     device: str = "auto",
     seed: int = 0,
     threads: int | None = None,
@@ -71,7 +71,7 @@ def train_embedded(
         work=out / "training",
         seed=seed,
         device=_device(device),
-        budget=budget,
+        budget=budget or TrainingBudget(),
         checkpoint_every=checkpoint_every,
         log_every=log_every,
         on_progress=on_progress,

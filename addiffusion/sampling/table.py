@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,7 +89,7 @@ def build_table(scheduler: Scheduler, num_steps: int, *, finish_steps: int, r_no
         refine_noise=probe.noise(refine_points),
         finish_start=2 * num_steps + np.cumsum(counts) - counts,
         finish_count=counts,
-        init_noise_sigma=float(scheduler.init_noise_sigma),
+        init_noise_sigma=probe.init_noise_sigma,
     )
 
 
@@ -96,8 +97,9 @@ class _Probe:
     """A scheduler of double precision, stepped with unit vectors: entry 0 is z, entry 1 is u."""
 
     def __init__(self, scheduler: Scheduler, num_steps: int) -> None:
-        self._scheduler = _double(scheduler)
+        self._scheduler: Any = _double(scheduler)
         self.timesteps = _lay_out(self._scheduler, num_steps)
+        self.init_noise_sigma = float(self._scheduler.init_noise_sigma)
         self._jumper = copy.deepcopy(self._scheduler)
         self._z, self._u = torch.eye(2, dtype=torch.float64)
 
@@ -112,7 +114,7 @@ class _Probe:
         self._jumper.num_inference_steps = 1
         return self._row(self._jumper, t)
 
-    def _row(self, scheduler: Scheduler, t: int) -> NDArray[np.float64]:
+    def _row(self, scheduler: Any, t: int) -> NDArray[np.float64]:
         result = scheduler.step(self._u, t, self._z)
         return np.concatenate([[t], result.pred_original_sample.numpy(), result.prev_sample.numpy()])
 
@@ -122,15 +124,15 @@ class _Probe:
         return np.stack(levels, axis=1).astype(np.float32)
 
 
-def _double(scheduler: Scheduler) -> Scheduler:
+def _double(scheduler: Scheduler) -> Any:
     """A copy whose coefficients come out exact to float32 rounding."""
-    exact = copy.deepcopy(scheduler)
+    exact: Any = copy.deepcopy(scheduler)
     exact.alphas_cumprod = exact.alphas_cumprod.double()
     exact.final_alpha_cumprod = exact.final_alpha_cumprod.double()
     return exact
 
 
-def _lay_out(scheduler: Scheduler, num_steps: int) -> list[int]:
+def _lay_out(scheduler: Any, num_steps: int) -> list[int]:
     trained = len(scheduler.alphas_cumprod)
     if num_steps > trained:
         raise ConfigError(
@@ -163,9 +165,7 @@ def _pairs(timesteps: list[int]) -> list[tuple[int, int]]:
 def _check_options(scheduler: Scheduler) -> None:
     name = type(scheduler).__name__
     if name != _SUPPORTED:
-        raise ConfigError(
-            f"The sampler can't step a {name}: sampler.solver=ddim needs a {_SUPPORTED}.", scheduler=name
-        )
+        raise ConfigError(f"The sampler can't step a {name}: sampler.solver=ddim needs a {_SUPPORTED}.", scheduler=name)
     for option in _NON_LINEAR:
         if scheduler.config[option]:
             raise ConfigError(

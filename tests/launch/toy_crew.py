@@ -35,8 +35,8 @@ def toy_config(**sections: dict[str, object]) -> Config:
 
 def toy_plan(path: Path, config: Config) -> Plan:
     """A plan over toy prompts."""
-    prompts = tuple(make_prompt(number) for number in range(7))
-    return Plan(config=config, path=path, train_prompts=prompts[:4], test_prompts=prompts[4:])
+    prompts = tuple(make_prompt(number) for number in range(9))
+    return Plan(config=config, path=path, train_prompts=prompts[:6], test_prompts=prompts[6:])
 
 
 @contextmanager

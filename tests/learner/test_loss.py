@@ -28,17 +28,17 @@ def test_equals_the_paper_row_by_row() -> None:
     surrogate, error, entropy, clipped = 0.0, 0.0, 0.0, 0
     for i in range(40):
         distribution = torch.distributions.Categorical(logits=inputs.logits[i])
-        ratio = math.exp(float(distribution.log_prob(inputs.actions[i]) - inputs.log_prob[i]))
+        ratio = math.exp(float((distribution.log_prob(inputs.actions[i]) - inputs.log_prob[i]).detach()))
         advantage = float(inputs.advantages[i])
         surrogate += min(ratio * advantage, max(0.8, min(1.2, ratio)) * advantage)
-        error += float(inputs.values[i] - inputs.value_targets[i]) ** 2
-        entropy += float(distribution.entropy())
+        error += float((inputs.values[i] - inputs.value_targets[i]).detach()) ** 2
+        entropy += float(distribution.entropy().detach())
         clipped += not 0.8 <= ratio <= 1.2
-    assert float(loss.policy) == pytest.approx(-surrogate / 40, rel=1e-5)
-    assert float(loss.value) == pytest.approx(error / 40, rel=1e-5)
-    assert float(loss.entropy) == pytest.approx(entropy / 40, rel=1e-5)
-    assert float(loss.clip_frac) == pytest.approx(clipped / 40)
-    assert float(loss.total) == pytest.approx((-surrogate + 0.5 * error - 0.01 * entropy) / 40, rel=1e-5)
+    assert loss.policy.item() == pytest.approx(-surrogate / 40, rel=1e-5)
+    assert loss.value.item() == pytest.approx(error / 40, rel=1e-5)
+    assert loss.entropy.item() == pytest.approx(entropy / 40, rel=1e-5)
+    assert loss.clip_frac.item() == pytest.approx(clipped / 40)
+    assert loss.total.item() == pytest.approx((-surrogate + 0.5 * error - 0.01 * entropy) / 40, rel=1e-5)
 
 
 def test_unchanged_policy_has_no_divergence_and_the_plain_policy_gradient() -> None:
@@ -48,7 +48,7 @@ def test_unchanged_policy_has_no_divergence_and_the_plain_policy_gradient() -> N
     log_probs = torch.log_softmax(inputs.logits, -1)[torch.arange(40), inputs.actions]
     (expected,) = torch.autograd.grad(-(log_probs * inputs.advantages).mean(), inputs.logits)
     assert float(loss.approx_kl.detach()) == pytest.approx(0, abs=1e-6)
-    assert float(loss.clip_frac) == 0
+    assert loss.clip_frac.item() == 0
     torch.testing.assert_close(gradient, expected)
 
 

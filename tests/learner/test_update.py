@@ -16,7 +16,8 @@ from learner.algorithm_config import build_ppo_config, entropy_schedule
 from learner.episodes import to_single_agent_episode
 from learner.gae import estimate_advantages, standardise
 from learner.update import PolicyLearner
-from tests.learner.toy import WIDTH, toy_config, toy_episode, toy_learner, toy_ticket
+from tests.learner.toy import WIDTH, toy_config, toy_episode, toy_ticket
+from tests.learner.toy_learner import toy_learner
 
 
 def make_episodes(lengths: Sequence[int] = (1, 3, 1, 9, 2, 5), seed: int = 0) -> list[Episode]:

@@ -15,9 +15,7 @@ from addiffusion.config import Config, PolicySection, PpoSection, RolloutSection
 from addiffusion.policy import PolicyNetwork
 from addiffusion.records import Episode, FailedEpisode, Prompt, Ticket
 from addiffusion.rollouts import Collected
-from learner.algorithm_config import build_ppo_config
 from learner.tickets import PoolEntry
-from learner.update import PolicyLearner
 
 LAST_STEP = 9
 BEST_STEPS = (1, 3, 5, 7)
@@ -36,8 +34,12 @@ def toy_config(*, seed: int = 0, **ppo: Any) -> Config:
     )
 
 
-def toy_learner(config: Config) -> PolicyLearner:
-    return PolicyLearner(build_ppo_config(config, observation_width=WIDTH).build_learner())
+def toy_weights(config: Config) -> dict[str, NDArray[np.float32]]:
+    """Some weights of the policy network."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = PolicyNetwork(WIDTH, config.policy.hidden)
+    return {name: value.numpy().copy() for name, value in network.state_dict().items()}
 
 
 def toy_pool(count: int = 12) -> tuple[PoolEntry, ...]:

@@ -14,7 +14,8 @@ from toy_scoring import ToyScoring, assert_same_reply, load_missing_weights, loa
 
 from addiffusion.config import ScorersSection
 from addiffusion.errors import ClusterError, ContractError, ScorerError
-from reward_service.actor import RemoteScoring, get_or_create
+from addiffusion.records import ScoreReply
+from reward_service.actor import RemoteScoring, connect, get_or_create
 
 SECTION = ScorersSection(batch_images=8, max_wait_ms=2.0, timeout_s=60.0, cpus=0.1)
 
@@ -55,6 +56,13 @@ def test_the_same_name_is_the_same_service(scoring: RemoteScoring, ray_cluster: 
     assert scoring.stats().request_count == before + 1
 
 
+def test_a_service_is_found_by_its_name(scoring: RemoteScoring, ray_cluster: str) -> None:
+    found = connect(namespace=ray_cluster, name="shared-reward")
+    assert_same_reply(found.score(make_request(0, 2)), scoring.score(make_request(0, 2)))
+    with pytest.raises(ClusterError, match="No reward service named 'nobody'"):
+        connect(namespace=ray_cluster, name="nobody")
+
+
 def test_another_configuration_under_the_same_name_is_refused(scoring: RemoteScoring, ray_cluster: str) -> None:
     other = SECTION.model_copy(update={"batch_images": 4})
     with pytest.raises(ClusterError, match="'shared-reward' with other scorer settings"):
@@ -70,14 +78,18 @@ def test_the_actors_own_errors_arrive_as_they_were_raised(scoring: RemoteScoring
         scoring.score(replace(make_request(0, 2), prompts=("a", "b", "c")))
 
 
-def test_workers_in_other_processes_share_its_batches(scoring: RemoteScoring) -> None:
-    @ray.remote(num_cpus=0.1)
-    def work(remote: RemoteScoring, seed: int) -> bool:
-        for request in (make_request(seed, count) for count in (3, 5, 1)):
-            assert_same_reply(remote.score(request), ToyScoring(SECTION).score(request))
-        return True
+def test_a_worker_in_another_process_and_the_driver_share_it(scoring: RemoteScoring) -> None:
+    requests = [make_request(seed, count) for seed, count in enumerate((3, 5, 1))]
 
-    assert ray.get([work.remote(scoring, seed) for seed in range(2)], timeout=120) == [True] * 2
+    @ray.remote(num_cpus=0.1)
+    def work(remote: RemoteScoring) -> list[ScoreReply]:
+        return [remote.score(request) for request in requests]
+
+    theirs = work.remote(scoring)
+    ours = [scoring.score(request) for request in requests]
+    for request, left, right in zip(requests, ours, ray.get(theirs, timeout=120), strict=True):
+        assert_same_reply(left, right)
+        assert_same_reply(left, ToyScoring(SECTION).score(request))
 
 
 def test_scorers_that_cant_be_loaded_are_one_sentence(ray_cluster: str) -> None:

@@ -16,6 +16,8 @@ from toy_scoring import POISON, ToyScoring, assert_same_reply, make_request
 from addiffusion.config import ScorersSection
 from addiffusion.errors import ContractError, ScorerError
 from addiffusion.records import SCORE_NAMES, ScoreReply, ScoreRequest
+from addiffusion.scorers.base import Scoring
+from addiffusion.scorers.suite import load_suite
 from reward_service.service import RewardService
 
 Result = TypeVar("Result")
@@ -25,7 +27,7 @@ SECTION = ScorersSection(batch_images=8, max_wait_ms=2.0, timeout_s=20.0)
 def with_service(
     use: Callable[[RewardService], Awaitable[Result]],
     *,
-    scoring: ToyScoring | None = None,
+    scoring: Scoring | None = None,
     section: ScorersSection = SECTION,
 ) -> Result:
     async def main() -> Result:
@@ -223,3 +225,16 @@ def test_scoring_again_gives_the_same_answer() -> None:
         assert_same_reply(alone, crowded[1])
 
     with_service(use)
+
+
+def test_the_shipped_scorers_give_bitwise_the_same_through_the_service() -> None:
+    section = ScorersSection(device="cpu")
+    suite = load_suite(section)
+    captions = ("a red circle", "a blue square", "a green triangle")
+    requests = [
+        replace(make_request(seed, count, size=64), prompts=tuple(captions[row % 3] for row in range(count)))
+        for seed, count in enumerate((1, 5, 16, 30))
+    ]
+    replies = with_service(lambda service: score_all(service, *requests), scoring=suite, section=section)
+    for request, reply in zip(requests, replies, strict=True):
+        assert_same_reply(reply, suite.score(request))

@@ -14,7 +14,8 @@ from addiffusion.config import Config
 from addiffusion.errors import ContractError
 from addiffusion.records import Episode, Reference, Ticket
 from addiffusion.reward import reference_of
-from rollout_workers.collector import STAGES, Collector
+from rollout_workers.collector import Collector, PolicyFunction
+from rollout_workers.stopwatch import STAGES
 from tests.fakes import DIVERGENT, UNSCORABLE, ToyBackbone, ToyScoring, make_prompt
 
 STEPS, WARMUP, FINISH, K = 8, 2, 2, 2
@@ -50,7 +51,7 @@ def _hashed(phi: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.stack([[0.4 + np.sin(31 * row.sum()), np.sin(17 * row.sum()) - 1, np.sin(7 * row.sum())] for row in phi])
 
 
-def _always(action: Action) -> object:
+def _always(action: Action) -> PolicyFunction:
     def act(phi: NDArray[np.float32]) -> NDArray[np.float32]:
         logits = np.zeros((len(phi), 3), np.float32)
         logits[:, action] = SURE
@@ -69,8 +70,8 @@ def _policy(phi: NDArray[np.float32]) -> NDArray[np.float32]:
     return _hashed(phi).astype(np.float32)
 
 
-def _run(config: Config, tickets: Sequence[Ticket], act: object = _policy) -> tuple[Episode, ...]:
-    collected = _collector(config).collect(tickets, act, weight_version=1)  # pyright: ignore[reportArgumentType]
+def _run(config: Config, tickets: Sequence[Ticket], act: PolicyFunction = _policy) -> tuple[Episode, ...]:
+    collected = _collector(config).collect(tickets, act, weight_version=1)
     assert collected.failed == ()
     return collected.episodes
 
@@ -196,7 +197,7 @@ def test_the_policy_sees_the_fixed_batch_with_idle_rows_at_zero() -> None:
 
     def act(phi: NDArray[np.float32]) -> NDArray[np.float32]:
         seen.append(phi.copy())
-        return np.asarray(_always(Action.STOP)(phi))  # pyright: ignore[reportCallIssue]
+        return _always(Action.STOP)(phi)
 
     collector = _collector(_config(slots=5))
     collector.collect(_tickets(2), act, weight_version=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -90,8 +91,6 @@ def test_shipped_autoencoder_round_trip(shipped: DiffusionModel) -> None:
 
 
 def test_latent_pool_is_pure_in_its_seed_and_drops_captions(shipped: DiffusionModel) -> None:
-    import random
-
     one, two = (LatentPool(shipped.vae, 3, 40) for _ in range(2))
     first, second = one.draw(random.Random(1), 200), two.draw(random.Random(1), 200)
     assert torch.equal(first[0], second[0])
@@ -99,7 +98,7 @@ def test_latent_pool_is_pure_in_its_seed_and_drops_captions(shipped: DiffusionMo
     assert 5 <= first[1].count("") <= 40
 
 
-def test_missing_weights_name_their_place_and_the_fix(tmp_path: object) -> None:
+def test_missing_weights_name_their_place_and_the_fix() -> None:
     with pytest.raises(WeightsError, match="addiffusion embedded train"):
         weights_path("pipeline", "no-such-part")
 

@@ -26,16 +26,27 @@ from addiffusion.errors import CheckpointError
 STEPS = 6
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for the death of the process."""
 
 
-def train_toy(folder: Path, *, die_at: int | None = None, seed: int = 3, export: Callable[[nn.Module], None] | None = None) -> nn.Module:
+def die() -> None:
+    raise KilledError
+
+
+def train_toy(
+    folder: Path,
+    *,
+    die_at: int | None = None,
+    die: Callable[[], None] = die,
+    seed: int = 3,
+    export: Callable[[nn.Module], None] | None = None,
+) -> nn.Module:
     """A regression with dropout, so that torch's global stream matters."""
 
-    def die(progress: Progress) -> None:
+    def watch(progress: Progress) -> None:
         if progress.step == die_at:
-            raise Killed
+            die()
 
     with initialised_by(seed, "toy"):
         module = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
@@ -43,10 +54,16 @@ def train_toy(folder: Path, *, die_at: int | None = None, seed: int = 3, export:
     def loss(step: int) -> StepLoss:
         x = torch.randn(16, 4)
         mse = (module(x) - x.sum(1, keepdim=True)).square().mean()
-        return StepLoss(total=mse, metrics={"mse": mse, "step": float(step)})
+        return StepLoss(total=mse, metrics={"mse": mse, "index": float(step)})
 
     context = TrainingContext(
-        out=folder, work=folder, seed=seed, device=torch.device("cpu"), checkpoint_every=3, log_every=1, on_progress=die
+        out=folder,
+        work=folder,
+        seed=seed,
+        device=torch.device("cpu"),
+        checkpoint_every=3,
+        log_every=1,
+        on_progress=watch,
     )
     hook = None if export is None else lambda: export(module)
     run_training(Objective(name="toy", module=module, loss=loss, export=hook), context, steps=STEPS)
@@ -64,26 +81,25 @@ def assert_same(one: nn.Module, two: nn.Module) -> None:
 @pytest.mark.parametrize("die_at", [1, 3, 4, 5])
 def test_a_run_that_dies_goes_on_to_the_same_weights_and_log(tmp_path: Path, die_at: int) -> None:
     straight = train_toy(tmp_path / "straight")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train_toy(tmp_path / "killed", die_at=die_at)
     torch.randn(7)  # the outer stream must not matter
     assert_same(train_toy(tmp_path / "killed"), straight)
     logs = [(tmp_path / name / "toy" / "losses.jsonl").read_text() for name in ("straight", "killed")]
     assert logs[0] == logs[1]
-    assert [json.loads(line)["step"] for line in logs[0].splitlines()] != []
+    assert [json.loads(line)["step"] for line in logs[0].splitlines()] == [1, 2, 3, 4, 5, 6]
 
 
 def test_kill_minus_nine_then_resume_is_exact(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys, torch; torch.set_num_threads(1)\n"
+        "import os, runpy, signal, sys, torch\n"
         "from pathlib import Path\n"
-        "from addiffusion.embedded import training_part as tp\n"
-        "from tests.addiffusion.embedded.test_training_part import train_toy\n"
-        "import tests.addiffusion.embedded.test_training_part as here\n"
-        "here.Killed = lambda: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "train_toy(Path(sys.argv[1]), die_at=5)\n"
+        "torch.set_num_threads(1)\n"
+        "train = runpy.run_path(sys.argv[1])['train_toy']\n"
+        "train(Path(sys.argv[2]), die_at=5, die=lambda: os.kill(os.getpid(), signal.SIGKILL))\n"
     )
-    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "killed")], check=False, timeout=120)
+    command = [sys.executable, "-c", code, __file__, str(tmp_path / "killed")]
+    killed = subprocess.run(command, check=False, timeout=200)
     assert killed.returncode == -9
     assert (tmp_path / "killed" / "toy" / "checkpoint.pt").exists()
     assert_same(train_toy(tmp_path / "killed"), train_toy(tmp_path / "straight"))

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from addiffusion.config import ObservationSection, Scales
+from addiffusion.config import Config, ObservationSection
 from addiffusion.errors import ContractError
 from addiffusion.observation.clip import UNIT_LIMIT, ClipObservation, Judged, sinusoid
 from addiffusion.observation.layout import QUALITY_NAMES
 from addiffusion.records import ScoreReply
 from addiffusion.sampling.slots import SlotInfo
 
-SCALES = Scales()
+SCALES = Config().reward.scales
 WIDTH = 6
 
 

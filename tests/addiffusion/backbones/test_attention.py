@@ -1,0 +1,98 @@
+"""Lazy attention maps against maps stored eagerly by a processor that computes them in the open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from tiny_models import TEXT_WIDTH, make_unet
+from torch import Tensor
+from torch.nn import functional
+
+from addiffusion.backbones.attention import LazyAttention
+
+TOKENS = 7
+
+
+class EagerProcessor(AttnProcessor):
+    """diffusers' textbook attention, storing every probability."""
+
+    def __init__(self, store: list[Tensor]) -> None:
+        super().__init__()
+        self.store = store
+
+    def __call__(self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **options: Any) -> Tensor:
+        query = attn.head_to_batch_dim(attn.to_q(hidden_states))
+        key = attn.head_to_batch_dim(attn.to_k(encoder_hidden_states))
+        value = attn.head_to_batch_dim(attn.to_v(encoder_hidden_states))
+        probabilities = attn.get_attention_scores(query, key)
+        self.store.append(probabilities.unflatten(0, (len(hidden_states), attn.heads)).mean(1))
+        return attn.to_out[0](attn.batch_to_head_dim(torch.bmm(probabilities, value)))
+
+
+@pytest.fixture
+def unet() -> UNet2DConditionModel:
+    torch.manual_seed(0)
+    return make_unet()
+
+
+def inputs(height: int = 8, width: int = 8) -> tuple[Tensor, Tensor, Tensor]:
+    draws = torch.Generator().manual_seed(1)
+    z = torch.randn(4, 4, height, width, generator=draws)
+    return z, torch.tensor([1.0, 300.0, 600.0, 999.0]), torch.randn(4, TOKENS, TEXT_WIDTH, generator=draws)
+
+
+def run(unet: UNet2DConditionModel, z: Tensor, t: Tensor, hidden: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return unet(z, t, encoder_hidden_states=hidden).sample
+
+
+def test_the_output_is_bitwise_unchanged(unet: UNet2DConditionModel) -> None:
+    before = run(unet, *inputs())
+    LazyAttention(unet)
+    assert torch.equal(run(unet, *inputs()), before)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 16)])
+def test_maps_equal_eagerly_stored_probabilities(unet: UNet2DConditionModel, height: int, width: int) -> None:
+    stored: list[Tensor] = []
+    eager = {
+        name: EagerProcessor(stored) if "attn2" in name else processor
+        for name, processor in unet.attn_processors.items()
+    }
+    own = dict(unet.attn_processors)
+    unet.set_attn_processor(eager)
+    run(unet, *inputs(height, width))
+    unet.set_attn_processor(own)
+    lazy = LazyAttention(unet)
+    run(unet, *inputs(height, width))
+    assert len(stored) == 4
+    for row in range(4):
+        layers = [resized(probabilities[row], height, width) for probabilities in stored]
+        with torch.inference_mode():
+            maps = lazy.maps(row, (height, width))
+        torch.testing.assert_close(maps, torch.stack(layers).mean(0), rtol=0, atol=1e-6)
+        torch.testing.assert_close(maps.sum(0), torch.ones(height, width))
+
+
+def resized(probabilities: Tensor, height: int, width: int) -> Tensor:
+    shrink = round((height * width / len(probabilities)) ** 0.5)
+    maps = probabilities.T.reshape(1, -1, height // shrink, width // shrink)
+    return functional.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)[0]
+
+
+def test_maps_are_those_of_the_last_pass(unet: UNet2DConditionModel) -> None:
+    lazy = LazyAttention(unet)
+    z, t, hidden = inputs()
+    run(unet, z, t, hidden)
+    with torch.inference_mode():
+        first = lazy.maps(2, (8, 8))
+        run(unet, z, t, hidden.flip(0))
+        swapped = lazy.maps(2, (8, 8))
+        run(unet, z, t, hidden)
+        again = lazy.maps(2, (8, 8))
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, swapped)

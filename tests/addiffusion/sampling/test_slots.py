@@ -1,0 +1,155 @@
+"""The slot life cycle against a plain model of one slot at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from diffusers import DDIMScheduler
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from addiffusion.actions import Action
+from addiffusion.errors import SlotError
+from addiffusion.sampling.slots import Phase, Slots
+from addiffusion.sampling.table import build_table
+
+COUNT, STEPS, WARMUP, PASSES, FINISH = 3, 6, 2, 2, 3
+TABLE = build_table(DDIMScheduler(clip_sample=False), STEPS, finish_steps=FINISH, r_noise=0.5)
+RUNNING = (Phase.WARMUP, Phase.STEPPING, Phase.REFINING, Phase.FINISHING)
+slot_indices = st.integers(0, COUNT - 1)
+
+
+def make_slots() -> Slots:
+    return Slots(COUNT, TABLE, warmup_steps=WARMUP, refine_passes=PASSES)
+
+
+@dataclass
+class ModelSlot:
+    """One slot, told as a story instead of as arrays."""
+
+    phase: Phase = Phase.EMPTY
+    step: int = 0
+    nfe: int = 0
+    passes: int = 0
+
+    def run(self, finite: bool) -> None:
+        self.nfe += 1
+        if not finite:
+            self.phase = Phase.FAILED
+        elif self.phase is Phase.STEPPING:
+            self.phase = Phase.DECIDING
+        elif self.phase is Phase.WARMUP:
+            self.go_on()
+        else:
+            self.passes -= 1
+            if self.passes == 0 and self.phase is Phase.REFINING:
+                self.go_on()
+            elif self.passes == 0:
+                self.phase = Phase.DONE
+
+    def go_on(self) -> None:
+        if self.step == STEPS - 1:
+            self.phase = Phase.DONE
+            return
+        self.step += 1
+        self.phase = Phase.WARMUP if self.step < WARMUP else Phase.STEPPING
+
+    def act(self, action: Action) -> None:
+        left = min(FINISH, STEPS - 1 - self.step)
+        if action is Action.CONTINUE:
+            self.go_on()
+        elif action is Action.REFINE:
+            self.phase, self.passes = Phase.REFINING, PASSES
+        elif left:
+            self.phase, self.passes = Phase.FINISHING, left
+        else:
+            self.phase = Phase.DONE
+
+    @property
+    def timestep(self) -> float:
+        """Timestep of its next pass, as the definition of each phase has it."""
+        base = float(TABLE.timesteps[self.step])
+        if self.phase is Phase.REFINING:
+            return round(0.5 * base)
+        if self.phase is Phase.FINISHING:
+            total = min(FINISH, STEPS - 1 - self.step)
+            return round(float(TABLE.timesteps[self.step + 1]) * self.passes / total)
+        return base if self.phase in (*RUNNING, Phase.DECIDING) else 0.0
+
+
+class SlotLife(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.slots = make_slots()
+        self.model = [ModelSlot() for _ in range(COUNT)]
+
+    @rule(slot=slot_indices)
+    def admit(self, slot: int) -> None:
+        if self.model[slot].phase is Phase.EMPTY:
+            self.slots.admit(slot)
+            self.model[slot] = ModelSlot(phase=Phase.WARMUP)
+        else:
+            with pytest.raises(SlotError):
+                self.slots.admit(slot)
+
+    @rule(slot=slot_indices)
+    def release(self, slot: int) -> None:
+        if self.model[slot].phase in (Phase.DONE, Phase.FAILED, Phase.DECIDING):
+            self.slots.release(slot)
+            self.model[slot].phase = Phase.EMPTY
+        else:
+            with pytest.raises(SlotError):
+                self.slots.release(slot)
+
+    @precondition(lambda self: any(slot.phase in RUNNING for slot in self.model))
+    @rule(broken=st.one_of(st.none(), st.none(), st.none(), slot_indices))
+    def run_pass(self, broken: int | None) -> None:
+        self.slots.after_pass(np.arange(COUNT) != (-1 if broken is None else broken))
+        for index, slot in enumerate(self.model):
+            if slot.phase in RUNNING:
+                slot.run(index != broken)
+
+    @rule(actions=st.dictionaries(slot_indices, st.sampled_from(Action), min_size=1))
+    def act(self, actions: dict[int, Action]) -> None:
+        if all(self.model[slot].phase is Phase.DECIDING for slot in actions):
+            self.slots.act(actions)
+            for slot, action in actions.items():
+                self.model[slot].act(action)
+        else:
+            with pytest.raises(SlotError):
+                self.slots.act(actions)
+
+    @precondition(lambda self: any(slot.phase is Phase.DECIDING for slot in self.model))
+    @rule(action=st.sampled_from(Action))
+    def act_where_possible(self, action: Action) -> None:
+        deciding = self.slots.having(Phase.DECIDING)
+        self.slots.act(dict.fromkeys(deciding, action))
+        for slot in deciding:
+            self.model[slot].act(action)
+
+    @invariant()
+    def agrees_with_the_model(self) -> None:
+        assert [Phase(int(phase)) for phase in self.slots.phase] == [slot.phase for slot in self.model]
+        for index, slot in enumerate(self.model):
+            if slot.phase is not Phase.EMPTY:
+                assert (self.slots.step[index], self.slots.nfe[index]) == (slot.step, slot.nfe)
+        assert TABLE.rows[0, self.slots.rows].tolist() == [slot.timestep for slot in self.model]
+        assert self.slots.running.tolist() == [slot.phase in RUNNING for slot in self.model]
+
+
+TestSlotLife = SlotLife.TestCase
+TestSlotLife.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+
+
+def test_an_unknown_slot_is_named() -> None:
+    with pytest.raises(SlotError, match="There is no slot 3: this engine has slots 0 to 2"):
+        make_slots().admit(3)
+
+
+def test_a_refusal_names_slot_phase_and_what_is_needed() -> None:
+    with pytest.raises(SlotError, match="Slot 1 is EMPTY, but this call needs DECIDING") as caught:
+        make_slots().act({1: Action.STOP})
+    assert caught.value.facts == {"slot": 1, "phase": "EMPTY"}

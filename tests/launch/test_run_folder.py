@@ -1,0 +1,83 @@
+"""What a run leaves on disk."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from addiffusion.config import Config, RunSection
+from addiffusion.errors import RunFolderError
+from launch.run_folder import RunFolder, planned_path, write_text
+
+
+def config_at(path: Path | None) -> Config:
+    return Config(run=RunSection(dir=path))
+
+
+def test_the_default_name_is_the_utc_time() -> None:
+    path = planned_path(config_at(None), now=datetime(2026, 11, 5, 7, 8, 9, tzinfo=UTC))
+    assert path == Path("runs/20261105-070809")
+
+
+def test_a_folder_that_exists_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"exists already.*resume="):
+        planned_path(config_at(tmp_path))
+
+
+def test_a_place_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="no folder you may write to"):
+        planned_path(config_at(tmp_path / "file" / "run"))
+
+
+def test_create_writes_the_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "run"
+    config = config_at(path)
+    RunFolder.create(path, config)
+    _, read = RunFolder.open(path)
+    assert read == config
+    with pytest.raises(RunFolderError, match="can't be made: File exists"):
+        RunFolder.create(path, config)
+
+
+def test_open_refuses_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="is no run folder"):
+        RunFolder.open(tmp_path)
+
+
+def test_metrics_grow_line_by_line_and_rewind(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "run", Config()) as folder:
+        for iteration in (1, 2, 3):
+            folder.append({"iteration": iteration, "nfe": 10.0 * iteration, "kl": float("nan")})
+        assert folder.metrics()[1] == {"iteration": 2, "nfe": 20.0, "kl": None}  # JSON has no NaN
+        folder.rewind(2)
+        assert [row["iteration"] for row in folder.metrics()] == [1, 2]
+        folder.append({"iteration": 3, "nfe": 1.0})
+        assert len(folder.metrics()) == 3
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "run", Config()) as folder:
+        folder.append({"iteration": 1, "nfe": 10.0})
+        with (folder.path / "metrics.jsonl").open("a") as file:
+            file.write('{"iteration": 2, "nf')
+        assert len(folder.metrics()) == 1
+        folder.rewind(1)
+        folder.append({"iteration": 2, "nfe": 9.0})
+        assert [row["nfe"] for row in folder.metrics()] == [10.0, 9.0]
+
+
+def test_the_result_is_readable_json(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", Config())
+    folder.write_result({"mean_nfe": 12.5, "scene": None})
+    assert json.loads((folder.path / "result.json").read_text()) == {"mean_nfe": 12.5, "scene": None}
+
+
+def test_write_text_leaves_no_partial_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "one")
+    write_text(tmp_path / "a.txt", "two")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.txt", "two")]

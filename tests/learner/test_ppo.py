@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from addiffusion.actions import Action
+from addiffusion.errors import ContractError
+from learner.algorithm_config import build_ppo_config
+from learner.ppo import AdaptivePPO
+from learner.tickets import PoolEntry
+from learner.training import Training, build_ledger
+from learner.update import PolicyLearner
+from rollout_workers.runner import DiffusionRunner
+from tests.fakes import ToyScoring, make_prompt
+from tests.rollout_workers.toy_run import MortalBackbone, make_config, make_tickets, make_worker, phi_width
+
+CONFIG = make_config()
+POOL = [PoolEntry(prompt=make_prompt(i), seed=i) for i in range(20)]
+
+
+@pytest.fixture
+def algorithm(ray_cluster: str, tmp_path: Path) -> Iterator[AdaptivePPO]:
+    """Two remote workers, one of which will be killed in the middle of an iteration."""
+    built = build_ppo_config(
+        CONFIG,
+        observation_width=phi_width(CONFIG),
+        runner_class=DiffusionRunner,
+        scoring=ToyScoring,
+        backbone=partial(MortalBackbone, tmp_path / "killed"),
+        algorithm_class=AdaptivePPO,
+    )
+    algorithm = built.build_algo()
+    yield algorithm
+    algorithm.stop()
+
+
+def serial_training() -> Training:
+    learner = PolicyLearner(build_ppo_config(CONFIG, observation_width=phi_width(CONFIG)).build_learner())
+    return Training(CONFIG, ledger=build_ledger(CONFIG, POOL), rollouts=make_worker(CONFIG), learner=learner)
+
+
+def test_a_killed_worker_costs_no_episode_and_changes_no_weight(algorithm: AdaptivePPO, tmp_path: Path) -> None:
+    with pytest.raises(ContractError, match=r"begin\(ledger\)"):
+        algorithm.save(str(tmp_path / "too early"))
+    forced = algorithm.rollouts.collect(make_tickets(1, forced=Action.CONTINUE))
+    assert [episode.nfe for episode in forced.episodes] == [8]
+
+    training = algorithm.begin(build_ledger(CONFIG, POOL))
+    result = algorithm.train()
+    report = algorithm.report
+    assert report is not None
+    assert (tmp_path / "killed").exists()
+    assert algorithm.rollouts.fleet.lost_count == 1
+    assert [episode.ticket.ticket_id for episode in report.episodes] == list(range(64))
+    assert result["env_runners"]["nfe"] == pytest.approx(report.rollout["nfe"])
+    assert result["learners"]["entropy"] == pytest.approx(report.update["entropy"])
+    algorithm.train()
+    assert training.iteration == algorithm.iteration == 2
+
+    serial = serial_training()
+    serial.step()
+    twin = serial.step()
+    assert algorithm.report is not None
+    for ours, theirs in zip(algorithm.report.episodes, twin.episodes, strict=True):
+        assert ours.logits.tobytes() == theirs.logits.tobytes()
+    assert_same_state(training, serial)
+
+    algorithm.save(str(tmp_path / "saved"))
+    algorithm.train()
+    algorithm.restore(str(tmp_path / "saved"))
+    assert_same_state(training, serial)
+
+
+def assert_same_state(left: Training, right: Training) -> None:
+    ours, theirs = left.checkpoint(), right.checkpoint()
+    assert ours.iteration == theirs.iteration
+    for part in ("policy", "value"):
+        mine, yours = getattr(ours.learner, part), getattr(theirs.learner, part)
+        assert all(torch.equal(mine[name], yours[name]) for name in mine)

@@ -1,0 +1,60 @@
+"""A remote worker for the toy task that misbehaves on demand. Imports little: each of its processes pays for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+
+from addiffusion.config import Config
+from addiffusion.errors import ContractError
+from addiffusion.records import Ticket
+from addiffusion.rollouts import Collected
+from tests.learner.toy import ToyRollouts
+
+Fault = Literal["dies", "hangs", "raises", "is wrong"]
+
+
+class ToyActor:
+    """Shows the fault named in the file ``order`` once, in its next ``collect``: the file outlives the process."""
+
+    def __init__(self, config: Config, order: Path) -> None:
+        self._rollouts = ToyRollouts(config)
+        self._order = order
+        self._fetches = 0
+
+    def ping(self) -> str:
+        return "pong"
+
+    def fetches(self) -> int:
+        """How often this process has fetched weights."""
+        return self._fetches
+
+    def collect(
+        self, tickets: Sequence[Ticket], *, sampler: Any, weights: list[ray.ObjectRef], weight_version: int
+    ) -> Collected:
+        if self._order.exists():
+            fault = self._order.read_text()
+            self._order.unlink()
+            _show(fault)
+        if weight_version != self._rollouts.version:
+            self._fetches += 1
+            self._rollouts.set_weights(ray.get(weights[0], timeout=30), weight_version)
+        return self._rollouts.collect(tickets)
+
+
+def _show(fault: str) -> None:
+    match fault:
+        case "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hangs":
+            time.sleep(600)
+        case "raises":
+            raise ZeroDivisionError
+        case _:
+            raise ContractError("This is a defect.", where="here")

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
+
+from learner.algorithm_config import build_ppo_config
+from learner.update import PolicyLearner
+from rollout_workers.runner import DiffusionRunner
+from tests.fakes import ToyBackbone, ToyScoring
+from tests.rollout_workers.toy_run import make_config, make_tickets, make_worker, phi_width
+
+
+def make_runner(*, backbone: Any = ToyBackbone, worker_index: int = 1) -> DiffusionRunner:
+    config = make_config()
+    built = build_ppo_config(
+        config, observation_width=phi_width(config), runner_class=DiffusionRunner, scoring=ToyScoring, backbone=backbone
+    )
+    return DiffusionRunner(config=built, worker_index=worker_index)
+
+
+def make_learner() -> PolicyLearner:
+    config = make_config()
+    return PolicyLearner(build_ppo_config(config, observation_width=phi_width(config)).build_learner())
+
+
+def test_equals_the_worker_without_rllib_bitwise() -> None:
+    weights = make_learner().weights()
+    runner, worker = make_runner(), make_worker(make_config())
+    for rollouts in (runner.worker, worker):
+        rollouts.set_weights(weights, 3)
+    ours, theirs = runner.sample(tickets=make_tickets(6)).episodes, worker.collect(make_tickets(6)).episodes
+    for left, right in zip(ours, theirs, strict=True):
+        for name in ("phi", "actions", "log_prob", "logits", "terms", "scores", "image"):
+            np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
+        assert left.weight_version == right.weight_version == 3
+
+
+def explode() -> ToyBackbone:
+    raise AssertionError("the driver's own runner must not load a model")
+
+
+def test_the_drivers_own_runner_loads_nothing_and_still_serves_rllib() -> None:
+    runner = make_runner(backbone=explode, worker_index=0)
+    runner.assert_healthy()
+    observations, actions = runner.get_spaces()[DEFAULT_MODULE_ID]
+    assert observations.shape == (phi_width(make_config()),)
+    assert actions.n == 3
+    assert runner.get_metrics() == {}
+    runner.stop()
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_state_in_rllibs_form_makes_the_round_trip(nested: bool) -> None:
+    one, other = make_runner(), make_runner()
+    one.worker.set_weights({name: value + 1 for name, value in make_learner().weights().items()}, 8)
+    state = one.get_state()
+    if not nested:
+        state = {**state, COMPONENT_RL_MODULE: state[COMPONENT_RL_MODULE][DEFAULT_MODULE_ID]}
+    other.set_state(state)
+    assert other.worker.weight_version == state[WEIGHTS_SEQ_NO] == 8
+    ours, theirs = (
+        runner.get_state(COMPONENT_RL_MODULE)[COMPONENT_RL_MODULE][DEFAULT_MODULE_ID] for runner in (one, other)
+    )
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+    assert not any(name.startswith("value") for name in ours)
