@@ -36,6 +36,7 @@ def save_aesthetic(head: AestheticHead, folder: Path) -> None:
     """Write ``model.safetensors``; its shapes say the CLIP width."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in head.state_dict().items()}, folder / _WEIGHTS_FILE)
+    (folder / _WEIGHTS_FILE).chmod(0o644)
 
 
 def load_aesthetic(folder: Path, *, clip_width: int) -> AestheticHead:

@@ -71,6 +71,8 @@ def save_clip(model: CLIP, tokenizer: CLIPTokenizer, folder: Path) -> None:
     (folder / _CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / _WEIGHTS_FILE)
     tokenizer.save_pretrained(str(folder))
+    for path in folder.iterdir():
+        path.chmod(0o644)
 
 
 def load_clip(folder: Path) -> tuple[CLIP, Tokenize]:

@@ -41,6 +41,7 @@ def save_dino(model: nn.Module, folder: Path) -> None:
     config = {"architecture": _ARCHITECTURE, "model_args": _SHAPE}
     (folder / _CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / _WEIGHTS_FILE)
+    (folder / _WEIGHTS_FILE).chmod(0o644)
 
 
 def load_dino(folder: Path) -> nn.Module:

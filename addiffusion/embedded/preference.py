@@ -120,6 +120,7 @@ def save_preference(model: PreferenceModel, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _CONFIG_FILE).write_text(json.dumps(asdict(model.config), indent=2) + "\n", encoding="utf-8")
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / _WEIGHTS_FILE)
+    (folder / _WEIGHTS_FILE).chmod(0o644)
 
 
 def load_preference(folder: Path) -> PreferenceModel:

@@ -25,7 +25,7 @@ def sentence(result: Result) -> str:
     assert result.exit_code == 2, result.output
     lines = [line for line in result.stderr.splitlines() if line.strip()]
     assert len(lines) == 1, lines
-    assert result.stdout == ""
+    assert result.stdout.strip() == ""
     return lines[0]
 
 
