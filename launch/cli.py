@@ -160,7 +160,7 @@ def sample(
         order = SampleOrder(prompt=prompt, seed=seed, out=out, scale=scale, film=film, policy=policy)
         drawn = draw(order, files=config or [], overrides=overrides or [])
     console.print(drawn.decisions)
-    console.print(drawn.summary, highlight=False)
+    console.print(drawn.summary, highlight=False, soft_wrap=True)
 
 
 @embedded_app.command(name="train")

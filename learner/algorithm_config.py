@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -61,7 +61,7 @@ def build_ppo_config(
     return built
 
 
-def entropy_schedule(section: PpoSection) -> float | list[tuple[int, float]]:
+def entropy_schedule(section: PpoSection) -> Any:
     """The entropy coefficient by iteration, in RLlib's form: linear from the first to the last iteration."""
     if section.iterations == 1:
         return section.entropy_start
@@ -94,7 +94,7 @@ def _set_runners(built: PPOConfig, config: Config, runner_class: type[EnvRunner]
         env_runner_cls=runner_class,
         num_env_runners=rollout.workers,
         num_envs_per_env_runner=1,
-        num_cpus_per_env_runner=rollout.cpus_per_worker,
+        num_cpus_per_env_runner=cast("int", rollout.cpus_per_worker),  # RLlib's annotation is narrower than Ray's
         num_gpus_per_env_runner=rollout.gpus_per_worker,
         batch_mode="complete_episodes",
         sample_timeout_s=None,  # the default of 60 s drops slow workers silently

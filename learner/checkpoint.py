@@ -34,7 +34,14 @@ POLICY_FILE = "policy.safetensors"
 VALUE_FILE = "value.safetensors"
 OPTIMIZER_FILE = "optimizer.pt"
 PAYLOAD_FILES = (POLICY_FILE, VALUE_FILE, OPTIMIZER_FILE)
-NAME = re.compile(r"iteration-(\d{6})")
+NAME = re.compile(r"iteration-\d{6}")
+LEARNED_FROM: Any = {
+    "run": {"seed"},
+    "backbone": {"kind", "path", "guidance_scale"},
+    "scorers": {"kind"},
+    **dict.fromkeys(("sampler", "refine", "observation", "reward", "policy", "ppo", "prompts"), True),
+}
+"""Keys of the configuration a learner's state depends on; where and how a run is spread out is not among them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +60,8 @@ class Checkpoint:
 
 
 def config_digest(config: Config) -> str:
-    """A digest of every section the learner's state depends on (not of where and how a run is spread out)."""
-    parts = {"policy", "ppo", "observation", "prompts", "reward", "sampler", "refine"}
-    text = json.dumps({"seed": config.run.seed, **config.model_dump(mode="json", include=parts)}, sort_keys=True)
+    """A digest of ``LEARNED_FROM``: states with the same digest can replace each other."""
+    text = json.dumps(config.model_dump(mode="json", include=LEARNED_FROM), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -11,10 +11,11 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
-from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from learner.gae import estimate_advantages, standardise
+from learner.module import policy_module
 
 
 class EpisodeAdvantages(ConnectorV2):
@@ -33,15 +34,16 @@ class EpisodeAdvantages(ConnectorV2):
     def __call__(
         self,
         *,
-        rl_module: MultiRLModule,
+        rl_module: RLModule,
         batch: dict[str, Any],
-        episodes: Sequence[SingleAgentEpisode],
+        episodes: Sequence[Any],
         **kwargs: Any,  # noqa: ARG002 - RLlib passes more than is needed
     ) -> dict[str, Any]:
         """Add value predictions, standardised advantages and value targets to the columns of ``batch``."""
+        assert isinstance(rl_module, MultiRLModule)
         columns = batch[DEFAULT_MODULE_ID]
         with torch.no_grad():
-            predictions: torch.Tensor = rl_module[DEFAULT_MODULE_ID].unwrapped().compute_values(columns)
+            predictions: torch.Tensor = policy_module(rl_module[DEFAULT_MODULE_ID]).compute_values(columns)
         values = predictions.cpu().numpy()
         cuts = np.cumsum([len(episode) for episode in episodes])[:-1]
         advantages = np.concatenate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -19,7 +20,7 @@ PING_PAUSE_S = 1.0
 class Fleet:
     """Actors that have ``ping``. A lost one is asked, again and again, until it answers or is dead for good."""
 
-    def __init__(self, actors: Mapping[int, ActorHandle]) -> None:
+    def __init__(self, actors: Mapping[int, ActorHandle[Any]]) -> None:
         """Take over ``actors`` (by worker id), all of which count as up."""
         self._actors = dict(actors)
         self._up = set(actors)
@@ -38,7 +39,7 @@ class Fleet:
         """Whether no worker is up and none can come back."""
         return not self._up and not self._next_ping and not self._pings
 
-    def actor(self, worker_id: int) -> ActorHandle:
+    def actor(self, worker_id: int) -> ActorHandle[Any]:
         """The handle of a worker."""
         return self._actors[worker_id]
 
@@ -67,7 +68,7 @@ class Fleet:
                 del self._pings[worker_id]
                 self._take_answer(worker_id, ping)
 
-    def _take_answer(self, worker_id: int, ping: ray.ObjectRef) -> None:
+    def _take_answer(self, worker_id: int, ping: ray.ObjectRef[Any]) -> None:
         try:
             ray.get(ping, timeout=PING_PAUSE_S)
         except ActorDiedError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -50,9 +50,7 @@ class IterationReport:
     """Tickets of this iteration that had to be handed out again."""
 
 
-def run_iteration(
-    iteration: int, *, ledger: TicketLedger, rollouts: Rollouts, learner: Learner
-) -> IterationReport:
+def run_iteration(iteration: int, *, ledger: TicketLedger, rollouts: Rollouts, learner: Learner) -> IterationReport:
     """Collect the iteration's tickets, train on them once, and give the workers the new weights.
 
     Raises:
@@ -84,7 +82,7 @@ def collect_batch(iteration: int, *, ledger: TicketLedger, rollouts: Rollouts) -
     Nothing is filtered and nothing is topped up with other tickets: short and failing episodes weigh as much as any.
     """
     episodes: list[Episode] = []
-    stage_s: Counter[str] = Counter()
+    stage_s: defaultdict[str, float] = defaultdict(float)
     reissued_before = ledger.state.reissued_count
     tickets = ledger.issue(iteration)
     while tickets:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
+from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
@@ -44,3 +45,8 @@ class PolicyModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
     def get_non_inference_attributes(self) -> list[str]:
         """What rollout workers do not need."""
         return ["value"]
+
+
+def policy_module(module: RLModule) -> PolicyModule:
+    """The module behind whatever RLlib has wrapped around it."""
+    return cast("PolicyModule", module.unwrapped())

@@ -53,6 +53,7 @@ class AdaptivePPO(PPO):
     @property
     def run_config(self) -> Config:
         """The project's configuration, from which RLlib's was made."""
+        assert self.config is not None
         return cast("Config", self.config.env_config["config"])
 
     def begin(self, ledger: TicketLedger) -> Training:

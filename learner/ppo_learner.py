@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import Any
+from math import isfinite
+from typing import Any, cast
 
 import torch
+from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.connectors.learner import AddOneTsToEpisodesAndTruncate, GeneralAdvantageEstimation
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -15,12 +17,14 @@ from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.typing import ParamDict
 
 from addiffusion.errors import UpdateError
 from addiffusion.seeds import generator
 from learner.connector import EpisodeAdvantages
 from learner.loss import LossInputs, explained_variance, ppo_loss
 from learner.minibatches import minibatch_rows
+from learner.module import policy_module
 
 SCHEDULE_KEY = NUM_ENV_STEPS_SAMPLED_LIFETIME
 """Where RLlib's schedules look for their time, which is the iteration here."""
@@ -42,11 +46,13 @@ class EpisodePPOLearner(PPOTorchLearner):
     def build(self) -> None:
         """Build the learner with our advantage connector in place of RLlib's."""
         super().build()
+        config = cast("PPOConfig", self.config)
+        assert config.gamma is not None
         pipeline = self._learner_connector
         assert pipeline is not None
         pipeline.remove(AddOneTsToEpisodesAndTruncate)
         pipeline.remove(GeneralAdvantageEstimation)
-        pipeline.append(EpisodeAdvantages(gamma_d=self.config.gamma, gae_lambda=self.config.lambda_))
+        pipeline.append(EpisodeAdvantages(gamma_d=config.gamma, gae_lambda=config.lambda_))
 
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """Set everything that depends on the iteration."""
@@ -64,7 +70,7 @@ class EpisodePPOLearner(PPOTorchLearner):
         minibatch_size: int | None = None,
         **kwargs: Any,  # noqa: ARG002
     ) -> Iterator[MultiAgentBatch]:
-        columns = self._make_batch_if_necessary(training_data)[DEFAULT_MODULE_ID]
+        columns: dict[str, Any] = self._make_batch_if_necessary(training_data)[DEFAULT_MODULE_ID]
         row_count = len(columns[Columns.ACTIONS])
         self.batch_metrics["explained_variance"] = explained_variance(
             columns[Postprocessing.VALUE_TARGETS], columns[Columns.VF_PREDS]
@@ -79,13 +85,13 @@ class EpisodePPOLearner(PPOTorchLearner):
             yield MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(picked)}, env_steps=len(rows))
 
     def compute_loss_for_module(
-        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, torch.Tensor]
+        self, *, module_id: str, config: PPOConfig, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> torch.Tensor:
         """The PPO loss of one minibatch."""
         loss = ppo_loss(
             LossInputs(
                 logits=fwd_out[Columns.ACTION_DIST_INPUTS],
-                values=self.module[module_id].unwrapped().compute_values(batch),
+                values=policy_module(self.module[module_id]).compute_values(batch),
                 actions=batch[Columns.ACTIONS],
                 log_prob=batch[Columns.ACTION_LOGP],
                 advantages=batch[Postprocessing.ADVANTAGES],
@@ -98,18 +104,20 @@ class EpisodePPOLearner(PPOTorchLearner):
         self.step_metrics.append({part.name: float(getattr(loss, part.name).detach()) for part in fields(loss)})
         return loss.total
 
-    def postprocess_gradients(self, gradients_dict: dict[Any, torch.Tensor]) -> dict[Any, torch.Tensor]:
+    def postprocess_gradients(self, gradients_dict: ParamDict) -> ParamDict:
         """Leave gradients as they are: ``apply_gradients`` clips them where it needs their norm anyway."""
         return gradients_dict
 
-    def apply_gradients(self, gradients_dict: dict[Any, torch.Tensor]) -> None:  # noqa: ARG002 - they are in .grad
+    def apply_gradients(self, gradients_dict: ParamDict) -> None:  # noqa: ARG002 - they are in .grad
         """Clip to the global norm and step; the norm is the one check for values that are not finite.
 
         Raises:
             UpdateError: a gradient is NaN or infinite (RLlib would set it to zero and go on).
         """
-        norm = float(torch.nn.utils.clip_grad_norm_(self._params.values(), self.config.grad_clip))
-        if not torch.isfinite(torch.tensor(norm)):
+        assert self.config.grad_clip is not None
+        parameters = cast("list[torch.Tensor]", list(self._params.values()))
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_clip))
+        if not isfinite(norm):
             raise UpdateError(
                 f"The policy update of iteration {self.iteration} has a gradient norm of {norm}: a reward or an "
                 "observation of its episodes is not finite, or the learning rate (ppo.lr) is too high.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,7 +39,7 @@ class RayRollouts:
     is then restarted, loses its tickets to the others at once, and gets work again when it answers.
     """
 
-    def __init__(self, actors: Mapping[int, ActorHandle], config: Config) -> None:
+    def __init__(self, actors: Mapping[int, ActorHandle[Any]], config: Config) -> None:
         """Take over ``actors`` by worker id; those Ray may restart come back after a loss."""
         self.fleet = Fleet(actors)
         self._config = config
@@ -146,7 +146,7 @@ def merge(parts: Iterable[Collected]) -> Collected:
     """Several workers' results as one, in the order of ticket ids."""
     episodes: list[Episode] = []
     failed: list[FailedEpisode] = []
-    stage_s: Counter[str] = Counter()
+    stage_s: defaultdict[str, float] = defaultdict(float)
     for part in parts:
         episodes += part.episodes
         failed += part.failed

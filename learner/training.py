@@ -71,8 +71,8 @@ class Training:
         """
         if checkpoint.config_digest != config_digest(self._config):
             raise CheckpointError(
-                "The checkpoint belongs to another configuration: run.seed and the sections policy, ppo, observation, "
-                "prompts, reward, sampler and refine must be those of the run it comes from."
+                "The checkpoint belongs to another configuration: run.seed, the model, the scorers and the sections "
+                "sampler, refine, observation, reward, policy, ppo and prompts must be those of the run it comes from."
             )
         self._learner.load_state(checkpoint.learner)
         self._ledger.restore(checkpoint.ledger)

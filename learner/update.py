@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from torch import Tensor
 
@@ -15,9 +16,10 @@ from addiffusion.errors import CheckpointError
 from addiffusion.records import Episode
 from addiffusion.threads import torch_threads
 from learner.episodes import to_single_agent_episode
-from learner.module import PolicyModule
+from learner.module import PolicyModule, policy_module
 from learner.ppo_learner import SCHEDULE_KEY, EpisodePPOLearner
 from learner.state import LearnerState
+
 
 class PolicyLearner:
     """Wraps one local RLlib learner. Updates run on one torch thread: their sums are then the same everywhere."""
@@ -36,7 +38,8 @@ class PolicyLearner:
         Raises:
             UpdateError: a gradient is not finite.
         """
-        config = self._learner.config
+        config = cast("PPOConfig", self._learner.config)
+        assert config.num_epochs is not None
         with torch_threads(1):
             self._learner.update(
                 episodes=[to_single_agent_episode(episode) for episode in episodes],
@@ -77,7 +80,7 @@ class PolicyLearner:
 
     @property
     def _module(self) -> PolicyModule:
-        return cast("PolicyModule", self._learner.module[DEFAULT_MODULE_ID].unwrapped())
+        return policy_module(self._learner.module[DEFAULT_MODULE_ID])
 
     @property
     def _optimizer(self) -> torch.optim.Optimizer:

@@ -1,0 +1,1 @@
+"""ROLE 1: tickets in, episodes out."""

@@ -39,7 +39,7 @@ class DiffusionRunner(EnvRunner, Checkpointable):
         self.module: RLModule = self.config.get_rl_module_spec(spaces=self.get_spaces(), inference_only=True).build()
         self.worker = Worker(
             run_config,
-            policy=cast("PolicyNetwork", self.module.policy),
+            policy=cast("PolicyNetwork", cast("Any", self.module).policy),
             backbone=parts.get("backbone") or partial(load_backbone, run_config.backbone),
             scoring=parts["scoring"],
         )
@@ -49,7 +49,7 @@ class DiffusionRunner(EnvRunner, Checkpointable):
         tickets: Sequence[Ticket],
         *,
         sampler: SamplerSection | None = None,
-        weights: Sequence[ray.ObjectRef] = (),
+        weights: Sequence[ray.ObjectRef[Any]] = (),
         weight_version: int = NO_WEIGHTS,
     ) -> Collected:
         """Roll out ``tickets`` with the weights of ``weight_version``.

@@ -17,6 +17,6 @@ def load_backbone(section: BackboneSection) -> Backbone:
         ConfigError: it is not a pipeline of the kind asked for.
     """
     # diffusers takes seconds to import: only those who load a model pay for it.
-    from addiffusion.backbones.stable_diffusion import StableDiffusionBackbone
+    from addiffusion.backbones.stable_diffusion import StableDiffusionBackbone  # noqa: PLC0415
 
     return StableDiffusionBackbone.from_section(section)

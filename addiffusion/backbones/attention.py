@@ -11,13 +11,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from addiffusion.errors import ContractError
+
 _CROSS_ATTENTION = "attn2"
 
 
 class LazyAttention:
     """Remembers what went into each cross-attention layer in the last pass; the pass itself is left as it was.
 
-    Remembering is keeping a reference, no copy and no arithmetic, so the network's output stays bitwise the same.
+    Remembering is keeping a reference, no copy and no arithmetic, so the network's output stays bitwise the same; the
+    price is that these activations stay in memory until the next pass.
     Queries, keys and the softmax are computed afterwards, for one row.
     """
 
@@ -25,7 +28,7 @@ class LazyAttention:
         self._layers: list[_Remember] = []
         for name, module in network.named_modules():
             if name.endswith(_CROSS_ATTENTION) and isinstance(module, Attention):
-                layer = _Remember(module, module.processor)
+                layer: Any = _Remember(module, module.processor)
                 module.set_processor(layer)
                 self._layers.append(layer)
 
@@ -46,28 +49,30 @@ class _Remember:
     def __init__(self, attention: Attention, processor: Any) -> None:
         self._attention = attention
         self._processor = processor
-        self._pixels: Tensor | None = None
-        self._tokens: Tensor | None = None
+        self._inputs: tuple[Tensor, Tensor] | None = None
 
     def __call__(
         self,
         attn: Attention,
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
+        encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         **options: Any,
     ) -> Tensor:
-        self._pixels, self._tokens = hidden_states, encoder_hidden_states
+        self._inputs = hidden_states, encoder_hidden_states
         return self._processor(attn, hidden_states, encoder_hidden_states, attention_mask, **options)
 
     def forget(self) -> None:
-        self._pixels = self._tokens = None
+        self._inputs = None
 
     def probabilities(self, row: int) -> Float[Tensor, "pixel token"]:
         """Softmax of the row's scores over tokens, mean over heads, float32."""
-        attention = self._attention
-        query = attention.head_to_batch_dim(attention.to_q(self._pixels[row : row + 1]))
-        key = attention.head_to_batch_dim(attention.to_k(self._tokens[row : row + 1]))
+        if self._inputs is None:
+            raise ContractError("There are no attention maps before the first pass through the network.")
+        attention: Any = self._attention
+        pixels, tokens = (states[row : row + 1] for states in self._inputs)
+        query = attention.head_to_batch_dim(attention.to_q(pixels))
+        key = attention.head_to_batch_dim(attention.to_k(tokens))
         return attention.get_attention_scores(query, key).float().mean(0)
 
 

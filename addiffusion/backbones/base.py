@@ -41,8 +41,11 @@ class Scheduler(Protocol):
 
 @runtime_checkable
 class Backbone(Protocol):
-    """A frozen latent diffusion model. Row ``j`` of a result depends on row ``j`` of its arguments alone, and
-    bitwise so on a CPU as long as the number of rows stays the same."""
+    """A frozen latent diffusion model.
+
+    Row ``j`` of a result depends on row ``j`` of its arguments alone, and bitwise so on a CPU as long as the number of
+    rows stays the same.
+    """
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -92,6 +95,9 @@ class Backbone(Protocol):
 
         Mean over heads and layers, resized to latent resolution. One row at a time, so that a map never depends on
         which other rows are asked for.
+
+        Raises:
+            ContractError: nothing was denoised yet.
         """
         ...
 

@@ -54,7 +54,7 @@ class AestheticPart:
         trained = context.out / "clip"
         clip, _ = load_clip(trained if trained.is_dir() else weights_path("clip"))
         clip.to(context.device)
-        count = min(_POOL, context.budget.max_batch or _POOL)
+        count = context.pool_size(cpu=_POOL)
         rendered = _renders(clip, derive_seed(context.seed, "aesthetic"), count, context.device)
         grown = _generations(clip, trajectories_of(context), context.device)
         features, targets = (torch.cat(pair) for pair in zip(rendered, grown, strict=True))
@@ -71,7 +71,10 @@ class AestheticPart:
         result = run_training(objective, context, steps=context.steps(_STEPS))
         head.cpu().eval()
         save_aesthetic(head, context.out / "aesthetic")
-        return result.report(evaluate_aesthetic(clip, head, seed=context.seed, device=context.device))
+        held_out = _renders(
+            clip, derive_seed(context.seed, "aesthetic", "held_out"), context.pool_size(cpu=_HELD_OUT), context.device
+        )
+        return result.report(evaluate_aesthetic(head, held_out))
 
 
 @torch.inference_mode()
@@ -105,9 +108,9 @@ def _embed(clip: CLIP, images: Float[Tensor, "n 3 h w"], device: torch.device) -
 
 
 @torch.inference_mode()
-def evaluate_aesthetic(clip: CLIP, head: AestheticHead, *, seed: int, device: torch.device) -> dict[str, float]:
-    """Correlation with the target on renders never trained on, and the mean absolute error in points of 10."""
-    features, targets = _renders(clip, derive_seed(seed, "aesthetic", "held_out"), _HELD_OUT, device)
+def evaluate_aesthetic(head: AestheticHead, held_out: Labelled) -> dict[str, float]:
+    """Correlation with the target, and the mean absolute error in points of 10."""
+    features, targets = held_out
     scores = head(features)
     correlation = torch.corrcoef(torch.stack((scores, targets)))[0, 1]
     return {"correlation": float(correlation), "mean_error": float((scores - targets).abs().mean())}

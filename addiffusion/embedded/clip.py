@@ -51,12 +51,12 @@ def build_clip(vocab_size: int) -> CLIP:
 
 def image_embedding(model: CLIP, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n e"]:
     """L2-normalised embeddings of network-space images."""
-    return cast(Tensor, model.encode_image(x, normalize=True))
+    return cast("Tensor", model.encode_image(x, normalize=True))
 
 
 def text_embedding(model: CLIP, token_ids: Int[Tensor, "n l"]) -> Float[Tensor, "n e"]:
     """L2-normalised embeddings of token ids."""
-    return cast(Tensor, model.encode_text(token_ids, normalize=True))
+    return cast("Tensor", model.encode_text(token_ids, normalize=True))
 
 
 def save_clip(model: CLIP, tokenizer: CLIPTokenizer, folder: Path) -> None:
@@ -93,7 +93,7 @@ def load_clip(folder: Path) -> tuple[CLIP, Tokenize]:
             "reinstall the package, or train it with `addiffusion embedded train`.",
             path=str(folder),
         ) from error
-    return cast(CLIP, model.eval()), cast(Tokenize, tokenizer)
+    return cast("CLIP", model.eval()), cast("Tokenize", tokenizer)
 
 
 def similarities(

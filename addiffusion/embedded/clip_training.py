@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -19,6 +18,7 @@ from addiffusion.embedded.clip import build_clip, image_embedding, retrieval, sa
 from addiffusion.embedded.contradictions import contradict
 from addiffusion.embedded.corruptions import Corruption, corrupt, random_kinds
 from addiffusion.embedded.data import scene_batch
+from addiffusion.embedded.data import stream as random_source
 from addiffusion.embedded.pixels import to_network
 from addiffusion.embedded.tokenizer import build_tokenizer, encode
 from addiffusion.embedded.training_part import (
@@ -74,12 +74,12 @@ class ClipPart:
         result = run_training(Objective(name=self.name, module=model, loss=loss, recipe=_RECIPE), context, steps=steps)
         model.cpu().eval()
         save_clip(model, tokenizer, context.out / "clip")
-        return result.report(evaluate_clip(model, tokenizer, seed=context.seed))
+        return result.report(evaluate_clip(model, tokenizer, seed=context.seed, count=context.pool_size(cpu=_HELD_OUT)))
 
 
 def _batch(seed: int, step: int, size: int) -> _Batch:
     scenes = scene_batch(derive_seed(seed, "clip"), step, size)
-    rng = random.Random(derive_seed(seed, "clip", "contradictions", step))
+    rng = random_source(seed, "clip", "contradictions", step)
     stream = generator(seed, "clip", "corruptions", step)
     clean = to_network(scenes.images)
     count = max(1, size // _CORRUPTED_SHARE)
@@ -127,12 +127,18 @@ def _same_text(captions: Sequence[str], candidates: Sequence[str]) -> Bool[Tenso
 
 
 @torch.inference_mode()
-def evaluate_clip(model: CLIP, tokenizer: CLIPTokenizer, *, seed: int) -> dict[str, float]:
-    """R@1 of 100 captions, and how often the true caption beats its hard negative, on scenes never trained on."""
-    held_out = scene_batch(derive_seed(seed, "clip", "held_out"), 0, _HELD_OUT)
-    rng = random.Random(derive_seed(seed, "clip", "held_out", "contradictions"))
+def evaluate_clip(model: CLIP, tokenizer: CLIPTokenizer, *, seed: int, count: int) -> dict[str, float]:
+    """R@1 of 100 captions (fewer when ``count`` is), and how often the true caption beats its hard negative.
+
+    On scenes never trained on.
+    """
+    held_out = scene_batch(derive_seed(seed, "clip", "held_out"), 0, count)
+    rng = random_source(seed, "clip", "held_out", "contradictions")
     image = image_embedding(model, to_network(held_out.images))
     text = text_embedding(model, encode(tokenizer, held_out.captions))
     false = text_embedding(model, encode(tokenizer, [contradict(caption, rng) for caption in held_out.captions]))
     ahead = (image * text).sum(dim=1) > (image * false).sum(dim=1)
-    return {"r_at_1_of_100": retrieval(image, text, candidates=100), "hard_negative": float(ahead.float().mean())}
+    return {
+        "r_at_1_of_100": retrieval(image, text, candidates=min(100, count)),
+        "hard_negative": float(ahead.float().mean()),
+    }

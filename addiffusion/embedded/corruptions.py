@@ -46,9 +46,7 @@ class Corruption(Enum):
     """Another image of the batch shines through."""
 
 
-def corrupt(
-    images: Images, severity: Severity, kinds: Int[Tensor, " n"], generator: torch.Generator
-) -> Images:
+def corrupt(images: Images, severity: Severity, kinds: Int[Tensor, " n"], generator: torch.Generator) -> Images:
     """Spoil image ``j`` by ``severity[j]`` in the way ``list(Corruption)[kinds[j]]``; severity 0 changes nothing.
 
     The ghost of an image is its neighbour in the batch, so a batch of one has no ghosts.

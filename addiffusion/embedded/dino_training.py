@@ -58,13 +58,13 @@ class DinoPart:
         result = run_training(Objective(name=self.name, module=model, loss=loss, recipe=_RECIPE), context, steps=steps)
         model.cpu().eval()
         save_dino(model, context.out / "dino")
-        return result.report(evaluate_dino(model, seed=context.seed))
+        return result.report(evaluate_dino(model, seed=context.seed, count=context.pool_size(cpu=_HELD_OUT)))
 
 
 def _contrast(
     model: nn.Module, clean: Float[Tensor, "n 3 h w"], stream: torch.Generator, device: torch.device
 ) -> StepLoss:
-    """InfoNCE from view to view; spoiled copies are further negatives, so a blurred image is no match for a sharp one."""
+    """InfoNCE from view to view; spoiled copies are further negatives: a blurred image is no match for a sharp one."""
     count, extra = len(clean), max(1, len(clean) // _SPOILED_SHARE)
     severity = _LEAST_SEVERITY + (1 - _LEAST_SEVERITY) * torch.rand(extra, generator=stream)
     spoiled = corrupt(clean[:extra], severity, random_kinds(extra, stream), stream)
@@ -91,16 +91,16 @@ def _view(images: Float[Tensor, "n 3 h w"], stream: torch.Generator) -> Float[Te
 
 
 @torch.inference_mode()
-def evaluate_dino(model: nn.Module, *, seed: int) -> dict[str, float]:
+def evaluate_dino(model: nn.Module, *, seed: int, count: int) -> dict[str, float]:
     """Retrieval of a view among 100 renders, and the mean cosine to copies of growing severity."""
-    clean = to_network(scene_batch(derive_seed(seed, "dino", "held_out"), 0, _HELD_OUT).images)
+    clean = to_network(scene_batch(derive_seed(seed, "dino", "held_out"), 0, count).images)
     stream = generator(seed, "dino", "held_out")
     features = F.normalize(model(clean), dim=1)
     views = F.normalize(model(_view(clean, stream)), dim=1)
-    hits = (views[:100] @ features[:100].T).argmax(dim=1) == torch.arange(100)
+    hits = (views[:100] @ features[:100].T).argmax(dim=1) == torch.arange(min(100, count))
     figures = {"view_of_100": float(hits.float().mean())}
     for severity in (0.1, 0.3, 0.6, 1.0):
-        spoiled = corrupt(clean, torch.full((_HELD_OUT,), severity), random_kinds(_HELD_OUT, stream), stream)
+        spoiled = corrupt(clean, torch.full((count,), severity), random_kinds(count, stream), stream)
         cosine = (F.normalize(model(spoiled), dim=1) * features).sum(dim=1)
         figures[f"cosine_{severity}"] = float(cosine.mean())
     return figures

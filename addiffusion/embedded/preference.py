@@ -84,9 +84,7 @@ class PreferenceModel(nn.Module):
         )
         self.head = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
 
-    def forward(
-        self, images: Float[Tensor, "n 3 h w"], token_ids: Int[Tensor, "n l"]
-    ) -> Float[Tensor, " n"]:
+    def forward(self, images: Float[Tensor, "n 3 h w"], token_ids: Int[Tensor, "n l"]) -> Float[Tensor, " n"]:
         """Standardised preference of each image for its own prompt.
 
         Args:

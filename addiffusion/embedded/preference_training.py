@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,6 +15,7 @@ from addiffusion.embedded.captions import vocabulary
 from addiffusion.embedded.contradictions import contradict
 from addiffusion.embedded.corruptions import corrupt, random_kinds
 from addiffusion.embedded.data import scene_batch
+from addiffusion.embedded.data import stream as random_source
 from addiffusion.embedded.pixels import to_network
 from addiffusion.embedded.preference import PreferenceConfig, PreferenceModel, save_preference
 from addiffusion.embedded.tokenizer import build_tokenizer, encode
@@ -78,14 +78,15 @@ class PreferencePart:
 
         result = run_training(Objective(name=self.name, module=model, loss=loss, recipe=_RECIPE), context, steps=steps)
         model.cpu().eval()
-        standardise(model, tokenizer, seed=context.seed)
+        count = context.pool_size(cpu=_HELD_OUT)
+        standardise(model, tokenizer, seed=context.seed, count=count)
         save_preference(model, context.out / "preference")
-        return result.report(evaluate_preference(model, tokenizer, seed=context.seed))
+        return result.report(evaluate_preference(model, tokenizer, seed=context.seed, count=count))
 
 
 def _batch(tokenizer: CLIPTokenizer, seed: int, step: int, size: int) -> _Batch:
     scenes = scene_batch(derive_seed(seed, "preference"), step, size)
-    rng = random.Random(derive_seed(seed, "preference", "contradictions", step))
+    rng = random_source(seed, "preference", "contradictions", step)
     stream = generator(seed, "preference", "corruptions", step)
     clean = to_network(scenes.images)
     kinds = random_kinds(size, stream)
@@ -143,22 +144,24 @@ def _bradley_terry(logit: Float[Tensor, " n"], gap: Float[Tensor, " n"]) -> Floa
 
 
 @torch.inference_mode()
-def standardise(model: PreferenceModel, tokenizer: CLIPTokenizer, *, seed: int) -> None:
+def standardise(model: PreferenceModel, tokenizer: CLIPTokenizer, *, seed: int, count: int) -> None:
     """Mean 0 and standard deviation 1 over clean, mild and strong images with true captions."""
-    batch = _batch(tokenizer, derive_seed(seed, "standardise"), 0, _HELD_OUT)
-    raw = torch.cat([model.judge(model.encode_image(x), batch.true_ids) for x in (batch.clean, batch.mild, batch.strong)])
+    batch = _batch(tokenizer, derive_seed(seed, "standardise"), 0, count)
+    raw = torch.cat(
+        [model.judge(model.encode_image(x), batch.true_ids) for x in (batch.clean, batch.mild, batch.strong)]
+    )
     model.config = replace(model.config, mean=float(raw.mean()), std=float(raw.std()))
 
 
 @torch.inference_mode()
-def evaluate_preference(model: PreferenceModel, tokenizer: CLIPTokenizer, *, seed: int) -> dict[str, float]:
+def evaluate_preference(model: PreferenceModel, tokenizer: CLIPTokenizer, *, seed: int, count: int) -> dict[str, float]:
     """How often the better half wins, on scenes never trained on: by severity, and against contradictions."""
-    batch = _batch(tokenizer, derive_seed(seed, "held_out"), 0, _HELD_OUT)
+    batch = _batch(tokenizer, derive_seed(seed, "held_out"), 0, count)
     stream = generator(seed, "preference", "held_out")
     best = model(batch.clean, batch.true_ids)
     figures = {"contradiction": float((best > model(batch.clean, batch.false_ids)).float().mean())}
     for severity in (0.1, 0.25, 0.5, 1.0):
-        kinds = random_kinds(_HELD_OUT, stream)
-        spoiled = corrupt(batch.clean, torch.full((_HELD_OUT,), severity), kinds, stream)
+        kinds = random_kinds(count, stream)
+        spoiled = corrupt(batch.clean, torch.full((count,), severity), kinds, stream)
         figures[f"corrupted_{severity}"] = float((best > model(spoiled, batch.true_ids)).float().mean())
     return figures

@@ -38,6 +38,9 @@ class Engine:
     Each tick runs all S rows (2 S with guidance) through the network, busy or not: the batch shape never changes, so
     on a CPU an episode is bitwise the same in any slot, beside any neighbours, admitted in any order. A slot that
     waits for its decision repeats its pass at no NFE. Latents are float32 whatever the network's precision.
+
+    The result is always a clean prediction. Where a scheduler has set_alpha_to_one off, as SD 1.5's, the diffusers
+    pipeline returns the latent after one more solver step instead, which still holds the noise of timestep 0.
     """
 
     @torch.inference_mode()
@@ -96,8 +99,10 @@ class Engine:
 
     @property
     def z0_pred(self) -> Float[Tensor, "slot c h w"]:
-        """One-step clean prediction of each slot; of a DONE slot, the result. Later ticks never change this tensor:
-        they make a new one."""
+        """One-step clean prediction of each slot; of a DONE slot, the result.
+
+        Later ticks never change this tensor: they make a new one.
+        """
         return self._z0_pred
 
     def info(self, slot: int) -> SlotInfo:

@@ -108,8 +108,10 @@ class _Probe:
         return self._row(self._scheduler, t)
 
     def jump(self, t: int, following: int) -> NDArray[np.float64]:
-        """Row of a step of any length. DDIMScheduler's step goes down by num_train_timesteps // num_inference_steps,
-        so these two make it as long as wanted."""
+        """Row of a step of any length.
+
+        DDIMScheduler goes down by num_train_timesteps // num_inference_steps, so these two make it as long as wanted.
+        """
         self._jumper.register_to_config(num_train_timesteps=t - following)
         self._jumper.num_inference_steps = 1
         return self._row(self._jumper, t)

@@ -92,7 +92,7 @@ def test_a_value_that_is_not_finite_stops_the_update() -> None:
     broken[0].terms[0, 0] = np.nan
     learner = toy_learner(toy_config())
     before = learner.weights()
-    with pytest.raises(UpdateError, match="iteration 3 .* nan"):
+    with pytest.raises(UpdateError, match=r"iteration 3 .* nan"):
         learner.update(broken, iteration=3)
     assert all((before[name] == value).all() for name, value in learner.weights().items())
 

@@ -43,7 +43,9 @@ def toy_weights(config: Config) -> dict[str, NDArray[np.float32]]:
 
 
 def toy_pool(count: int = 12) -> tuple[PoolEntry, ...]:
-    prompts = [Prompt(prompt_id=i % len(BEST_STEPS), text=f"prompt {i % len(BEST_STEPS)}", tier=1) for i in range(count)]
+    prompts = [
+        Prompt(prompt_id=i % len(BEST_STEPS), text=f"prompt {i % len(BEST_STEPS)}", tier=1) for i in range(count)
+    ]
     return tuple(PoolEntry(prompt=prompt, seed=100 + i) for i, prompt in enumerate(prompts))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from addiffusion.backbones.attention import LazyAttention
+from addiffusion.errors import ContractError
 
 TOKENS = 7
 
@@ -96,3 +97,8 @@ def test_maps_are_those_of_the_last_pass(unet: UNet2DConditionModel) -> None:
         again = lazy.maps(2, (8, 8))
     assert torch.equal(first, again)
     assert not torch.allclose(first, swapped)
+
+
+def test_maps_before_the_first_pass_are_a_defect(unet: UNet2DConditionModel) -> None:
+    with pytest.raises(ContractError, match="before the first pass"):
+        LazyAttention(unet).maps(0, (8, 8))

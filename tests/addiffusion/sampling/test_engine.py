@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 from metered import LATENT, MeteredBackbone, embedding, field
+from torch import Tensor
 
 from addiffusion.actions import Action
 from addiffusion.backbones.base import PromptEmbedding
@@ -106,7 +107,7 @@ def test_a_finish_is_ddim_on_a_respaced_schedule(prediction: str) -> None:
         loop.step(step)
     start = loop.timesteps[5]
     timesteps = [round(start * (1 - j / 3)) for j in range(3)]
-    for t, following in zip(timesteps, timesteps[1:], strict=False):
+    for t, following in pairwise(timesteps):
         z0 = loop.clean(loop.z, t)
         alpha_bar = backbone.scheduler.alphas_cumprod[t]
         eps = (loop.z - alpha_bar.sqrt() * z0) / (1 - alpha_bar).sqrt()

@@ -76,7 +76,7 @@ def test_every_step_equals_diffusers(num_steps: int, prediction: str, spacing: s
 )
 @settings(max_examples=20, deadline=None)
 def test_every_step_equals_diffusers_for_any_options(
-    num_steps: int, prediction: str, spacing: str, alpha_one: bool, offset: int, schedule: str, trained: int
+    *, num_steps: int, prediction: str, spacing: str, alpha_one: bool, offset: int, schedule: str, trained: int
 ) -> None:
     scheduler = make_scheduler(
         num_train_timesteps=trained,

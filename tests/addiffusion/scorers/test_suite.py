@@ -1,0 +1,175 @@
+"""The suite's contract: order, independence of rows, shared forwards, and errors that stay with their item."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from addiffusion.config import ScorersSection
+from addiffusion.embedded.data import SceneBatch
+from addiffusion.embedded.pixels import to_network
+from addiffusion.errors import ContractError
+from addiffusion.records import METRIC_NAMES, SCORE_NAMES, ScoreRequest
+from addiffusion.scorers.aesthetic import AestheticScorer
+from addiffusion.scorers.clip import ClipScorer
+from addiffusion.scorers.dino import DinoScorer
+from addiffusion.scorers.preference import PreferenceScorer
+from addiffusion.scorers.suite import ScorerSuite, load_suite
+
+ALL_NAMES = (*SCORE_NAMES, *METRIC_NAMES)
+CPU = torch.device("cpu")
+
+
+def request_of(scenes: SceneBatch, rows: slice, names: tuple[str, ...] = SCORE_NAMES) -> ScoreRequest:
+    return ScoreRequest(images=scenes.images[rows], prompts=scenes.captions[rows], names=names)
+
+
+def test_reply_has_the_promised_shapes(suite: ScorerSuite, scenes: SceneBatch) -> None:
+    reply = suite.score(request_of(scenes, slice(0, 6), ALL_NAMES))
+    assert reply.names == ALL_NAMES
+    assert reply.values.shape == (6, 5)
+    assert reply.clip_embedding.shape == (6, suite.clip_width)
+    assert reply.dino_embedding.shape == (6, suite.dino_width)
+    assert reply.values.dtype == reply.clip_embedding.dtype == reply.dino_embedding.dtype == np.float32
+    assert reply.errors == (None,) * 6
+    assert np.isfinite(reply.values).all()
+
+
+def test_embeddings_have_unit_length(suite: ScorerSuite, scenes: SceneBatch) -> None:
+    reply = suite.score(request_of(scenes, slice(0, 5)))
+    texts = suite.embed_text(scenes.captions[:5])
+    for rows in (reply.clip_embedding, reply.dino_embedding, texts):
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)
+
+
+def test_clip_score_is_the_cosine_of_the_returned_embeddings(suite: ScorerSuite, scenes: SceneBatch) -> None:
+    reply = suite.score(request_of(scenes, slice(0, 5), ("clip",)))
+    texts = suite.embed_text(scenes.captions[:5])
+    np.testing.assert_allclose(reply.values[:, 0], (reply.clip_embedding * texts).sum(axis=1), atol=1e-6)
+
+
+def test_columns_follow_the_requested_names(suite: ScorerSuite, scenes: SceneBatch) -> None:
+    forward = suite.score(request_of(scenes, slice(0, 3), ALL_NAMES))
+    backward = suite.score(request_of(scenes, slice(0, 3), ALL_NAMES[::-1]))
+    np.testing.assert_array_equal(forward.values, backward.values[:, ::-1])
+
+
+@pytest.mark.parametrize("row", [0, 3, 4, 8])
+def test_a_row_is_bitwise_independent_of_its_company(suite: ScorerSuite, scenes: SceneBatch, row: int) -> None:
+    together = suite.score(request_of(scenes, slice(0, 9), ALL_NAMES))
+    alone = suite.score(request_of(scenes, slice(row, row + 1), ALL_NAMES))
+    np.testing.assert_array_equal(alone.values[0], together.values[row])
+    np.testing.assert_array_equal(alone.clip_embedding[0], together.clip_embedding[row])
+    np.testing.assert_array_equal(alone.dino_embedding[0], together.dino_embedding[row])
+
+
+def test_order_of_a_request_is_the_order_of_its_reply(suite: ScorerSuite, scenes: SceneBatch) -> None:
+    reply = suite.score(request_of(scenes, slice(0, 6)))
+    turned = suite.score(ScoreRequest(images=scenes.images[5::-1], prompts=scenes.captions[5::-1]))
+    np.testing.assert_array_equal(turned.values, reply.values[::-1])
+
+
+def test_one_clip_forward_serves_embedding_score_and_aesthetic(suite: ScorerSuite, scenes: SceneBatch) -> None:
+    before = suite.clip.image_forwards
+    suite.score(request_of(scenes, slice(0, 8)))
+    assert suite.clip.image_forwards - before == 2, "8 images in batches of 4 are 2 forwards, whatever is asked for"
+
+
+def test_read_only_images_are_accepted(suite: ScorerSuite, scenes: SceneBatch) -> None:
+    images = scenes.images[:2].copy()
+    images.setflags(write=False)
+    reply = suite.score(ScoreRequest(images=images, prompts=scenes.captions[:2]))
+    assert reply.errors == (None, None)
+
+
+def test_an_empty_request_has_an_empty_reply(suite: ScorerSuite, scenes: SceneBatch) -> None:
+    reply = suite.score(request_of(scenes, slice(0, 0)))
+    assert reply.values.shape == (0, 3)
+    assert reply.clip_embedding.shape == (0, suite.clip_width)
+    assert reply.errors == ()
+
+
+def test_a_prompt_outside_the_grammar_fails_its_own_item_only(suite: ScorerSuite, scenes: SceneBatch) -> None:
+    request = replace(
+        request_of(scenes, slice(0, 3), ALL_NAMES), prompts=(scenes.captions[0], "a unicorn", scenes.captions[2])
+    )
+    reply = suite.score(request)
+    assert reply.errors[0] is None
+    assert reply.errors[2] is None
+    assert "unicorn" in (reply.errors[1] or "")
+    assert np.isnan(reply.values[1]).all()
+    assert np.isfinite(reply.values[[0, 2]]).all()
+
+
+def test_a_prompt_outside_the_grammar_is_scored_when_no_metric_is_asked_for(
+    suite: ScorerSuite, scenes: SceneBatch
+) -> None:
+    reply = suite.score(ScoreRequest(images=scenes.images[:1], prompts=("a unicorn",)))
+    assert reply.errors == (None,)
+    assert np.isfinite(reply.values).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"images": np.zeros((2, 64, 64, 3), np.float32)}, "float32"),
+        ({"images": np.zeros((2, 32, 64, 3), np.uint8)}, r"\(2, 32, 64, 3\)"),
+        ({"images": np.zeros((64, 64, 3), np.uint8)}, r"\(64, 64, 3\)"),
+        ({"prompts": ("a red circle",)}, "1 prompts"),
+        ({"names": ("clip", "beauty")}, "beauty"),
+    ],
+)
+def test_a_malformed_request_is_refused_as_a_whole(suite: ScorerSuite, change: dict[str, object], words: str) -> None:
+    request = ScoreRequest(images=np.zeros((2, 64, 64, 3), np.uint8), prompts=("a red circle", "a blue star"))
+    with pytest.raises(ContractError, match=words):
+        suite.score(replace(request, **change))  # pyright: ignore[reportArgumentType]
+
+
+class PoisonedClip(ClipScorer):
+    """The shipped CLIP, but white images break it."""
+
+    def embed_images(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n e"]:
+        embedding = super().embed_images(x).clone()
+        embedding[(x == 1.0).flatten(1).all(dim=1)] = torch.nan
+        return embedding
+
+
+def test_a_nan_of_one_model_is_an_error_of_that_item(scenes: SceneBatch) -> None:
+    clip = PoisonedClip(CPU)
+    suite = ScorerSuite(
+        clip=clip,
+        aesthetic=AestheticScorer(CPU, clip_width=clip.width),
+        dino=DinoScorer(CPU),
+        preference=PreferenceScorer(CPU),
+        device=CPU,
+        batch_images=4,
+    )
+    images = scenes.images[:3].copy()
+    images[1] = 255
+    reply = suite.score(ScoreRequest(images=images, prompts=scenes.captions[:3]))
+    assert reply.errors[0] is None
+    assert reply.errors[2] is None
+    assert "NaN" in (reply.errors[1] or "")
+    assert np.isnan(reply.values[1]).all(), "no score of a broken item may be used, also not a finite one"
+    assert np.isfinite(reply.values[[0, 2]]).all()
+
+
+def test_text_embeddings_do_not_depend_on_their_company(suite: ScorerSuite) -> None:
+    fresh = load_suite(ScorersSection(device="cpu", batch_images=4))
+    prompts = ["a red circle", "two blue stars", "a red circle"]
+    together = suite.embed_text(prompts)
+    np.testing.assert_array_equal(together[0], together[2])
+    np.testing.assert_array_equal(fresh.embed_text(prompts[1:2])[0], together[1])
+    assert suite.embed_text([]).shape == (0, suite.clip_width)
+
+
+def test_network_space_is_centred(scenes: SceneBatch) -> None:
+    x = to_network(scenes.images[:2])
+    assert x.shape == (2, 3, 64, 64)
+    assert float(x.min()) >= -1.0
+    assert float(x.max()) <= 1.0
