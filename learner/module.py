@@ -13,6 +13,7 @@ from torch import Tensor
 
 from addiffusion.policy import PolicyNetwork, ValueNetwork
 from addiffusion.seeds import derive_seed
+from addiffusion.threads import torch_threads
 
 
 class PolicyModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
@@ -29,7 +30,7 @@ class PolicyModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
         """Build the networks (called once by RLlib's constructor)."""
         width = int(self.observation_space.shape[0])
         hidden = tuple(self.model_config["hidden"])
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch_threads(1):  # the orthogonal init's last bits depend on threads
             torch.manual_seed(derive_seed(self.model_config["seed"], "policy"))
             self.policy = PolicyNetwork(width, hidden)
             torch.manual_seed(derive_seed(self.model_config["seed"], "value"))

@@ -8,7 +8,6 @@ from math import isfinite
 from typing import Any, cast
 
 import torch
-from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.connectors.learner import AddOneTsToEpisodesAndTruncate, GeneralAdvantageEstimation
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -46,8 +45,7 @@ class EpisodePPOLearner(PPOTorchLearner):
     def build(self) -> None:
         """Build the learner with our advantage connector in place of RLlib's."""
         super().build()
-        config = cast("PPOConfig", self.config)
-        assert config.gamma is not None
+        config: Any = self.config  # RLlib annotates its settings as optional; build_ppo_config sets them all
         pipeline = self._learner_connector
         assert pipeline is not None
         pipeline.remove(AddOneTsToEpisodesAndTruncate)
@@ -70,7 +68,7 @@ class EpisodePPOLearner(PPOTorchLearner):
         minibatch_size: int | None = None,
         **kwargs: Any,  # noqa: ARG002
     ) -> Iterator[MultiAgentBatch]:
-        columns: dict[str, Any] = self._make_batch_if_necessary(training_data)[DEFAULT_MODULE_ID]
+        columns = cast("dict[str, torch.Tensor]", self._make_batch_if_necessary(training_data)[DEFAULT_MODULE_ID])
         row_count = len(columns[Columns.ACTIONS])
         self.batch_metrics["explained_variance"] = explained_variance(
             columns[Postprocessing.VALUE_TARGETS], columns[Columns.VF_PREDS]
@@ -85,7 +83,7 @@ class EpisodePPOLearner(PPOTorchLearner):
             yield MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(picked)}, env_steps=len(rows))
 
     def compute_loss_for_module(
-        self, *, module_id: str, config: PPOConfig, batch: dict[str, Any], fwd_out: dict[str, Any]
+        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> torch.Tensor:
         """The PPO loss of one minibatch."""
         loss = ppo_loss(

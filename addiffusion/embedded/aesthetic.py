@@ -1,11 +1,12 @@
 """The embedded aesthetic head: an MLP over the L2-normalised CLIP image embedding (LAION's aesthetic predictor).
 
-It predicts 10 x (1 - severity) of a corrupted render: 10 is a clean picture, 0 one that can hardly be recognised.
-LAION's head has no activations; this one has a single GELU, for the small CLIP's embedding is less linear in quality.
+It predicts 10 x (1 - severity) of a corrupted image: 10 is a clean picture, 0 one that can hardly be recognised.
+Unlike LAION's head it has activations: quality is not linear in the embedding of so small a CLIP.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Final
 
@@ -25,11 +26,15 @@ class AestheticHead(nn.Module):
 
     def __init__(self, clip_width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(clip_width, 64), nn.GELU(), nn.Linear(64, 16), nn.Linear(16, 1))
+        self.layers = nn.Sequential(
+            nn.Linear(clip_width, 128), nn.GELU(), nn.Linear(128, 32), nn.GELU(), nn.Linear(32, 1)
+        )
+        self.gain = math.sqrt(clip_width)
+        """Brings the entries of a unit vector to the order of 1."""
 
     def forward(self, embedding: Float[Tensor, "n e"]) -> Float[Tensor, " n"]:
         """Aesthetic score, roughly 0 to 10."""
-        return BEST_SCORE * self.layers(embedding).squeeze(-1)
+        return BEST_SCORE * self.layers(self.gain * embedding).squeeze(-1)
 
 
 def save_aesthetic(head: AestheticHead, folder: Path) -> None:

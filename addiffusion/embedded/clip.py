@@ -45,7 +45,8 @@ Tokenize = Callable[[list[str]], Int[Tensor, "n l"]]
 def build_clip(vocab_size: int) -> CLIP:
     """Untrained weights, drawn from torch's global stream."""
     model = CLIP(CLIP_WIDTH, CLIPVisionCfg(**_VISION), CLIPTextCfg(vocab_size=vocab_size, **_TEXT))
-    nn.init.normal_(model.token_embedding.weight, std=_TOKEN_STD)
+    words: Any = model.token_embedding  # typed as Tensor | Module by torch
+    nn.init.normal_(words.weight, std=_TOKEN_STD)
     return model
 
 

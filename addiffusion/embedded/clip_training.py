@@ -35,7 +35,7 @@ from addiffusion.seeds import derive_seed, generator
 _STEPS: Final = 3_000
 _BATCH: Final = 80
 _BATCH_CUDA: Final = 512
-_CORRUPTED_SHARE: Final = 4
+_CORRUPTED_SHARE: Final = 3
 """One corrupted copy for this many images."""
 _LEAST_SEVERITY: Final = 0.15
 """Below it a corrupted copy is as good as its original."""

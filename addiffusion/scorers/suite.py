@@ -109,12 +109,12 @@ class ScorerSuite:
         return _join(batches, request.names, self.clip_width, self.dino_width)
 
     def _score_batch(
-        self, images: UInt8[np.ndarray, "n h w 3"], prompts: Sequence[str], names: Sequence[str]
+        self, images: UInt8[np.ndarray, "n h w 3"], prompts: tuple[str, ...], names: Sequence[str]
     ) -> ScoreReply:
         count = len(images)
         rows = np.minimum(np.arange(self._batch_images), count - 1)
         x = to_network(images[rows]).to(self._device)
-        padded = [prompts[row] for row in rows]
+        padded = tuple(prompts[row] for row in rows)
         embedding = self.clip.embed_images(x)
         features = self._dino.embed_images(x)
         columns = self._columns(x, embedding, padded, names)

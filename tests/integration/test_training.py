@@ -1,0 +1,148 @@
+"""The whole product, small: two workers, reward service and learner on Ray against the same run in one process.
+
+The Ray run loses a worker in its second iteration. Neither that nor the distribution may change a single bit.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from addiffusion.config import Config, SamplerSection
+from addiffusion.prompts import load_prompts
+from addiffusion.records import Episode, Ticket
+from addiffusion.rollouts import Collected, Rollouts
+from launch.crew import Crew
+from launch.preflight import Plan
+from launch.serial import serial_crew
+from launch.train import Outcome, run
+from learner.checkpoint import latest_checkpoint, load_checkpoint
+
+ITERATIONS, BATCH = 3, 6
+INFORMATIVE = {"seconds"}
+"""Fields of an episode that are measured, not computed."""
+
+
+def small_config() -> Config:
+    return Config.model_validate(
+        {
+            "rollout": {"slots": 2, "workers": 2},
+            "sampler": {"num_steps": 6, "finish_steps": 2},
+            "ppo": {"iterations": ITERATIONS, "batch_size": BATCH, "minibatch_size": 16, "epochs": 2},
+            "policy": {"hidden": [32]},
+            "scorers": {"batch_images": 4},
+            "prompts": {"train_count": 4},
+            "evaluation": {"prompt_count": 3, "static_steps": 4},
+            "run": {"film_strips": 1},
+        }
+    )
+
+
+@dataclass(slots=True)
+class Recording:
+    """Rollouts that keep every episode, and run ``before`` ahead of each call."""
+
+    rollouts: Rollouts
+    before: Callable[[int], None]
+    calls: list[tuple[Episode, ...]]
+
+    def set_weights(self, weights: object, version: int) -> None:
+        self.rollouts.set_weights(weights, version)
+
+    def collect(self, tickets: Sequence[Ticket], *, sampler: SamplerSection | None = None) -> Collected:
+        self.before(len(self.calls))
+        collected = self.rollouts.collect(tickets, sampler=sampler)
+        self.calls.append(collected.episodes)
+        return collected
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    outcome: Outcome
+    calls: list[tuple[Episode, ...]]
+    """Episodes of each collected batch: references, iterations, then the held-out arms."""
+    weights: dict[str, torch.Tensor]
+
+
+def train(
+    path: Path, crew: Callable[[Config], AbstractContextManager[Crew]], before: Callable[[Crew, int], None]
+) -> Finished:
+    config, calls = small_config(), list[tuple[Episode, ...]]()
+
+    @contextmanager
+    def recorded(config: Config) -> Iterator[Crew]:
+        with crew(config) as real:
+            rollouts = Recording(real.rollouts, lambda number: before(real, number), calls)
+            yield Crew(rollouts=rollouts, scoring=real.scoring, learner=real.learner)
+
+    plan = Plan(
+        config=config,
+        path=path,
+        train_prompts=load_prompts(config.prompts, split="train", count=4, seed=0),
+        test_prompts=load_prompts(config.prompts, split="test", count=3, seed=0),
+    )
+    outcome = run(plan, console=Console(file=io.StringIO()), roles=recorded)
+    return Finished(outcome, calls, load_checkpoint(latest_checkpoint(path)).learner.policy)
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return train(tmp_path_factory.mktemp("serial") / "run", serial_crew, lambda crew, number: None)
+
+
+@pytest.fixture(scope="module")
+def distributed(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    import ray  # noqa: PLC0415 - after the fixture has set its environment
+
+    from launch.distributed import distributed_crew  # noqa: PLC0415
+    from learner.rollouts import RayRollouts  # noqa: PLC0415
+
+    def kill_a_worker(crew: Crew, number: int) -> None:
+        assert isinstance(crew.rollouts, RayRollouts)
+        if number == 2:  # the references, the first iteration, and now
+            ray.kill(crew.rollouts.fleet.actor(1), no_restart=False)
+
+    return train(tmp_path_factory.mktemp("ray") / "run", distributed_crew, kill_a_worker)
+
+
+def assert_same(found: Episode, expected: Episode) -> None:
+    for field in fields(Episode):
+        if field.name in {*INFORMATIVE, "ticket", "frames"}:
+            continue
+        np.testing.assert_array_equal(getattr(found, field.name), getattr(expected, field.name), err_msg=field.name)
+    assert (found.ticket.ticket_id, found.ticket.seed) == (expected.ticket.ticket_id, expected.ticket.seed)
+
+
+def test_every_iteration_trains_exactly_its_tickets(distributed: Finished) -> None:
+    iterations = distributed.calls[1 : 1 + ITERATIONS]
+    ids = [[episode.ticket.ticket_id for episode in episodes] for episodes in iterations]
+    assert ids == [list(range(BATCH * number, BATCH * (number + 1))) for number in range(ITERATIONS)]
+    assert [episodes[0].weight_version for episodes in iterations] == [0, 1, 2]
+
+
+def test_the_ray_run_equals_the_serial_run_episode_by_episode(serial: Finished, distributed: Finished) -> None:
+    assert len(distributed.calls) == len(serial.calls) == 1 + ITERATIONS + 3
+    for found, expected in zip(distributed.calls, serial.calls, strict=True):
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one, other)
+
+
+def test_both_runs_end_in_the_same_weights(serial: Finished, distributed: Finished) -> None:
+    assert serial.weights.keys() == distributed.weights.keys()
+    assert [name for name in serial.weights if not torch.equal(serial.weights[name], distributed.weights[name])] == []
+
+
+def test_both_runs_report_the_same_comparison(serial: Finished, distributed: Finished) -> None:
+    results = [finished.outcome.result for finished in (serial, distributed)]
+    assert results[0] is not None
+    assert results[1] is not None
+    for name in ("mean_nfe", "scene", "scene_full", "clip", "clip_full", "actions", "episodes_dropped"):
+        assert results[0][name] == results[1][name], name
