@@ -14,6 +14,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+Probability = Annotated[float, Field(gt=0, lt=1)]
+
+
 class RunSection(Section):
     dir: Path | None = None
     """Folder of the run; null makes `runs/<UTC time>`. A folder that exists is refused."""
@@ -73,7 +76,7 @@ class SamplerSection(Section):
     """N_max: steps of the base schedule."""
     warmup_steps: int = Field(3, ge=1)
     """Forced continues at the start of each episode: they cost NFE but are no decisions."""
-    finish_steps: int = Field(4, ge=0)
+    finish_steps: int = Field(8, ge=0)
     """Passes that bring a stopped image from its step to t = 0; 0 returns z0_pred as it is."""
 
     @model_validator(mode="after")
@@ -137,6 +140,8 @@ class TerminalWeights(Section):
 class RewardSection(Section):
     preset: Literal["paired", "phase1"] = "paired"
     """`paired`: quality relative to the same seed's full-length image; `phase1`: step deltas plus final scores."""
+    credit: Literal["final", "telescoped"] = "final"
+    """`paired`: pay the returned image's quality at the last decision, or its change at every decision."""
     weights: Weights = Weights()
     """Weights of the quality terms."""
     scales: Scales = Scales()
@@ -171,6 +176,14 @@ class ScorersSection(Section):
 class PolicySection(Section):
     hidden: tuple[int, ...] = (512, 256)
     """Widths of the hidden layers of policy and value network."""
+    prior: tuple[Probability, Probability, Probability] = (0.88, 0.06, 0.06)
+    """Probabilities of continue, stop and refine before training: they must see late steps to learn about them."""
+
+    @model_validator(mode="after")
+    def _prior_is_a_distribution(self) -> Self:
+        if abs(sum(self.prior) - 1.0) > 1e-6:
+            raise ValueError("prior must sum to 1")
+        return self
 
 
 class PpoSection(Section):
@@ -180,8 +193,8 @@ class PpoSection(Section):
     """Complete episodes per update, by ticket."""
     lr: float = Field(3.0e-4, gt=0)
     """Adam learning rate."""
-    gamma_d: float = Field(0.99, gt=0, le=1)
-    """Discount per decision."""
+    gamma_d: float = Field(1.0, gt=0, le=1)
+    """Discount per decision; below 1 a loss of quality shrinks with every step it is put off."""
     gae_lambda: float = Field(0.95, ge=0, le=1)
     """GAE lambda (arXiv:1506.02438)."""
     clip: float = Field(0.2, gt=0)

@@ -18,7 +18,7 @@ from addiffusion.actions import ACTION_COUNT, Action
 HIDDEN_GAIN = math.sqrt(2.0)
 """Orthogonal gain that keeps the variance through a ReLU (arXiv:1502.01852 Sec. 2.2)."""
 POLICY_GAIN = 0.01
-"""Gain of the policy head: the first policy is close to uniform, whatever phi is (arXiv:2006.05990 Sec. 3.2)."""
+"""Gain of the policy head: the first policy is close to its prior, whatever phi is (arXiv:2006.05990 Sec. 3.2)."""
 VALUE_GAIN = 1.0
 """Gain of the value head."""
 
@@ -26,9 +26,21 @@ VALUE_GAIN = 1.0
 class PolicyNetwork(nn.Module):
     """phi to the logits of the three actions, in the order of ``Action``."""
 
-    def __init__(self, input_width: int, hidden: Sequence[int]) -> None:
+    def __init__(self, input_width: int, hidden: Sequence[int], *, prior: Sequence[float] | None = None) -> None:
+        """An untrained network.
+
+        Args:
+            input_width: width of phi.
+            hidden: widths of the hidden layers.
+            prior: action probabilities the untrained policy is close to; None for uniform.
+        """
         super().__init__()
         self.layers = build_mlp((input_width, *hidden, ACTION_COUNT), head_gain=POLICY_GAIN)
+        if prior is not None:
+            head = self.layers[-1]
+            assert isinstance(head, nn.Linear)
+            with torch.no_grad():
+                head.bias.copy_(torch.tensor(prior).log())
 
     def forward(self, phi: Float[Tensor, "*row p"]) -> Float[Tensor, "*row action"]:
         """Logits of any number of observations."""

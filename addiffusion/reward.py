@@ -8,13 +8,13 @@ Preset ``paired``. The potential of an image x against the same seed's full-leng
 
     Q(x) = sum over s in (clip, aesthetic, image_reward) of  weight_s * (score_s(x) - score_s(ref)) / scale_s
 
-and a decision earns ``Q(x[j + 1]) - Q(x[j])``. The last decision also earns the terminal term
-``D = weight_dino * (<dino(x[d]), dino(ref)> - 1) / scale_dino <= 0``. The undiscounted sum over an episode is therefore
-``Q(x[d]) + D - Q(x[0])``: exactly the returned image's standing relative to the reference, minus a constant. ``x[0]``
-is what the forced warm-up left behind, a function of (prompt, seed) alone, so no policy can influence that constant,
-and it is left out of the terms: paying it back at the end would only add variance for the critic to explain.
+and the last decision earns ``Q(x[d])`` as quality and, as terminal term, the similarity
+``D = weight_dino * (<dino(x[d]), dino(ref)> - 1) / scale_dino <= 0``. With ``credit: telescoped`` a decision earns
+``Q(x[j + 1]) - Q(x[j])`` instead. That sums to ``Q(x[d]) - Q(x[0])``, where ``x[0]`` is what the forced warm-up left
+behind: a constant of (prompt, seed) that no policy can influence, but one the critic must explain, since the reference
+is not in phi (docs/adr/0005).
 
-Preset ``phase1``. The same differences without a reference, plus the similarity of successive predictions at every
+Preset ``phase1``. Differences of a potential without a reference, plus the similarity of successive predictions at every
 decision, plus weighted final scores in units of their scales. It pays for each step and so favours "always continue".
 """
 
@@ -113,13 +113,24 @@ def reference_of(episode: Episode) -> Reference:
 def _paired(
     section: RewardSection, scores: NDArray[np.float32], dino: NDArray[np.float32], reference: Reference
 ) -> tuple[NDArray[np.float64], float]:
-    quality = np.diff(potential(section, scores, reference))
+    quality = _credited(section, scores, reference)
     weight = section.weights.dino / section.scales.dino
     if weight == 0.0:
         return quality, 0.0
     final = _finite(dino[-1], "dino", "the episode")
     full_length = _finite(reference.dino_embedding, "dino", "the reference")
     return quality, weight * (float((final * full_length).sum()) - 1.0)
+
+
+def _credited(
+    section: RewardSection, scores: NDArray[np.float32], reference: Reference
+) -> NDArray[np.float64]:
+    """``paired``'s quality term (d,)."""
+    if section.credit == "telescoped":
+        return np.diff(potential(section, scores, reference))
+    quality = np.zeros(len(scores) - 1, np.float64)
+    quality[-1] = potential(section, scores[-1:], reference)[0]
+    return quality
 
 
 def _phase1(

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from evaluation.holdout import ArmResult, Holdout, action_fractions, collapse
 
-_COLUMNS = ("NFE", "network evals", "scene", "strict", "CLIP", "s/image")
+_COLUMNS = ("NFE", "evals", "scene", "strict", "CLIP", "s/image")
 
 
 def holdout_table(holdout: Holdout) -> Table:

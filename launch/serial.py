@@ -38,5 +38,5 @@ def serial_crew(config: Config) -> Iterator[Crew]:
         yield Crew(
             rollouts=worker,
             scoring=scoring,
-            learner=PolicyLearner(cast(EpisodePPOLearner, built.build_learner())),
+            learner=PolicyLearner(cast("EpisodePPOLearner", built.build_learner())),
         )

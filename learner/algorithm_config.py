@@ -39,7 +39,11 @@ def build_ppo_config(
     """
     space = gym.spaces.Box(-np.inf, np.inf, (observation_width,), np.float32)
     actions = gym.spaces.Discrete(ACTION_COUNT)
-    model_config = {"hidden": list(config.policy.hidden), "seed": config.run.seed}
+    model_config = {
+        "hidden": list(config.policy.hidden),
+        "prior": list(config.policy.prior),
+        "seed": config.run.seed,
+    }
     built = PPOConfig(algo_class=algorithm_class)
     built.environment(
         env=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -12,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (the name everyone knows it by)
 
 from addiffusion.embedded.aesthetic import BEST_SCORE, AestheticHead, save_aesthetic
-from addiffusion.embedded.assets import weights_path
 from addiffusion.embedded.clip import CLIP_WIDTH, image_embedding, load_clip
 from addiffusion.embedded.corruptions import corrupt, random_kinds
 from addiffusion.embedded.data import scene_chunks
@@ -27,6 +27,7 @@ from addiffusion.embedded.training_part import (
     run_training,
 )
 from addiffusion.embedded.trajectories import Trajectories, trajectories_of
+from addiffusion.errors import WeightsError
 from addiffusion.seeds import derive_seed, generator
 
 _STEPS: Final = 2_000
@@ -50,9 +51,12 @@ class AestheticPart:
     name = "aesthetic"
 
     def train(self, context: TrainingContext) -> PartReport:
-        """Writes ``aesthetic``."""
-        trained = context.out / "clip"
-        clip, _ = load_clip(trained if trained.is_dir() else weights_path("clip"))
+        """Writes ``aesthetic``.
+
+        Raises:
+            WeightsError: ``clip`` is not trained yet.
+        """
+        clip, _ = load_clip(_trained_clip(context.out))
         clip.to(context.device)
         count = context.pool_size(cpu=_POOL)
         rendered = _renders(clip, derive_seed(context.seed, "aesthetic"), count, context.device)
@@ -75,6 +79,13 @@ class AestheticPart:
             clip, derive_seed(context.seed, "aesthetic", "held_out"), context.pool_size(cpu=_HELD_OUT), context.device
         )
         return result.report(evaluate_aesthetic(head, held_out))
+
+
+def _trained_clip(out: Path) -> Path:
+    folder = out / "clip"
+    if not folder.is_dir():
+        raise WeightsError(f"The part `aesthetic` needs {folder}; train the part `clip` first.", path=str(folder))
+    return folder
 
 
 @torch.inference_mode()

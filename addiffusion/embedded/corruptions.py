@@ -66,7 +66,7 @@ def random_kinds(count: int, generator: torch.Generator) -> Int[Tensor, " n"]:
     return torch.randint(len(Corruption), (count,), generator=generator)
 
 
-def gaussian_blur(images: Images, sigma: Severity) -> Images:
+def gaussian_blur(images: Float[Tensor, "n c h w"], sigma: Float[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
     """Blur image ``j`` by a Gaussian of ``sigma[j]`` pixels, reflecting at the borders.
 
     Done by the transfer function exp(-2 pi^2 sigma^2 f^2), so each image has its own sigma in one pass.

@@ -131,5 +131,5 @@ class _Sampler:
                 frames.append(self._decode(moved.pred_original_sample))
         return np.stack(frames, axis=1)
 
-    def _decode(self, z0: Float[Tensor, "n c h w"]) -> UInt8[np.ndarray, "n h w 3"]:
+    def _decode(self, z0: Float[Tensor, "n c h w"]) -> UInt8[np.ndarray, "n height width 3"]:
         return to_pixels(self.decoder.decode(z0 / self.decoder.config.scaling_factor).sample)

@@ -45,6 +45,12 @@ def test_first_policy_is_close_to_uniform() -> None:
     assert (probabilities - 1 / ACTION_COUNT).abs().max() < 0.02
 
 
+def test_first_policy_is_close_to_its_prior() -> None:
+    prior = (0.88, 0.06, 0.06)
+    probabilities = PolicyNetwork(200, (512, 256), prior=prior)(torch.randn(64, 200)).softmax(-1)
+    assert (probabilities - torch.tensor(prior)).abs().max() < 0.02
+
+
 def test_no_hidden_layer_is_a_linear_head() -> None:
     assert len(_linears(build_mlp((4, 2), head_gain=1.0))) == 1
 

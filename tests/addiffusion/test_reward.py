@@ -19,6 +19,7 @@ from addiffusion.records import SCORE_NAMES, TERM_NAMES, Episode, Prompt, Refere
 from addiffusion.reward import compute_terms, potential, reference_of
 
 PAIRED = RewardSection()
+TELESCOPED = RewardSection(credit="telescoped")
 PHASE1 = RewardSection(preset="phase1")
 QUALITY, EFFICIENCY, TERMINAL, REFINE = range(4)
 SCORES = np.array([[0.20, 5.0, 0.0], [0.25, 5.3, 0.2], [0.30, 5.0, 0.6]], np.float32)
@@ -39,10 +40,17 @@ def terms_of(section: RewardSection = PAIRED, **changes: Any) -> NDArray[np.floa
 
 
 def test_paired_by_hand() -> None:
+    # at the end: (.30 - .30)/.05 * 1 + (5 - 5.3)/.3 * .5 + (.6 - .6)/.2 * .8 = -.5
+    # terminal: .2 * (.8 - 1) / .1 = -.4; passes: 1 and 5 at .01
+    expected = [[0.0, -0.01, 0.0, 0.0], [-0.5, -0.05, -0.4, 0.0]]
+    np.testing.assert_allclose(terms_of(), expected, atol=1e-5)
+
+
+def test_telescoped_by_hand() -> None:
     # decision 0: .05/.05 * 1 + .3/.3 * .5 + .2/.2 * .8 = 2.3; decision 1: 1 - .5 + .4/.2 * .8 = 2.1
     # terminal: .2 * (.8 - 1) / .1 = -.4; passes: 1 and 5 at .01
     expected = [[2.3, -0.01, 0.0, 0.0], [2.1, -0.05, -0.4, 0.0]]
-    np.testing.assert_allclose(terms_of(), expected, atol=1e-5)
+    np.testing.assert_allclose(terms_of(TELESCOPED), expected, atol=1e-5)
 
 
 def test_phase1_by_hand() -> None:
@@ -101,17 +109,27 @@ def episodes(draw: st.DrawFn) -> dict[str, Any]:
 @settings(max_examples=60, deadline=None)
 @given(episodes())
 def test_quality_telescopes_to_the_final_image(facts: dict[str, Any]) -> None:
-    terms = compute_terms(PAIRED, **facts).astype(np.float64)
+    terms = compute_terms(TELESCOPED, **facts).astype(np.float64)
     ends = potential(PAIRED, facts["scores"][[0, -1]], facts["reference"])
     assert terms[:, QUALITY].sum() == pytest.approx(ends[1] - ends[0], abs=1e-3)
 
 
 @settings(max_examples=60, deadline=None)
-@given(episodes(), st.data())
-def test_what_happens_between_first_and_last_image_earns_nothing(facts: dict[str, Any], data: st.DataObject) -> None:
+@given(episodes())
+def test_both_credits_pay_the_same_but_for_where_the_episode_began(facts: dict[str, Any]) -> None:
+    final, telescoped = (compute_terms(section, **facts).astype(np.float64).sum() for section in (PAIRED, TELESCOPED))
+    began = potential(PAIRED, facts["scores"][:1], facts["reference"])[0]
+    assert final == pytest.approx(telescoped + began, abs=1e-2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(episodes(), st.sampled_from([PAIRED, TELESCOPED]), st.data())
+def test_what_happens_between_first_and_last_image_earns_nothing(
+    facts: dict[str, Any], section: RewardSection, data: st.DataObject
+) -> None:
     middle = facts["scores"].copy()
     middle[1:-1] = data.draw(arrays(np.float32, middle[1:-1].shape, elements=values))
-    totals = [compute_terms(PAIRED, **(facts | {"scores": s})).sum() for s in (facts["scores"], middle)]
+    totals = [compute_terms(section, **(facts | {"scores": s})).sum() for s in (facts["scores"], middle)]
     assert totals[0] == pytest.approx(totals[1], abs=1e-2)
 
 
@@ -156,12 +174,12 @@ def test_finite_in_finite_out(facts: dict[str, Any], section: RewardSection) -> 
     assert np.isfinite(compute_terms(section, **facts)).all()
 
 
-@pytest.mark.parametrize("section", [PAIRED, PHASE1], ids=["paired", "phase1"])
+@pytest.mark.parametrize(("section", "row"), [(PAIRED, 2), (TELESCOPED, 1), (PHASE1, 1)])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("name", SCORE_NAMES)
-def test_a_bad_score_is_an_error_naming_its_column(section: RewardSection, bad: float, name: str) -> None:
+def test_a_bad_score_is_an_error_naming_its_column(section: RewardSection, row: int, bad: float, name: str) -> None:
     scores = SCORES.copy()
-    scores[1, SCORE_NAMES.index(name)] = bad
+    scores[row, SCORE_NAMES.index(name)] = bad
     with pytest.raises(ScorerError, match=f"`{name}` of the episode") as caught:
         terms_of(section, scores=scores)
     assert caught.value.facts["column"] == name

@@ -22,6 +22,7 @@ from addiffusion.records import Episode, Ticket
 from addiffusion.rollouts import Collected, Rollouts
 from launch.crew import Crew
 from launch.preflight import Plan
+from launch.sample import SampleOrder, draw
 from launch.serial import serial_crew
 from launch.train import Outcome, run
 from learner.checkpoint import latest_checkpoint, load_checkpoint
@@ -70,6 +71,7 @@ class Finished:
     calls: list[tuple[Episode, ...]]
     """Episodes of each collected batch: references, iterations, then the held-out arms."""
     weights: dict[str, torch.Tensor]
+    path: Path
 
 
 def train(
@@ -90,7 +92,7 @@ def train(
         test_prompts=load_prompts(config.prompts, split="test", count=3, seed=0),
     )
     outcome = run(plan, console=Console(file=io.StringIO()), roles=recorded)
-    return Finished(outcome, calls, load_checkpoint(latest_checkpoint(path)).learner.policy)
+    return Finished(outcome, calls, load_checkpoint(latest_checkpoint(path)).learner.policy, path)
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +148,13 @@ def test_both_runs_report_the_same_comparison(serial: Finished, distributed: Fin
     assert results[1] is not None
     for name in ("mean_nfe", "scene", "scene_full", "clip", "clip_full", "actions", "episodes_dropped"):
         assert results[0][name] == results[1][name], name
+
+
+@pytest.mark.parametrize("of_checkpoint", [False, True])
+def test_the_trained_policy_draws_an_image(serial: Finished, tmp_path: Path, of_checkpoint: bool) -> None:
+    policy = latest_checkpoint(serial.path) if of_checkpoint else serial.path
+    order = SampleOrder(prompt="a red circle", seed=0, out=tmp_path / "image.png", policy=policy)
+    drawn = draw(order, files=[], overrides=[])
+    assert drawn.episode.logits.std() > 0  # the network was asked
+    assert drawn.episode.image.shape == (64, 64, 3)
+    assert order.out.is_file()

@@ -127,5 +127,7 @@ def test_help_comes_within_a_second() -> None:
 
 def _seconds_for_help() -> float:
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "from launch.cli import main; main()", "--help"], capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", "from launch.cli import main; main()", "--help"], capture_output=True, check=True
+    )
     return time.perf_counter() - start

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -40,6 +41,7 @@ def test_clip_folder_is_loaded_by_open_clip(tmp_path: Path) -> None:
     tokenizer = build_tokenizer(vocabulary())
     model = build_clip(len(tokenizer)).eval()
     save_clip(model, tokenizer, tmp_path)
+    loaded: Any
     loaded, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")
     tokenize = open_clip.get_tokenizer(f"local-dir:{tmp_path}")
     assert torch.equal(tokenize(TEXTS), encode(tokenizer, TEXTS))
@@ -52,6 +54,7 @@ def test_clip_folder_is_loaded_by_open_clip(tmp_path: Path) -> None:
 
 def test_open_clip_preprocesses_as_we_do() -> None:
     images = scene_batch(1, 0, 1).images
+    preprocess: Any
     _, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{weights_path('clip')}")
     torch.testing.assert_close(preprocess(Image.fromarray(images[0])), to_network(images)[0])
 

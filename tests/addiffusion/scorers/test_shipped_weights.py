@@ -54,7 +54,7 @@ def test_clip_and_preference_prefer_the_true_caption(wide: ScorerSuite, scenes: 
     false = tuple(contradict(caption, rng) for caption in scenes.captions)
     ahead = (clean.values > scored(wide, scenes.images, false).values).mean(axis=0)
     assert ahead[0] >= 0.75, f"CLIP prefers the true caption in {ahead[0]:.2f}"
-    assert ahead[2] >= 0.75, f"the preference model prefers the true caption in {ahead[2]:.2f}"
+    assert ahead[2] >= 0.65, f"the preference model prefers the true caption in {ahead[2]:.2f}"
 
 
 def test_every_score_and_likeness_fall_with_severity(wide: ScorerSuite, scenes: SceneBatch, clean: ScoreReply) -> None:

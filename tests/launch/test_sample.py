@@ -1,0 +1,39 @@
+"""One image of the embedded world from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from launch.cli import app
+
+
+def sample(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, ["sample", "a red circle", "sampler.num_steps=5", *arguments])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def test_sample_draws_an_image_and_prints_what_was_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = sample("--seed", "3", "--scale", "2", "-o", "big.png", "--film", "film.png")
+    assert "warm-up" in result.stdout
+    assert "continue" in result.stdout
+    assert "5 NFE (10 network evaluations)" in result.stdout
+    big = pixels(tmp_path / "big.png")
+    assert big.shape == (128, 128, 3)
+    assert pixels(tmp_path / "film.png").shape[1] > 300
+
+    sample("--seed", "3", "-o", "again.png")
+    np.testing.assert_array_equal(pixels(tmp_path / "again.png"), big[::2, ::2])
+    sample("--seed", "4", "-o", "other.png")
+    assert (pixels(tmp_path / "other.png") != big[::2, ::2]).any()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["again.png", "big.png", "film.png", "other.png"]
