@@ -18,6 +18,8 @@ Probability = Annotated[float, Field(gt=0, lt=1)]
 
 
 class RunSection(Section):
+    """The run itself."""
+
     dir: Path | None = None
     """Folder of the run; null makes `runs/<UTC time>`. A folder that exists is refused."""
     seed: int = Field(0, ge=0)
@@ -27,6 +29,8 @@ class RunSection(Section):
 
 
 class ClusterSection(Section):
+    """Where the roles run."""
+
     mode: Literal["ray", "serial"] = "ray"
     """`ray` runs the roles as Ray actors; `serial` runs the same components in this process without Ray."""
     address: str = "local"
@@ -36,9 +40,11 @@ class ClusterSection(Section):
 
 
 class RolloutSection(Section):
+    """Rollout workers."""
+
     workers: int = Field(2, ge=1)
     """Rollout workers; each owns one diffusion pipeline."""
-    slots: int = Field(16, ge=1)
+    slots: int = Field(8, ge=1)
     """Images a worker denoises at once (S)."""
     cpus_per_worker: float = Field(0.5, gt=0)
     """CPUs Ray reserves for a worker."""
@@ -51,6 +57,8 @@ class RolloutSection(Section):
 
 
 class BackboneSection(Section):
+    """The frozen diffusion model."""
+
     kind: Literal["embedded", "stable_diffusion"] = "embedded"
     """`embedded` is the model that ships with the package; `stable_diffusion` any StableDiffusionPipeline."""
     path: str | None = None
@@ -70,6 +78,8 @@ class BackboneSection(Section):
 
 
 class SamplerSection(Section):
+    """Solver and schedule."""
+
     solver: Literal["ddim"] = "ddim"
     """Solver of the base schedule."""
     num_steps: int = Field(50, ge=2)
@@ -87,6 +97,8 @@ class SamplerSection(Section):
 
 
 class RefineSection(Section):
+    """The refine action."""
+
     mask: Literal["attention", "grid", "random"] = "attention"
     """Which region a refine re-denoises: the least attended one, or a control."""
     k: int = Field(2, ge=1)
@@ -100,6 +112,8 @@ class RefineSection(Section):
 
 
 class ObservationSection(Section):
+    """What the policy sees."""
+
     kind: Literal["clip"] = "clip"
     """`clip`: CLIP image and text embedding, timestep, quality scalars."""
     timestep_width: int = Field(128, ge=2, multiple_of=2)
@@ -107,6 +121,8 @@ class ObservationSection(Section):
 
 
 class Weights(Section):
+    """Weights of the quality terms."""
+
     clip: float = Field(1.0, ge=0)
     """Weight of the normalised CLIP score."""
     aesthetic: float = Field(0.5, ge=0)
@@ -118,6 +134,8 @@ class Weights(Section):
 
 
 class Scales(Section):
+    """Normalisers of the quality terms."""
+
     clip: float = Field(0.05, gt=0)
     """Change of CLIP score (cosine) that counts as one unit of quality."""
     aesthetic: float = Field(0.3, gt=0)
@@ -129,6 +147,8 @@ class Scales(Section):
 
 
 class TerminalWeights(Section):
+    """Weights of the final scores."""
+
     clip: float = Field(2.0, ge=0)
     """`phase1`: weight of the final CLIP score."""
     aesthetic: float = Field(1.0, ge=0)
@@ -138,6 +158,8 @@ class TerminalWeights(Section):
 
 
 class RewardSection(Section):
+    """What the policy is paid for."""
+
     preset: Literal["paired", "phase1"] = "paired"
     """`paired`: quality relative to the same seed's full-length image; `phase1`: step deltas plus final scores."""
     credit: Literal["final", "telescoped"] = "final"
@@ -155,11 +177,13 @@ class RewardSection(Section):
 
 
 class ScorersSection(Section):
+    """Scorers and the reward service."""
+
     kind: Literal["embedded"] = "embedded"
     """Which family of scorers: the ones that ship with the package."""
     device: str = "auto"
     """torch device of the scorers."""
-    batch_images: int = Field(16, ge=1)
+    batch_images: int = Field(8, ge=1)
     """Fixed batch shape of every scorer pass: larger requests are cut, smaller ones padded."""
     max_wait_ms: float = Field(4.0, ge=0)
     """How long the service waits for other workers' images before it scores a part-filled batch."""
@@ -174,6 +198,8 @@ class ScorersSection(Section):
 
 
 class PolicySection(Section):
+    """Policy and value networks."""
+
     hidden: tuple[int, ...] = (512, 256)
     """Widths of the hidden layers of policy and value network."""
     prior: tuple[Probability, Probability, Probability] = (0.88, 0.06, 0.06)
@@ -187,6 +213,8 @@ class PolicySection(Section):
 
 
 class PpoSection(Section):
+    """The learner."""
+
     iterations: int = Field(60, ge=1)
     """Policy updates of the run."""
     batch_size: int = Field(64, ge=1)
@@ -209,11 +237,13 @@ class PpoSection(Section):
     """Global gradient norm limit."""
     epochs: int = Field(4, ge=1)
     """Passes over a batch per update."""
-    minibatch_size: int = Field(256, ge=1)
+    minibatch_size: int = Field(128, ge=1)
     """Decisions per gradient step."""
 
 
 class PromptsSection(Section):
+    """Training prompts."""
+
     source: Annotated[str, Field(min_length=1)] = "embedded"
     """`embedded`, or the path of a text file with one prompt per line."""
     tiers: tuple[Literal[1, 2, 3], ...] = (1, 2, 3)
@@ -223,6 +253,8 @@ class PromptsSection(Section):
 
 
 class EvaluationSection(Section):
+    """The comparison at the end of a run."""
+
     prompt_count: int = Field(60, ge=1)
     """Held-out prompts of the table at the end."""
     static_steps: int = Field(20, ge=2)
@@ -230,6 +262,8 @@ class EvaluationSection(Section):
 
 
 class CheckpointSection(Section):
+    """Checkpoints."""
+
     every: int = Field(10, ge=1)
     """Iterations between checkpoints; the last iteration always has one."""
     keep: int = Field(3, ge=1)

@@ -14,8 +14,9 @@ and the last decision earns ``Q(x[d])`` as quality and, as terminal term, the si
 behind: a constant of (prompt, seed) that no policy can influence, but one the critic must explain, since the reference
 is not in phi (docs/adr/0005).
 
-Preset ``phase1``. Differences of a potential without a reference, plus the similarity of successive predictions at every
-decision, plus weighted final scores in units of their scales. It pays for each step and so favours "always continue".
+Preset ``phase1``. Differences of a potential without a reference, plus the similarity of successive predictions at
+every decision, plus weighted final scores in units of their scales. It pays for each step and so favours "always
+continue".
 """
 
 from __future__ import annotations
@@ -122,9 +123,7 @@ def _paired(
     return quality, weight * (float((final * full_length).sum()) - 1.0)
 
 
-def _credited(
-    section: RewardSection, scores: NDArray[np.float32], reference: Reference
-) -> NDArray[np.float64]:
+def _credited(section: RewardSection, scores: NDArray[np.float32], reference: Reference) -> NDArray[np.float64]:
     """``paired``'s quality term (d,)."""
     if section.credit == "telescoped":
         return np.diff(potential(section, scores, reference))

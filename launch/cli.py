@@ -185,5 +185,4 @@ def main() -> None:
 
 
 def _complain(message: str) -> None:
-    sentence = message[:1].upper() + message[1:]
-    Console(stderr=True, soft_wrap=True).print(f"Error: {sentence}", style="red", markup=False, highlight=False)
+    Console(stderr=True, soft_wrap=True).print(f"Error: {message}", style="red", markup=False, highlight=False)
