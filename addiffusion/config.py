@@ -24,6 +24,8 @@ class RunSection(Section):
     """Folder of the run; null makes `runs/<UTC time>`. A folder that exists is refused."""
     seed: int = Field(0, ge=0)
     """Root of every random stream of the run."""
+    record_episodes: bool = False
+    """Write every trained episode to `episodes/` in the run folder, as Parquet."""
     film_strips: int = Field(6, ge=0)
     """Held-out episodes drawn as film strips at the end."""
 
@@ -215,7 +217,7 @@ class PolicySection(Section):
 class PpoSection(Section):
     """The learner."""
 
-    iterations: int = Field(60, ge=1)
+    iterations: int = Field(50, ge=1)
     """Policy updates of the run."""
     batch_size: int = Field(64, ge=1)
     """Complete episodes per update, by ticket."""
@@ -255,7 +257,7 @@ class PromptsSection(Section):
 class EvaluationSection(Section):
     """The comparison at the end of a run."""
 
-    prompt_count: int = Field(60, ge=1)
+    prompt_count: int = Field(120, ge=1)
     """Held-out prompts of the table at the end."""
     static_steps: int = Field(20, ge=2)
     """Steps of the static sampler in the table."""

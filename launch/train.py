@@ -23,8 +23,10 @@ from launch.metrics import iteration_row
 from launch.preflight import Plan
 from launch.references import Pairs, draw_references, load_references, save_references, training_pairs
 from launch.run_folder import RunFolder
+from learner.iteration import IterationReport
 from learner.tickets import PoolEntry
 from learner.training import Training, build_ledger
+from rollout_workers.recorder import EpisodeRecorder
 
 _ASKED_TO_END = "finishing this iteration, then saving (Ctrl-C again to leave at once)"
 
@@ -120,13 +122,23 @@ class _Run:
         if self.plan.checkpoint is not None:
             training.restore(self.plan.checkpoint)
             self.folder.rewind(training.iteration)
+        recorder = self._recorder(training.iteration)
         seconds: list[float] = []
         while not (training.finished or self.interrupt.requested):
-            self._iterate(training, seconds)
+            report = self._iterate(training, seconds)
+            if recorder is not None:
+                recorder.append(report.episodes)
         if not training.finished:
             training.save(self.folder.path)
 
-    def _iterate(self, training: Training, seconds: list[float]) -> None:
+    def _recorder(self, iteration: int) -> EpisodeRecorder | None:
+        if not self.config.run.record_episodes:
+            return None
+        recorder = EpisodeRecorder(self.folder.path / "episodes", name="train")
+        recorder.rewind(iteration)
+        return recorder
+
+    def _iterate(self, training: Training, seconds: list[float]) -> IterationReport:
         report = training.step()
         row = iteration_row(
             report,
@@ -139,6 +151,7 @@ class _Run:
         if training.due():
             training.save(self.folder.path)
         self.view.iteration(row)
+        return report
 
     def _compare(self) -> Holdout:
         prompts = self.plan.test_prompts

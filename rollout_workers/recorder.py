@@ -94,9 +94,19 @@ class EpisodeRecorder:
         partial.replace(path)
         return path
 
+    def rewind(self, part_count: int) -> None:
+        """Forget every part after the first ``part_count``: whoever goes on from there writes them again."""
+        for number, path in self._parts().items():
+            if number >= part_count:
+                path.unlink()
+
     def _next_number(self) -> int:
-        numbers = (path.stem.removeprefix(f"{self._name}-") for path in self._folder.glob(f"{self._name}-*.parquet"))
-        return max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
+        return max(self._parts(), default=-1) + 1
+
+    def _parts(self) -> dict[int, Path]:
+        prefix = f"{self._name}-"
+        parts = {path.stem.removeprefix(prefix): path for path in self._folder.glob(f"{prefix}*.parquet")}
+        return {int(number): path for number, path in parts.items() if number.isdigit()}
 
 
 def read_episodes(folder: Path) -> Iterator[Episode]:

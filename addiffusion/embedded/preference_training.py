@@ -40,8 +40,6 @@ _FULL_GAP: Final = 6.0
 """Bradley-Terry logit between a clean image and one of severity 1: keeps the scale of the score finite and graded."""
 _CONTRADICTION_GAP: Final = 4.0
 """Bradley-Terry logit between a caption and its contradiction, for a clean image."""
-_CONTRADICTION_WEIGHT: Final = 3.0
-"""Reading a caption is learned far more slowly than telling clean from spoiled."""
 _HELD_OUT: Final = 600
 
 
@@ -118,7 +116,7 @@ def _constructed_pairs(model: PreferenceModel, batch: _Batch, device: torch.devi
         _bradley_terry(best - milder, little),
         _bradley_terry(milder - stronger, much - little),
         _bradley_terry(best - stronger, much),
-        _CONTRADICTION_WEIGHT * _bradley_terry(best - wrong, contradiction),
+        _bradley_terry(best - wrong, contradiction),
         _bradley_terry(milder - mild_wrong, faded),
     )
     return torch.stack(losses).mean()

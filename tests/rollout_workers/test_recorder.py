@@ -94,6 +94,18 @@ def test_each_append_is_a_new_part_and_recorders_share_a_folder(tmp_path: Path) 
     assert sorted(episode.ticket.ticket_id for episode in read_episodes(tmp_path / "episodes")) == [0, 1, 2, 3]
 
 
+def test_rewinding_forgets_the_later_parts_of_this_recorder_only(tmp_path: Path) -> None:
+    mine, other = (EpisodeRecorder(tmp_path, name=name) for name in ("train", "other"))
+    for ticket_id in range(3):
+        mine.append([_episode(ticket_id, 1)])
+    other.append([_episode(9, 1)])
+    mine.rewind(1)
+    assert sorted(episode.ticket.ticket_id for episode in read_episodes(tmp_path)) == [0, 9]
+    again = mine.append([_episode(5, 1)])
+    assert again is not None
+    assert again.name == "train-000001.parquet"
+
+
 def test_nothing_to_write_writes_nothing(tmp_path: Path) -> None:
     assert EpisodeRecorder(tmp_path, name="w").append([]) is None
     assert list(tmp_path.iterdir()) == []
