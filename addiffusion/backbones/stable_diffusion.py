@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 from addiffusion.backbones.attention import LazyAttention
 from addiffusion.backbones.base import PromptEmbedding, Scheduler
 from addiffusion.config import BackboneSection
+from addiffusion.devices import resolve_device
 from addiffusion.embedded.assets import weights_path
 from addiffusion.errors import ConfigError, WeightsError
 
@@ -57,7 +58,7 @@ class StableDiffusionBackbone:
             ConfigError: the pipeline's UNet is not a plain text-to-image one.
         """
         source = section.path if section.path is not None else weights_path("pipeline")
-        device, dtype = _device(section.device), _DTYPES[section.dtype]
+        device, dtype = resolve_device(section.device, key="backbone.device"), _DTYPES[section.dtype]
         with _quiet():
             return cls(_load(source), device=device, dtype=dtype)
 
@@ -186,17 +187,6 @@ def _quiet() -> Iterator[None]:
             library.set_verbosity(verbosity)
             if bars:
                 library.enable_progress_bar()
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"backbone.device={name!r} is not available here ({error}): use auto, cpu or cuda.", device=name
-        ) from error
 
 
 def _check_channels(pipeline: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 
 import torch
 
+from addiffusion.devices import resolve_device
 from addiffusion.embedded.aesthetic_training import AestheticPart
 from addiffusion.embedded.autoencoder import AutoencoderPart
 from addiffusion.embedded.clip_training import ClipPart
@@ -70,7 +71,7 @@ def train_embedded(  # noqa: PLR0913  (keyword-only settings of one command)
         out=out,
         work=out / "training",
         seed=seed,
-        device=_device(device),
+        device=resolve_device(device, key="--device"),
         budget=budget or TrainingBudget(),
         checkpoint_every=checkpoint_every,
         log_every=log_every,
@@ -88,19 +89,6 @@ def _choose(names: Sequence[str] | None) -> tuple[Part, ...]:
             parts=unknown,
         )
     return tuple(part for part in PARTS if names is None or part.name in names)
-
-
-def _device(name: str) -> torch.device:
-    """``auto`` is the GPU where torch sees one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"The device {name!r} is unknown to torch; use cpu, cuda or cuda:N.", device=name) from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"The device is {name!r} but torch sees no GPU; use device cpu.", device=name)
-    return device
 
 
 def _train(part: Part, context: TrainingContext) -> PartReport:

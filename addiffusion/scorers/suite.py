@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from addiffusion.config import ScorersSection
+from addiffusion.devices import resolve_device
 from addiffusion.embedded.pixels import to_network
 from addiffusion.embedded.scenes import IMAGE_SIZE
 from addiffusion.errors import ContractError, PromptError
@@ -36,7 +37,7 @@ def load_suite(section: ScorersSection) -> ScorerSuite:
     Raises:
         WeightsError: their weights are missing or do not fit.
     """
-    device = _resolve(section.device)
+    device = resolve_device(section.device, key="scorers.device")
     clip = ClipScorer(device)
     return ScorerSuite(
         clip=clip,
@@ -46,12 +47,6 @@ def load_suite(section: ScorersSection) -> ScorerSuite:
         device=device,
         batch_images=section.batch_images,
     )
-
-
-def _resolve(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
 
 
 class ScorerSuite:

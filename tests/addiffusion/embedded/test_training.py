@@ -79,7 +79,7 @@ def test_an_unknown_part_is_named_with_the_known_ones(tmp_path: Path) -> None:
 
 
 def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown to torch"):
+    with pytest.raises(ConfigError, match="is not available here"):
         train_embedded(out=tmp_path, parts=["tokenizer"], device="abacus")
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="sees no GPU"):
