@@ -22,11 +22,11 @@ class RunSection(Section):
 
     dir: Path | None = None
     """Folder of the run; null makes `runs/<UTC time>`. A folder that exists is refused."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Root of every random stream of the run."""
     record_episodes: bool = False
     """Write every trained episode to `episodes/` in the run folder, as Parquet."""
-    film_strips: int = Field(6, ge=0)
+    film_strips: int = Field(default=6, ge=0)
     """Held-out episodes drawn as film strips at the end."""
 
 
@@ -37,24 +37,24 @@ class ClusterSection(Section):
     """`ray` runs the roles as Ray actors; `serial` runs the same components in this process without Ray."""
     address: str = "local"
     """`local` starts Ray on this machine; `auto` or `host:port` joins a running cluster."""
-    start_timeout_s: float = Field(180.0, gt=0)
+    start_timeout_s: float = Field(default=180.0, gt=0)
     """How long Ray and its actors may take to start."""
 
 
 class RolloutSection(Section):
     """Rollout workers."""
 
-    workers: int = Field(2, ge=1)
+    workers: int = Field(default=2, ge=1)
     """Rollout workers; each owns one diffusion pipeline."""
-    slots: int = Field(8, ge=1)
+    slots: int = Field(default=8, ge=1)
     """Images a worker denoises at once (S)."""
-    cpus_per_worker: float = Field(0.5, gt=0)
+    cpus_per_worker: float = Field(default=0.5, gt=0)
     """CPUs Ray reserves for a worker."""
-    gpus_per_worker: float = Field(0.0, ge=0)
+    gpus_per_worker: float = Field(default=0.0, ge=0)
     """GPUs (or a fraction) Ray reserves for a worker."""
-    timeout_s: float = Field(600.0, gt=0)
+    timeout_s: float = Field(default=600.0, gt=0)
     """Longest wait for any single collected batch before its tickets are reissued."""
-    max_reissues: int = Field(3, ge=0)
+    max_reissues: int = Field(default=3, ge=0)
     """How often a lost or failed ticket is handed out again before the run stops."""
 
 
@@ -65,7 +65,7 @@ class BackboneSection(Section):
     """`embedded` is the model that ships with the package; `stable_diffusion` any StableDiffusionPipeline."""
     path: str | None = None
     """Local folder or hub id of the pipeline; must be null for `embedded`."""
-    guidance_scale: float = Field(3.5, ge=0)
+    guidance_scale: float = Field(default=3.5, ge=0)
     """Classifier-free guidance scale; 1 or less switches guidance off (one network evaluation per NFE)."""
     device: str = "auto"
     """torch device of denoiser and decoder; `auto` takes the GPU Ray gave, else the CPU."""
@@ -84,11 +84,11 @@ class SamplerSection(Section):
 
     solver: Literal["ddim"] = "ddim"
     """Solver of the base schedule."""
-    num_steps: int = Field(50, ge=2)
+    num_steps: int = Field(default=50, ge=2)
     """N_max: steps of the base schedule."""
-    warmup_steps: int = Field(3, ge=1)
+    warmup_steps: int = Field(default=3, ge=1)
     """Forced continues at the start of each episode: they cost NFE but are no decisions."""
-    finish_steps: int = Field(8, ge=0)
+    finish_steps: int = Field(default=8, ge=0)
     """Passes that bring a stopped image from its step to t = 0; 0 returns z0_pred as it is."""
 
     @model_validator(mode="after")
@@ -103,13 +103,13 @@ class RefineSection(Section):
 
     mask: Literal["attention", "grid", "random"] = "attention"
     """Which region a refine re-denoises: the least attended one, or a control."""
-    k: int = Field(2, ge=1)
+    k: int = Field(default=2, ge=1)
     """Denoising passes per refine, on top of the step's own pass."""
-    r_noise: float = Field(0.5, gt=0, lt=1)
+    r_noise: float = Field(default=0.5, gt=0, lt=1)
     """Noise level of a refine: t' = r_noise * t."""
-    tau: float = Field(0.5, gt=0, lt=1)
+    tau: float = Field(default=0.5, gt=0, lt=1)
     """Quantile of attention below which a pixel counts as under-attended."""
-    sigma_blur: float = Field(3.0, gt=0)
+    sigma_blur: float = Field(default=3.0, gt=0)
     """Gaussian blur of the mask in latent pixels at 64 x 64; scaled with the latent size."""
 
 
@@ -118,44 +118,44 @@ class ObservationSection(Section):
 
     kind: Literal["clip"] = "clip"
     """`clip`: CLIP image and text embedding, timestep, quality scalars."""
-    timestep_width: int = Field(128, ge=2, multiple_of=2)
+    timestep_width: int = Field(default=128, ge=2, multiple_of=2)
     """Width of the sinusoidal timestep slice."""
 
 
 class Weights(Section):
     """Weights of the quality terms."""
 
-    clip: float = Field(1.0, ge=0)
+    clip: float = Field(default=1.0, ge=0)
     """Weight of the normalised CLIP score."""
-    aesthetic: float = Field(0.5, ge=0)
+    aesthetic: float = Field(default=0.5, ge=0)
     """Weight of the normalised aesthetic score."""
-    image_reward: float = Field(0.8, ge=0)
+    image_reward: float = Field(default=0.8, ge=0)
     """Weight of the normalised preference score."""
-    dino: float = Field(0.2, ge=0)
+    dino: float = Field(default=0.2, ge=0)
     """Weight of DINO similarity (phase1: to the previous image; paired: to the full-length image)."""
 
 
 class Scales(Section):
     """Normalisers of the quality terms."""
 
-    clip: float = Field(0.05, gt=0)
+    clip: float = Field(default=0.05, gt=0)
     """Change of CLIP score (cosine) that counts as one unit of quality."""
-    aesthetic: float = Field(0.3, gt=0)
+    aesthetic: float = Field(default=0.3, gt=0)
     """Change of aesthetic score that counts as one unit of quality."""
-    image_reward: float = Field(0.2, gt=0)
+    image_reward: float = Field(default=0.2, gt=0)
     """Change of preference score that counts as one unit of quality."""
-    dino: float = Field(0.1, gt=0)
+    dino: float = Field(default=0.1, gt=0)
     """Change of DINO similarity that counts as one unit of quality (`paired` only)."""
 
 
 class TerminalWeights(Section):
     """Weights of the final scores."""
 
-    clip: float = Field(2.0, ge=0)
+    clip: float = Field(default=2.0, ge=0)
     """`phase1`: weight of the final CLIP score."""
-    aesthetic: float = Field(1.0, ge=0)
+    aesthetic: float = Field(default=1.0, ge=0)
     """`phase1`: weight of the final aesthetic score."""
-    image_reward: float = Field(1.5, ge=0)
+    image_reward: float = Field(default=1.5, ge=0)
     """`phase1`: weight of the final preference score."""
 
 
@@ -172,9 +172,9 @@ class RewardSection(Section):
     """Normalisers of the quality terms."""
     terminal: TerminalWeights = TerminalWeights()
     """Weights of the final scores (`phase1` only)."""
-    c_nfe: float = Field(0.01, ge=0)
+    c_nfe: float = Field(default=0.01, ge=0)
     """Price of one NFE."""
-    refine_bonus: float = Field(0.0)
+    refine_bonus: float = Field(default=0.0)
     """Paid for each refine decision; 0 lets refine earn only what it adds to quality."""
 
 
@@ -185,17 +185,17 @@ class ScorersSection(Section):
     """Which family of scorers: the ones that ship with the package."""
     device: str = "auto"
     """torch device of the scorers."""
-    batch_images: int = Field(8, ge=1)
+    batch_images: int = Field(default=8, ge=1)
     """Fixed batch shape of every scorer pass: larger requests are cut, smaller ones padded."""
-    max_wait_ms: float = Field(4.0, ge=0)
+    max_wait_ms: float = Field(default=4.0, ge=0)
     """How long the service waits for other workers' images before it scores a part-filled batch."""
-    queue_images: int = Field(4096, ge=1)
+    queue_images: int = Field(default=4096, ge=1)
     """Images that may wait; beyond it callers are held back."""
-    timeout_s: float = Field(120.0, gt=0)
+    timeout_s: float = Field(default=120.0, gt=0)
     """Deadline of one scoring request."""
-    cpus: float = Field(0.5, ge=0)
+    cpus: float = Field(default=0.5, ge=0)
     """CPUs Ray reserves for the reward service."""
-    gpus: float = Field(0.0, ge=0)
+    gpus: float = Field(default=0.0, ge=0)
     """GPUs (or a fraction) Ray reserves for the reward service."""
 
 
@@ -217,29 +217,29 @@ class PolicySection(Section):
 class PpoSection(Section):
     """The learner."""
 
-    iterations: int = Field(50, ge=1)
+    iterations: int = Field(default=50, ge=1)
     """Policy updates of the run."""
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(default=64, ge=1)
     """Complete episodes per update, by ticket."""
-    lr: float = Field(3.0e-4, gt=0)
+    lr: float = Field(default=3.0e-4, gt=0)
     """Adam learning rate."""
-    gamma_d: float = Field(1.0, gt=0, le=1)
+    gamma_d: float = Field(default=1.0, gt=0, le=1)
     """Discount per decision; below 1 a loss of quality shrinks with every step it is put off."""
-    gae_lambda: float = Field(0.95, ge=0, le=1)
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)
     """GAE lambda (arXiv:1506.02438)."""
-    clip: float = Field(0.2, gt=0)
+    clip: float = Field(default=0.2, gt=0)
     """PPO clip range (arXiv:1707.06347 Eq. 7)."""
-    value_coeff: float = Field(0.5, ge=0)
+    value_coeff: float = Field(default=0.5, ge=0)
     """Weight of the value loss."""
-    entropy_start: float = Field(0.05, ge=0)
+    entropy_start: float = Field(default=0.05, ge=0)
     """Entropy coefficient of the first iteration."""
-    entropy_end: float = Field(0.01, ge=0)
+    entropy_end: float = Field(default=0.01, ge=0)
     """Entropy coefficient of the last iteration; linear in between."""
-    max_grad_norm: float = Field(0.5, gt=0)
+    max_grad_norm: float = Field(default=0.5, gt=0)
     """Global gradient norm limit."""
-    epochs: int = Field(4, ge=1)
+    epochs: int = Field(default=4, ge=1)
     """Passes over a batch per update."""
-    minibatch_size: int = Field(128, ge=1)
+    minibatch_size: int = Field(default=128, ge=1)
     """Decisions per gradient step."""
 
 
@@ -250,25 +250,25 @@ class PromptsSection(Section):
     """`embedded`, or the path of a text file with one prompt per line."""
     tiers: tuple[Literal[1, 2, 3], ...] = (1, 2, 3)
     """Tiers of the embedded prompts."""
-    train_count: int = Field(192, ge=1)
+    train_count: int = Field(default=192, ge=1)
     """Distinct (prompt, seed) pairs trained on; each has a full-length reference."""
 
 
 class EvaluationSection(Section):
     """The comparison at the end of a run."""
 
-    prompt_count: int = Field(120, ge=1)
+    prompt_count: int = Field(default=120, ge=1)
     """Held-out prompts of the table at the end."""
-    static_steps: int = Field(20, ge=2)
+    static_steps: int = Field(default=20, ge=2)
     """Steps of the static sampler in the table."""
 
 
 class CheckpointSection(Section):
     """Checkpoints."""
 
-    every: int = Field(10, ge=1)
+    every: int = Field(default=10, ge=1)
     """Iterations between checkpoints; the last iteration always has one."""
-    keep: int = Field(3, ge=1)
+    keep: int = Field(default=3, ge=1)
     """Checkpoints kept besides the last."""
 
 

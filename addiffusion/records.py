@@ -153,4 +153,4 @@ class FailedEpisode:
 
     ticket: Ticket
     reason: str
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])

@@ -18,7 +18,7 @@ class Collected:
     """Finished episodes in the order of their ticket ids."""
     failed: tuple[FailedEpisode, ...] = ()
     """Tickets that could not be finished, in the order of their ticket ids."""
-    stage_s: Mapping[str, float] = field(default_factory=dict)
+    stage_s: Mapping[str, float] = field(default_factory=dict[str, float])
     """Seconds spent per stage (network, decode, score, policy, ...), summed over workers."""
 
 
