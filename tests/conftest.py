@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,9 +31,8 @@ def ray_cluster() -> Iterator[str]:
 
 def _show_fakes_to_workers() -> None:
     """Ray's processes inherit this environment: what tests can import, actors can."""
-    here = Path(__file__).parent
-    entries = [entry for entry in sys.path if Path(entry).is_relative_to(here)]
-    os.environ["PYTHONPATH"] = os.pathsep.join([*entries, *filter(None, [os.environ.get("PYTHONPATH")])])
+    root = str(Path(__file__).parents[1])
+    os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def start_ray() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_models import save_embedded_like, save_sd15_like
+
+from tests.addiffusion.tiny_models import save_embedded_like, save_sd15_like
 
 
 @pytest.fixture(scope="session")

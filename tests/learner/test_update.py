@@ -109,7 +109,7 @@ def test_a_run_of_one_iteration_has_a_fixed_entropy_coefficient() -> None:
 
 
 def test_rllibs_batch_holds_every_decision_once_with_our_advantages() -> None:
-    learner = build_ppo_config(toy_config(), observation_width=WIDTH).build_learner()
+    learner = build_ppo_config(toy_config(gamma_d=0.99), observation_width=WIDTH).build_learner()
     episodes = make_episodes()
     module = learner.module[DEFAULT_MODULE_ID].unwrapped()
     with torch.no_grad():

@@ -29,7 +29,7 @@ def toy_config(*, seed: int = 0, **ppo: Any) -> Config:
     return Config(
         run=RunSection(seed=seed),
         rollout=RolloutSection(max_reissues=2, timeout_s=60, slots=4),
-        policy=PolicySection(hidden=(32,)),
+        policy=PolicySection(hidden=(32,), prior=(1 / 3, 1 / 3, 1 / 3)),
         ppo=PpoSection.model_validate({"batch_size": 16, "minibatch_size": 32, "lr": 1e-2, "iterations": 40, **ppo}),
     )
 

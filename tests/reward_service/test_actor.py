@@ -10,12 +10,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import ray
-from toy_scoring import ToyScoring, assert_same_reply, load_missing_weights, load_slow_toy, make_request
 
 from addiffusion.config import ScorersSection
 from addiffusion.errors import ClusterError, ContractError, ScorerError
 from addiffusion.records import ScoreReply
 from reward_service.actor import RemoteScoring, connect, get_or_create
+from tests.reward_service.toy_scoring import (
+    ToyScoring,
+    assert_same_reply,
+    load_missing_weights,
+    load_slow_toy,
+    make_request,
+)
 
 SECTION = ScorersSection(batch_images=8, max_wait_ms=2.0, timeout_s=60.0, cpus=0.1)
 

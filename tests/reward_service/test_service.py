@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_scoring import POISON, ToyScoring, assert_same_reply, make_request
 
 from addiffusion.config import ScorersSection
 from addiffusion.errors import ContractError, ScorerError
@@ -19,6 +18,7 @@ from addiffusion.records import SCORE_NAMES, ScoreReply, ScoreRequest
 from addiffusion.scorers.base import Scoring
 from addiffusion.scorers.suite import load_suite
 from reward_service.service import RewardService
+from tests.reward_service.toy_scoring import POISON, ToyScoring, assert_same_reply, make_request
 
 Result = TypeVar("Result")
 SECTION = ScorersSection(batch_images=8, max_wait_ms=2.0, timeout_s=20.0)

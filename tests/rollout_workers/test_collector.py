@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from addiffusion.actions import Action
 from addiffusion.config import Config
 from addiffusion.errors import ContractError
-from addiffusion.records import Episode, Reference, Ticket
+from addiffusion.records import TERM_NAMES, Episode, Reference, Ticket
 from addiffusion.reward import reference_of
 from rollout_workers.collector import Collector, PolicyFunction
 from rollout_workers.stopwatch import STAGES
@@ -210,10 +210,12 @@ def test_paired_pays_relative_to_the_reference() -> None:
     config = _config(preset="paired")
     references = [reference_of(episode) for episode in _run(config, _tickets(3, forced=Action.CONTINUE))]
     tickets = [replace(ticket, reference=ref) for ticket, ref in zip(_tickets(3), references, strict=True)]
-    for episode in _run(config, tickets, _always(Action.CONTINUE)):
-        spent = -0.01 * episode.nfe_spent.sum()
-        start = _quality(config, episode.scores[0], references[episode.ticket.ticket_id])
-        assert episode.rewards.sum() == pytest.approx(spent - start, abs=1e-4)
+    for episode in _run(config, tickets, _always(Action.CONTINUE)):  # ends in the reference itself
+        assert episode.rewards.sum() == pytest.approx(-0.01 * episode.nfe_spent.sum(), abs=1e-4)
+    for episode in _run(config, tickets, _always(Action.STOP)):
+        quality = _quality(config, episode.scores[-1], references[episode.ticket.ticket_id])
+        assert quality != 0.0
+        assert episode.terms[:, TERM_NAMES.index("quality")].sum() == pytest.approx(quality, abs=1e-4)
 
 
 def _quality(config: Config, scores: NDArray[np.float32], reference: Reference) -> float:

@@ -8,12 +8,12 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from tiny_models import TEXT_WIDTH, make_unet
 from torch import Tensor
 from torch.nn import functional
 
 from addiffusion.backbones.attention import LazyAttention
 from addiffusion.errors import ContractError
+from tests.addiffusion.tiny_models import TEXT_WIDTH, make_unet
 
 TOKENS = 7
 

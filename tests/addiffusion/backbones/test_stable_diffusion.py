@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
-from tiny_models import make_unet
 
 from addiffusion.backbones import load_backbone
 from addiffusion.backbones import stable_diffusion as module
@@ -17,6 +16,7 @@ from addiffusion.backbones.base import Backbone
 from addiffusion.backbones.stable_diffusion import StableDiffusionBackbone
 from addiffusion.config import BackboneSection
 from addiffusion.errors import ConfigError, WeightsError
+from tests.addiffusion.tiny_models import make_unet
 
 FOLDERS = ("sd15_like", "embedded_like")
 

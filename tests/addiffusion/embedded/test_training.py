@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from diffusers import StableDiffusionPipeline
 
 from addiffusion.embedded.training import PART_NAMES, train_embedded
@@ -81,9 +80,6 @@ def test_an_unknown_part_is_named_with_the_known_ones(tmp_path: Path) -> None:
 def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not available here"):
         train_embedded(out=tmp_path, parts=["tokenizer"], device="abacus")
-    if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="sees no GPU"):
-            train_embedded(out=tmp_path, parts=["tokenizer"], device="cuda")
 
 
 def test_a_part_without_its_inputs_says_what_to_train_first(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metered import LATENT, MeteredBackbone, embedding, field
 from torch import Tensor
 
 from addiffusion.actions import Action
@@ -24,6 +23,7 @@ from addiffusion.errors import SlotError
 from addiffusion.sampling.engine import Engine
 from addiffusion.sampling.slots import Phase
 from addiffusion.seeds import generator
+from tests.addiffusion.sampling.metered import LATENT, MeteredBackbone, embedding, field
 
 C, S, R = Action.CONTINUE, Action.STOP, Action.REFINE
 SAMPLER = SamplerSection(num_steps=10, warmup_steps=2, finish_steps=3)
