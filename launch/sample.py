@@ -143,7 +143,8 @@ def _decisions(episode: Episode) -> Table:
     for name in ("steps", "action", "NFE", "CLIP"):
         table.add_column(name, justify="left" if name in {"steps", "action"} else "right")
     first = int(episode.steps[0]) if len(episode.steps) else 0
-    table.add_row(f"0-{first - 1}", "warm-up", str(first), "-", style="dim")
+    before = episode.nfe - int(episode.nfe_spent.sum())  # the pass that the first decision looks at is one of them
+    table.add_row(f"0-{first}", "warm-up", str(before), "-", style="dim")
     clip = SCORE_NAMES.index("clip")
     for action, rows in groupby(range(len(episode.actions)), key=lambda row: int(episode.actions[row])):
         group = list(rows)
