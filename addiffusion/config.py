@@ -217,7 +217,7 @@ class PolicySection(Section):
 class PpoSection(Section):
     """The learner."""
 
-    iterations: int = Field(default=40, ge=1)
+    iterations: int = Field(default=24, ge=1)
     """Policy updates of the run."""
     batch_size: int = Field(default=64, ge=1)
     """Complete episodes per update, by ticket."""
