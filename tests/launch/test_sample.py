@@ -13,7 +13,9 @@ from launch.cli import app
 
 
 def sample(*arguments: str) -> Result:
-    result = CliRunner().invoke(app, ["sample", "a red circle", "sampler.num_steps=5", *arguments])
+    result = CliRunner().invoke(
+        app, ["sample", "a red circle", "sampler.num_steps=5", "sampler.warmup_steps=3", *arguments]
+    )
     assert result.exit_code == 0, result.output
     return result
 
