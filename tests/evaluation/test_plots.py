@@ -35,8 +35,8 @@ def test_learning_curves(tmp_path: Path) -> None:
 
 
 def test_a_run_of_one_iteration_and_of_none_can_be_drawn(tmp_path: Path) -> None:
-    size_of(plot_learning_curves([{"iteration": 1.0, "return": 0.5}], tmp_path / "one.png"))
-    size_of(plot_learning_curves([], tmp_path / "none.png"))
+    one = size_of(plot_learning_curves([{"iteration": 1.0, "return": 0.5}], tmp_path / "one.png"))
+    assert size_of(plot_learning_curves([], tmp_path / "none.png")) == one
 
 
 def test_a_missing_or_null_metric_is_a_gap() -> None:
