@@ -250,6 +250,8 @@ class PromptsSection(Section):
     """`embedded`, or the path of a text file with one prompt per line."""
     tiers: tuple[Literal[1, 2, 3], ...] = (1, 2, 3)
     """Tiers of the embedded prompts."""
+    test_split: Literal["test", "validation", "compositional"] = "test"
+    """Prompts of the final comparison; `compositional` (embedded only): colour-shape pairs that nothing trained on."""
     train_count: int = Field(default=192, ge=1)
     """Distinct (prompt, seed) pairs trained on; each has a full-length reference."""
 

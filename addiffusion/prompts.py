@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Literal
 
 from addiffusion.config import PromptsSection
-from addiffusion.embedded.captions import Requirement, parse_caption, write_caption
+from addiffusion.embedded.captions import write_caption
 from addiffusion.embedded.scenes import sample_scene
+from addiffusion.embedded.splits import SPLIT_SHARES, Split, split_of_scene
 from addiffusion.errors import PromptError
 from addiffusion.records import Prompt
 from addiffusion.seeds import derive_seed
 
 PromptSet = tuple[Prompt, ...]
-Split = Literal["train", "validation", "test"]
-
-SPLIT_SHARES: dict[Split, float] = {"train": 0.6, "validation": 0.2, "test": 0.2}
-"""Share of all scene combinations, or of all lines of a file, that each split owns."""
 
 _SALT = "split 49"
-# Only 30 single objects exist. This salt shares them 18 : 6 : 6, every colour and shape among those trained on.
 _PATIENCE = 400
 """Draws in a row without a new caption after which a tier's captions count as used up, and repeat."""
 
@@ -33,7 +28,7 @@ def load_prompts(section: PromptsSection, *, split: Split, count: int, seed: int
     Texts repeat only once a tier (or the file) has no other left. ``prompt_id`` is the position in the set.
 
     Raises:
-        PromptError: the prompt file can't be read, or is too short to be split.
+        PromptError: the prompt file can't be read, is too short to be split, or has no such split.
     """
     if section.source == "embedded":
         labelled = _embedded(section.tiers, split, seed)
@@ -44,31 +39,6 @@ def load_prompts(section: PromptsSection, *, split: Split, count: int, seed: int
     )
 
 
-def split_of(caption: str) -> Split:
-    """The split that owns an embedded caption.
-
-    It hangs on what is asked for alone (counts, colours, shapes, and the axis of the relation), so another size,
-    order or background never carries a combination from one split to another.
-
-    Raises:
-        PromptError: the caption is outside the grammar.
-    """
-    draw = derive_seed(_SALT, _combination(parse_caption(caption))) / 2**63
-    for split, share in SPLIT_SHARES.items():
-        if draw < share:
-            return split
-        draw -= share
-    return "test"
-
-
-def _combination(requirement: Requirement) -> str:
-    groups = sorted(f"{group.count} {group.color} {group.shape}" for group in requirement.groups)
-    # "a left of b" and "b right of a" are the same picture
-    beside = requirement.relation in ("left of", "right of")
-    axis = "" if requirement.relation is None else "beside" if beside else "stacked"
-    return "|".join([axis, *groups])
-
-
 def _embedded(tiers: Sequence[int], split: Split, seed: int) -> Iterator[tuple[int, str]]:
     streams = [(tier, _captions(tier, split, seed)) for tier in dict.fromkeys(tiers)]
     for tier, captions in cycle(streams):
@@ -76,27 +46,31 @@ def _embedded(tiers: Sequence[int], split: Split, seed: int) -> Iterator[tuple[i
 
 
 def _captions(tier: int, split: Split, seed: int) -> Iterator[str]:
-    """Minimal captions of one tier and split, in rounds without a repetition."""
+    """Minimal captions of one tier and split, each once; then all of them again and again, each round in new order."""
     rng = random.Random(derive_seed(seed, "prompts", split, tier))  # noqa: S311 - no secret
-    seen: set[str] = set()
+    seen: dict[str, None] = {}
+    while (fresh := _fresh_caption(rng, tier, split, seen)) is not None:
+        seen[fresh] = None
+        yield fresh
     while True:
-        fresh = _fresh_caption(rng, tier, split, seen)
-        if fresh is None:
-            seen.clear()
-        else:
-            seen.add(fresh)
-            yield fresh
+        yield from rng.sample(tuple(seen), len(seen))
 
 
-def _fresh_caption(rng: random.Random, tier: int, split: Split, seen: set[str]) -> str | None:
+def _fresh_caption(rng: random.Random, tier: int, split: Split, seen: Container[str]) -> str | None:
     for _ in range(_PATIENCE):
-        caption = write_caption(sample_scene(rng, tier), rng, "minimal")
-        if caption not in seen and split_of(caption) == split:
+        scene = sample_scene(rng, tier)
+        if split_of_scene(scene) == split and (caption := write_caption(scene, rng, "minimal")) not in seen:
             return caption
     return None
 
 
 def _file_lines(path: Path, split: Split, seed: int) -> Iterator[str]:
+    if split not in SPLIT_SHARES:
+        raise PromptError(
+            f"A prompt file has no {split} split; set prompts.test_split to test or validation, "
+            "or prompts.source to 'embedded'.",
+            split=split,
+        )
     lines = _cut(path, _read_lines(path))[split]
     return cycle(sorted(lines, key=lambda text: derive_seed(seed, "prompts", split, text)))
 

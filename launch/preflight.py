@@ -68,7 +68,7 @@ def _checked(config: Config, *, path: Path, checkpoint: Checkpoint | None = None
         config=config,
         path=path,
         train_prompts=load_prompts(section, split="train", count=section.train_count, seed=seed),
-        test_prompts=load_prompts(section, split="test", count=config.evaluation.prompt_count, seed=seed),
+        test_prompts=load_prompts(section, split=section.test_split, count=config.evaluation.prompt_count, seed=seed),
         checkpoint=checkpoint,
     )
 

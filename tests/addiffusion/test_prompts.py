@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from addiffusion.config import PromptsSection
 from addiffusion.embedded.captions import parse_caption
-from addiffusion.embedded.scenes import COLORS, SHAPES
+from addiffusion.embedded.splits import HELD_OUT_PAIRS, SPLIT_SHARES, Split, split_of
 from addiffusion.errors import PromptError
-from addiffusion.prompts import SPLIT_SHARES, Split, load_prompts, split_of
+from addiffusion.prompts import load_prompts
 
 EMBEDDED = PromptsSection()
-SPLITS = tuple(SPLIT_SHARES)
+FILE_SPLITS = tuple(SPLIT_SHARES)
+SPLITS: tuple[Split, ...] = (*FILE_SPLITS, "compositional")
 
 
 def _texts(section: PromptsSection, split: Split, count: int, seed: int = 0) -> list[str]:
@@ -47,6 +48,20 @@ def test_a_longer_set_begins_with_the_shorter(seed: int, count: int, split: Spli
     assert [prompt.prompt_id for prompt in longer] == list(range(30))
 
 
+def test_unseen_pairs_occur_in_compositional_captions_alone() -> None:
+    for split in SPLITS:
+        for text in _texts(EMBEDDED, split, 150):
+            shown = {(group.color, group.shape) for group in parse_caption(text).groups}
+            assert bool(shown & HELD_OUT_PAIRS) == (split == "compositional")
+
+
+def test_a_tier_that_is_used_up_repeats_all_its_captions_in_rounds() -> None:
+    single = [prompt.text for prompt in load_prompts(PromptsSection(tiers=(1,)), split="test", count=24, seed=3)]
+    rounds = [single[start : start + 6] for start in range(0, 24, 6)]
+    assert all(set(texts) == set(single) for texts in rounds)
+    assert len({tuple(texts) for texts in rounds}) > 1
+
+
 def test_tiers_take_turns() -> None:
     prompts = load_prompts(EMBEDDED, split="train", count=9, seed=1)
     assert [prompt.tier for prompt in prompts] == [1, 2, 3] * 3
@@ -62,27 +77,6 @@ def test_captions_repeat_only_when_a_tier_is_used_up() -> None:
     assert max(by_tier[1].values()) - min(by_tier[1].values()) <= 1
 
 
-def test_single_objects_are_shared_fairly() -> None:
-    owners = {
-        (color, shape): split_of(f"{'an' if color == 'orange' else 'a'} {color} {shape}")
-        for color in COLORS
-        for shape in SHAPES
-    }
-    assert Counter(owners.values()) == {"train": 18, "validation": 6, "test": 6}
-    trained = [item for item, owner in owners.items() if owner == "train"]
-    assert {color for color, _ in trained} == set(COLORS)
-    assert {shape for _, shape in trained} == set(SHAPES)
-
-
-def test_the_same_picture_said_differently_stays_in_its_split() -> None:
-    pairs = [
-        ("a red circle left of a blue star", "a blue star right of a small red circle on a white background"),
-        ("two green rings above a red star", "a large red star below two green rings"),
-    ]
-    for one, two in pairs:
-        assert split_of(one) == split_of(two)
-
-
 def test_seeds_give_other_prompts() -> None:
     assert _texts(EMBEDDED, "train", 30, 0) == _texts(EMBEDDED, "train", 30, 0)
     assert _texts(EMBEDDED, "train", 30, 0) != _texts(EMBEDDED, "train", 30, 1)
@@ -96,17 +90,17 @@ def _file(path: Path, content: str | bytes) -> PromptsSection:
 def test_a_file_is_cut_into_disjoint_splits(tmp_path: Path) -> None:
     lines = [f"a photo of animal {index}" for index in range(50)]
     section = _file(tmp_path / "prompts.txt", "# animals\n\n" + "\r\n".join([*lines, lines[0], "  "]))
-    texts = {split: set(_texts(section, split, 200)) for split in SPLITS}
+    texts = {split: set(_texts(section, split, 200)) for split in FILE_SPLITS}
     assert {split: len(owned) for split, owned in texts.items()} == {"train": 30, "validation": 10, "test": 10}
     assert set().union(*texts.values()) == set(lines)
     shuffled = _file(tmp_path / "other.txt", "\n".join(reversed(lines)))
-    assert {split: set(_texts(shuffled, split, 200)) for split in SPLITS} == texts
+    assert {split: set(_texts(shuffled, split, 200)) for split in FILE_SPLITS} == texts
     assert {prompt.tier for prompt in load_prompts(section, split="test", count=5, seed=0)} == {0}
 
 
 def test_a_short_file_still_has_every_split_and_repeats_in_turn(tmp_path: Path) -> None:
     section = _file(tmp_path / "prompts.txt", "\ufeffein Käse\nzwei\ndrei\n")
-    owned = [_texts(section, split, 4) for split in SPLITS]
+    owned = [_texts(section, split, 4) for split in FILE_SPLITS]
     assert {texts[0] for texts in owned} == {"ein Käse", "zwei", "drei"}
     assert all(len(set(texts)) == 1 for texts in owned)
 
@@ -120,6 +114,12 @@ def test_a_bad_file_is_named_in_one_sentence(tmp_path: Path, content: str | byte
     with pytest.raises(PromptError, match=says) as caught:
         load_prompts(section, split="train", count=3, seed=0)
     assert str(tmp_path / "prompts.txt") in caught.value.message
+
+
+def test_a_file_has_no_compositional_split(tmp_path: Path) -> None:
+    section = _file(tmp_path / "prompts.txt", "a\nb\nc\n")
+    with pytest.raises(PromptError, match=r"no compositional split; .*prompts\.test_split"):
+        load_prompts(section, split="compositional", count=3, seed=0)
 
 
 @pytest.mark.parametrize("name", ["missing.txt", "."])
