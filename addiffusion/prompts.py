@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
 
 from addiffusion.config import PromptsSection
-from addiffusion.embedded.captions import write_caption
-from addiffusion.embedded.scenes import sample_scene
-from addiffusion.embedded.splits import SPLIT_SHARES, Split, split_of_scene
+from addiffusion.embedded.benchmark import benchmark_captions
+from addiffusion.embedded.splits import SPLIT_SHARES, Split
 from addiffusion.errors import PromptError
 from addiffusion.records import Prompt
 from addiffusion.seeds import derive_seed
@@ -18,8 +16,6 @@ from addiffusion.seeds import derive_seed
 PromptSet = tuple[Prompt, ...]
 
 _SALT = "split 49"
-_PATIENCE = 400
-"""Draws in a row without a new caption after which a tier's captions count as used up, and repeat."""
 
 
 def load_prompts(section: PromptsSection, *, split: Split, count: int, seed: int) -> PromptSet:
@@ -40,28 +36,9 @@ def load_prompts(section: PromptsSection, *, split: Split, count: int, seed: int
 
 
 def _embedded(tiers: Sequence[int], split: Split, seed: int) -> Iterator[tuple[int, str]]:
-    streams = [(tier, _captions(tier, split, seed)) for tier in dict.fromkeys(tiers)]
+    streams = [(tier, benchmark_captions(tier, split, seed)) for tier in dict.fromkeys(tiers)]
     for tier, captions in cycle(streams):
         yield tier, next(captions)
-
-
-def _captions(tier: int, split: Split, seed: int) -> Iterator[str]:
-    """Minimal captions of one tier and split, each once; then all of them again and again, each round in new order."""
-    rng = random.Random(derive_seed(seed, "prompts", split, tier))  # noqa: S311 - no secret
-    seen: dict[str, None] = {}
-    while (fresh := _fresh_caption(rng, tier, split, seen)) is not None:
-        seen[fresh] = None
-        yield fresh
-    while True:
-        yield from rng.sample(tuple(seen), len(seen))
-
-
-def _fresh_caption(rng: random.Random, tier: int, split: Split, seen: Container[str]) -> str | None:
-    for _ in range(_PATIENCE):
-        scene = sample_scene(rng, tier)
-        if split_of_scene(scene) == split and (caption := write_caption(scene, rng, "minimal")) not in seen:
-            return caption
-    return None
 
 
 def _file_lines(path: Path, split: Split, seed: int) -> Iterator[str]:

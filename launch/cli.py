@@ -71,6 +71,15 @@ class EmbeddedDevice(StrEnum):
     CUDA = "cuda"
 
 
+class PromptSplit(StrEnum):
+    """Disjoint parts of the built-in prompts."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+    COMPOSITIONAL = "compositional"
+
+
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
     """Options that belong to no command."""
@@ -177,6 +186,34 @@ def embedded_train(
     from launch.embedded import train_with_progress
 
     train_with_progress(out, parts=parts, device=device.value, seed=seed, scale=scale, console=Console())
+
+
+@embedded_app.command(name="prompts")
+def embedded_prompts(
+    split: Annotated[PromptSplit, typer.Option(help="compositional has colour-shape pairs that nothing trained on.")],
+    count: Annotated[int, typer.Option(min=1, help="How many; tier 1 has few captions and repeats them.")] = 1000,
+    tiers: Annotated[
+        list[int] | None,
+        typer.Option("--tier", min=1, max=3, help="Only this tier; may be repeated.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Root of the draw, as run.seed of a run.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="File to write.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines with prompt_id, tier, split and text.")] = False,
+) -> None:
+    """Print or write prompts of the built-in benchmark, one per line.
+
+    A FILE that ends in .jsonl gets JSON lines.
+    """
+    from launch.embedded_prompts import prompt_lines, write_prompts
+
+    as_json = as_json or (out is not None and out.suffix == ".jsonl")
+    lines = prompt_lines(split.value, count=count, tiers=tiers or (), seed=seed, as_json=as_json)
+    if out is None:
+        typer.echo("\n".join(lines))
+    else:
+        write_prompts(out, lines)
 
 
 def main() -> None:
