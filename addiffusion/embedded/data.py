@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from jaxtyping import UInt8
 
 from addiffusion.embedded.captions import Detail, write_caption
 from addiffusion.embedded.render import render
-from addiffusion.embedded.scenes import Scene, sample_scene
+from addiffusion.embedded.scenes import TIER_WEIGHTS, TIERS, Scene, sample_scene
+from addiffusion.embedded.splits import Split, split_of_scene
 from addiffusion.seeds import derive_seed
 
 _CHUNK = 500
@@ -43,10 +45,16 @@ def describe(scenes: Sequence[Scene], rng: random.Random, detail: Detail = "rand
     return tuple(write_caption(scene, rng, detail) for scene in scenes)
 
 
-def scene_chunks(seed: int, count: int) -> Iterator[SceneBatch]:
-    """``count`` scenes in batches small enough to render and forget."""
+def scene_chunks(
+    seed: int, count: int, *, split: Split | None = None, tier_weights: Sequence[float] = TIER_WEIGHTS
+) -> Iterator[SceneBatch]:
+    """``count`` scenes of one split (None: all) in batches small enough to render and forget."""
     for index, start in enumerate(range(0, count, _CHUNK)):
-        yield scene_batch(seed, index, min(_CHUNK, count - start))
+        rng = stream(seed, "scenes", index)
+        drawn = (sample_scene(rng, rng.choices(TIERS, tier_weights)[0]) for _ in itertools.count())
+        own = (scene for scene in drawn if split is None or split_of_scene(scene) == split)
+        scenes = tuple(itertools.islice(own, min(_CHUNK, count - start)))
+        yield SceneBatch(images=render(scenes, rng), captions=describe(scenes, rng), scenes=scenes)
 
 
 class ScenePool:

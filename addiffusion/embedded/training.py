@@ -17,6 +17,7 @@ from addiffusion.embedded.clip_training import ClipPart
 from addiffusion.embedded.diffusion import DiffusionPart
 from addiffusion.embedded.dino_training import DinoPart
 from addiffusion.embedded.preference_training import PreferencePart
+from addiffusion.embedded.text_training import TextPart
 from addiffusion.embedded.tokenizer import TokenizerPart
 from addiffusion.embedded.training_part import (
     Part,
@@ -32,6 +33,7 @@ from addiffusion.threads import torch_threads
 PARTS: Final[tuple[Part, ...]] = (
     TokenizerPart(),
     AutoencoderPart(),
+    TextPart(),
     DiffusionPart(),
     ClipPart(),
     DinoPart(),

@@ -80,6 +80,10 @@ class TrainingContext:
         size = cuda if self.device.type == "cuda" else cpu
         return min(size, self.budget.max_batch or size)
 
+    def shards(self) -> int:
+        """How many calls of its loss a sharded part makes per step: two on a CPU, one on a GPU, which is parallel."""
+        return 1 if self.device.type == "cuda" else 2
+
     def pool_size(self, *, cpu: int, cuda: int | None = None) -> int:
         """How many scenes to render ahead for this device within the budget."""
         size = cuda if cuda is not None and self.device.type == "cuda" else cpu

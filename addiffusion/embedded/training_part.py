@@ -21,7 +21,9 @@ How a part is written (tokenizer, autoencoder, diffusion, clip, dino, aesthetic,
 
 Rules that make a killed run resume bit by bit: ``loss`` draws everything it needs from
 ``(context.seed, step)``; the loop also seeds torch's global stream per step, so dropout is covered; no state
-outside ``module`` changes between steps. ``run_training`` puts the module on ``context.device``, goes on from
+outside ``module`` changes between steps. An objective with ``shards`` splits every step into that many calls of
+``loss``, which run side by side on threads of their own: on a CPU that is a quarter faster than threads inside each
+operation, and the result does not depend on how many cores there are. ``run_training`` puts the module on ``context.device``, goes on from
 ``context.work/<name>/checkpoint.pt`` when there is one, and returns at once when it is complete. Mean metrics go
 to ``context.work/<name>/losses.jsonl`` and to ``context.on_progress``.
 """
@@ -32,6 +34,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -106,6 +109,9 @@ class Objective:
     loss: Callable[[int], StepLoss]
     """Loss of a 0-based step: pure in (weights, step)."""
     recipe: Recipe = Recipe()
+    shards: int = 1
+    """Calls of ``loss`` per step, with arguments ``step * shards + k``; their gradients are averaged. Above 1 they run
+    at the same time, so ``loss`` must not use torch's global random stream nor change the module's buffers."""
     export: Callable[[], None] | None = None
     """Called at every checkpoint while the module holds the averaged weights: writes them where they are used."""
 
@@ -161,6 +167,7 @@ class _Run:
             self.parameters, lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay
         )
         self.average = [p.detach().clone() for p in self.parameters]
+        self.workers = ThreadPoolExecutor(objective.shards, initializer=torch.set_num_threads, initargs=(1,))
         self.checkpoint = context.folder(objective.name) / "checkpoint.pt"
         self.log = LossLog(context.folder(objective.name) / "losses.jsonl")
 
@@ -180,9 +187,9 @@ class _Run:
         """One optimiser step, then the checkpoint and the log row when they are due."""
         torch.manual_seed(derive_seed(self.context.seed, self.objective.name, "step", step))
         self.objective.module.train()
-        outcome = self.objective.loss(step)
-        self._descend(outcome.total, step)
-        self.log.add(outcome.metrics)
+        for metrics in self._differentiate(step):
+            self.log.add(metrics)
+        self._descend(step)
         done = step + 1
         saving = done % self.context.checkpoint_every == 0 or done == self.steps
         if saving or done % self.context.log_every == 0:
@@ -219,12 +226,25 @@ class _Run:
             ) from error
         return int(state["step"])
 
-    def _descend(self, total: Tensor, step: int) -> None:
+    def _differentiate(self, step: int) -> list[Mapping[str, Tensor | float]]:
+        """Leaves the mean gradient over the shards in the parameters; returns each shard's metrics."""
+        shards = self.objective.shards
+        calls = range(step * shards, (step + 1) * shards)
+        shares = [self._share(call) for call in calls] if shards == 1 else [*self.workers.map(self._share, calls)]
+        for parameter, *gradients in zip(self.parameters, *(gradients for gradients, _ in shares), strict=True):
+            known = [gradient for gradient in gradients if gradient is not None]
+            parameter.grad = sum(known[1:], known[0]) / shards if known else None
+        return [metrics for _, metrics in shares]
+
+    def _share(self, call: int) -> tuple[Sequence[Tensor | None], Mapping[str, Tensor | float]]:
+        outcome = self.objective.loss(call)
+        gradients = torch.autograd.grad(outcome.total, self.parameters, allow_unused=True)
+        return gradients, {name: torch.as_tensor(value).detach() for name, value in outcome.metrics.items()}
+
+    def _descend(self, step: int) -> None:
         recipe = self.objective.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.learning_rate(step, self.steps)
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()  # pyright: ignore[reportUnknownMemberType]  (untyped in torch)
         nn.utils.clip_grad_norm_(self.parameters, recipe.max_grad_norm)
         self.optimizer.step()
         # A young average must forget its random start: the decay grows to its final value.
