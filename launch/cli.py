@@ -188,6 +188,32 @@ def embedded_train(
     train_with_progress(out, parts=parts, device=device.value, seed=seed, scale=scale, console=Console())
 
 
+@embedded_app.command(name="card")
+def embedded_card(
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights folder; without it the shipped one.", show_default=False)
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the model card there, e.g. docs/embedded.md, with its pictures beside it."
+        ),
+    ] = None,
+    prompts: Annotated[int, typer.Option(min=1, help="Test prompts per tier for the quality figures.")] = 100,
+    curve_prompts: Annotated[int, typer.Option(min=1, help="Test prompts per tier for the curves.")] = 32,
+    as_json: Annotated[bool, typer.Option("--json", help="Progress on stderr; one JSON object on stdout.")] = False,
+) -> None:
+    """Measure the built-in world again: quality by tier, what steps are worth, scorers, cost. Minutes on two cores."""
+    from addiffusion.embedded.assets import WEIGHTS_FOLDER
+    from evaluation.card.plan import CardPlan
+    from launch.embedded_card import run_card
+
+    plan = CardPlan(weights=weights or WEIGHTS_FOLDER, prompts_per_tier=prompts, curve_prompts_per_tier=curve_prompts)
+    figures = run_card(plan, page=page, console=Console(stderr=as_json))
+    if as_json:
+        typer.echo(json.dumps(figures))
+
+
 @embedded_app.command(name="prompts")
 def embedded_prompts(
     split: Annotated[PromptSplit, typer.Option(help="compositional has colour-shape pairs that nothing trained on.")],

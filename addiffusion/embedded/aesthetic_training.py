@@ -59,7 +59,7 @@ class AestheticPart:
         clip, _ = load_clip(_trained_clip(context.out))
         clip.to(context.device)
         count = context.pool_size(cpu=_POOL)
-        rendered = _renders(clip, derive_seed(context.seed, "aesthetic"), count, context.device)
+        rendered = render_embeddings(clip, derive_seed(context.seed, "aesthetic"), count, context.device)
         grown = _generations(clip, trajectories_of(context), context.device)
         features, targets = (torch.cat(pair) for pair in zip(rendered, grown, strict=True))
         with initialised_by(context.seed, self.name):
@@ -75,7 +75,7 @@ class AestheticPart:
         result = run_training(objective, context, steps=context.steps(_STEPS))
         head.cpu().eval()
         save_aesthetic(head, context.out / "aesthetic")
-        held_out = _renders(
+        held_out = render_embeddings(
             clip, derive_seed(context.seed, "aesthetic", "held_out"), context.pool_size(cpu=_HELD_OUT), context.device
         )
         return result.report(evaluate_aesthetic(head, held_out))
@@ -89,7 +89,7 @@ def _trained_clip(out: Path) -> Path:
 
 
 @torch.inference_mode()
-def _renders(clip: CLIP, seed: int, count: int, device: torch.device) -> Labelled:
+def render_embeddings(clip: CLIP, seed: int, count: int, device: torch.device) -> Labelled:
     """Embeddings of corrupted renders with 10 x (1 - severity)."""
     stream = generator(seed, "severity")
     features: list[Tensor] = []

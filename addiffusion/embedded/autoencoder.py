@@ -1,4 +1,4 @@
-"""The embedded autoencoder: a diffusers ``AutoencoderTiny``, 64 x 64 x 3 to 16 x 16 x 8.
+"""The embedded autoencoder: a diffusers ``AutoencoderTiny``, 64 x 64 x 3 to 16 x 16 x 8, and its encoder's training.
 
 Every latent channel has mean 0 and variance 1 over the training scenes: training standardises them, and the statistics
 are folded into the encoder's last convolution at the end. So ``scaling_factor`` is 1, and what tells a star from a
@@ -43,13 +43,15 @@ _STEPS: Final = 4_500
 _RECIPE: Final = Recipe(lr=3.0e-3, weight_decay=1.0e-4, warmup_steps=100, decay_from=0.0, ema_decay=0.995)
 
 
-def build_autoencoder() -> AutoencoderTiny:
-    """Untrained weights: 4x down, 8 latent channels, 0.07 M parameters."""
+def build_autoencoder(
+    *, decoder_width: int = _WIDTH, decoder_blocks: tuple[int, int, int] = (2, 1, 1)
+) -> AutoencoderTiny:
+    """Untrained weights: 4x down, 8 latent channels."""
     return AutoencoderTiny(
         encoder_block_out_channels=(_WIDTH,) * 3,
-        decoder_block_out_channels=(_WIDTH,) * 3,
+        decoder_block_out_channels=(decoder_width,) * 3,
         num_encoder_blocks=(0, 1, 2),
-        num_decoder_blocks=(2, 1, 1),
+        num_decoder_blocks=decoder_blocks,
         latent_channels=LATENT_CHANNELS,
     )
 
@@ -104,14 +106,19 @@ class AutoencoderPart:
         held_out = tuple(scene_chunks(derive_seed(context.seed, self.name, "held-out"), context.pool_size(cpu=1_000)))
         fold_statistics(model, held_out)
         save_module(model, context.out / "pipeline" / "vae")
-        return result.report(metrics=_reconstruction_quality(model, held_out[0]))
+        return result.report(metrics=reconstruction_quality(model, held_out[0]))
 
 
 def reconstruction_loss(model: AutoencoderTiny, x: Float[Tensor, "n 3 64 64"], draw: torch.Generator) -> StepLoss:
-    """Absolute and squared error, and the same of image gradients (edges), from noisy standardised latents."""
+    """How far pixels decoded from noisy standardised latents are from ``x``."""
     z = standardised(model.encoder(x))
     noise = torch.randn(z.shape, generator=draw).to(z.device)
-    error: Tensor = model.decoder(z + _LATENT_NOISE * noise) - x
+    return pixel_loss(model.decoder(z + _LATENT_NOISE * noise), x)
+
+
+def pixel_loss(decoded: Float[Tensor, "n 3 64 64"], x: Float[Tensor, "n 3 64 64"]) -> StepLoss:
+    """Absolute and squared error, and the absolute error of image gradients (edges)."""
+    error = decoded - x
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     squared = error.square().mean()
     total = error.abs().mean() + squared + 0.5 * edges
@@ -133,7 +140,8 @@ def fold_statistics(model: AutoencoderTiny, batches: Sequence[SceneBatch]) -> No
     last.bias.sub_(raw.mean(dim=1)).div_(spread)
 
 
-def _reconstruction_quality(model: AutoencoderTiny, batch: SceneBatch) -> dict[str, float]:
+def reconstruction_quality(model: AutoencoderTiny, batch: SceneBatch) -> dict[str, float]:
+    """PSNR in decibels, and the share of reconstructions that pass the checker."""
     decoded = decode_latents(model, encode_images(model, batch.images))
     error = (decoded.astype(np.float64) - batch.images) / 255.0
     psnr = -10.0 * math.log10(max(1.0e-12, float(np.square(error).mean())))

@@ -60,8 +60,8 @@ def scene_chunks(
 class ScenePool:
     """Scenes rendered once and kept in memory (12 KB each): rendering would otherwise be the slowest step on a GPU."""
 
-    def __init__(self, seed: int, count: int) -> None:
-        chunks = list(scene_chunks(seed, count))
+    def __init__(self, seed: int, count: int, *, tier_weights: Sequence[float] = TIER_WEIGHTS) -> None:
+        chunks = list(scene_chunks(seed, count, tier_weights=tier_weights))
         self.scenes: tuple[Scene, ...] = tuple(scene for chunk in chunks for scene in chunk.scenes)
         self.images: UInt8[np.ndarray, "n 64 64 3"] = np.concatenate([chunk.images for chunk in chunks])
 

@@ -16,6 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from addiffusion.embedded.autoencoder import LATENT_CHANNELS
 from addiffusion.embedded.pipeline_folder import save_index, save_module
+from addiffusion.embedded.samples import SceneSampler
 from addiffusion.embedded.tokenizer import CONTEXT_LENGTH, encode
 
 LATENT_SIZE: Final = 16
@@ -125,6 +126,17 @@ class DiffusionModel:
     tokenizer: CLIPTokenizer
     vae: AutoencoderTiny
     scheduler: DDIMScheduler
+
+    @property
+    def sampler(self) -> SceneSampler:
+        """Draws with the weights as they are now."""
+        return SceneSampler(
+            unet=self.unet,
+            vae=self.vae,
+            text_encoder=self.text_encoder,
+            tokenizer=self.tokenizer,
+            scheduler=self.scheduler,
+        )
 
     def hidden(self, captions: tuple[str, ...]) -> Float[Tensor, "n 24 96"]:
         """Text encoder's last hidden states."""

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from addiffusion.embedded.autoencoder import LATENT_CHANNELS, decode_latents, encode_images, load_autoencoder
-from addiffusion.embedded.data import describe, scene_batch, scene_chunks, stream
-from addiffusion.embedded.denoiser import LATENT_SIZE, DiffusionModel, Noised, add_noise, build_scheduler, build_unet
+from addiffusion.embedded.autoencoder import encode_images, load_autoencoder
+from addiffusion.embedded.benchmark import benchmark_captions
+from addiffusion.embedded.data import describe, scene_chunks, stream
+from addiffusion.embedded.denoiser import DiffusionModel, Noised, add_noise, build_scheduler, build_unet
 from addiffusion.embedded.quality import scene_quality
 from addiffusion.embedded.scene_maps import MapReader, scene_maps
 from addiffusion.embedded.scenes import TIERS, Scene
@@ -41,6 +41,7 @@ _STEPS: Final = 9_000
 _RECIPE: Final = Recipe(lr=1.5e-3, decay_from=0.4)
 _GUIDANCE: Final = 3.5
 _QUALITY_STEPS: Final = 20
+_QUALITY_PROMPTS: Final = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,31 +134,15 @@ class DiffusionPart:
         )
 
 
-@torch.no_grad()
-def sample_images(
-    model: DiffusionModel, captions: tuple[str, ...], *, seed: int, steps: int = _QUALITY_STEPS
-) -> UInt8[np.ndarray, "n 64 64 3"]:
-    """DDIM images at guidance 3.5 (arXiv:2207.12598 Eq. 6); image i starts from noise of its own."""
-    shape = (1, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
-    noise = [torch.randn(shape, generator=generator(seed, "latent", index)) for index in range(len(captions))]
-    z = torch.cat(noise).to(model.unet.device)
-    hidden = torch.cat([model.hidden(("",) * len(captions)), model.hidden(captions)])
-    scheduler: Any = DDIMScheduler.from_config(model.scheduler.config)
-    scheduler.set_timesteps(steps)
-    for t in scheduler.timesteps.to(z.device):
-        free, guided = model.velocity(torch.cat([z, z]), t.expand(2 * len(z)), hidden).chunk(2)
-        z = scheduler.step(free + _GUIDANCE * (guided - free), t, z).prev_sample
-    return decode_latents(model.vae, z)
-
-
 def tier_quality(model: DiffusionModel, context: TrainingContext) -> dict[str, float]:
-    """Checker scores of sampled held-out captions, per tier."""
-    count = context.pool_size(cpu=40)
+    """Checker scores of sampled captions of the test split, per tier."""
+    count = context.pool_size(cpu=_QUALITY_PROMPTS)
     steps = min(_QUALITY_STEPS, context.budget.max_steps or _QUALITY_STEPS)
     metrics: dict[str, float] = {}
     for tier in TIERS:
-        seed = derive_seed(context.seed, "held-out", tier)
-        captions = scene_batch(seed, 0, count, tier=tier, detail="minimal").captions
-        quality = scene_quality(sample_images(model, captions, seed=seed, steps=steps), captions)
+        captions = tuple(islice(benchmark_captions(tier, "test", context.seed), count))
+        noise = model.sampler.noise([derive_seed(context.seed, "held-out", tier, index) for index in range(count)])
+        *_, z0 = model.sampler.z0_preds(captions, noise, solver="ddim", steps=steps, guidance=_GUIDANCE)
+        quality = scene_quality(model.sampler.decode(z0), captions)
         metrics |= {f"strict_tier{tier}": quality.strict, f"soft_tier{tier}": quality.soft}
     return metrics

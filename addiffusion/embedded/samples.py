@@ -33,20 +33,31 @@ _SCHEDULERS: Final[dict[Solver, Any]] = {"ddim": DDIMScheduler, "dpmpp_2m": DPMS
 
 
 class SceneSampler:
-    """UNet, decoder, text encoder and noise schedule of one ``StableDiffusionPipeline`` folder, on the CPU."""
+    """UNet, decoder, text encoder and noise schedule of a ``StableDiffusionPipeline``, wherever they are."""
 
-    def __init__(self, pipeline: Path) -> None:
-        """Load the folder through diffusers' public class.
+    def __init__(self, *, unet: Any, vae: Any, text_encoder: Any, tokenizer: Any, scheduler: Any) -> None:
+        """Any diffusers and transformers modules that fit together; ``scheduler`` gives the noise schedule alone."""
+        self._unet = unet
+        self._vae = vae
+        self._text_encoder = text_encoder
+        self._tokenizer = tokenizer
+        self._noise_schedule: Any = scheduler.config
+
+    @classmethod
+    def from_folder(cls, pipeline: Path, *, device: torch.device | None = None) -> SceneSampler:
+        """Loads the folder through diffusers' public class, onto the CPU when no device is given.
 
         Raises:
             WeightsError: the folder is missing or no pipeline.
         """
-        loaded = _load(pipeline)
-        self._unet: Any = loaded.unet.eval()
-        self._vae: Any = loaded.vae.eval()
-        self._text_encoder: Any = loaded.text_encoder.eval()
-        self._tokenizer: Any = loaded.tokenizer
-        self._noise_schedule: Any = loaded.scheduler.config
+        loaded = _load(pipeline).to(device or torch.device("cpu"))
+        return cls(
+            unet=loaded.unet.eval(),
+            vae=loaded.vae.eval(),
+            text_encoder=loaded.text_encoder.eval(),
+            tokenizer=loaded.tokenizer,
+            scheduler=loaded.scheduler,
+        )
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -55,7 +66,7 @@ class SceneSampler:
         return self._unet.config.in_channels, size, size
 
     def noise(self, seeds: Sequence[int]) -> Float[Tensor, "n c h w"]:
-        """Initial latents; the engine and ``pipeline(..., generator=generator(seed, "latent"))`` begin with the same."""
+        """Initial latents, those the engine and ``pipeline(..., generator=generator(seed, "latent"))`` begin with."""
         return torch.stack([torch.randn(self.latent_shape, generator=generator(seed, "latent")) for seed in seeds])
 
     @torch.inference_mode()
@@ -70,8 +81,8 @@ class SceneSampler:
         scheduler = _SCHEDULERS[solver].from_config(self._noise_schedule)
         scheduler.set_timesteps(steps)
         hidden = self._hidden(captions, guided=guidance > 1)
-        z = noise * scheduler.init_noise_sigma
-        for t in scheduler.timesteps:
+        z = noise.to(hidden.device) * scheduler.init_noise_sigma
+        for t in scheduler.timesteps.to(hidden.device):
             moved = scheduler.step(self._predict(scheduler.scale_model_input(z, t), t, hidden, guidance), t, z)
             z = moved.prev_sample
             # DPM-Solver++ keeps its clean predictions as the history it extrapolates from
@@ -84,7 +95,7 @@ class SceneSampler:
 
     def _hidden(self, captions: Sequence[str], *, guided: bool) -> Float[Tensor, "m token width"]:
         ids = encode(self._tokenizer, [""] * len(captions) * guided + list(captions))
-        return self._text_encoder(ids)[0]
+        return self._text_encoder(ids.to(self._text_encoder.device))[0]
 
     def _predict(
         self, z: Float[Tensor, "n c h w"], t: Tensor, hidden: Float[Tensor, "m token width"], guidance: float
@@ -100,6 +111,8 @@ class SceneSampler:
 def _load(folder: Path) -> Any:
     absent: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     try:
+        if not (folder / "model_index.json").is_file():
+            raise FileNotFoundError("model_index.json is missing")
         with quiet_loading():
             return StableDiffusionPipeline.from_pretrained(folder, low_cpu_mem_usage=False, **absent)
     except (OSError, ValueError) as error:

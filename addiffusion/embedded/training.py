@@ -14,6 +14,7 @@ from addiffusion.devices import resolve_device
 from addiffusion.embedded.aesthetic_training import AestheticPart
 from addiffusion.embedded.autoencoder import AutoencoderPart
 from addiffusion.embedded.clip_training import ClipPart
+from addiffusion.embedded.decoder_training import DecoderPart
 from addiffusion.embedded.diffusion import DiffusionPart
 from addiffusion.embedded.dino_training import DinoPart
 from addiffusion.embedded.preference_training import PreferencePart
@@ -33,6 +34,7 @@ from addiffusion.threads import torch_threads
 PARTS: Final[tuple[Part, ...]] = (
     TokenizerPart(),
     AutoencoderPart(),
+    DecoderPart(),
     TextPart(),
     DiffusionPart(),
     ClipPart(),

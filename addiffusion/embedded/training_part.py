@@ -23,9 +23,11 @@ Rules that make a killed run resume bit by bit: ``loss`` draws everything it nee
 ``(context.seed, step)``; the loop also seeds torch's global stream per step, so dropout is covered; no state
 outside ``module`` changes between steps. An objective with ``shards`` splits every step into that many calls of
 ``loss``, which run side by side on threads of their own: on a CPU that is a quarter faster than threads inside each
-operation, and the result does not depend on how many cores there are. ``run_training`` puts the module on ``context.device``, goes on from
-``context.work/<name>/checkpoint.pt`` when there is one, and returns at once when it is complete. Mean metrics go
-to ``context.work/<name>/losses.jsonl`` and to ``context.on_progress``.
+operation, and the result does not depend on how many cores there are.
+
+``run_training`` puts the module on ``context.device``, goes on from ``context.work/<name>/checkpoint.pt`` when there is
+one, and returns at once when it is complete. Mean metrics go to ``context.work/<name>/losses.jsonl`` and to
+``context.on_progress``.
 """
 
 from __future__ import annotations

@@ -8,25 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final
 
 import numpy as np
 import torch
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from transformers import CLIPTextModel
 
 from addiffusion.embedded.assets import weights_path
 from addiffusion.embedded.captions import write_caption
 from addiffusion.embedded.data import stream as random_source
-from addiffusion.embedded.pixels import to_pixels
+from addiffusion.embedded.samples import SceneSampler
 from addiffusion.embedded.scenes import sample_scene
-from addiffusion.embedded.tokenizer import encode, load_tokenizer
 from addiffusion.embedded.training_context import TrainingContext
-from addiffusion.seeds import derive_seed, generator
+from addiffusion.seeds import derive_seed
 
 _COUNT: Final = 768
 _COUNT_CUDA: Final = 4_096
@@ -87,49 +82,20 @@ def trajectories_of(context: TrainingContext) -> Trajectories:
 
 def generate(pipeline: Path, *, seed: int, count: int, device: torch.device) -> Trajectories:
     """``count`` generations from minimal captions of mixed tiers."""
-    sampler = _Sampler(pipeline, device)
+    sampler = SceneSampler.from_folder(pipeline, device=device)
     rng = random_source(seed)
     captions = tuple(write_caption(sample_scene(rng), rng, "minimal") for _ in range(count))
+    noise = sampler.noise([derive_seed(seed, "image", index) for index in range(count)])
     chunks = [
-        sampler.sample(captions[start : start + _CHUNK], generator(seed, "latent", start))
+        _kept_frames(sampler, captions[start : start + _CHUNK], noise[start : start + _CHUNK])
         for start in range(0, count, _CHUNK)
     ]
     return Trajectories(images=np.concatenate(chunks), captions=captions)
 
 
-class _Sampler:
-    """DDIM with classifier-free guidance over a pipeline folder."""
-
-    def __init__(self, pipeline: Path, device: torch.device) -> None:
-        load: dict[str, Any] = {"low_cpu_mem_usage": False}
-        self.device = device
-        self.unet: Any = cast("Any", UNet2DConditionModel).from_pretrained(pipeline / "unet", **load).eval().to(device)
-        self.decoder: Any = cast("Any", AutoencoderTiny).from_pretrained(pipeline / "vae", **load).eval().to(device)
-        self.text: Any = cast("Any", CLIPTextModel).from_pretrained(pipeline / "text_encoder").eval().to(device)
-        self.scheduler: Any = cast("Any", DDIMScheduler).from_pretrained(pipeline / "scheduler")
-        self.tokenizer = load_tokenizer(pipeline)
-
-    @torch.inference_mode()
-    def sample(self, captions: tuple[str, ...], stream: torch.Generator) -> UInt8[np.ndarray, "n t h w 3"]:
-        """Decoded z0_preds at the kept steps."""
-        ids = encode(self.tokenizer, [""] * len(captions) + list(captions)).to(self.device)
-        hidden = self.text(ids)[0]
-        shape = (
-            len(captions),
-            self.unet.config.in_channels,
-            self.unet.config.sample_size,
-            self.unet.config.sample_size,
-        )
-        z = torch.randn(shape, generator=stream).to(self.device)
-        self.scheduler.set_timesteps(_SOLVER_STEPS)
-        frames: list[UInt8[np.ndarray, "n h w 3"]] = []
-        for step, t in enumerate(self.scheduler.timesteps, start=1):
-            free, bound = self.unet(torch.cat((z, z)), t, hidden, return_dict=False)[0].chunk(2)
-            moved = self.scheduler.step(free + _GUIDANCE * (bound - free), t, z)
-            z = moved.prev_sample
-            if step in _KEPT_STEPS:
-                frames.append(self._decode(moved.pred_original_sample))
-        return np.stack(frames, axis=1)
-
-    def _decode(self, z0: Float[Tensor, "n c h w"]) -> UInt8[np.ndarray, "n height width 3"]:
-        return to_pixels(self.decoder.decode(z0 / self.decoder.config.scaling_factor).sample)
+def _kept_frames(
+    sampler: SceneSampler, captions: tuple[str, ...], noise: Float[Tensor, "n c h w"]
+) -> UInt8[np.ndarray, "n t h w 3"]:
+    """Decoded z0_preds at the kept steps."""
+    moments = sampler.z0_preds(captions, noise, solver="ddim", steps=_SOLVER_STEPS, guidance=_GUIDANCE)
+    return np.stack([sampler.decode(z0) for step, z0 in enumerate(moments, start=1) if step in _KEPT_STEPS], axis=1)

@@ -20,7 +20,7 @@ SEEDS = [3, 4, 5]
 
 @pytest.fixture(scope="module")
 def sampler(embedded_like: Path) -> SceneSampler:
-    return SceneSampler(embedded_like)
+    return SceneSampler.from_folder(embedded_like)
 
 
 def drawn(
@@ -66,4 +66,4 @@ def test_noise_is_the_engines(sampler: SceneSampler) -> None:
 
 def test_a_missing_folder_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"nowhere.*--weights"):
-        SceneSampler(tmp_path / "nowhere")
+        SceneSampler.from_folder(tmp_path / "nowhere")
