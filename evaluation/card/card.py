@@ -12,6 +12,7 @@ from evaluation.card.cost import Figures, measure_cost, weights_mb
 from evaluation.card.curves import Curves, measure_curves
 from evaluation.card.drawing import Studio
 from evaluation.card.plan import Advance, CardPlan, ignore
+from evaluation.card.progress import ScoreProgress, measure_progress
 from evaluation.card.quality import measure_autoencoder, measure_quality, measure_scorers
 
 
@@ -26,6 +27,7 @@ class Card:
     autoencoder: Figures
     scorers: dict[str, Figures]
     curves: Curves
+    progress: tuple[ScoreProgress, ...]
     cost: Figures
     weights_mb: float
 
@@ -50,6 +52,7 @@ class Card:
             flat |= {f"first_step_tier{tier}": first, f"first_step_std_tier{tier}": first_std}
             flat |= {f"settled_step_tier{tier}": settled, f"settled_step_std_tier{tier}": settled_std}
             flat |= {f"ddim{steps}_loss_tier{tier}": self.loss(steps, tier) for steps in self.plan.steps}
+        flat |= {f"unit_{score.name}": score.unit for score in self.progress}
         full = [
             {**asdict(run), **{name: getattr(run, name).tolist() for name in ("soft", "clip", "first", "settled")}}
             for run in self.curves.full
@@ -74,6 +77,7 @@ def measure_card(plan: CardPlan, advance: Advance = ignore) -> tuple[Card, Studi
         autoencoder=measure_autoencoder(plan),
         scorers=measure_scorers(plan),
         curves=measure_curves(studio),
+        progress=measure_progress(studio, guidance),
         cost=cost,
         weights_mb=weights_mb(plan.weights),
     )

@@ -6,19 +6,11 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch.nn import functional as F  # noqa: N812  (the name everyone knows it by)
-
-from addiffusion.embedded.aesthetic import load_aesthetic
-from addiffusion.embedded.clip import image_embedding, load_clip
-from addiffusion.embedded.dino import load_dino
-from addiffusion.embedded.pixels import to_network
-from addiffusion.embedded.preference import load_preference
 from addiffusion.embedded.samples import SceneSampler
 from addiffusion.threads import torch_threads
 from evaluation.card.plan import CardPlan
+from evaluation.card.scores import Scorers
 
 Figures = dict[str, float]
 _CAPTION = "a small red circle left of a large blue star on a striped gray background"
@@ -33,7 +25,7 @@ def measure_cost(plan: CardPlan) -> Figures:
     """Milliseconds per image on one thread: medians of ``plan.repeats`` with ``plan.slots`` images at once."""
     began = time.perf_counter()
     sampler = SceneSampler.from_folder(plan.weights / "pipeline")
-    score = _scorers(plan.weights)
+    scorers = Scorers(plan.weights)
     load_s = time.perf_counter() - began
     captions = [_CAPTION] * plan.slots
     noise = sampler.noise(range(plan.slots))
@@ -43,7 +35,8 @@ def measure_cost(plan: CardPlan) -> Figures:
         step = _median_ms(lambda: next(moments), plan.repeats) / plan.slots
         decode = _median_ms(lambda: sampler.decode(z0), plan.repeats) / plan.slots
         images = sampler.decode(z0)
-        scores = _median_ms(lambda: score(images), plan.repeats) / plan.slots
+        texts = scorers.read(captions)  # once an episode, so not part of a step
+        scores = _median_ms(lambda: scorers(images, texts), plan.repeats) / plan.slots
     return {
         "cfg_step_ms": step,
         "decode_ms": decode,
@@ -51,23 +44,6 @@ def measure_cost(plan: CardPlan) -> Figures:
         "decode_and_scores_over_step": (decode + scores) / step,
         "load_s": load_s,
     }
-
-
-def _scorers(weights: Path) -> Callable[[Any], None]:
-    """CLIP, aesthetic, DINO and preference of a batch, as a rollout asks for them: prompts are encoded already."""
-    clip, tokenize = load_clip(weights / "clip")
-    head = load_aesthetic(weights / "aesthetic", clip_width=clip.text_projection.shape[1])
-    dino, preference = load_dino(weights / "dino"), load_preference(weights / "preference")
-    ids = tokenize([_CAPTION])
-
-    @torch.inference_mode()
-    def score(images: Any) -> None:
-        x = to_network(images)
-        head(image_embedding(clip, x))
-        F.normalize(dino(x), dim=1)
-        preference(x, ids.expand(len(x), -1))
-
-    return score
 
 
 def _median_ms(work: Callable[[], object], repeats: int) -> float:

@@ -64,6 +64,7 @@ def page(card: Card, pictures: str) -> str:
         static="\n\n".join(_static_table(card, guidance) for guidance in plan.guidances),
         along=_along_table(card),
         done=_done_table(card),
+        progress=_progress_table(card),
         clip_recall=f"{clip['r_at_1_of_100']:.2f}",
         clip_hard=f"{clip['hard_negative']:.2f}",
         preference_clean=f"{preference['clean_above_corrupted']:.2f}",
@@ -118,3 +119,16 @@ def _done_table(card: Card) -> str:
         first, first_std, settled, settled_std = card.done(tier)
         rows.append((f"tier {tier}", f"{first:.1f} ± {first_std:.1f}", f"{settled:.1f} ± {settled_std:.1f}"))
     return _table(("", "first within 1 %", "stays within 1 %"), rows)
+
+
+def _progress_table(card: Card) -> str:
+    moments = list(card.progress[0].means)
+    rows = [
+        (
+            f"{score.name} to the last" if score.name == "dino" else score.name,
+            *(f"{score.means[moment]:.3g}" for moment in moments),
+            f"{score.unit:.3g}",
+        )
+        for score in card.progress
+    ]
+    return _table(("step", *map(str, moments), "unit"), rows)

@@ -44,7 +44,7 @@ class CardPlan:
         tiers, full = len(TIERS), self.full_steps
         static = sum(self.steps) * len(self.solvers)
         curves = self.curve_prompts_per_tier * tiers
-        quality = full * (curves * (len(self.guidances) + 1) + self.prompts_per_tier * tiers)
+        quality = full * (curves * (len(self.guidances) + 2) + self.prompts_per_tier * tiers)
         grids = full * tiers * GRID_IMAGES + FEW_STEPS_IMAGES * sum(self.steps)
         return quality + grids + curves * len(self.guidances) * (static + full * (full not in self.steps))
 

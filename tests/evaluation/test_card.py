@@ -103,9 +103,7 @@ def test_a_short_batch_draws_the_same_images(measured: tuple[Card, Studio, int])
     assert BATCH % 2 == 0
 
 
-def test_the_page_holds_every_table_and_its_pictures_open(
-    measured: tuple[Card, Studio, int], tmp_path: Path
-) -> None:
+def test_the_page_holds_every_table_and_its_pictures_open(measured: tuple[Card, Studio, int], tmp_path: Path) -> None:
     card, studio, passes = measured
     written: list[int] = []
     studio = Studio(SMALL, lambda _, done: written.append(done))

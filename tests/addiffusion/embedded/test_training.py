@@ -14,7 +14,7 @@ from addiffusion.errors import ConfigError, WeightsError
 
 TINY = TrainingBudget(max_steps=4, max_batch=4, max_pool=4)
 KEPT = {".json", ".safetensors"}
-GENERATIVE = ("tokenizer", "autoencoder", "diffusion")
+GENERATIVE = ("tokenizer", "autoencoder", "decoder", "text", "diffusion")
 
 
 class KilledError(Exception):
@@ -57,12 +57,14 @@ def test_each_part_logs_losses_and_a_report(trained: Path) -> None:
         assert last["step"] == TINY.max_steps, part
         assert len(last.keys() - {"step", "lr"}) >= 1, part
     reports = [json.loads(row) for row in (trained / "training" / "reports.jsonl").read_text().splitlines()]
-    assert {"psnr_db", "strict"} <= set(reports[1]["metrics"])
-    assert {f"strict_tier{tier}" for tier in (1, 2, 3)} <= set(reports[2]["metrics"])
+    metrics = {report["part"]: set(report["metrics"]) for report in reports}
+    assert {"psnr_db", "strict"} <= metrics["autoencoder"] & metrics["decoder"]
+    assert "right" in metrics["text"]
+    assert {f"strict_tier{tier}" for tier in (1, 2, 3)} <= metrics["diffusion"]
 
 
 def test_a_training_killed_twice_goes_on_to_the_same_files(trained: Path, tmp_path: Path) -> None:
-    for die_in in ("autoencoder", "diffusion"):
+    for die_in in ("autoencoder", "decoder", "text", "diffusion"):
         with pytest.raises(KilledError):
             train_tiny(tmp_path, parts=GENERATIVE, die_in=die_in)
     train_tiny(tmp_path, parts=GENERATIVE)
@@ -84,7 +86,10 @@ def test_a_device_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_a_part_without_its_inputs_says_what_to_train_first(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="`tokenizer` first"):
-        train_tiny(tmp_path, parts=("diffusion",))
+        train_tiny(tmp_path, parts=("text",))
     train_tiny(tmp_path, parts=("tokenizer",))
     with pytest.raises(WeightsError, match="`autoencoder` first"):
+        train_tiny(tmp_path, parts=("decoder",))
+    train_tiny(tmp_path, parts=("autoencoder",))
+    with pytest.raises(WeightsError, match="`text` first"):
         train_tiny(tmp_path, parts=("diffusion",))

@@ -22,6 +22,7 @@ from addiffusion.embedded.training_part import (
     run_training,
 )
 from addiffusion.errors import CheckpointError
+from addiffusion.seeds import generator
 
 STEPS = 6
 
@@ -141,3 +142,56 @@ def test_learning_rate_warms_up_holds_and_falls() -> None:
     assert rates[9:50] == [1.0] * 41
     assert rates[75] == pytest.approx(0.5)
     assert rates[99] == pytest.approx(0.02)
+
+
+def train_sharded(folder: Path, *, shards: int, die_at: int | None = None) -> nn.Module:
+    """The toy regression from streams of its own, as a sharded objective must draw."""
+
+    def watch(progress: Progress) -> None:
+        if progress.step == die_at:
+            raise KilledError
+
+    with initialised_by(3, "sharded"):
+        module = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def loss(call: int) -> StepLoss:
+        x = torch.randn(16, 4, generator=generator("sharded", call))
+        mse = (module(x) - x.sum(1, keepdim=True)).square().mean()
+        return StepLoss(total=mse, metrics={"mse": mse, "call": float(call)})
+
+    context = TrainingContext(
+        out=folder, work=folder, seed=3, device=torch.device("cpu"), checkpoint_every=2, log_every=1, on_progress=watch
+    )
+    run_training(Objective(name="sharded", module=module, loss=loss, shards=shards), context, steps=STEPS)
+    return module
+
+
+def test_shards_give_the_mean_gradient_of_their_calls(tmp_path: Path) -> None:
+    module = train_sharded(tmp_path, shards=2)
+    with initialised_by(3, "sharded"):
+        expected = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    average = [p.detach().clone() for p in expected.parameters()]
+    recipe = Recipe()
+    optimizer = torch.optim.AdamW(expected.parameters(), betas=recipe.betas, weight_decay=recipe.weight_decay)
+    for step in range(STEPS):
+        optimizer.param_groups[0]["lr"] = recipe.learning_rate(step, STEPS)
+        optimizer.zero_grad()
+        for call in (2 * step, 2 * step + 1):
+            x = torch.randn(16, 4, generator=generator("sharded", call))
+            ((expected(x) - x.sum(1, keepdim=True)).square().mean() / 2).backward()
+        nn.utils.clip_grad_norm_(expected.parameters(), recipe.max_grad_norm)
+        optimizer.step()
+        decay = min(recipe.ema_decay, (step + 2) / (step + 11))
+        for mean, weight in zip(average, expected.parameters(), strict=True):
+            mean.lerp_(weight.detach(), 1 - decay)
+    for mine, theirs in zip(module.parameters(), average, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_a_sharded_run_that_dies_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    straight = train_sharded(tmp_path / "straight", shards=2)
+    with pytest.raises(KilledError):
+        train_sharded(tmp_path / "killed", shards=2, die_at=5)
+    assert_same(train_sharded(tmp_path / "killed", shards=2), straight)
+    rows = [json.loads(line) for line in (tmp_path / "killed" / "sharded" / "losses.jsonl").read_text().splitlines()]
+    assert [row["call"] for row in rows] == [0.5, 2.5, 4.5, 6.5, 8.5, 10.5]
