@@ -37,7 +37,7 @@ _CAPTION_DROPOUT: Final = 0.1
 _TIER_WEIGHTS: Final = (0.15, 0.4, 0.45)
 """A crowded scene teaches more shapes per pass, and single objects are learned first anyway."""
 _MAP_WEIGHT: Final = 0.1
-_STEPS: Final = 7_000
+_STEPS: Final = 6_500
 _RECIPE: Final = Recipe(lr=1.5e-3, decay_from=0.4)
 _GUIDANCE: Final = 3.5
 _QUALITY_STEPS: Final = 20

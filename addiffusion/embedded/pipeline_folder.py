@@ -8,6 +8,8 @@ from typing import Final, Protocol
 
 from diffusers import __version__ as diffusers_version
 
+from addiffusion.embedded.quiet_loading import quiet_loading
+
 _PIECES: Final[dict[str, tuple[str | None, str | None]]] = {
     "feature_extractor": (None, None),
     "image_encoder": (None, None),
@@ -31,7 +33,8 @@ class Saveable(Protocol):
 def save_module(module: Saveable, folder: Path) -> None:
     """Saves one piece; absolute paths of the machine that trained it are left out of its configuration."""
     folder.mkdir(parents=True, exist_ok=True)
-    module.save_pretrained(str(folder))
+    with quiet_loading():
+        module.save_pretrained(str(folder))
     for path in folder.glob("*config.json"):
         config: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
         config.pop("_name_or_path", None)

@@ -1,4 +1,4 @@
-"""Model folders load without progress bars and warnings: what they hold is checked by whoever loads them."""
+"""Model folders load and save without progress bars and warnings: what they hold is checked by whoever loads them."""
 
 from __future__ import annotations
 

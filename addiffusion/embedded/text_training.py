@@ -19,6 +19,7 @@ from addiffusion.embedded.captions import MAX_GROUPS, NUMBERS, SAID_SIZES, Requi
 from addiffusion.embedded.data import describe, stream
 from addiffusion.embedded.denoiser import TEXT_WIDTH, build_text_encoder
 from addiffusion.embedded.pipeline_folder import save_module
+from addiffusion.embedded.quiet_loading import quiet_loading
 from addiffusion.embedded.scenes import BACKGROUNDS, COLORS, POSITIONS, RELATIONS, SHAPES, TEXTURES, sample_scene
 from addiffusion.embedded.tokenizer import encode, load_tokenizer
 from addiffusion.embedded.training_part import (
@@ -93,7 +94,8 @@ def load_text_encoder(context: TrainingContext) -> CLIPTextModel:
         raise WeightsError(
             f"There is no text encoder at {folder}; train the part `{TextPart.name}` first.", path=str(folder)
         )
-    return CLIPTextModel.from_pretrained(str(folder))
+    with quiet_loading():
+        return CLIPTextModel.from_pretrained(str(folder))
 
 
 def draw_captions(seed: int, count: int) -> tuple[str, ...]:
