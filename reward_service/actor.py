@@ -34,6 +34,8 @@ class ServiceFacts:
     """What a client needs to know of a running service."""
 
     section: ScorersSection
+    names: tuple[str, ...]
+    """Every score column a request may ask for."""
     clip_width: int
     dino_width: int
     pid: int
@@ -53,7 +55,7 @@ class RewardActor:
 
         self._section = section
         torch.set_num_threads(1)  # the same arithmetic as the serial twin, and no contention with the workers
-        self._service = RewardService((load or _load_suite)(section), section)
+        self._service = RewardService((load or _load_scoring)(section), section)
         self._kind = section.kind
 
     def __repr__(self) -> str:
@@ -71,6 +73,7 @@ class RewardActor:
         """What this service scores with."""
         return ServiceFacts(
             section=self._section,
+            names=self._service.names,
             clip_width=self._service.clip_width,
             dino_width=self._service.dino_width,
             pid=os.getpid(),
@@ -87,10 +90,10 @@ def _cause_of(error: RayTaskError) -> AdDiffusionError:
     return cause if isinstance(cause, AdDiffusionError) else ScorerError(f"The scorers failed: {cause!r}")
 
 
-def _load_suite(section: ScorersSection) -> Scoring:
-    from addiffusion.scorers.suite import load_suite  # noqa: PLC0415 - see RewardActor.__init__
+def _load_scoring(section: ScorersSection) -> Scoring:
+    from addiffusion.scorers.families import load_scoring  # noqa: PLC0415 - see RewardActor.__init__
 
-    return load_suite(section)
+    return load_scoring(section)
 
 
 class RemoteScoring:
@@ -103,6 +106,11 @@ class RemoteScoring:
         self.actor = actor
         self._facts = facts
         self._text_cache: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every score column a request may ask for."""
+        return self._facts.names
 
     @property
     def clip_width(self) -> int:

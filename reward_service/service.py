@@ -17,8 +17,9 @@ from addiffusion.config import ScorersSection
 from addiffusion.errors import ScorerError
 from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.scorers.base import Scoring
+from addiffusion.scorers.requests import check_request, empty_reply, join_replies
 from reward_service.batcher import Batch, Batcher, Joiner
-from reward_service.pieces import Source, check_request, empty_reply, group_of, join_replies, score_pieces
+from reward_service.pieces import Source, group_of, score_pieces
 
 Result = TypeVar("Result")
 
@@ -80,6 +81,11 @@ class RewardService:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scoring")
         self._runner: asyncio.Task[None] | None = None
         self._stats = ServiceStats()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every score column a request may ask for."""
+        return self._scoring.names
 
     @property
     def clip_width(self) -> int:

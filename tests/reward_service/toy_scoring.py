@@ -34,6 +34,10 @@ class ToyScoring:
                 parameter.normal_(0.0, 0.3, generator=generator("toy-scoring", index))
 
     @property
+    def names(self) -> tuple[str, ...]:
+        return SCORE_NAMES
+
+    @property
     def clip_width(self) -> int:
         return CLIP_WIDTH
 
