@@ -110,7 +110,7 @@ class ScorersSection(Section):
     pass_timeout_s: float = Field(default=60.0, gt=0)
     """Deadline of one pass over the scorers: one that hangs is given up and named in its callers' error."""
     service: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None = None
-    """Null: a service of this run's own. A name: the service of that name, shared by runs, started if missing."""
+    """Null: a service of this run's own. A name: a service that runs share, started if missing and left running."""
     replicas: int = Field(default=1, ge=1)
     """Processes that score; each request goes to the least loaded one."""
     cpus: float = Field(default=0.5, ge=0)

@@ -174,7 +174,7 @@ def _run_arm(rollouts: Rollouts, scoring: Scoring, arm: Arm, tickets: Sequence[T
 
 
 def judge(scoring: Scoring, episodes: Sequence[Episode]) -> NDArray[np.float32]:
-    """(n, 2) scene scores of the returned images in the order of METRIC_NAMES; NaN for prompts or scorers without scenes."""
+    """(n, 2) scene scores of the returned images by METRIC_NAMES; NaN where prompt or scorers know no scenes."""
     if not episodes or not set(METRIC_NAMES) <= set(scoring.names):
         return np.full((len(episodes), len(METRIC_NAMES)), np.nan, np.float32)
     request = ScoreRequest(

@@ -33,18 +33,23 @@ def score_pieces(scoring: Scoring, sources: Sequence[Source]) -> tuple[ScoreRepl
     Raises:
         ContractError: the scorers answered with another number of rows or other columns than asked for.
     """
-    merged = _merge(sources)
+    merged = merged_request(sources)
     reply = scoring.score(merged)
     if len(reply.values) != len(merged.images) or reply.names != merged.names:
         raise ContractError(
             f"The scorers were asked for {merged.names} of {len(merged.images)} images, but answered with "
             f"{reply.names} of {len(reply.values)}."
         )
+    return split_reply(reply, sources)
+
+
+def split_reply(reply: ScoreReply, sources: Sequence[Source]) -> tuple[ScoreReply, ...]:
+    """The rows of a pass, cut up by the sources they belong to."""
     stops = np.cumsum([source.piece.image_count for source in sources]).tolist()
     return tuple(reply_rows(reply, range(start, stop)) for start, stop in zip([0, *stops[:-1]], stops, strict=True))
 
 
-def _merge(sources: Sequence[Source]) -> ScoreRequest:
+def merged_request(sources: Sequence[Source]) -> ScoreRequest:
     """The sources' rows as one request. Its images are a fresh array: those from shared memory are read-only."""
     spans = [(source.request, slice(source.piece.start, source.piece.stop)) for source in sources]
     return ScoreRequest(

@@ -16,7 +16,7 @@ from addiffusion.records import FailedEpisode, Ticket
 from addiffusion.rollouts import Collected
 from addiffusion.scorers.base import Scoring
 from addiffusion.threads import torch_threads
-from rollout_workers.collector import Collector
+from rollout_workers.collector import Collector, score_stop
 
 NO_WEIGHTS = -1
 """Version of a policy that has not been given any weights yet."""
@@ -61,6 +61,7 @@ class Worker:
         """Roll out ``tickets``; when the scorers don't answer, every ticket comes back as failed.
 
         Raises:
+            RolloutError: a score is missing and ``scorers.on_score_error`` is ``stop``.
             ContractError: tickets ask the policy, but it has no weights.
         """
         if self.weight_version == NO_WEIGHTS and any(ticket.forced is None for ticket in tickets):
@@ -70,6 +71,8 @@ class Worker:
                 collector = self._collector(sampler or self._config.sampler)
                 return collector.collect(tickets, self._act, weight_version=self.weight_version)
             except ScorerError as error:
+                if tickets and self._config.scorers.on_score_error == "stop":
+                    raise score_stop(tickets[0], error.message) from error
                 return Collected(
                     episodes=(),
                     failed=tuple(

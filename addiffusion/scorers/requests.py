@@ -60,6 +60,18 @@ def empty_reply(request: ScoreRequest, *, clip_width: int, dino_width: int) -> S
     )
 
 
+def failed_reply(request: ScoreRequest, reason: str, *, clip_width: int, dino_width: int) -> ScoreReply:
+    """The reply to a request none of whose images could be scored: NaN throughout, ``reason`` for each."""
+    empty = empty_reply(request, clip_width=clip_width, dino_width=dino_width)
+    count = len(request.images)
+    values, clip, dino = (
+        np.full((count, array.shape[1]), np.nan, np.float32)
+        for array in (empty.values, empty.clip_embedding, empty.dino_embedding)
+    )
+    errors = (reason,) * count
+    return ScoreReply(names=request.names, values=values, clip_embedding=clip, dino_embedding=dino, errors=errors)
+
+
 def join_replies(parts: Sequence[ScoreReply]) -> ScoreReply:
     """One reply with the rows of ``parts``, in their order; they answer requests of the same columns."""
     return ScoreReply(

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ import ray
 from addiffusion.config import ScorersSection
 from addiffusion.errors import ClusterError, ContractError, ScorerError
 from addiffusion.records import ScoreReply
-from reward_service.actor import RemoteScoring, connect, get_or_create
+from reward_service.actor import RayReplicas, connect, get_or_create, service_names, stop
+from reward_service.client import RemoteScoring
 from tests.reward_service.toy_scoring import (
     ToyScoring,
     assert_same_reply,
@@ -30,7 +32,16 @@ SECTION = ScorersSection(batch_images=8, max_wait_ms=2.0, timeout_s=60.0, cpus=0
 def scoring(ray_cluster: str) -> Iterator[RemoteScoring]:
     remote = get_or_create(SECTION, namespace=ray_cluster, name="shared-reward", load=load_slow_toy)
     yield remote
-    ray.kill(remote.actor)
+    stop(remote)
+
+
+def only_actor(scoring: RemoteScoring) -> Any:
+    assert isinstance(scoring.replicas, RayReplicas)
+    return scoring.replicas.actors[0]
+
+
+def pid_of(actor: Any) -> int:
+    return ray.get(actor.facts.remote(), timeout=60).pid
 
 
 def test_scores_through_ray_are_bitwise_the_direct_ones(scoring: RemoteScoring) -> None:
@@ -48,18 +59,18 @@ def test_large_images_travel_through_shared_memory_unharmed(scoring: RemoteScori
 def test_text_is_embedded_once_per_prompt(scoring: RemoteScoring) -> None:
     prompts = ("a red circle", "a blue square", "a red circle")
     expected = ToyScoring().embed_text(prompts)
-    before = scoring.stats().prompt_count
+    before = scoring.stats()[0].prompt_count
     for _ in range(2):
         np.testing.assert_array_equal(scoring.embed_text(prompts), expected)
-        assert scoring.stats().prompt_count == before + 2
+        assert scoring.stats()[0].prompt_count == before + 2
     assert scoring.embed_text(()).shape == (0, scoring.clip_width)
 
 
 def test_the_same_name_is_the_same_service(scoring: RemoteScoring, ray_cluster: str) -> None:
     again = get_or_create(SECTION, namespace=ray_cluster, name="shared-reward", load=load_slow_toy)
-    before = scoring.stats().request_count
+    before = scoring.stats()[0].request_count
     again.score(make_request(0, 2))
-    assert scoring.stats().request_count == before + 1
+    assert scoring.stats()[0].request_count == before + 1
 
 
 def test_a_service_is_found_by_its_name(scoring: RemoteScoring, ray_cluster: str) -> None:
@@ -71,7 +82,7 @@ def test_a_service_is_found_by_its_name(scoring: RemoteScoring, ray_cluster: str
 
 def test_another_configuration_under_the_same_name_is_refused(scoring: RemoteScoring, ray_cluster: str) -> None:
     other = SECTION.model_copy(update={"batch_images": 4})
-    with pytest.raises(ClusterError, match="'shared-reward' with other scorer settings"):
+    with pytest.raises(ClusterError, match=r"'shared-reward' with other scorers\.batch_images runs"):
         get_or_create(other, namespace=ray_cluster, name="shared-reward", load=load_slow_toy)
 
 
@@ -107,21 +118,38 @@ def test_scorers_that_cant_be_loaded_are_one_sentence(ray_cluster: str) -> None:
 
 
 def test_a_deadline_names_its_limit(scoring: RemoteScoring) -> None:
-    facts = ray.get(scoring.actor.facts.remote(), timeout=60)
-    hasty = RemoteScoring(scoring.actor, replace(facts, section=SECTION.model_copy(update={"timeout_s": 0.01})))
+    facts = ray.get(only_actor(scoring).facts.remote(), timeout=60)
+    hasty = RemoteScoring(RayReplicas([only_actor(scoring)], timeout_s=0.01), facts)
     with pytest.raises(ScorerError, match=r"scorers\.timeout_s=0\.01 s"):
         hasty.score(make_request(0, 2))
 
 
 def test_a_killed_service_answers_all_forty_requests(scoring: RemoteScoring) -> None:
-    victim = ray.get(scoring.actor.facts.remote(), timeout=60).pid
+    actor = only_actor(scoring)
+    victim = pid_of(actor)
     requests = [make_request(seed, 1 + seed % 9) for seed in range(40)]
-    answers = [scoring.actor.score.remote(request) for request in requests[:20]]
+    answers = [actor.score.remote(request) for request in requests[:20]]
     done, busy = ray.wait(answers, num_returns=2, timeout=60)
     os.kill(victim, signal.SIGKILL)
-    answers += [scoring.actor.score.remote(request) for request in requests[20:]]
+    answers += [actor.score.remote(request) for request in requests[20:]]
     for request, reply in zip(requests, ray.get(answers, timeout=120), strict=True):
         assert_same_reply(reply, ToyScoring(ScorersSection(batch_images=16)).score(request))
     assert len(done) == 2
     assert busy
-    assert ray.get(scoring.actor.facts.remote(), timeout=60).pid != victim
+    assert pid_of(actor) != victim
+
+
+def test_replicas_share_the_work_and_are_told_apart(ray_cluster: str) -> None:
+    section = SECTION.model_copy(update={"replicas": 2})
+    service = get_or_create(section, namespace=ray_cluster, name="pair", load=load_slow_toy)
+    assert "pair" in service_names(namespace=ray_cluster)
+    found = connect(namespace=ray_cluster, name="pair")
+    for seed in range(4):
+        request = make_request(seed, 3)
+        assert_same_reply(found.score(request), ToyScoring(SECTION).score(request))
+    assert [stats.request_count for stats in service.stats()] == [2, 2], "idle replicas take turns"
+    assert service.replicas.loads() == [0, 0]
+    assert isinstance(service.replicas, RayReplicas)
+    shown = ray.get([actor.__ray_call__.remote(repr) for actor in service.replicas.actors], timeout=60)
+    assert shown == [f"RewardActor(pair {number}/2, embedded scorers on auto)" for number in (1, 2)]
+    stop(service)
