@@ -81,6 +81,8 @@ class ScorersSection(Section):
     """`embedded`: the scorers that ship with the package; `pretrained`: the full-size ones named below."""
     metrics: tuple[Literal["hps", "pickscore"], ...] = ()
     """`pretrained`: scorers to load besides those of the reward; they judge, and are never part of a reward."""
+    extra: tuple[Annotated[str, Field(pattern=r"^[\w.]+:\w+$")], ...] = ()
+    """Scorers of your own as `module:factory` (docs/rewards.md); they judge, and are never part of a reward."""
     clip: ClipSection = ClipSection()
     """CLIP."""
     aesthetic: AestheticSection = AestheticSection()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from addiffusion.config import Config
+from addiffusion.config import ClusterSection, Config
 from addiffusion.errors import ClusterError
 
 NAMESPACE = "addiffusion"
@@ -88,6 +88,25 @@ def ray_running(config: Config) -> Iterator[None]:
         present = ray.cluster_resources()
         where = "this machine" if config.cluster.address == "local" else "the cluster"
         check_resources(config, cpus=present.get("CPU", 0.0), gpus=present.get("GPU", 0.0), where=where)
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def ray_joined(address: str) -> Iterator[None]:
+    """A running cluster for the length of the block; nothing is started on it.
+
+    Raises:
+        ClusterError: there is none at ``address``, or it runs another version.
+    """
+    prepare_environment()
+    import ray  # noqa: PLC0415 - only after its environment is set
+
+    if address == "local":
+        raise ClusterError("address=local would start a cluster of its own: give auto, or host:port of a running one.")
+    _connect(Config(cluster=ClusterSection(address=address)))
+    try:
         yield
     finally:
         ray.shutdown()

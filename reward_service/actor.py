@@ -29,6 +29,7 @@ DEFAULT_NAME: Final = "reward"
 MAX_CONCURRENT_CALLS: Final = 1000
 """Calls an actor holds at once; its own queue bounds the images."""
 MAX_TASK_RETRIES: Final = 3
+START_TIMEOUT_S: Final = 180.0
 PROBE_S: Final = 0.05
 """How long a client waits for replicas to say how busy they are."""
 _PREFIX: Final = "reward:"
@@ -150,7 +151,7 @@ def get_or_create(
     name: str = DEFAULT_NAME,
     detached: bool = False,
     load: LoadScoring | None = None,
-    start_timeout_s: float = 180.0,
+    start_timeout_s: float = START_TIMEOUT_S,
 ) -> RemoteScoring:
     """The reward service called ``name`` with all its replicas, started if missing; returns when it is ready to score.
 
@@ -191,8 +192,10 @@ def get_or_create(
     return RemoteScoring(RayReplicas(actors, timeout_s=section.timeout_s), facts)
 
 
-def connect(*, namespace: str, name: str = DEFAULT_NAME, start_timeout_s: float = 180.0) -> RemoteScoring:
+def connect(*, namespace: str, name: str = DEFAULT_NAME, timeout_s: float | None = None) -> RemoteScoring:
     """The running reward service called ``name``, for processes that only know where to look for it.
+
+    Calls wait as long as the service's own ``scorers.timeout_s``, or ``timeout_s``.
 
     Raises:
         ClusterError: there is none, or it is not ready in time.
@@ -206,8 +209,8 @@ def connect(*, namespace: str, name: str = DEFAULT_NAME, start_timeout_s: float 
             namespace=namespace,
         )
     actors = [ray.get_actor(f"{prefix}{index}", namespace=namespace) for index in found]
-    facts = _ready_facts(actors[0], name, start_timeout_s)
-    return RemoteScoring(RayReplicas(actors, timeout_s=facts.section.timeout_s), facts)
+    facts = _ready_facts(actors[0], name, timeout_s or START_TIMEOUT_S)
+    return RemoteScoring(RayReplicas(actors, timeout_s=timeout_s or facts.section.timeout_s), facts)
 
 
 def service_names(*, namespace: str) -> tuple[str, ...]:
@@ -267,4 +270,8 @@ def _cause_of(error: RayTaskError) -> AdDiffusionError:
 def _load_scoring(section: ScorersSection) -> Scoring:
     from addiffusion.scorers.families import load_scoring  # noqa: PLC0415 - see RewardActor.__init__
 
+    if section.kind == "pretrained" and section.image_reward.backend == "package":
+        from reward_service.image_reward.actor import IsolatedImageReward  # noqa: PLC0415 - see RewardActor.__init__
+
+        return load_scoring(section, IsolatedImageReward(section))
     return load_scoring(section)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
 
 from addiffusion.records import ScoreReply, ScoreRequest
-from addiffusion.scorers.images import ImageBatch
+
+if TYPE_CHECKING:  # clients of the reward service need neither torch nor its seconds of import
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from addiffusion.scorers.images import ImageBatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

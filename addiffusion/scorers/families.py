@@ -9,6 +9,7 @@ from addiffusion.scorers.aesthetic import embedded_aesthetic
 from addiffusion.scorers.base import Scorer, Scoring
 from addiffusion.scorers.clip import ClipScorer, embedded_tower
 from addiffusion.scorers.dino import embedded_dino
+from addiffusion.scorers.own import load_own
 from addiffusion.scorers.preference import embedded_preference
 from addiffusion.scorers.remembered import RememberedScoring
 from addiffusion.scorers.scene import scene_scorers
@@ -31,8 +32,13 @@ def load_scoring(section: ScorersSection, image_reward: Scorer | None = None) ->
 
 def load_suite(section: ScorersSection, image_reward: Scorer | None = None) -> ScorerSuite:
     """The suite of ``section`` without a cache; see ``load_scoring``."""
-    if section.kind == "embedded":
-        return _embedded(section)
+    suite = _embedded(section) if section.kind == "embedded" else _pretrained(section, image_reward)
+    for path in section.extra:
+        suite.add(load_own(path, suite.device))
+    return suite
+
+
+def _pretrained(section: ScorersSection, image_reward: Scorer | None) -> ScorerSuite:
     from addiffusion.scorers.pretrained import pretrained_suite  # noqa: PLC0415 - its libraries take seconds to import
 
     return pretrained_suite(section, image_reward)

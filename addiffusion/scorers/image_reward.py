@@ -128,6 +128,17 @@ def load_image_reward(section: ScorersSection, device: torch.device) -> ImageRew
     return ImageRewardScorer(model, tokenizer, device)
 
 
+def package_files(section: ScorersSection) -> tuple[Path, Path | None]:
+    """Checkpoint and text configuration for the original package; without the latter it downloads its own.
+
+    Raises:
+        WeightsError: the checkpoint is missing.
+    """
+    weights = _WEIGHTS.find(section.image_reward.weights)
+    beside = weights.parent / "med_config.json"
+    return weights, beside if beside.is_file() else None
+
+
 def bert_tokenizer(vocabulary: Path) -> BertTokenizer:
     """The uncased BERT tokenizer of a ``vocab.txt``."""
     words = vocabulary.read_text(encoding="utf-8").splitlines()

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from addiffusion.errors import ConfigError
 from addiffusion.records import EMBEDDING_NAMES, ScoreReply, ScoreRequest
 from addiffusion.scorers.account import Account
 from addiffusion.scorers.base import Scorer, ScorerUsage
@@ -50,14 +51,29 @@ class ScorerSuite:
         self.clip = clip
         self.scorers = {scorer.spec.name: scorer for scorer in scorers}
         self._dino = dino
-        self._device = device
+        self.device = device
         self._batch_images = batch_images
-        self._image_size = image_size
+        self.image_size = image_size
         self._account = Account()
         self._embedders: dict[str, tuple[Callable[[ImageBatch], Tensor], int]] = {
             "clip": (clip.embed_images, clip.width),
             "dino": (dino.embed_images, dino.width),
         }
+
+    def add(self, scorer: Scorer) -> None:
+        """Take one more score column.
+
+        Raises:
+            ConfigError: there is one of that name.
+        """
+        name = scorer.spec.name
+        if name in self.scorers:
+            raise ConfigError(
+                f"scorers.extra has a scorer called {name!r}, but there is one of that name already; the names taken "
+                f"are {', '.join(self.scorers)}.",
+                name=name,
+            )
+        self.scorers[name] = scorer
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,14 +105,14 @@ class ScorerSuite:
             ContractError: images are not (n, H, W, 3) uint8 of a size the models take, counts differ, or a score name
                 is unknown.
         """
-        check_request(request, names=self.scorers, image_size=self._image_size)
+        check_request(request, names=self.scorers, image_size=self.image_size)
         size = self._batch_images
         passes = [self._pass(request, slice(at, at + size)) for at in range(0, len(request.images), size)]
         return join_replies([empty_reply(request, clip_width=self.clip_width, dino_width=self.dino_width), *passes])
 
     def _pass(self, request: ScoreRequest, span: slice) -> ScoreReply:
         images, prompts = request.images[span], request.prompts[span]
-        work = ScorerPass(images, prompts, rows=self._batch_images, device=self._device)
+        work = ScorerPass(images, prompts, rows=self._batch_images, device=self.device)
         columns = [self._column(work, name) for name in request.names]
         embeddings = {name: self._embedding(work, name, wanted=name in request.embeddings) for name in EMBEDDING_NAMES}
         values = np.stack(columns, axis=1) if columns else np.zeros((len(images), 0), np.float32)
