@@ -236,8 +236,13 @@ def _ready_facts(actor: ActorHandle[Any], name: str, start_timeout_s: float) -> 
             name=name,
         ) from error
     except RayActorError as error:
-        reason = str(error).strip().splitlines()[-1]  # of a failed constructor: the last line of its traceback
-        raise ClusterError(f"The reward service {name!r} could not start: {reason}", name=name) from error
+        raise ClusterError(f"The reward service {name!r} could not start: {_reason(error)}", name=name) from error
+
+
+def _reason(error: RayActorError) -> str:
+    """Of a failed constructor: the last line of its traceback, without the path of our own error's class."""
+    last = str(error).strip().splitlines()[-1]
+    return last.split(": ", 1)[-1] if last.startswith("addiffusion.errors.") else last
 
 
 def _actor_names(namespace: str) -> list[str]:

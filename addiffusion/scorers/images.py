@@ -28,8 +28,9 @@ class ImageBatch:
 
     @classmethod
     def of(cls, images: UInt8[np.ndarray, "n h w 3"], device: torch.device) -> Self:
-        """Copy images to ``device``. Memory stays channels last, in which convolutions are faster."""
-        return cls(torch.from_numpy(np.array(images, order="C")).permute(0, 3, 1, 2).to(device))
+        """Images on ``device``. Memory stays channels last, in which convolutions are faster."""
+        writable = np.require(images, requirements=("C", "W"))  # torch warns of arrays it might write to by mistake
+        return cls(torch.from_numpy(writable).permute(0, 3, 1, 2).to(device))
 
     def once(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
         """What ``compute`` gives, computed at the first call for ``key``. Nobody may write to it."""
