@@ -11,7 +11,10 @@ from addiffusion.scorers.base import ScorerUsage
 
 
 class Account:
-    """Written by the scoring thread, read by any: each entry is replaced as a whole."""
+    """Written by the scoring thread, read by any: each entry is replaced as a whole.
+
+    Shared work, such as the CLIP forward, is charged to whoever asks for it first.
+    """
 
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)

@@ -1,6 +1,6 @@
 """The whole product, small: two workers, reward service and learner on Ray against the same run in one process.
 
-The Ray run loses a worker in its second iteration, and its reward service in the third. Neither that nor the distribution
+The Ray run loses a worker in its second iteration, and its reward service in the third. Neither that nor distribution
 may change a single bit.
 """
 

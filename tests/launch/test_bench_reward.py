@@ -10,7 +10,7 @@ from rich.console import Console
 
 from addiffusion.records import ScoreRequest
 from launch.bench_client import call_for, requests
-from launch.bench_reward import BenchOrder, BenchResult, Measured, table
+from launch.bench_reward import BenchOrder, BenchResult, Measured, best_batch, table
 
 RESULT = BenchResult(
     order=BenchOrder(scorers="embedded", device="cpu", size=None, seconds=1.0),
@@ -53,3 +53,7 @@ def test_calls_go_on_until_their_time_is_spent(monkeypatch: pytest.MonkeyPatch) 
         now[0] += 0.4
 
     assert call_for(score, requests(0, 1, 8), 1.0) == pytest.approx([0.4, 0.4, 0.4])
+
+
+def test_of_equal_batch_sizes_the_largest_is_the_best() -> None:
+    assert best_batch({4: 100.0, 8: 120.0, 16: 118.0, 32: 110.0}) == 16
