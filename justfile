@@ -23,7 +23,7 @@ types:
 test:
     uv run pytest
 
-# full-size models with random weights, each built and run once: minutes on a CPU, 10 GB of memory
+# full-size models with random weights, each built and run once: a minute on a CPU, 10 GB of memory
 slow:
     uv run pytest -m slow
 

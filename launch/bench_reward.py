@@ -121,7 +121,7 @@ def table(result: BenchResult) -> Table:
         shown.add_column(name, justify="left" if not name else "right")
     rows = {
         f"direct, batch {result.best_batch}": result.direct,
-        **{f"service, {clients} clients": measured for clients, measured in result.service.items()},
+        **{f"service, {clients} client{'s'[: clients > 1]}": measured for clients, measured in result.service.items()},
         "one image at a time": result.one_by_one,
     }
     for title, measured in rows.items():

@@ -1,6 +1,6 @@
 """Each full-size scorer is built with random weights and run once: `pytest -m slow tests/addiffusion/scorers`.
 
-Needs 10 GB of memory and minutes on a CPU, but no downloads.
+Needs 10 GB of memory and a minute on a CPU, but no downloads.
 """
 
 from __future__ import annotations
