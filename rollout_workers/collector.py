@@ -13,7 +13,7 @@ from addiffusion import seeds
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.backbones.base import Backbone, PromptEmbedding
 from addiffusion.config import Config
-from addiffusion.errors import ContractError, RolloutError, ScorerError
+from addiffusion.errors import ContractError, ScorerError
 from addiffusion.observation.clip import ClipObservation, Judged
 from addiffusion.observation.layout import Layout
 from addiffusion.policy import choose
@@ -57,7 +57,6 @@ class Collector:
         Raises:
             ContractError: two tickets share an id, or ``act`` returns another shape.
             ScorerError: the scorers gave no answer at all (a single image without a score only fails its ticket).
-            RolloutError: an image has no score and ``scorers.on_score_error`` is ``stop``.
         """
         _check_distinct(tickets)
         batch = _Batch(
@@ -181,7 +180,7 @@ class _Batch:
             if error is None:
                 judged[slot] = Judged.of(reply, row)
             else:
-                self._reject(slot, error)
+                self._fail(slot, error)
         return judged
 
     def _decide(self, slots: Sequence[int], judged: Mapping[int, Judged]) -> dict[int, Action]:
@@ -259,7 +258,7 @@ class _Batch:
                     weight_version=self._weight_version,
                 )
             except ScorerError as error:
-                self._reject(slot, error.message)
+                self._fail(slot, error.message)
                 continue
             self._episodes.append(episode)
             self._free(slot)
@@ -267,12 +266,6 @@ class _Batch:
     def _drop_failed_slots(self) -> None:
         for slot, reason in self._engine.failed().items():
             self._fail(slot, reason)
-
-    def _reject(self, slot: int, reason: str) -> None:
-        """Give up an episode for want of a score, or the run if that is what it wants then."""
-        if self._config.scorers.on_score_error == "stop":
-            raise score_stop(self._drafts[slot].ticket, reason)
-        self._fail(slot, reason)
 
     def _fail(self, slot: int, reason: str) -> None:
         info = self._engine.info(slot)
@@ -283,15 +276,6 @@ class _Batch:
     def _free(self, slot: int) -> None:
         self._engine.release(slot)
         del self._drafts[slot]
-
-
-def score_stop(ticket: Ticket, reason: str) -> RolloutError:
-    """The end of a run that wants no episode without its scores."""
-    return RolloutError(
-        f"An image of prompt {ticket.prompt.text!r} has no score ({reason}), and scorers.on_score_error=stop ends the "
-        "run then; with mask its episode is dropped, counted and handed out again.",
-        ticket_id=ticket.ticket_id,
-    )
 
 
 def _check_distinct(tickets: Sequence[Ticket]) -> None:

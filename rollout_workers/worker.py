@@ -15,8 +15,9 @@ from addiffusion.policy import PolicyNetwork
 from addiffusion.records import FailedEpisode, Ticket
 from addiffusion.rollouts import Collected
 from addiffusion.scorers.base import Scoring
+from addiffusion.scorers.strict import StrictScoring
 from addiffusion.threads import torch_threads
-from rollout_workers.collector import Collector, score_stop
+from rollout_workers.collector import Collector
 
 NO_WEIGHTS = -1
 """Version of a policy that has not been given any weights yet."""
@@ -61,8 +62,8 @@ class Worker:
         """Roll out ``tickets``; when the scorers don't answer, every ticket comes back as failed.
 
         Raises:
-            RolloutError: a score is missing and ``scorers.on_score_error`` is ``stop``.
             ContractError: tickets ask the policy, but it has no weights.
+            RolloutError: an image has no score, and ``scorers.on_score_error`` is ``stop``.
         """
         if self.weight_version == NO_WEIGHTS and any(ticket.forced is None for ticket in tickets):
             raise ContractError("The rollout worker was asked for decisions before it was given policy weights.")
@@ -71,8 +72,6 @@ class Worker:
                 collector = self._collector(sampler or self._config.sampler)
                 return collector.collect(tickets, self._act, weight_version=self.weight_version)
             except ScorerError as error:
-                if tickets and self._config.scorers.on_score_error == "stop":
-                    raise score_stop(tickets[0], error.message) from error
                 return Collected(
                     episodes=(),
                     failed=tuple(
@@ -83,12 +82,16 @@ class Worker:
 
     def _collector(self, sampler: SamplerSection) -> Collector:
         if self._parts is None:
-            self._parts = self._load_backbone(), self._connect_scoring()
+            self._parts = self._load_backbone(), self._scoring()
         if sampler not in self._collectors:
             backbone, scoring = self._parts
             config = self._config.model_copy(update={"sampler": sampler})
             self._collectors[sampler] = Collector(backbone=backbone, scoring=scoring, config=config)
         return self._collectors[sampler]
+
+    def _scoring(self) -> Scoring:
+        scoring = self._connect_scoring()
+        return StrictScoring(scoring) if self._config.scorers.on_score_error == "stop" else scoring
 
     def _act(self, phi: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():

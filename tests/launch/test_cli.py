@@ -36,20 +36,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        (),
-        ("train",),
-        ("sample",),
-        ("config",),
-        ("embedded",),
-        ("embedded", "train"),
-        ("score",),
-        ("reward", "status"),
-        ("bench", "reward"),
-    ],
-)
+@pytest.mark.parametrize("command", [(), ("train",), ("sample",), ("config",), ("embedded",), ("embedded", "train")])
 def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
     result = invoke(*command, "--help")
     assert result.exit_code == 0

@@ -28,6 +28,15 @@ def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["score", *arguments])
 
 
+@pytest.mark.parametrize(
+    "command", [["score"], ["reward"], ["reward", "status"], ["reward", "stop"], ["bench", "reward"]]
+)
+def test_every_command_explains_itself(command: list[str]) -> None:
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.stdout
+
+
 def test_json_has_every_score_of_every_image(images: list[Path]) -> None:
     result = invoke(*map(str, images), "--prompt", SCENES.captions[0], "--json")
     assert result.exit_code == 0, result.output

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from addiffusion.actions import Action
 from addiffusion.config import Config
-from addiffusion.errors import ContractError, RolloutError
+from addiffusion.errors import ContractError
 from addiffusion.records import TERM_NAMES, Episode, Reference, Ticket
 from addiffusion.reward import reference_of
 from rollout_workers.collector import Collector, PolicyFunction
@@ -250,14 +250,6 @@ def test_a_failing_image_fails_its_ticket_and_leaves_the_others_as_they_were(wor
     assert [failed.ticket for failed in collected.failed] == [tickets[1], tickets[4]]
     assert all(failed.reason.endswith(".") for failed in collected.failed)
     _assert_same(collected.episodes, expected)
-
-
-def test_a_missing_score_ends_the_run_where_it_is_told_to() -> None:
-    config = Config.model_validate({**_config().model_dump(), "scorers": {"on_score_error": "stop"}})
-    tickets = _tickets(3)
-    tickets[1] = replace(tickets[1], prompt=make_prompt(9, f"a {UNSCORABLE} scene"))
-    with pytest.raises(RolloutError, match=f"a {UNSCORABLE} scene.*scorers.on_score_error=stop"):
-        _collector(config).collect(tickets, _policy, weight_version=1)
 
 
 def test_a_policy_that_returns_nan_fails_only_the_slots_concerned() -> None:
