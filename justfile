@@ -23,6 +23,10 @@ types:
 test:
     uv run pytest
 
+# full-size models with random weights, each built and run once: a minute on a CPU, 10 GB of memory
+slow:
+    uv run pytest -m slow
+
 # rewrite formatting and what ruff can mend
 fix:
     uv run ruff format .

@@ -5,14 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Section(BaseModel):
-    """Base of every section: frozen, unknown keys are errors, attribute docstrings become the help text."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
+from addiffusion.config_scorers import ScorersSection
+from addiffusion.config_section import Section
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
 
@@ -176,27 +172,6 @@ class RewardSection(Section):
     """Price of one NFE."""
     refine_bonus: float = Field(default=0.0)
     """Paid for each refine decision; 0 lets refine earn only what it adds to quality."""
-
-
-class ScorersSection(Section):
-    """Scorers and the reward service."""
-
-    kind: Literal["embedded"] = "embedded"
-    """Which family of scorers: the ones that ship with the package."""
-    device: str = "auto"
-    """torch device of the scorers."""
-    batch_images: int = Field(default=8, ge=1)
-    """Fixed batch shape of every scorer pass: larger requests are cut, smaller ones padded."""
-    max_wait_ms: float = Field(default=4.0, ge=0)
-    """How long the service waits for other workers' images before it scores a part-filled batch."""
-    queue_images: int = Field(default=4096, ge=1)
-    """Images that may wait; beyond it callers are held back."""
-    timeout_s: float = Field(default=120.0, gt=0)
-    """Deadline of one scoring request."""
-    cpus: float = Field(default=0.5, ge=0)
-    """CPUs Ray reserves for the reward service."""
-    gpus: float = Field(default=0.0, ge=0)
-    """GPUs (or a fraction) Ray reserves for the reward service."""
 
 
 class PolicySection(Section):

@@ -17,6 +17,8 @@ SCORE_NAMES = ("clip", "aesthetic", "image_reward")
 """Scores of one image against its prompt, in the order of every score column."""
 METRIC_NAMES = ("scene_soft", "scene_strict")
 """Scores that only judge (final images of the embedded world): never part of a reward."""
+EMBEDDING_NAMES = ("clip", "dino")
+"""Embeddings a scoring request may ask for."""
 TERM_NAMES = ("quality", "efficiency", "terminal", "refine")
 """Reward terms, in the order of ``Episode.terms``."""
 
@@ -73,7 +75,9 @@ class ScoreRequest:
     """(n, H, W, 3)."""
     prompts: tuple[str, ...]
     names: tuple[str, ...] = SCORE_NAMES
-    """Which score columns to compute; embeddings always come with the reply."""
+    """Which score columns to compute."""
+    embeddings: tuple[str, ...] = EMBEDDING_NAMES
+    """Which embeddings to compute; one that nobody asks for costs nothing and is (n, 0) in the reply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +88,9 @@ class ScoreReply:
     values: NDArray[np.float32]
     """(n, k). A row whose ``errors`` entry is set holds NaN and must not be used."""
     clip_embedding: NDArray[np.float32]
-    """(n, e) L2-normalised CLIP image embeddings."""
+    """(n, e) L2-normalised CLIP image embeddings; (n, 0) if not asked for."""
     dino_embedding: NDArray[np.float32]
-    """(n, f) L2-normalised DINO features."""
+    """(n, f) L2-normalised DINO features; (n, 0) if not asked for."""
     errors: tuple[str | None, ...]
     """Per image: None, or one sentence on why it has no score."""
 

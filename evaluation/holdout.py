@@ -174,13 +174,14 @@ def _run_arm(rollouts: Rollouts, scoring: Scoring, arm: Arm, tickets: Sequence[T
 
 
 def judge(scoring: Scoring, episodes: Sequence[Episode]) -> NDArray[np.float32]:
-    """(n, 2) scene scores of the returned images in the order of METRIC_NAMES; NaN for prompts without a scene."""
-    if not episodes:
-        return np.zeros((0, len(METRIC_NAMES)), np.float32)
+    """(n, 2) scene scores of the returned images by METRIC_NAMES; NaN where prompt or scorers know no scenes."""
+    if not episodes or not set(METRIC_NAMES) <= set(scoring.names):
+        return np.full((len(episodes), len(METRIC_NAMES)), np.nan, np.float32)
     request = ScoreRequest(
         images=np.stack([episode.image for episode in episodes]),
         prompts=tuple(episode.ticket.prompt.text for episode in episodes),
         names=METRIC_NAMES,
+        embeddings=(),
     )
     return scoring.score(request).values
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from addiffusion.config import Config
+from addiffusion.config import ClusterSection, Config
 from addiffusion.errors import ClusterError
 
 NAMESPACE = "addiffusion"
@@ -35,7 +35,8 @@ def prepare_environment() -> None:
 
 def needed_cpus(config: Config) -> float:
     """CPUs that the actors and this process reserve."""
-    return config.rollout.workers * config.rollout.cpus_per_worker + config.scorers.cpus + DRIVER_CPUS
+    scorers = config.scorers.replicas * config.scorers.cpus
+    return config.rollout.workers * config.rollout.cpus_per_worker + scorers + DRIVER_CPUS
 
 
 def usable_cpus() -> int:
@@ -51,20 +52,21 @@ def check_resources(config: Config, *, cpus: float, gpus: float, where: str) -> 
     Raises:
         ClusterError: too few CPUs or GPUs; the message names the sum and the keys to change.
     """
-    rollout, needed = config.rollout, needed_cpus(config)
+    rollout, scorers, needed = config.rollout, config.scorers, needed_cpus(config)
+    service = "the reward service" if scorers.replicas == 1 else f"{scorers.replicas} replicas of the reward service"
     if needed > cpus:
         raise ClusterError(
-            f"{rollout.workers} rollout workers with {rollout.cpus_per_worker:g} CPUs each, the reward service "
-            f"({config.scorers.cpus:g}) and the driver ({DRIVER_CPUS:g}) need {needed:g} CPUs, but {where} has "
+            f"{rollout.workers} rollout workers with {rollout.cpus_per_worker:g} CPUs each, {service} "
+            f"({scorers.cpus:g}) and the driver ({DRIVER_CPUS:g}) need {needed:g} CPUs, but {where} has "
             f"{cpus:g}: lower rollout.workers, rollout.cpus_per_worker or scorers.cpus, or set cluster.mode=serial.",
             needed=needed,
             present=cpus,
         )
-    needed_gpus = rollout.workers * rollout.gpus_per_worker + config.scorers.gpus
+    needed_gpus = rollout.workers * rollout.gpus_per_worker + scorers.replicas * scorers.gpus
     if needed_gpus > gpus:
         raise ClusterError(
-            f"{rollout.workers} rollout workers with {rollout.gpus_per_worker:g} GPUs each and the reward service "
-            f"({config.scorers.gpus:g}) need {needed_gpus:g} GPUs, but {where} has {gpus:g}: lower rollout.workers, "
+            f"{rollout.workers} rollout workers with {rollout.gpus_per_worker:g} GPUs each and {service} "
+            f"({scorers.gpus:g}) need {needed_gpus:g} GPUs, but {where} has {gpus:g}: lower rollout.workers, "
             "rollout.gpus_per_worker or scorers.gpus.",
             needed=needed_gpus,
             present=gpus,
@@ -86,6 +88,25 @@ def ray_running(config: Config) -> Iterator[None]:
         present = ray.cluster_resources()
         where = "this machine" if config.cluster.address == "local" else "the cluster"
         check_resources(config, cpus=present.get("CPU", 0.0), gpus=present.get("GPU", 0.0), where=where)
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def ray_joined(address: str) -> Iterator[None]:
+    """A running cluster for the length of the block; nothing is started on it.
+
+    Raises:
+        ClusterError: there is none at ``address``, or it runs another version.
+    """
+    prepare_environment()
+    import ray  # noqa: PLC0415 - only after its environment is set
+
+    if address == "local":
+        raise ClusterError("address=local would start a cluster of its own: give auto, or host:port of a running one.")
+    _connect(Config(cluster=ClusterSection(address=address)))
+    try:
         yield
     finally:
         ray.shutdown()

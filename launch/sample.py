@@ -21,7 +21,7 @@ from addiffusion.errors import RolloutError, UsageError
 from addiffusion.policy import PolicyNetwork
 from addiffusion.records import SCORE_NAMES, Episode, Prompt, Ticket
 from addiffusion.scorers.base import Scoring
-from addiffusion.scorers.suite import load_suite
+from addiffusion.scorers.families import load_scoring
 from addiffusion.seeds import derive_seed
 from evaluation.film import plot_film_strips
 from launch.config_files import load_config
@@ -105,7 +105,7 @@ def _for_one_image(config: Config) -> Config:
 
 
 def _roll_out(order: SampleOrder, config: Config, weights: Weights | None) -> Episode:
-    scoring = load_suite(config.scorers)
+    scoring = load_scoring(config.scorers)
     width = observation_width(config, scoring)
     policy = PolicyNetwork(width, () if weights is None else config.policy.hidden)
     worker = _worker(config, policy, scoring)

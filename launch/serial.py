@@ -10,7 +10,7 @@ from typing import cast
 from addiffusion.backbones import load_backbone
 from addiffusion.config import Config
 from addiffusion.policy import PolicyNetwork
-from addiffusion.scorers.suite import load_suite
+from addiffusion.scorers.families import load_scoring
 from addiffusion.threads import torch_threads
 from launch.crew import Crew, observation_width
 from learner.algorithm_config import build_ppo_config
@@ -26,7 +26,7 @@ def serial_crew(config: Config) -> Iterator[Crew]:
     One thread is what the actors of a distributed run have; sums are then the same to the last bit.
     """
     with torch_threads(1):
-        scoring = load_suite(config.scorers)
+        scoring = load_scoring(config.scorers)
         width = observation_width(config, scoring)
         worker = Worker(
             config,

@@ -1,63 +1,58 @@
-"""The reward service as a named Ray actor, and its client: the only file of this role that knows Ray."""
+"""The reward service as named Ray actors: the only file of this role that knows Ray."""
 
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.util import list_named_actors
+from ray.util.metrics import Counter, Gauge, Histogram
 
 from addiffusion.config import ScorersSection
 from addiffusion.errors import AdDiffusionError, ClusterError, ScorerError
 from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.scorers.base import Scoring
-from reward_service.service import RewardService, ServiceStats
+from reward_service.client import RemoteScoring, ServiceFacts
+from reward_service.metrics import ALL, Metric
+from reward_service.service import RewardService
+from reward_service.stats import ServiceStats
 
 LoadScoring = Callable[[ScorersSection], Scoring]
 
-DEFAULT_NAME = "reward"
-MAX_CONCURRENT_CALLS = 1000
-"""Calls the actor holds at once; its own queue bounds the images."""
-MAX_TASK_RETRIES = 3
-TEXT_CACHE_PROMPTS = 16384
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceFacts:
-    """What a client needs to know of a running service."""
-
-    section: ScorersSection
-    clip_width: int
-    dino_width: int
-    pid: int
-    """Process that scores; another one after a restart."""
+DEFAULT_NAME: Final = "reward"
+MAX_CONCURRENT_CALLS: Final = 1000
+"""Calls an actor holds at once; its own queue bounds the images."""
+MAX_TASK_RETRIES: Final = 3
+START_TIMEOUT_S: Final = 180.0
+PROBE_S: Final = 0.05
+"""How long a client waits for replicas to say how busy they are."""
+_PREFIX: Final = "reward:"
 
 
 class RewardActor:
-    """One process that scores for all workers.
+    """One process that scores for all workers: one replica of a service.
 
     It holds nothing but caches: after a crash Ray starts it anew and sends the unanswered calls again.
     """
 
-    _kind = "loading"  # Ray asks for the repr of an actor whose constructor has failed, too
+    _title = "loading"  # Ray asks for the repr of an actor whose constructor has failed, too
 
-    def __init__(self, section: ScorersSection, load: LoadScoring | None = None) -> None:
+    def __init__(self, section: ScorersSection, load: LoadScoring | None = None, *, title: str = DEFAULT_NAME) -> None:
         import torch  # noqa: PLC0415 - only the actor's process needs torch and the scorers, not every caller's
 
         self._section = section
         torch.set_num_threads(1)  # the same arithmetic as the serial twin, and no contention with the workers
-        self._service = RewardService((load or _load_suite)(section), section)
-        self._kind = section.kind
+        self._service = RewardService((load or _load_scoring)(section), section, RayMeters(title))
+        self._title = f"{title}, {section.kind} scorers on {section.device}"
 
     def __repr__(self) -> str:
-        return f"RewardActor({self._kind})"
+        return f"RewardActor({self._title})"
 
     async def score(self, request: ScoreRequest) -> ScoreReply:
         """See ``RewardService.score``."""
@@ -67,10 +62,15 @@ class RewardActor:
         """See ``RewardService.embed_text``."""
         return await self._service.embed_text(prompts)
 
+    async def load(self) -> int:
+        """Images that wait or are being scored."""
+        return self._service.load
+
     async def facts(self) -> ServiceFacts:
         """What this service scores with."""
         return ServiceFacts(
             section=self._section,
+            names=self._service.names,
             clip_width=self._service.clip_width,
             dino_width=self._service.dino_width,
             pid=os.getpid(),
@@ -81,75 +81,62 @@ class RewardActor:
         return self._service.stats()
 
 
-def _cause_of(error: RayTaskError) -> AdDiffusionError:
-    """The error that was raised in the actor, without Ray's wrapping."""
-    cause = error.cause
-    return cause if isinstance(cause, AdDiffusionError) else ScorerError(f"The scorers failed: {cause!r}")
+class RayMeters:
+    """The service's metrics as Ray's: `ray_addiffusion_reward_...` for Prometheus, tagged with the replica."""
+
+    def __init__(self, replica: str) -> None:
+        self._instruments = {metric.name: _instrument(metric, replica) for metric in ALL}
+
+    def record(self, metric: Metric, value: float, **tags: str) -> None:
+        """See ``Meters.record``."""
+        instrument = self._instruments[metric.name]
+        if isinstance(instrument, Gauge):
+            instrument.set(value, tags=tags)
+        elif isinstance(instrument, Counter):
+            instrument.inc(value, tags=tags)
+        else:
+            instrument.observe(value, tags=tags)
 
 
-def _load_suite(section: ScorersSection) -> Scoring:
-    from addiffusion.scorers.suite import load_suite  # noqa: PLC0415 - see RewardActor.__init__
+class RayReplicas:
+    """The actors of one service, for ``RemoteScoring``."""
 
-    return load_suite(section)
+    def __init__(self, actors: Sequence[ActorHandle[Any]], *, timeout_s: float) -> None:
+        self.actors = tuple(actors)
+        self._timeout_s = timeout_s
 
+    def loads(self) -> list[int | None]:
+        """See ``Replicas.loads``."""
+        answers: list[ray.ObjectRef[Any]] = [actor.load.remote() for actor in self.actors]
+        done, _ = ray.wait(answers, num_returns=len(answers), timeout=PROBE_S)
+        return [self._load(answer) if answer in done else None for answer in answers]
 
-class RemoteScoring:
-    """``Scoring`` by the reward service. Cheap to pickle and to hand to every worker; text embeddings are cached here.
+    def score(self, index: int, request: ScoreRequest) -> ScoreReply:
+        """See ``Replicas.score``."""
+        return self._get(self.actors[index].score.remote(request))
 
-    Arrays in replies are read-only: they may lie in Ray's shared memory.
-    """
+    def embed_text(self, index: int, prompts: Sequence[str]) -> NDArray[np.float32]:
+        """See ``Replicas.embed_text``."""
+        return self._get(self.actors[index].embed_text.remote(prompts))
 
-    def __init__(self, actor: ActorHandle[Any], facts: ServiceFacts) -> None:
-        self.actor = actor
-        self._facts = facts
-        self._text_cache: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+    def stats(self) -> list[ServiceStats]:
+        """See ``Replicas.stats``."""
+        return [self._get(actor.stats.remote()) for actor in self.actors]
 
-    @property
-    def clip_width(self) -> int:
-        """Width of CLIP image and text embeddings."""
-        return self._facts.clip_width
-
-    @property
-    def dino_width(self) -> int:
-        """Width of DINO features."""
-        return self._facts.dino_width
-
-    def embed_text(self, prompts: Sequence[str]) -> NDArray[np.float32]:
-        """(n, e) L2-normalised CLIP text embeddings.
-
-        Raises:
-            ScorerError: the service is gone, or did not answer in time.
-        """
-        missing = tuple(prompt for prompt in dict.fromkeys(prompts) if prompt not in self._text_cache)
-        fresh = dict(zip(missing, self._get(self.actor.embed_text.remote(missing)), strict=True)) if missing else {}
-        rows = [fresh[prompt] if prompt in fresh else self._text_cache[prompt] for prompt in prompts]
-        self._text_cache.update(fresh)
-        while len(self._text_cache) > TEXT_CACHE_PROMPTS:
-            self._text_cache.popitem(last=False)
-        return np.stack(rows) if rows else np.zeros((0, self.clip_width), np.float32)
-
-    def score(self, request: ScoreRequest) -> ScoreReply:
-        """Scores and embeddings, in the order of the request's images.
-
-        Raises:
-            ContractError: the request is malformed.
-            ScorerError: the service is gone, or did not answer in time.
-        """
-        return self._get(self.actor.score.remote(request))
-
-    def stats(self) -> ServiceStats:
-        """The service's counters since it last started."""
-        return self._get(self.actor.stats.remote())
+    def _load(self, answer: ray.ObjectRef[Any]) -> int | None:
+        try:
+            return cast("int", ray.get(answer, timeout=PROBE_S))
+        except (GetTimeoutError, RayActorError):  # it restarts; the call itself will wait for it
+            return None
 
     def _get(self, answer: ray.ObjectRef[Any]) -> Any:
-        timeout_s = self._facts.section.timeout_s
         try:
-            return ray.get(answer, timeout=timeout_s)
+            return ray.get(answer, timeout=self._timeout_s)
         except GetTimeoutError as error:
             raise ScorerError(
-                f"The reward service did not answer within scorers.timeout_s={timeout_s:g} s; "
+                f"The reward service did not answer within scorers.timeout_s={self._timeout_s:g} s; "
                 "see its log for why, or raise the limit.",
-                timeout_s=timeout_s,
+                timeout_s=self._timeout_s,
             ) from error
         except RayActorError as error:
             raise ScorerError(f"The reward service is gone, and Ray could not bring it back: {error}") from error
@@ -164,19 +151,18 @@ def get_or_create(
     name: str = DEFAULT_NAME,
     detached: bool = False,
     load: LoadScoring | None = None,
-    start_timeout_s: float = 180.0,
+    start_timeout_s: float = START_TIMEOUT_S,
 ) -> RemoteScoring:
-    """The reward service called ``name``, started if there is none; returns when it is ready to score.
+    """The reward service called ``name`` with all its replicas, started if missing; returns when it is ready to score.
 
-    A service that is not ``detached`` ends with the driver that started it. ``load`` builds the scorers in the
-    actor's process; by default the suite of ``section``.
+    A service that is not ``detached`` ends with the driver that started it. ``load`` builds the scorers in each
+    actor's process; by default those of ``section``.
 
     Raises:
         ClusterError: it did not start in time, its scorers can't be loaded, or a service of other settings has the
             name already.
     """
     options: dict[str, Any] = {
-        "name": name,
         "namespace": namespace,
         "lifetime": "detached" if detached else "non_detached",
         "get_if_exists": True,
@@ -186,33 +172,58 @@ def get_or_create(
         "max_task_retries": MAX_TASK_RETRIES,
         "max_concurrency": MAX_CONCURRENT_CALLS,
     }
-    actor = cast("ActorHandle[Any]", ray.remote(RewardActor).options(**options).remote(section, load))
-    facts = _ready_facts(actor, name, start_timeout_s)
+    actors = [
+        cast(
+            "ActorHandle[Any]",
+            ray.remote(RewardActor)
+            .options(name=f"{_PREFIX}{name}:{index}", **options)
+            .remote(section, load, title=f"{name} {index + 1}/{section.replicas}"),
+        )
+        for index in range(section.replicas)
+    ]
+    facts, *_ = [_ready_facts(actor, name, start_timeout_s) for actor in actors]
     if facts.section != section:
         raise ClusterError(
-            f"A reward service named {name!r} with other scorer settings runs in namespace {namespace!r}; "
-            "stop it, or choose another name.",
+            f"A reward service named {name!r} with other {_differences(facts.section, section)} runs in namespace "
+            f"{namespace!r}; stop it with `addiffusion reward stop {name}`, or choose another scorers.service.",
             name=name,
             namespace=namespace,
         )
-    return RemoteScoring(actor, facts)
+    return RemoteScoring(RayReplicas(actors, timeout_s=section.timeout_s), facts)
 
 
-def connect(*, namespace: str, name: str = DEFAULT_NAME, start_timeout_s: float = 180.0) -> RemoteScoring:
+def connect(*, namespace: str, name: str = DEFAULT_NAME, timeout_s: float | None = None) -> RemoteScoring:
     """The running reward service called ``name``, for processes that only know where to look for it.
+
+    Calls wait as long as the service's own ``scorers.timeout_s``, or ``timeout_s``.
 
     Raises:
         ClusterError: there is none, or it is not ready in time.
     """
-    try:
-        actor = ray.get_actor(name, namespace=namespace)
-    except ValueError as error:
+    prefix = f"{_PREFIX}{name}:"
+    found = sorted(int(actor[len(prefix) :]) for actor in _actor_names(namespace) if actor.startswith(prefix))
+    if not found:
         raise ClusterError(
             f"No reward service named {name!r} runs in namespace {namespace!r}; start it first (get_or_create).",
             name=name,
             namespace=namespace,
-        ) from error
-    return RemoteScoring(actor, _ready_facts(actor, name, start_timeout_s))
+        )
+    actors = [ray.get_actor(f"{prefix}{index}", namespace=namespace) for index in found]
+    facts = _ready_facts(actors[0], name, timeout_s or START_TIMEOUT_S)
+    return RemoteScoring(RayReplicas(actors, timeout_s=timeout_s or facts.section.timeout_s), facts)
+
+
+def service_names(*, namespace: str) -> tuple[str, ...]:
+    """Names of the reward services that run in ``namespace``."""
+    actors = (actor for actor in _actor_names(namespace) if actor.startswith(_PREFIX))
+    return tuple(sorted({actor.removeprefix(_PREFIX).rsplit(":", 1)[0] for actor in actors}))
+
+
+def stop(scoring: RemoteScoring) -> None:
+    """End all replicas of a service at once."""
+    assert isinstance(scoring.replicas, RayReplicas)
+    for actor in scoring.replicas.actors:
+        ray.kill(actor)
 
 
 def _ready_facts(actor: ActorHandle[Any], name: str, start_timeout_s: float) -> ServiceFacts:
@@ -225,5 +236,47 @@ def _ready_facts(actor: ActorHandle[Any], name: str, start_timeout_s: float) -> 
             name=name,
         ) from error
     except RayActorError as error:
-        reason = str(error).strip().splitlines()[-1]  # of a failed constructor: the last line of its traceback
-        raise ClusterError(f"The reward service {name!r} could not start: {reason}", name=name) from error
+        raise ClusterError(f"The reward service {name!r} could not start: {_reason(error)}", name=name) from error
+
+
+def _reason(error: RayActorError) -> str:
+    """Of a failed constructor: the last line of its traceback, without the path of our own error's class."""
+    last = str(error).strip().splitlines()[-1]
+    return last.split(": ", 1)[-1] if last.startswith("addiffusion.errors.") else last
+
+
+def _actor_names(namespace: str) -> list[str]:
+    actors = cast("list[dict[str, str]]", list_named_actors(all_namespaces=True))
+    return [actor["name"] for actor in actors if actor["namespace"] == namespace]
+
+
+def _differences(running: ScorersSection, asked: ScorersSection) -> str:
+    keys = [key for key in type(asked).model_fields if getattr(running, key) != getattr(asked, key)]
+    return ", ".join(f"scorers.{key}" for key in keys)
+
+
+def _instrument(metric: Metric, replica: str) -> Gauge | Counter | Histogram:
+    description = f"{metric.description} [{metric.unit}]"
+    tag_keys = ("replica", *metric.tags)
+    if metric.kind == "histogram":
+        made = Histogram(metric.name, description, boundaries=list(metric.boundaries), tag_keys=tag_keys)
+    else:
+        made = (Gauge if metric.kind == "gauge" else Counter)(metric.name, description, tag_keys=tag_keys)
+    made.set_default_tags({"replica": replica})
+    return made
+
+
+def _cause_of(error: RayTaskError) -> AdDiffusionError:
+    """The error that was raised in the actor, without Ray's wrapping."""
+    cause = error.cause
+    return cause if isinstance(cause, AdDiffusionError) else ScorerError(f"The scorers failed: {cause!r}")
+
+
+def _load_scoring(section: ScorersSection) -> Scoring:
+    from addiffusion.scorers.families import load_scoring  # noqa: PLC0415 - see RewardActor.__init__
+
+    if section.kind == "pretrained" and section.image_reward.backend == "package":
+        from reward_service.image_reward.actor import IsolatedImageReward  # noqa: PLC0415 - see RewardActor.__init__
+
+        return load_scoring(section, IsolatedImageReward(section))
+    return load_scoring(section)

@@ -36,6 +36,8 @@ class Batch:
 
     group: Hashable
     pieces: tuple[Piece, ...]
+    waited_s: float
+    """How long the oldest of the requests has waited."""
 
     @property
     def image_count(self) -> int:
@@ -115,6 +117,7 @@ class Batcher:
 
     def _take(self, group: Hashable) -> Batch:
         queue, pieces, room = self._queues[group], list[Piece](), self._max_images
+        waited_s = self._clock() - queue[0].arrived_s
         while queue and room:
             head = queue[0]
             stop = min(head.rows, head.next_row + room)
@@ -124,7 +127,7 @@ class Batcher:
             if not head.left:
                 queue.popleft()
         self._keep(group, queue)
-        return Batch(group=group, pieces=tuple(pieces))
+        return Batch(group=group, pieces=tuple(pieces), waited_s=waited_s)
 
     def _keep(self, group: Hashable, queue: deque[_Waiting]) -> None:
         if queue:

@@ -6,8 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -16,40 +15,15 @@ from numpy.typing import NDArray
 from addiffusion.config import ScorersSection
 from addiffusion.errors import ScorerError
 from addiffusion.records import ScoreReply, ScoreRequest
-from addiffusion.scorers.base import Scoring
+from addiffusion.scorers.base import Metered, ScorerUsage, Scoring
+from addiffusion.scorers.requests import check_request, empty_reply, failed_reply, join_replies
 from reward_service.batcher import Batch, Batcher, Joiner
-from reward_service.pieces import Source, check_request, empty_reply, group_of, join_replies, score_pieces
+from reward_service.metrics import Meters, NoMeters
+from reward_service.pieces import Source, group_of, merged_request, score_pieces, split_reply
+from reward_service.scoring_thread import HungError, ScoringThread
+from reward_service.stats import ServiceStats, Tally
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceStats:
-    """Counters since the service started."""
-
-    request_count: int = 0
-    """Scoring requests received."""
-    image_count: int = 0
-    """Images scored."""
-    prompt_count: int = 0
-    """Prompts embedded."""
-    batch_count: int = 0
-    """Passes over the scorers."""
-    held_back_count: int = 0
-    """Requests that had to wait for room in the queue."""
-    item_error_count: int = 0
-    """Images that got an error instead of scores."""
-    failed_batch_count: int = 0
-    """Passes that raised; every caller with images in them got the error."""
-    timeout_count: int = 0
-    """Requests that ran past their deadline."""
-    scoring_s: float = 0.0
-    """Seconds the scorers were busy."""
-
-    @property
-    def mean_batch_images(self) -> float:
-        """Images per pass; 0 before the first."""
-        return self.image_count / self.batch_count if self.batch_count else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +39,7 @@ class RewardService:
     At most ``queue_images`` images wait; callers beyond that are held back in the order they came.
     """
 
-    def __init__(self, scoring: Scoring, section: ScorersSection) -> None:
+    def __init__(self, scoring: Scoring, section: ScorersSection, meters: Meters | None = None) -> None:
         self._scoring = scoring
         self._section = section
         self._batcher = Batcher(
@@ -77,9 +51,15 @@ class RewardService:
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._line = asyncio.Lock()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="scoring")
+        self._thread = ScoringThread(deadline_s=section.pass_timeout_s)
         self._runner: asyncio.Task[None] | None = None
-        self._stats = ServiceStats()
+        self._tally = Tally(meters or NoMeters())
+        self._scored_image_count = 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every score column a request may ask for."""
+        return self._scoring.names
 
     @property
     def clip_width(self) -> int:
@@ -92,8 +72,13 @@ class RewardService:
         return self._scoring.dino_width
 
     def stats(self) -> ServiceStats:
-        """The counters so far; may be called from any thread."""
-        return self._stats
+        """The counters so far."""
+        return self._tally.stats(waiting_image_count=self._batcher.waiting_image_count)
+
+    @property
+    def load(self) -> int:
+        """Images that wait or are being scored: what whoever chooses between replicas compares."""
+        return self._batcher.waiting_image_count + self._scored_image_count
 
     async def score(self, request: ScoreRequest) -> ScoreReply:
         """Score the images of one caller, in batches with whoever else is waiting.
@@ -103,7 +88,7 @@ class RewardService:
             ScorerError: no answer within ``scorers.timeout_s``.
         """
         check_request(request)
-        self._count(request_count=1)
+        self._tally.request()
         if len(request.images) == 0:
             return empty_reply(request, clip_width=self.clip_width, dino_width=self.dino_width)
         return await self._in_time(self._answer(request), f"{len(request.images)} images")
@@ -114,10 +99,8 @@ class RewardService:
         Raises:
             ScorerError: no answer within ``scorers.timeout_s``.
         """
-        self._count(prompt_count=len(prompts))
-        loop = asyncio.get_running_loop()
-        embedded = loop.run_in_executor(self._thread, self._scoring.embed_text, prompts)
-        return await self._in_time(embedded, f"{len(prompts)} prompts")
+        self._tally.prompts(len(prompts))
+        return await self._in_time(self._embed_text(prompts), f"{len(prompts)} prompts")
 
     async def close(self) -> None:
         """Stop scoring; callers that still wait are cancelled."""
@@ -126,7 +109,7 @@ class RewardService:
             await asyncio.wait([self._runner])
         for pending in self._pending.values():
             pending.answer.cancel()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.close()
 
     async def _in_time(self, result: Awaitable[Result], what: str) -> Result:
         limit = asyncio.timeout(self._section.timeout_s)
@@ -136,12 +119,18 @@ class RewardService:
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            self._count(timeout_count=1)
+            self._tally.late()
             raise ScorerError(
                 f"No answer for {what} within scorers.timeout_s={self._section.timeout_s:g} s while "
                 f"{self._batcher.waiting_image_count} images wait; raise the limit, or give the scorers more compute.",
                 timeout_s=self._section.timeout_s,
             ) from error
+
+    async def _embed_text(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        try:
+            return (await self._thread.run(self._scoring.embed_text, prompts)).result()
+        except HungError as error:
+            raise ScorerError(self._hung_sentence("clip", f"{len(prompts)} prompts")) from error
 
     async def _answer(self, request: ScoreRequest) -> ScoreReply:
         request_id = next(self._ids)
@@ -157,7 +146,7 @@ class RewardService:
     async def _admit(self, request_id: int, request: ScoreRequest) -> None:
         """Queue the request once there is room; the lock is fair, so callers keep their order."""
         if self._line.locked() or not self._has_room_for(request):
-            self._count(held_back_count=1)
+            self._tally.held_back()
         async with self._line:
             while not self._has_room_for(request):
                 self._room.clear()
@@ -165,6 +154,7 @@ class RewardService:
             self._pending[request_id] = _Pending(request, asyncio.get_running_loop().create_future())
             self._joiner.expect(request_id, len(request.images))
             self._batcher.add(request_id, group_of(request), len(request.images))
+            self._tally.queue(self._batcher.waiting_image_count)
         self._wake()
 
     def _has_room_for(self, request: ScoreRequest) -> bool:
@@ -197,18 +187,42 @@ class RewardService:
 
     async def _process(self, batch: Batch) -> None:
         sources = tuple(Source(self._pending[piece.request_id].request, piece) for piece in batch.pieces)
+        self._scored_image_count = batch.image_count
         started = time.monotonic()
-        scored = asyncio.get_running_loop().run_in_executor(self._thread, score_pieces, self._scoring, sources)
-        await asyncio.wait([scored])  # does not raise: a scorer's error belongs to the callers, not to this loop
-        self._count(image_count=batch.image_count, batch_count=1, scoring_s=time.monotonic() - started)
-        error = scored.exception()
-        if error is None:
-            self._deliver(batch, scored.result())
-        else:
+        try:
+            call = await self._thread.run(score_pieces, self._scoring, sources)
+        except HungError:
+            call = None
+        self._scored_image_count = 0
+        seconds = time.monotonic() - started
+        self._tally.scored(batch.image_count, seconds=seconds, waited_s=batch.waited_s, usage=self._usage())
+        self._tally.queue(self._batcher.waiting_image_count)
+        if call is None:
+            self._deliver(batch, self._given_up(batch, sources))
+        elif error := call.exception():  # whatever it is belongs to the callers; the service goes on
             self._fail(batch, error)
+        else:
+            self._deliver(batch, call.result())
+
+    def _given_up(self, batch: Batch, sources: Sequence[Source]) -> Sequence[ScoreReply]:
+        """Replies without scores to a pass that hangs; each of its images has the reason as its own error."""
+        scorer = self._usage().running or "unknown"
+        self._tally.hung(scorer, batch.image_count)
+        reason = self._hung_sentence(scorer, f"{batch.image_count} images")
+        nothing = failed_reply(merged_request(sources), reason, clip_width=self.clip_width, dino_width=self.dino_width)
+        return split_reply(nothing, sources)
+
+    def _hung_sentence(self, scorer: str, what: str) -> str:
+        return (
+            f"Scorer `{scorer}` did not finish {what} within scorers.pass_timeout_s={self._section.pass_timeout_s:g} s "
+            "and was given up; find out why it hangs, or raise the limit."
+        )
+
+    def _usage(self) -> ScorerUsage:
+        return self._scoring.usage() if isinstance(self._scoring, Metered) else ScorerUsage()
 
     def _deliver(self, batch: Batch, parts: Sequence[ScoreReply]) -> None:
-        self._count(item_error_count=sum(error is not None for part in parts for error in part.errors))
+        self._tally.item_errors(sum(error is not None for part in parts for error in part.errors))
         for piece, part in zip(batch.pieces, parts, strict=True):
             complete = self._joiner.put(piece, part)
             answer = self._open_answer(piece.request_id)
@@ -216,7 +230,7 @@ class RewardService:
                 answer.set_result(join_replies(complete))
 
     def _fail(self, batch: Batch, error: BaseException) -> None:
-        self._count(failed_batch_count=1)
+        self._tally.failed()
         for piece in batch.pieces:
             answer = self._open_answer(piece.request_id)
             if answer is not None:
@@ -226,7 +240,3 @@ class RewardService:
         """The answer somebody still waits for; None when the caller has failed, gone, or is just being cancelled."""
         pending = self._pending.get(request_id)
         return None if pending is None or pending.answer.done() else pending.answer
-
-    def _count(self, **increments: float) -> None:
-        changed = {name: getattr(self._stats, name) + increment for name, increment in increments.items()}
-        self._stats = replace(self._stats, **changed)

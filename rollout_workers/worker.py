@@ -15,6 +15,7 @@ from addiffusion.policy import PolicyNetwork
 from addiffusion.records import FailedEpisode, Ticket
 from addiffusion.rollouts import Collected
 from addiffusion.scorers.base import Scoring
+from addiffusion.scorers.strict import StrictScoring
 from addiffusion.threads import torch_threads
 from rollout_workers.collector import Collector
 
@@ -62,6 +63,7 @@ class Worker:
 
         Raises:
             ContractError: tickets ask the policy, but it has no weights.
+            RolloutError: an image has no score, and ``scorers.on_score_error`` is ``stop``.
         """
         if self.weight_version == NO_WEIGHTS and any(ticket.forced is None for ticket in tickets):
             raise ContractError("The rollout worker was asked for decisions before it was given policy weights.")
@@ -80,12 +82,16 @@ class Worker:
 
     def _collector(self, sampler: SamplerSection) -> Collector:
         if self._parts is None:
-            self._parts = self._load_backbone(), self._connect_scoring()
+            self._parts = self._load_backbone(), self._scoring()
         if sampler not in self._collectors:
             backbone, scoring = self._parts
             config = self._config.model_copy(update={"sampler": sampler})
             self._collectors[sampler] = Collector(backbone=backbone, scoring=scoring, config=config)
         return self._collectors[sampler]
+
+    def _scoring(self) -> Scoring:
+        scoring = self._connect_scoring()
+        return StrictScoring(scoring) if self._config.scorers.on_score_error == "stop" else scoring
 
     def _act(self, phi: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():

@@ -100,6 +100,7 @@ class ToyBackbone:
 class ToyScoring:
     """Scores that are smooth functions of an image's colours, one image at a time."""
 
+    names = (*SCORE_NAMES, *METRIC_NAMES)
     clip_width = 12
     dino_width = 6
 

@@ -1,14 +1,75 @@
-"""The port between whoever has images and whoever can judge them."""
+"""The ports of scoring: one scorer model, and whoever scores images with several of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from addiffusion.records import ScoreReply, ScoreRequest
+
+if TYPE_CHECKING:  # clients of the reward service need neither torch nor its seconds of import
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from addiffusion.scorers.images import ImageBatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerSpec:
+    """What a number of this scorer means."""
+
+    name: str
+    """Name of the score column."""
+    unit: str
+    """Unit in words, e.g. ``cosine`` or ``points of ten``."""
+    low: float
+    high: float
+    """Usual range; infinite where the scale is open."""
+    higher_is_better: bool = True
+    needs_prompt: bool = True
+    """False: the score depends on the image alone."""
+    batched: bool = True
+    """True: a network that sees a padded batch of fixed shape. False: image by image, without padding."""
+
+
+class Scorer(Protocol):
+    """One score. Row ``i`` of the result belongs to row ``i`` of the images and depends on no other row."""
+
+    @property
+    def spec(self) -> ScorerSpec:
+        """Name, unit, range and needs."""
+        ...
+
+    def score(self, images: ImageBatch, prompts: Sequence[str]) -> Float[Tensor, " n"]:
+        """The score of each image for its own prompt; NaN or infinity marks an image that has none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerUsage:
+    """What scoring has cost so far in this process, by scorer; embeddings count under ``clip_embedding``, ..."""
+
+    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Seconds spent in each model."""
+    error_count: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Images each model could not score."""
+    cache_hit_count: int = 0
+    """Images that were not scored because their scores were known."""
+    running: str | None = None
+    """The model at work at this moment."""
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A ``Scoring`` that keeps account of its scorers."""
+
+    def usage(self) -> ScorerUsage:
+        """The account so far; may be asked from any thread."""
+        ...
 
 
 class Scoring(Protocol):
@@ -16,6 +77,11 @@ class Scoring(Protocol):
 
     Scoring is a pure function of image and prompt, so a request may be sent twice.
     """
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every score column a request may ask for."""
+        ...
 
     @property
     def clip_width(self) -> int:

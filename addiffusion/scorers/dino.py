@@ -1,32 +1,101 @@
-"""DINO adapter: features whose cosine says how alike two pictures are."""
+"""DINO features (arXiv:2104.14294): their cosine says how alike two pictures are."""
 
 from __future__ import annotations
 
-from typing import Final
+import math
+from collections.abc import Callable
+from typing import Any, Final
 
+import timm
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from timm.data.config import resolve_model_data_config
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the name everyone knows it by)
 
+from addiffusion.config import ScorersSection
+from addiffusion.config_scorers import DinoSection
 from addiffusion.embedded.assets import weights_path
 from addiffusion.embedded.dino import load_dino
+from addiffusion.errors import ConfigError
+from addiffusion.scorers.images import ImageBatch, Preprocessing
+from addiffusion.scorers.network import network_view
+from addiffusion.scorers.weights import LOAD_FAILURES, WeightsFile
 
 _WIDTH_ATTRIBUTE: Final = "num_features"
 
 
-class DinoScorer:
-    """The embedded feature model in fp32."""
+class DinoFeatures:
+    """A feature model in fp32."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._model = load_dino(weights_path("dino")).to(device)
+    def __init__(self, model: nn.Module, *, prepare: Callable[[ImageBatch], Tensor], device: torch.device) -> None:
+        self._model = model.eval().to(device)
+        self._prepare = prepare
 
     @property
     def width(self) -> int:
         """Width ``f`` of the features."""
         return int(getattr(self._model, _WIDTH_ATTRIBUTE))
 
-    @torch.inference_mode()
-    def embed_images(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n f"]:
+    def embed_images(self, images: ImageBatch) -> Float[Tensor, "n f"]:
         """L2-normalised."""
-        return F.normalize(self._model(x), dim=1)
+        return images.once((id(self), "features"), lambda: self._embed(images))
+
+    def similarity(self, left: ImageBatch, right: ImageBatch) -> Float[Tensor, " n"]:
+        """Cosine of each left image with its right one, in [-1, 1]; higher is more alike."""
+        return (self.embed_images(left) * self.embed_images(right)).sum(dim=1)
+
+    @torch.inference_mode()
+    def _embed(self, images: ImageBatch) -> Float[Tensor, "n f"]:
+        return F.normalize(self._model(self._prepare(images)), dim=1)
+
+
+def embedded_dino(device: torch.device) -> DinoFeatures:
+    """The feature model of the embedded world.
+
+    Raises:
+        WeightsError: its weights are missing or do not fit.
+    """
+    return DinoFeatures(load_dino(weights_path("dino")), prepare=network_view, device=device)
+
+
+def load_timm_dino(section: ScorersSection, device: torch.device) -> DinoFeatures:
+    """The timm model that ``scorers.dino`` names.
+
+    Raises:
+        ConfigError: timm has no such model.
+        WeightsError: its weights are missing or do not fit.
+    """
+    dino = section.dino
+    if not timm.is_model(dino.model):
+        raise ConfigError(f"scorers.dino.model={dino.model} is no timm model; timm.list_models() has the names.")
+    file = WeightsFile(
+        key="scorers.dino.weights",
+        filename="model.safetensors",
+        origin=f"the hub repository timm/{dino.model}",
+    )
+    path = file.find(dino.weights or f"timm/{dino.model}")
+    try:
+        model = build_dino_model(dino, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
+    except LOAD_FAILURES as error:
+        raise file.misfit(path, error) from error
+    return DinoFeatures(model, prepare=preprocessing_of(model, dino.image_size), device=device)
+
+
+def build_dino_model(section: DinoSection, **options: Any) -> nn.Module:
+    """The timm model without a classifier: its output is the normalised class token."""
+    size = {} if section.image_size is None else {"img_size": section.image_size}
+    return timm.create_model(section.model, num_classes=0, **size, **options)
+
+
+def preprocessing_of(model: nn.Module, image_size: int | None) -> Preprocessing:
+    """The evaluation preprocessing timm keeps: shorter side to size / crop fraction, centre crop."""
+    config: dict[str, Any] = resolve_model_data_config(model)
+    size = image_size or int(config["input_size"][-1])
+    return Preprocessing(
+        size=size,
+        resize_to=math.floor(size / config["crop_pct"]),
+        interpolation=config["interpolation"],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+    )

@@ -1,22 +1,41 @@
-"""Preference adapter (ImageReward's role): prompt and image in, standardised preference out."""
+"""The preference model of the embedded world, in ImageReward's role: prompt and image in, preference out."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from addiffusion.embedded.assets import weights_path
-from addiffusion.embedded.preference import load_preference
+from addiffusion.embedded.preference import PreferenceModel, load_preference
+from addiffusion.scorers.base import ScorerSpec
+from addiffusion.scorers.clip import Tokenize
+from addiffusion.scorers.images import ImageBatch
+from addiffusion.scorers.network import network_view
+from addiffusion.scorers.texts import TextCache
 
 
 class PreferenceScorer:
-    """The embedded preference model in fp32."""
+    """The embedded preference model in fp32; it reads the ids of the embedded tokenizer."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._model = load_preference(weights_path("preference")).to(device)
+    spec = ScorerSpec(name="image_reward", unit="standard deviations", low=-3.0, high=3.0)
+
+    def __init__(self, model: PreferenceModel, tokenize: Tokenize, device: torch.device) -> None:
+        self._model = model.eval().to(device)
+        self._token_ids = TextCache(lambda prompt: tokenize([prompt])[0].to(device))
 
     @torch.inference_mode()
-    def score(self, x: Float[Tensor, "n 3 h w"], token_ids: Int[Tensor, "n l"]) -> Float[Tensor, " n"]:
-        """Preference of each network-space image for its own prompt."""
-        return self._model(x, token_ids)
+    def score(self, images: ImageBatch, prompts: Sequence[str]) -> Float[Tensor, " n"]:
+        """Standardised over clean and corrupted renders."""
+        return self._model(network_view(images), self._token_ids.rows(prompts))
+
+
+def embedded_preference(tokenize: Tokenize, device: torch.device) -> PreferenceScorer:
+    """The preference model of the embedded world.
+
+    Raises:
+        WeightsError: its weights are missing or do not fit.
+    """
+    return PreferenceScorer(load_preference(weights_path("preference")), tokenize, device)

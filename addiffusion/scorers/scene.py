@@ -1,30 +1,51 @@
-"""Scene adapter: the exact checker of the embedded world as a metric. It judges; it is never part of a reward."""
+"""The exact checker of the embedded world as a metric. It judges; it is never part of a reward."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
-import numpy as np
-from jaxtyping import UInt8
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from addiffusion.embedded.captions import Requirement, parse_caption
+from addiffusion.embedded.captions import parse_caption
 from addiffusion.embedded.checker import check
+from addiffusion.scorers.base import ScorerSpec
+from addiffusion.scorers.images import ImageBatch
 
 _cached_requirement = lru_cache(maxsize=4096)(parse_caption)
 
 
 class SceneScorer:
-    """Soft and strict scene score of single images."""
+    """One reading of the checker's report. Both readings of an image share one check."""
 
-    def requirement(self, prompt: str) -> Requirement:
-        """What the prompt demands.
+    def __init__(self, spec: ScorerSpec) -> None:
+        self.spec = spec
+
+    def score(self, images: ImageBatch, prompts: Sequence[str]) -> Float[Tensor, " n"]:
+        """In [0, 1].
 
         Raises:
-            PromptError: the prompt is outside the caption grammar.
+            PromptError: a prompt is outside the caption grammar.
         """
-        return _cached_requirement(prompt)
+        reports = images.once(("scene", tuple(prompts)), lambda: _check(images, prompts))
+        return reports[:, _READINGS.index(self.spec.name)]
 
-    def score(self, image: UInt8[np.ndarray, "h w 3"], requirement: Requirement) -> dict[str, float]:
-        """``scene_soft`` in [0, 1] and ``scene_strict``, 0 or 1."""
-        report = check(image, requirement)
-        return {"scene_soft": report.soft, "scene_strict": float(report.strict)}
+
+_READINGS = ("scene_soft", "scene_strict")
+
+
+def scene_scorers() -> tuple[SceneScorer, SceneScorer]:
+    """``scene_soft``, the share of a caption's demands that is met, and ``scene_strict``: 1 if all are, else 0."""
+    soft, strict = (
+        ScorerSpec(name=name, unit=unit, low=0.0, high=1.0, batched=False)
+        for name, unit in zip(_READINGS, ("share of demands met", "1 if all demands are met"), strict=True)
+    )
+    return SceneScorer(soft), SceneScorer(strict)
+
+
+def _check(images: ImageBatch, prompts: Sequence[str]) -> Float[Tensor, "n 2"]:
+    pixels = images.pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    reports = [check(image, _cached_requirement(prompt)) for image, prompt in zip(pixels, prompts, strict=True)]
+    return torch.tensor([[report.soft, float(report.strict)] for report in reports])

@@ -14,9 +14,9 @@ from rich.console import Console
 
 from addiffusion.actions import Action
 from addiffusion.config import Config, EvaluationSection, RunSection, SamplerSection
-from addiffusion.records import FailedEpisode, Prompt, ScoreReply, ScoreRequest, Ticket
+from addiffusion.records import METRIC_NAMES, FailedEpisode, Prompt, ScoreReply, ScoreRequest, Ticket
 from addiffusion.rollouts import Collected
-from evaluation.holdout import Holdout, collapse, evaluate
+from evaluation.holdout import Holdout, collapse, evaluate, judge
 from evaluation.report import holdout_table, summary
 from tests.evaluation.toy_episodes import toy_episode
 
@@ -53,6 +53,7 @@ class KnownRollouts:
 class KnownScoring:
     """Soft scene score 0.9; prompt 0 has no scene."""
 
+    names = METRIC_NAMES
     clip_width = 4
     dino_width = 2
 
@@ -70,6 +71,12 @@ class KnownScoring:
             dino_embedding=np.zeros((len(values), 2), np.float32),
             errors=tuple("no scene" if gone else None for gone in lost),
         )
+
+
+class SceneBlindScoring(KnownScoring):
+    """Full-size scorers know nothing of scenes."""
+
+    names = ("clip",)
 
 
 def compare(rollouts: KnownRollouts) -> Holdout:
@@ -116,6 +123,13 @@ def test_failed_images_are_counted_not_scored() -> None:
     result = summary(compare(KnownRollouts(frozenset({"scene 1"}))))
     assert result["episodes_dropped"] == 3
     assert result["mean_nfe"] == pytest.approx((10 * 3 + 14 * 2) / 5)
+
+
+def test_scorers_that_know_no_scenes_are_not_asked_for_them() -> None:
+    episodes = compare(KnownRollouts()).policy.episodes
+    scene = judge(SceneBlindScoring(), episodes)
+    assert scene.shape == (len(episodes), 2)
+    assert np.isnan(scene).all()
 
 
 def test_no_image_at_all_gives_null_not_nan() -> None:

@@ -1,11 +1,15 @@
 """The whole product, small: two workers, reward service and learner on Ray against the same run in one process.
 
-The Ray run loses a worker in its second iteration. Neither that nor the distribution may change a single bit.
+The Ray run loses a worker in its second iteration, and its reward service in the third. Neither that nor distribution
+may change a single bit.
 """
 
 from __future__ import annotations
 
 import io
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
@@ -106,13 +110,24 @@ def distributed(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> F
 
     from launch.distributed import distributed_crew  # noqa: PLC0415
     from learner.rollouts import RayRollouts  # noqa: PLC0415
+    from reward_service.actor import RayReplicas  # noqa: PLC0415
+    from reward_service.client import RemoteScoring  # noqa: PLC0415
 
-    def kill_a_worker(crew: Crew, number: int) -> None:
+    def kill_somebody(crew: Crew, number: int) -> None:
         assert isinstance(crew.rollouts, RayRollouts)
+        assert isinstance(crew.scoring, RemoteScoring)
+        assert isinstance(crew.scoring.replicas, RayReplicas)
         if number == 2:  # the references, the first iteration, and now
             ray.kill(crew.rollouts.fleet.actor(1), no_restart=False)
+        (service,) = crew.scoring.replicas.actors
+        service_pids.append(ray.get(service.facts.remote(), timeout=120).pid)
+        if number == 3:
+            threading.Timer(0.2, os.kill, (service_pids[-1], signal.SIGKILL)).start()
 
-    return train(tmp_path_factory.mktemp("ray") / "run", distributed_crew, kill_a_worker)
+    service_pids: list[int] = []
+    finished = train(tmp_path_factory.mktemp("ray") / "run", distributed_crew, kill_somebody)
+    assert len(set(service_pids)) == 2, "the reward service was killed and came back, once"
+    return finished
 
 
 def assert_same(found: Episode, expected: Episode) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +18,8 @@ import ray
 from addiffusion.config import ScorersSection
 from addiffusion.errors import ClusterError, ContractError, ScorerError
 from addiffusion.records import ScoreReply
-from reward_service.actor import RemoteScoring, connect, get_or_create
+from reward_service.actor import RayReplicas, connect, get_or_create, service_names, stop
+from reward_service.client import RemoteScoring
 from tests.reward_service.toy_scoring import (
     ToyScoring,
     assert_same_reply,
@@ -30,7 +35,16 @@ SECTION = ScorersSection(batch_images=8, max_wait_ms=2.0, timeout_s=60.0, cpus=0
 def scoring(ray_cluster: str) -> Iterator[RemoteScoring]:
     remote = get_or_create(SECTION, namespace=ray_cluster, name="shared-reward", load=load_slow_toy)
     yield remote
-    ray.kill(remote.actor)
+    stop(remote)
+
+
+def only_actor(scoring: RemoteScoring) -> Any:
+    assert isinstance(scoring.replicas, RayReplicas)
+    return scoring.replicas.actors[0]
+
+
+def pid_of(actor: Any) -> int:
+    return ray.get(actor.facts.remote(), timeout=60).pid
 
 
 def test_scores_through_ray_are_bitwise_the_direct_ones(scoring: RemoteScoring) -> None:
@@ -48,18 +62,18 @@ def test_large_images_travel_through_shared_memory_unharmed(scoring: RemoteScori
 def test_text_is_embedded_once_per_prompt(scoring: RemoteScoring) -> None:
     prompts = ("a red circle", "a blue square", "a red circle")
     expected = ToyScoring().embed_text(prompts)
-    before = scoring.stats().prompt_count
+    before = scoring.stats()[0].prompt_count
     for _ in range(2):
         np.testing.assert_array_equal(scoring.embed_text(prompts), expected)
-        assert scoring.stats().prompt_count == before + 2
+        assert scoring.stats()[0].prompt_count == before + 2
     assert scoring.embed_text(()).shape == (0, scoring.clip_width)
 
 
 def test_the_same_name_is_the_same_service(scoring: RemoteScoring, ray_cluster: str) -> None:
     again = get_or_create(SECTION, namespace=ray_cluster, name="shared-reward", load=load_slow_toy)
-    before = scoring.stats().request_count
+    before = scoring.stats()[0].request_count
     again.score(make_request(0, 2))
-    assert scoring.stats().request_count == before + 1
+    assert scoring.stats()[0].request_count == before + 1
 
 
 def test_a_service_is_found_by_its_name(scoring: RemoteScoring, ray_cluster: str) -> None:
@@ -71,7 +85,7 @@ def test_a_service_is_found_by_its_name(scoring: RemoteScoring, ray_cluster: str
 
 def test_another_configuration_under_the_same_name_is_refused(scoring: RemoteScoring, ray_cluster: str) -> None:
     other = SECTION.model_copy(update={"batch_images": 4})
-    with pytest.raises(ClusterError, match="'shared-reward' with other scorer settings"):
+    with pytest.raises(ClusterError, match=r"'shared-reward' with other scorers\.batch_images runs"):
         get_or_create(other, namespace=ray_cluster, name="shared-reward", load=load_slow_toy)
 
 
@@ -99,29 +113,74 @@ def test_a_worker_in_another_process_and_the_driver_share_it(scoring: RemoteScor
 
 
 def test_scorers_that_cant_be_loaded_are_one_sentence(ray_cluster: str) -> None:
-    with pytest.raises(
-        ClusterError, match=r"'broken' could not start: .*WeightsError: The toy has no weights"
-    ) as caught:
+    with pytest.raises(ClusterError, match=r"'broken' could not start: The toy has no weights") as caught:
         get_or_create(SECTION, namespace=ray_cluster, name="broken", load=load_missing_weights)
     assert "\n" not in caught.value.message
 
 
 def test_a_deadline_names_its_limit(scoring: RemoteScoring) -> None:
-    facts = ray.get(scoring.actor.facts.remote(), timeout=60)
-    hasty = RemoteScoring(scoring.actor, replace(facts, section=SECTION.model_copy(update={"timeout_s": 0.01})))
+    facts = ray.get(only_actor(scoring).facts.remote(), timeout=60)
+    hasty = RemoteScoring(RayReplicas([only_actor(scoring)], timeout_s=0.01), facts)
     with pytest.raises(ScorerError, match=r"scorers\.timeout_s=0\.01 s"):
         hasty.score(make_request(0, 2))
 
 
 def test_a_killed_service_answers_all_forty_requests(scoring: RemoteScoring) -> None:
-    victim = ray.get(scoring.actor.facts.remote(), timeout=60).pid
+    actor = only_actor(scoring)
+    victim = pid_of(actor)
     requests = [make_request(seed, 1 + seed % 9) for seed in range(40)]
-    answers = [scoring.actor.score.remote(request) for request in requests[:20]]
+    answers = [actor.score.remote(request) for request in requests[:20]]
     done, busy = ray.wait(answers, num_returns=2, timeout=60)
     os.kill(victim, signal.SIGKILL)
-    answers += [scoring.actor.score.remote(request) for request in requests[20:]]
+    answers += [actor.score.remote(request) for request in requests[20:]]
     for request, reply in zip(requests, ray.get(answers, timeout=120), strict=True):
         assert_same_reply(reply, ToyScoring(ScorersSection(batch_images=16)).score(request))
     assert len(done) == 2
     assert busy
-    assert ray.get(scoring.actor.facts.remote(), timeout=60).pid != victim
+    assert pid_of(actor) != victim
+
+
+def test_replicas_share_the_work_and_are_told_apart(ray_cluster: str) -> None:
+    section = SECTION.model_copy(update={"replicas": 2})
+    service = get_or_create(section, namespace=ray_cluster, name="pair", load=load_slow_toy)
+    assert "pair" in service_names(namespace=ray_cluster)
+    found = connect(namespace=ray_cluster, name="pair")
+    for seed in range(4):
+        request = make_request(seed, 3)
+        assert_same_reply(found.score(request), ToyScoring(SECTION).score(request))
+    assert [stats.request_count for stats in service.stats()] == [2, 2], "idle replicas take turns"
+    assert service.replicas.loads() == [0, 0]
+    assert isinstance(service.replicas, RayReplicas)
+    shown = ray.get([actor.__ray_call__.remote(repr) for actor in service.replicas.actors], timeout=60)
+    assert shown == [f"RewardActor(pair {number}/2, embedded scorers on auto)" for number in (1, 2)]
+    stop(service)
+
+
+ANOTHER_DRIVER = """
+import sys
+import ray
+from reward_service.actor import get_or_create, service_names
+from tests.reward_service.test_actor import SECTION
+from tests.reward_service.toy_scoring import load_slow_toy, make_request
+
+address, namespace = sys.argv[1:]
+ray.init(address=address, namespace=namespace, log_to_driver=False)
+shared = get_or_create(SECTION, namespace=namespace, name="of-all", detached=True, load=load_slow_toy)
+own = get_or_create(SECTION, namespace=namespace, name="of-one", load=load_slow_toy)
+for scoring in (shared, own):
+    scoring.score(make_request(0, 3))
+assert {"of-all", "of-one"} <= set(service_names(namespace=namespace))
+"""
+
+
+def test_a_driver_leaves_the_shared_service_and_takes_its_own_along(ray_cluster: str) -> None:
+    address = ray.get_runtime_context().gcs_address
+    subprocess.run([sys.executable, "-c", ANOTHER_DRIVER, address, ray_cluster], check=True, timeout=200)
+    shared = connect(namespace=ray_cluster, name="of-all")
+    assert [stats.request_count for stats in shared.stats()] == [1]
+    assert_same_reply(shared.score(make_request(1, 3)), ToyScoring(SECTION).score(make_request(1, 3)))
+    stop(shared)
+    deadline = time.monotonic() + 60
+    while "of-one" in service_names(namespace=ray_cluster):  # Ray ends it a moment after its driver
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

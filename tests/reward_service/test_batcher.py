@@ -139,6 +139,8 @@ class Traffic(RuleBasedStateMachine):
 
     def score(self, batch: Batch) -> None:
         assert 1 <= batch.image_count <= MAX_IMAGES
+        _, _, oldest_s = self.asked[batch.pieces[0].request_id]
+        assert batch.waited_s == self.clock.now - oldest_s
         for piece in batch.pieces:
             assert piece.request_id not in self.dropped
             group, _, _ = self.asked[piece.request_id]

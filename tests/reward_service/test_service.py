@@ -16,9 +16,9 @@ from addiffusion.config import ScorersSection
 from addiffusion.errors import ContractError, ScorerError
 from addiffusion.records import SCORE_NAMES, ScoreReply, ScoreRequest
 from addiffusion.scorers.base import Scoring
-from addiffusion.scorers.suite import load_suite
+from addiffusion.scorers.families import load_suite
 from reward_service.service import RewardService
-from tests.reward_service.toy_scoring import POISON, ToyScoring, assert_same_reply, make_request
+from tests.reward_service.toy_scoring import POISON, HangingScoring, ToyScoring, assert_same_reply, make_request
 
 Result = TypeVar("Result")
 SECTION = ScorersSection(batch_images=8, max_wait_ms=2.0, timeout_s=20.0)
@@ -172,6 +172,43 @@ def test_waiting_requests_past_their_deadline_are_never_scored() -> None:
         assert toy.batch_sizes == [8]
 
     with_service(use, scoring=toy, section=section)
+
+
+def test_a_scorer_that_hangs_is_given_up_named_and_the_service_goes_on() -> None:
+    section = SECTION.model_copy(update={"pass_timeout_s": 0.1})
+    scoring = HangingScoring(section)
+
+    async def use(service: RewardService) -> None:
+        stuck = await service.score(make_request(0, 3))
+        assert all("Scorer `slowpoke` did not finish 3 images" in (error or "") for error in stuck.errors)
+        assert all("scorers.pass_timeout_s=0.1 s" in (error or "") for error in stuck.errors)
+        assert np.isnan(stuck.values).all()
+        assert stuck.clip_embedding.shape == (3, scoring.clip_width)
+        assert_same_reply(await service.score(make_request(1, 3)), direct(make_request(1, 3)))
+        stats = service.stats()
+        assert (stats.hung_count, stats.item_error_count, stats.timeout_count) == (1, 3, 0)
+        assert stats.scorer_error_count == {"slowpoke": 3}
+
+    try:
+        with_service(use, scoring=scoring, section=section)
+    finally:
+        scoring.release.set()
+
+
+def test_load_is_what_waits_and_what_is_being_scored() -> None:
+    scoring = HangingScoring(SECTION)
+
+    async def use(service: RewardService) -> None:
+        assert service.load == 0
+        first, second = (asyncio.create_task(service.score(make_request(seed, 8))) for seed in range(2))
+        while not scoring.began.is_set():
+            await asyncio.sleep(0.001)
+        assert service.load == 16
+        scoring.release.set()
+        await asyncio.gather(first, second)
+        assert service.load == 0
+
+    with_service(use, scoring=scoring)
 
 
 def test_a_full_queue_holds_callers_back_in_order_and_loses_none() -> None:

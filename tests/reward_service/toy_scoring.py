@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from addiffusion.config import ScorersSection
 from addiffusion.errors import ScorerError, WeightsError
 from addiffusion.records import SCORE_NAMES, ScoreReply, ScoreRequest
+from addiffusion.scorers.base import ScorerUsage
 from addiffusion.seeds import derive_seed, generator
 
 CLIP_WIDTH, DINO_WIDTH = 12, 6
@@ -32,6 +34,10 @@ class ToyScoring:
         with torch.no_grad():
             for index, parameter in enumerate(nn.ModuleList([self.conv, self.head]).parameters()):
                 parameter.normal_(0.0, 0.3, generator=generator("toy-scoring", index))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return SCORE_NAMES
 
     @property
     def clip_width(self) -> int:
@@ -74,6 +80,23 @@ class ToyScoring:
     def _forward(self, images: Tensor) -> Tensor:
         pixels = images.permute(0, 3, 1, 2).float() / 255
         return self.head(self.conv(pixels).relu().mean(dim=(2, 3)))
+
+
+class HangingScoring(ToyScoring):
+    """Its first pass hangs until it is released."""
+
+    def __init__(self, section: ScorersSection | None = None) -> None:
+        super().__init__(section)
+        self.began, self.release = threading.Event(), threading.Event()
+
+    def usage(self) -> ScorerUsage:
+        return ScorerUsage(running="slowpoke")
+
+    def score(self, request: ScoreRequest) -> ScoreReply:
+        if not self.began.is_set():
+            self.began.set()
+            self.release.wait()
+        return super().score(request)
 
 
 def load_slow_toy(section: ScorersSection) -> ToyScoring:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from addiffusion.actions import Action
 from addiffusion.config import SamplerSection
-from addiffusion.errors import ContractError, ScorerError
+from addiffusion.errors import ContractError, RolloutError, ScorerError
 from addiffusion.policy import PolicyNetwork
 from addiffusion.records import ScoreReply, ScoreRequest
 from rollout_workers.worker import Worker
@@ -100,3 +100,12 @@ def test_silent_scorers_fail_every_ticket_by_name() -> None:
     assert [(failure.ticket.ticket_id, failure.reason) for failure in collected.failed] == [
         (i, "Nobody answers.") for i in range(3)
     ]
+
+
+def test_silent_scorers_end_the_run_where_they_are_told_to() -> None:
+    config = make_config(scorers={"on_score_error": "stop"})
+    policy = PolicyNetwork(phi_width(config), config.policy.hidden)
+    worker = Worker(config, policy=policy, backbone=ToyBackbone, scoring=DeadScoring)
+    worker.set_weights(weights_of(0), 0)
+    with pytest.raises(RolloutError, match=r"Nobody answers.*on_score_error=stop"):
+        worker.collect(make_tickets(3))

@@ -7,7 +7,8 @@ import torch
 
 from addiffusion.config import ScorersSection
 from addiffusion.embedded.data import SceneBatch, scene_batch
-from addiffusion.scorers.suite import ScorerSuite, load_suite
+from addiffusion.scorers.families import load_suite
+from addiffusion.scorers.suite import ScorerSuite
 
 
 @pytest.fixture(scope="session")

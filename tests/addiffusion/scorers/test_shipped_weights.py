@@ -14,7 +14,8 @@ from addiffusion.embedded.corruptions import Corruption, corrupt
 from addiffusion.embedded.data import SceneBatch
 from addiffusion.embedded.pixels import to_network, to_pixels
 from addiffusion.records import SCORE_NAMES, ScoreReply, ScoreRequest
-from addiffusion.scorers.suite import ScorerSuite, load_suite
+from addiffusion.scorers.families import load_suite
+from addiffusion.scorers.suite import ScorerSuite
 from addiffusion.seeds import generator
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,11 +16,14 @@ from addiffusion.embedded.data import SceneBatch
 from addiffusion.embedded.pixels import to_network
 from addiffusion.errors import ContractError
 from addiffusion.records import METRIC_NAMES, SCORE_NAMES, ScoreRequest
-from addiffusion.scorers.aesthetic import AestheticScorer
-from addiffusion.scorers.clip import ClipScorer
-from addiffusion.scorers.dino import DinoScorer
-from addiffusion.scorers.preference import PreferenceScorer
-from addiffusion.scorers.suite import ScorerSuite, load_suite
+from addiffusion.scorers.aesthetic import embedded_aesthetic
+from addiffusion.scorers.base import Scorer, ScorerSpec
+from addiffusion.scorers.clip import ClipScorer, ClipTower, embedded_tower
+from addiffusion.scorers.dino import DinoFeatures, embedded_dino
+from addiffusion.scorers.families import load_suite
+from addiffusion.scorers.images import ImageBatch
+from addiffusion.scorers.network import network_view
+from addiffusion.scorers.suite import ScorerSuite
 
 ALL_NAMES = (*SCORE_NAMES, *METRIC_NAMES)
 CPU = torch.device("cpu")
@@ -120,8 +124,9 @@ def test_a_prompt_outside_the_grammar_is_scored_when_no_metric_is_asked_for(
         ({"images": np.zeros((2, 64, 64, 3), np.float32)}, "float32"),
         ({"images": np.zeros((2, 32, 64, 3), np.uint8)}, r"\(2, 32, 64, 3\)"),
         ({"images": np.zeros((64, 64, 3), np.uint8)}, r"\(64, 64, 3\)"),
-        ({"prompts": ("a red circle",)}, "1 prompts"),
-        ({"names": ("clip", "beauty")}, "beauty"),
+        ({"prompts": ("a red circle",)}, "1 prompts for 2 images"),
+        ({"names": ("clip", "beauty")}, "score beauty"),
+        ({"embeddings": ("text",)}, "embedding text"),
     ],
 )
 def test_a_malformed_request_is_refused_as_a_whole(suite: ScorerSuite, change: dict[str, object], words: str) -> None:
@@ -130,33 +135,99 @@ def test_a_malformed_request_is_refused_as_a_whole(suite: ScorerSuite, change: d
         suite.score(replace(request, **change))  # pyright: ignore[reportArgumentType]
 
 
-class PoisonedClip(ClipScorer):
-    """The shipped CLIP, but white images break it."""
-
-    def embed_images(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n e"]:
-        embedding = super().embed_images(x).clone()
-        embedding[(x == 1.0).flatten(1).all(dim=1)] = torch.nan
-        return embedding
+WHITE = 255
+"""Images of nothing but this break the toy scorers below."""
 
 
-def test_a_nan_of_one_model_is_an_error_of_that_item(scenes: SceneBatch) -> None:
-    clip = PoisonedClip(CPU)
-    suite = ScorerSuite(
-        clip=clip,
-        aesthetic=AestheticScorer(CPU, clip_width=clip.width),
-        dino=DinoScorer(CPU),
-        preference=PreferenceScorer(CPU),
+def white(images: ImageBatch) -> Tensor:
+    return (images.pixels == WHITE).flatten(1).all(dim=1)
+
+
+class Brightness:
+    """A scorer that is NaN for white images, or that refuses any batch with one."""
+
+    spec = ScorerSpec(name="brightness", unit="share", low=0.0, high=1.0, needs_prompt=False)
+
+    def __init__(self, *, raises: bool = False, shape: tuple[int, ...] = (-1,)) -> None:
+        self.raises, self.shape, self.calls = raises, shape, 0
+
+    def score(self, images: ImageBatch, prompts: Sequence[str]) -> Float[Tensor, " n"]:
+        self.calls += 1
+        if self.raises and bool(white(images).any()):
+            raise RuntimeError("white is no picture")
+        values = images.pixels.float().mean(dim=(1, 2, 3)) / WHITE
+        values[white(images)] = torch.nan
+        return values.reshape(self.shape)
+
+
+def suite_with(*extra: Scorer, clip: ClipTower | None = None, dino: DinoFeatures | None = None) -> ScorerSuite:
+    tower = clip or embedded_tower(CPU)
+    return ScorerSuite(
+        clip=tower,
+        dino=dino or embedded_dino(CPU),
+        scorers=(ClipScorer(tower), embedded_aesthetic(tower, CPU), *extra),
         device=CPU,
         batch_images=4,
     )
+
+
+def with_a_white_one(scenes: SceneBatch, *names: str) -> ScoreRequest:
     images = scenes.images[:3].copy()
-    images[1] = 255
-    reply = suite.score(ScoreRequest(images=images, prompts=scenes.captions[:3]))
+    images[1] = WHITE
+    return ScoreRequest(images=images, prompts=scenes.captions[:3], names=names)
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_scorer_that_fails_on_one_image_fails_that_image_only(scenes: SceneBatch, raises: bool) -> None:
+    suite = suite_with(Brightness(raises=raises))
+    reply = suite.score(with_a_white_one(scenes, "clip", "brightness"))
     assert reply.errors[0] is None
     assert reply.errors[2] is None
-    assert "NaN" in (reply.errors[1] or "")
+    assert ("white is no picture" if raises else "NaN") in (reply.errors[1] or "")
+    assert "`brightness`" in (reply.errors[1] or "")
     assert np.isnan(reply.values[1]).all(), "no score of a broken item may be used, also not a finite one"
     assert np.isfinite(reply.values[[0, 2]]).all()
+    assert suite.usage().error_count == {"brightness": 1}
+    healthy = suite.score(request_of(scenes, slice(0, 1), ("clip", "brightness")))
+    np.testing.assert_array_equal(healthy.values[0], reply.values[0])
+
+
+def test_a_result_of_another_shape_is_an_error_of_its_images(scenes: SceneBatch) -> None:
+    reply = suite_with(Brightness(shape=(2, -1))).score(request_of(scenes, slice(0, 2), ("brightness",)))
+    assert all("shape (2, 2) where (4,) was due" in (error or "") for error in reply.errors)
+
+
+def test_an_embedding_that_is_nan_is_an_error_of_that_item(scenes: SceneBatch) -> None:
+    class Poisoned(DinoFeatures):
+        def embed_images(self, images: ImageBatch) -> Tensor:
+            features = super().embed_images(images).clone()
+            features[white(images)] = torch.nan
+            return features
+
+    poisoned = Poisoned(torch.nn.Flatten(), prepare=network_view, device=CPU)
+    poisoned._model.num_features = 3 * 64 * 64  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+    reply = suite_with(dino=poisoned).score(with_a_white_one(scenes, "clip"))
+    assert [error is None for error in reply.errors] == [True, False, True]
+    assert "`dino_embedding`" in (reply.errors[1] or "")
+
+
+def test_nothing_is_computed_that_nobody_asked_for(scenes: SceneBatch) -> None:
+    brightness = Brightness()
+    suite = suite_with(brightness)
+    request = replace(request_of(scenes, slice(0, 4), ("brightness",)), embeddings=())
+    reply = suite.score(request)
+    assert (suite.clip.image_forwards, brightness.calls) == (0, 1)
+    assert reply.clip_embedding.shape == reply.dino_embedding.shape == (4, 0)
+    assert set(suite.usage().seconds) == {"brightness"}
+    suite.score(replace(request, names=(), embeddings=("clip",)))
+    assert (suite.clip.image_forwards, brightness.calls) == (1, 1)
+
+
+def test_every_score_says_what_it_means(suite: ScorerSuite) -> None:
+    assert suite.names == ALL_NAMES
+    for name, scorer in suite.scorers.items():
+        assert scorer.spec.name == name
+        assert scorer.spec.low < scorer.spec.high
 
 
 def test_text_embeddings_do_not_depend_on_their_company(suite: ScorerSuite) -> None:

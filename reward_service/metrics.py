@@ -1,0 +1,106 @@
+"""The numbers a reward service reports while it works, each declared once; who carries them is somebody else's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+_MILLISECONDS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 6e4)
+_IMAGES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One series, or one per value of its tags."""
+
+    name: str
+    kind: Literal["gauge", "counter", "histogram"]
+    unit: str
+    description: str
+    tags: tuple[str, ...] = ()
+    boundaries: tuple[float, ...] = ()
+    """Upper bounds of a histogram's buckets."""
+
+
+QUEUE_DEPTH: Final = Metric(
+    name="addiffusion_reward_queue_images",
+    kind="gauge",
+    unit="images",
+    description="Images that wait to be scored.",
+)
+BATCH_SIZE: Final = Metric(
+    name="addiffusion_reward_batch_images",
+    kind="histogram",
+    unit="images",
+    description="Images of one pass over the scorers, padding not counted.",
+    boundaries=_IMAGES,
+)
+WAIT: Final = Metric(
+    name="addiffusion_reward_wait_ms",
+    kind="histogram",
+    unit="milliseconds",
+    description="Wait of the oldest request of a pass.",
+    boundaries=_MILLISECONDS,
+)
+SCORER_TIME: Final = Metric(
+    name="addiffusion_reward_scorer_ms",
+    kind="histogram",
+    unit="milliseconds",
+    description="Time of one model in one pass.",
+    tags=("scorer",),
+    boundaries=_MILLISECONDS,
+)
+IMAGES: Final = Metric(
+    name="addiffusion_reward_images",
+    kind="counter",
+    unit="images",
+    description="Images scored; its rate is the throughput.",
+)
+CACHE_HITS: Final = Metric(
+    name="addiffusion_reward_cache_hits",
+    kind="counter",
+    unit="images",
+    description="Images whose scores were known, or that equal another image of their pass.",
+)
+ERRORS: Final = Metric(
+    name="addiffusion_reward_errors",
+    kind="counter",
+    unit="images",
+    description="Images without a score, by the model that failed on them.",
+    tags=("scorer",),
+)
+HELD_BACK: Final = Metric(
+    name="addiffusion_reward_held_back",
+    kind="counter",
+    unit="requests",
+    description="Requests that had to wait for room in the queue.",
+)
+LATE: Final = Metric(
+    name="addiffusion_reward_late",
+    kind="counter",
+    unit="requests",
+    description="Requests that ran past scorers.timeout_s.",
+)
+HUNG: Final = Metric(
+    name="addiffusion_reward_hung",
+    kind="counter",
+    unit="passes",
+    description="Passes given up after scorers.pass_timeout_s, by the model that hung.",
+    tags=("scorer",),
+)
+ALL: Final = (QUEUE_DEPTH, BATCH_SIZE, WAIT, SCORER_TIME, IMAGES, CACHE_HITS, ERRORS, HELD_BACK, LATE, HUNG)
+
+
+class Meters(Protocol):
+    """Carries numbers to wherever they are watched."""
+
+    def record(self, metric: Metric, value: float, **tags: str) -> None:
+        """Set a gauge, add to a counter, or observe a value of a histogram."""
+        ...
+
+
+class NoMeters:
+    """Nobody watches."""
+
+    def record(self, metric: Metric, value: float, **tags: str) -> None:
+        """Do nothing."""
