@@ -57,6 +57,10 @@ class ArchiveError(UsageError):
     """A file of recorded episodes that can't be read, or that something else wrote."""
 
 
+class EvaluationError(UsageError):
+    """Scores, images or features that can't be compared or measured as given."""
+
+
 class ContractError(AdDiffusionError):
     """Two components disagree on shapes, names or order: a defect, never the user's doing."""
 

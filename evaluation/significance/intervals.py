@@ -1,0 +1,106 @@
+"""Intervals for a mean and for a proportion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from addiffusion.errors import EvaluationError
+
+MINIMUM_COUNT = 6
+"""Fewest values an interval or a paired test takes: 5 pairs can't reach p = 0.05 (2 of their 2**5 sign patterns)."""
+_BATCH_VALUES = 2_000_000
+"""Values resampled at once: bounds memory at some ten megabytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A confidence interval."""
+
+    low: float
+    high: float
+    level: float
+    """Confidence, in (0, 1)."""
+
+    def excludes(self, value: float) -> bool:
+        """Whether ``value`` lies outside."""
+        return value < self.low or value > self.high
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resampling:
+    """How bootstrap and sign flips draw. Equal settings give equal numbers."""
+
+    level: float = 0.95
+    """Confidence of intervals, in (0, 1)."""
+    count: int = 9_999
+    """Resamples; the smallest p-value is about 1 / count."""
+    seed: int = 0
+
+    def batch(self, size: int) -> int:
+        """Resamples of ``size`` values each to hold at once."""
+        return max(1, min(self.count, _BATCH_VALUES // size))
+
+
+def bootstrap_interval(values: NDArray[np.float64], resampling: Resampling | None = None) -> Interval:
+    """BCa bootstrap interval of the mean of ``values`` (n,): corrected for bias and skewness.
+
+    Source: Efron, "Better Bootstrap Confidence Intervals", JASA 82 (1987), by scipy.stats.bootstrap. Equal values give
+    an interval of no width.
+
+    Raises:
+        EvaluationError: fewer than MINIMUM_COUNT values, or one that is not finite.
+    """
+    resampling = resampling or Resampling()
+    _check(values)
+    if np.ptp(values) == 0:  # no spread to resample: BCa would be 0 / 0
+        return Interval(low=float(values[0]), high=float(values[0]), level=resampling.level)
+    bounds = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=resampling.count,
+        batch=resampling.batch(len(values)),
+        confidence_level=resampling.level,
+        method="BCa",
+        rng=np.random.default_rng(resampling.seed),
+    ).confidence_interval
+    return Interval(low=float(bounds.low), high=float(bounds.high), level=resampling.level)
+
+
+def wilson_interval(successes: int, trials: int, *, level: float = 0.95) -> Interval:
+    """Interval of a proportion that stays in [0, 1] and keeps its coverage for few trials.
+
+    Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22 (1927), without
+    continuity correction.
+
+    Raises:
+        EvaluationError: no trial, or a number of successes that ``trials`` can't have.
+    """
+    if not 0 <= successes <= trials or trials == 0:
+        raise EvaluationError(
+            f"{successes} successes of {trials} trials is no proportion: trials must be at least 1 and successes "
+            "between 0 and trials.",
+            successes=successes,
+            trials=trials,
+        )
+    bounds = stats.binomtest(successes, trials).proportion_ci(confidence_level=level, method="wilson")
+    return Interval(low=float(bounds.low), high=float(bounds.high), level=level)
+
+
+def _check(values: NDArray[np.float64]) -> None:
+    if values.ndim != 1 or len(values) < MINIMUM_COUNT:
+        raise EvaluationError(
+            f"An interval needs a row of at least {MINIMUM_COUNT} values, got shape {values.shape}: evaluate more "
+            "prompts.",
+            shape=values.shape,
+            minimum=MINIMUM_COUNT,
+        )
+    if not np.isfinite(values).all():
+        raise EvaluationError(
+            f"{int((~np.isfinite(values)).sum())} of {len(values)} values are not finite: leave them out and say how "
+            "many they were.",
+            count=len(values),
+        )
