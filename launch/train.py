@@ -14,6 +14,7 @@ from addiffusion.config import Config
 from addiffusion.records import Reference
 from evaluation.film import plot_film_strips
 from evaluation.holdout import Holdout, collapse, evaluate
+from evaluation.holdout_evidence import evidence
 from evaluation.plots import plot_action_mix, plot_learning_curves, plot_stopping_times
 from evaluation.report import holdout_table, summary
 from launch.console import RunView, duration
@@ -168,7 +169,8 @@ class _Run:
 
     def _report(self, holdout: Holdout) -> dict[str, Any]:
         rows = self.folder.metrics()
-        result = summary(holdout)
+        found = evidence(holdout)
+        result = summary(holdout) | found.as_json()
         result["episodes_dropped"] += sum(row["episodes_dropped"] or 0 for row in rows)
         result |= {
             "iterations": len(rows),
@@ -177,6 +179,7 @@ class _Run:
         }
         self.folder.write_result(result)
         self.view.say(holdout_table(holdout))
+        self.view.say(found.line())
         for warning in filter(None, [collapse(holdout.policy.episodes)]):
             self.view.say(f"warning: {warning}")
         self.view.say(f"{duration(result['run_seconds'])} in all; everything is in {self.folder.path}")

@@ -88,11 +88,12 @@ def test_the_result_compares_with_fixed_samplers(finished: tuple[Path, Outcome, 
     result = outcome.result
     assert result is not None
     assert {"mean_nfe", "scene", "scene_full", "clip", "clip_full", "seconds", "actions", "episodes_dropped",
-            "scene_ddim4"} <= result.keys()  # fmt: skip
+            "scene_ddim4", "scene_difference", "clip_difference", "nfe_tier_spearman"} <= result.keys()  # fmt: skip
     assert sum(result["actions"].values()) == pytest.approx(1)
     assert result["episodes_dropped"] == 0
     assert "always continue (8)" in text
     assert "DDIM-4" in text
+    assert "policy minus always continue (8), 95 % intervals: scene" in " ".join(text.split())
 
 
 def test_ctrl_c_saves_and_resume_ends_in_the_same_weights(finished: tuple[Path, Outcome, str], tmp_path: Path) -> None:
