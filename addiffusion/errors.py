@@ -73,6 +73,10 @@ class ScorerError(AdDiffusionError):
     """A scorer failed on an item; that item has no score (and never a zero)."""
 
 
+class JudgeError(AdDiffusionError):
+    """The judge's endpoint can't be reached, refuses, or asks to wait too long; verdicts so far are kept."""
+
+
 class StaleWeightsError(AdDiffusionError):
     """A rollout ran with weights older than the learner allows."""
 
