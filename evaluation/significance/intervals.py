@@ -14,6 +14,8 @@ MINIMUM_COUNT = 6
 """Fewest values an interval or a paired test takes: 5 pairs can't reach p = 0.05 (2 of their 2**5 sign patterns)."""
 _BATCH_VALUES = 2_000_000
 """Values resampled at once: bounds memory at some ten megabytes."""
+_NO_SPREAD = 1e-12
+"""Relative spread of values that differ by rounding only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,7 @@ def bootstrap_interval(values: NDArray[np.float64], resampling: Resampling | Non
     """
     resampling = resampling or Resampling()
     _check(values)
-    if np.ptp(values) == 0:  # no spread to resample: BCa would be 0 / 0
+    if np.ptp(values) <= _NO_SPREAD * np.abs(values).max():  # nothing to resample: BCa would be 0 / 0
         return Interval(low=float(values[0]), high=float(values[0]), level=resampling.level)
     bounds = stats.bootstrap(
         (values,),

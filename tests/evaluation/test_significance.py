@@ -65,6 +65,19 @@ def test_equal_values_have_an_interval_of_no_width() -> None:
     assert not interval.excludes(0.25)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("count", [6, 7, 20, 120])
+def test_mostly_equal_pairs_have_a_finite_interval(count: int) -> None:
+    for differing in (1, 2, count - 1):
+        values = np.zeros(count)
+        values[:differing] = 0.5
+        interval = bootstrap_interval(values, QUICK)
+        assert 0 <= interval.low < interval.high <= 0.5
+    rounding = np.full(count, 0.1)
+    rounding[0] = np.nextafter(0.1, 1)
+    assert bootstrap_interval(rounding, QUICK).low == pytest.approx(0.1)
+
+
 def test_the_same_seed_gives_the_same_numbers_in_any_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = np.random.default_rng(2).random((2, 30))
     whole = compare(ours, theirs, name="a", metric="m", resampling=QUICK)
