@@ -21,7 +21,8 @@ QUESTION = (
     "order in which they are shown. Think in at most two sentences, then end with one line: WINNER: A, WINNER: B, or "
     "WINNER: TIE when you can't tell.\n\nPrompt: "
 )
-_NAMED = re.compile(r"\bwinner\b\W*\b(A|B|TIE)\b", re.IGNORECASE)
+# A line that ends with the verdict and says `winner` once: not "the winner, a blue one", not "WINNER: A or WINNER: B".
+_NAMED = re.compile(r"^(?:(?!winner).)*\bwinner\W*[:=-]\W*(?:image\W+)?(A|B|TIE)\W*$", re.IGNORECASE | re.MULTILINE)
 _BARE = re.compile(r"\W*(A|B|TIE)\W*", re.IGNORECASE)
 
 
