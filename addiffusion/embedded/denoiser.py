@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -26,6 +28,15 @@ _CHANNELS: Final = (32, 64, 128)
 _SNR_CAP: Final = 5.0
 _WEIGHT_FLOOR: Final = 0.15
 _TIMESTEP_POWER: Final = 0.9
+_EVEN_SHARE: Final = 0.05
+_SNR_SHIFT: Final = (32 / LATENT_SIZE) ** 2
+"""The cosine schedule is made for 32 x 32; with a quarter of the cells the same noise hides more, so there is less."""
+_SD_SCHEDULE: Final[dict[str, Any]] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "rescale_betas_zero_snr": True,
+}
 
 
 def build_unet() -> UNet2DConditionModel:
@@ -67,16 +78,16 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def build_scheduler() -> DDIMScheduler:
-    """The betas of Stable Diffusion, rescaled so that the last step is pure noise (arXiv:2305.08891 Alg. 1).
+    """The cosine schedule shifted for 16 x 16 latents; v-prediction; the last timestep is pure noise.
 
-    Without the rescaling a trace of the image's mean is left at t = 999: training would learn to read the background
-    off it, and sampling, which begins with pure noise, would find none.
+    log SNR(t) = 2 log(cot(pi t / 2)) + 2 log(32 / 16) (arXiv:2102.09672 Eq. 17, shifted as in
+    arXiv:2301.11093 Eq. 4). Pure
+    noise at the end (arXiv:2305.08891): otherwise 256 cells of one tone are legible there, training learns to read the
+    background off them, and sampling starts from noise that says something else than the caption.
     """
     return DDIMScheduler(
         num_train_timesteps=TRAIN_TIMESTEPS,
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
+        trained_betas=_betas(),
         clip_sample=False,
         set_alpha_to_one=True,
         steps_offset=1,
@@ -84,6 +95,21 @@ def build_scheduler() -> DDIMScheduler:
         timestep_spacing="trailing",
         rescale_betas_zero_snr=True,
     )
+
+
+def _betas() -> list[float]:
+    time = (np.arange(TRAIN_TIMESTEPS) + 1) / TRAIN_TIMESTEPS
+    noise_to_signal = np.tan(np.pi / 2 * time[:-1]) ** 2 / _SNR_SHIFT
+    kept = np.concatenate([[1.0], 1 / (1 + noise_to_signal), [0.0]])
+    return [float(beta) for beta in 1 - kept[1:] / kept[:-1]]
+
+
+@cache
+def _levels() -> Int[Tensor, " level"]:
+    """Timesteps whose noise is that of Stable Diffusion's 1000 timesteps, from its least noise to its most."""
+    kept = [scheduler.alphas_cumprod.double() for scheduler in (build_scheduler(), DDIMScheduler(**_SD_SCHEDULE))]
+    own, wanted = (-torch.logit(alphas.clamp(1e-12, 1 - 1e-9)) for alphas in kept)
+    return torch.searchsorted(own, wanted).clamp(max=TRAIN_TIMESTEPS - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,15 +123,22 @@ class Noised:
 
 
 def add_noise(clean: Float[Tensor, "n c 16 16"], alphas_cumprod: Float[Tensor, " t"], draw: torch.Generator) -> Noised:
-    """Noises each latent at its own timestep t = 1000 u^0.9.
+    """Noises each latent at its own timestep.
+
+    Noise levels come as often as under Stable Diffusion's schedule with t = 1000 u^0.9, which is where layout and shape
+    are
+    decided; the schedule that images are sampled with would spend most of the training on what is settled already. One
+    in twenty timesteps is drawn evenly, so that none is unknown.
 
     Target is v = alpha eps - sigma z0 (arXiv:2202.00512 App. D); its weight is min(SNR, 5) / (SNR + 1)
     (arXiv:2303.09556 Eq. 9, for v) plus a floor that keeps the high-noise end, where layout is decided, in view.
     """
     count = len(clean)
     noise = torch.randn(clean.shape, generator=draw).to(clean.device)
-    drawn = torch.rand(count, generator=draw).pow(_TIMESTEP_POWER) * TRAIN_TIMESTEPS
-    t = drawn.long().clamp(max=TRAIN_TIMESTEPS - 1).to(clean.device)
+    places = (torch.rand(count, generator=draw).pow(_TIMESTEP_POWER) * TRAIN_TIMESTEPS).long()
+    evenly = torch.randint(TRAIN_TIMESTEPS, (count,), generator=draw)
+    levels = _levels()[places.clamp(max=TRAIN_TIMESTEPS - 1)]
+    t = torch.where(torch.rand(count, generator=draw) < _EVEN_SHARE, evenly, levels).to(clean.device)
     kept = alphas_cumprod.to(clean.device)[t]
     alpha, sigma = (part.sqrt()[:, None, None, None] for part in (kept, 1 - kept))
     snr = kept / (1 - kept)
