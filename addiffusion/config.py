@@ -15,6 +15,21 @@ class Section(BaseModel):
 
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
+Solver = Literal[
+    "pipeline",
+    "ddim",
+    "dpm++2m",
+    "dpm++3m",
+    "euler",
+    "unipc2",
+    "unipc3",
+    "pndm",
+    "flow_euler",
+    "euler_ancestral",
+    "lcm",
+]
+NOISY_SOLVERS = ("euler_ancestral", "lcm")
+"""Solvers that draw noise at every step."""
 
 
 class RunSection(Section):
@@ -82,14 +97,19 @@ class BackboneSection(Section):
 class SamplerSection(Section):
     """Solver and schedule."""
 
-    solver: Literal["ddim"] = "ddim"
-    """Solver of the base schedule."""
+    solver: Solver = "ddim"
+    """Solver of the base schedule; `pipeline` takes the pipeline's own scheduler. `euler_ancestral` and `lcm` draw
+    noise at every step: for evaluation only."""
+    spacing: Literal["pipeline", "leading", "trailing", "linspace", "karras"] = "pipeline"
+    """Where the schedule's points lie; `pipeline` keeps what the pipeline is configured with."""
     num_steps: int = Field(default=50, ge=2)
     """N_max: steps of the base schedule."""
     warmup_steps: int = Field(default=3, ge=1)
     """Forced continues at the start of each episode: they cost NFE but are no decisions."""
     finish_steps: int = Field(default=8, ge=0)
     """Passes that bring a stopped image from its step to t = 0; 0 returns z0_pred as it is."""
+    finish_solver: Literal["ddim", "dpm++2m"] = "ddim"
+    """Solver of those passes, whatever the base schedule's."""
 
     @model_validator(mode="after")
     def _warmup_leaves_a_decision(self) -> Self:
@@ -101,8 +121,9 @@ class SamplerSection(Section):
 class RefineSection(Section):
     """The refine action."""
 
-    mask: Literal["attention", "grid", "random"] = "attention"
-    """Which region a refine re-denoises: the least attended one, or a control."""
+    mask: Literal["attention", "self_attention", "grid", "random"] = "attention"
+    """Which region a refine re-denoises: the one the prompt's words, or the other pixels, attend to least; or a
+    control."""
     k: int = Field(default=2, ge=1)
     """Denoising passes per refine, on top of the step's own pass."""
     r_noise: float = Field(default=0.5, gt=0, lt=1)

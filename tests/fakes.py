@@ -45,6 +45,7 @@ class ToyBackbone:
         self.denoise_calls = 0
         self.decode_calls = 0
         self._hidden: Tensor | None = None
+        self._middle: Tensor | None = None
 
     @property
     def scheduler(self) -> Scheduler:
@@ -57,11 +58,16 @@ class ToyBackbone:
         return PromptEmbedding(hidden=torch.zeros(TOKENS, TEXT_WIDTH), keep=torch.zeros(TOKENS, dtype=torch.bool))
 
     def denoise(
-        self, z: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], hidden: Float[Tensor, "b token width"]
+        self,
+        z: Float[Tensor, "b c h w"],
+        t: Float[Tensor, " b"],
+        hidden: Float[Tensor, "b token width"],
+        pooled: Float[Tensor, "b pool"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """eps of the posterior mean E[z0 | z_t]: each mode's linear posterior, weighted by its responsibility."""
         self.denoise_calls += 1
         self._hidden = hidden
+        self._middle = torch.cat([hidden.mean(1), z.mean((2, 3))], dim=1)
         alpha_bar = self.scheduler.alphas_cumprod[t.long()].view(-1, 1, 1, 1)
         mu = hidden.mean(1)[:, :, None, None]
         variance = alpha_bar * MODE_STD**2 + 1 - alpha_bar
@@ -83,6 +89,24 @@ class ToyBackbone:
         ramp = torch.linspace(0, 1, height)[:, None] * torch.linspace(1, 2, width)[None]
         tokens = self._hidden[row].mean(1).abs() + torch.arange(1, TOKENS + 1)
         return torch.softmax(tokens[:, None, None] * ramp, dim=0)
+
+    def self_attention_map(self, row: int) -> Float[Tensor, "h w"]:
+        """The map of the first word."""
+        return self.attention_maps(row)[1]
+
+    middle_width = 2 * TEXT_WIDTH
+
+    def middle_features(self) -> Float[Tensor, "b width"]:
+        """Mean text and mean latent."""
+        if self._middle is None:
+            raise ContractError("middle_features needs a denoise call first.")
+        return self._middle
+
+    previews = False
+
+    def preview(self, z0: Float[Tensor, "b c h w"]) -> NDArray[np.uint8]:
+        """As ``decode``."""
+        return self.decode(z0)
 
     def decode(self, z0: Float[Tensor, "b c h w"]) -> NDArray[np.uint8]:
         """The first three channels, each pixel doubled."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.utils import logging as diffusers_logging
 from jaxtyping import Float
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers.utils import logging as transformers_logging
 
-from addiffusion.backbones.attention import LazyAttention
+from addiffusion.backbones.attention import UNetRecorder
 from addiffusion.backbones.base import PromptEmbedding, Scheduler
 from addiffusion.config import BackboneSection
 from addiffusion.devices import resolve_device
@@ -46,7 +46,7 @@ class StableDiffusionBackbone:
         self._vae: Any = self._pipeline.vae.to(device=device, dtype=torch.float32).eval()
         self._pipeline.text_encoder.to(device=device, dtype=torch.float32).eval()
         self._device, self._dtype = device, dtype
-        self._attention = LazyAttention(self._unet)
+        self._attention = UNetRecorder(self._unet)
         self._embeddings: OrderedDict[str, PromptEmbedding] = OrderedDict()
 
     @classmethod
@@ -81,12 +81,8 @@ class StableDiffusionBackbone:
 
     @property
     def scheduler(self) -> Scheduler:
-        """A DDIMScheduler of the noise schedule the pipeline's own scheduler was configured with."""
-        own = self._pipeline.scheduler.config
-        # SD 1.5 ships a PNDM scheduler, which does not clip; DDIMScheduler would, unless told not to.
-        unclipped = {} if "clip_sample" in own else {"clip_sample": False}
-        scheduler: Any = DDIMScheduler.from_config(own, **unclipped)
-        return scheduler
+        """A fresh copy of the pipeline's own scheduler."""
+        return copy.deepcopy(self._pipeline.scheduler)
 
     @torch.inference_mode()
     def encode_prompts(self, prompts: Sequence[str]) -> tuple[PromptEmbedding, ...]:
@@ -128,7 +124,11 @@ class StableDiffusionBackbone:
 
     @torch.inference_mode()
     def denoise(
-        self, z: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], hidden: Float[Tensor, "b token width"]
+        self,
+        z: Float[Tensor, "b c h w"],
+        t: Float[Tensor, " b"],
+        hidden: Float[Tensor, "b token width"],
+        pooled: Float[Tensor, "b pool"] | None = None,  # noqa: ARG002 - this network takes none
     ) -> Float[Tensor, "b c h w"]:
         """One pass through the UNet: raw output, float32."""
         self._attention.forget()
@@ -139,6 +139,30 @@ class StableDiffusionBackbone:
     def attention_maps(self, row: int) -> Float[Tensor, "token h w"]:
         """Cross-attention probabilities of one row of the last pass, mean over heads and layers."""
         return self._attention.maps(row, self.latent_shape[1:])
+
+    @torch.inference_mode()
+    def self_attention_map(self, row: int) -> Float[Tensor, "h w"]:
+        """How much each pixel of a row of the last pass is attended to by the others."""
+        return self._attention.self_map(row, self.latent_shape[1:])
+
+    @torch.inference_mode()
+    def middle_features(self) -> Float[Tensor, "b width"]:
+        """Mean over pixels of the middle block's output in the last pass."""
+        return self._attention.middle()
+
+    @property
+    def middle_width(self) -> int:
+        """Width of ``middle_features``."""
+        return self._unet.config.block_out_channels[-1]
+
+    @property
+    def previews(self) -> bool:
+        """There is one decoder."""
+        return False
+
+    def preview(self, z0: Float[Tensor, "b c h w"]) -> NDArray[np.uint8]:
+        """As ``decode``."""
+        return self.decode(z0)
 
     @torch.inference_mode()
     def decode(self, z0: Float[Tensor, "b c h w"]) -> NDArray[np.uint8]:

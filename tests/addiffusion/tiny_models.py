@@ -10,7 +10,9 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
     DDIMScheduler,
+    FluxTransformer2DModel,
     PNDMScheduler,
+    SD3Transformer2DModel,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
@@ -97,3 +99,37 @@ def _save(
         requires_safety_checker=False,
     ).save_pretrained(folder)
     return folder
+
+
+def make_sd3_transformer() -> SD3Transformer2DModel:
+    """Three joint blocks of width 32, query and key normalised as in SD 3.5."""
+    return SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=3,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=TEXT_WIDTH * 2,
+        caption_projection_dim=32,
+        pooled_projection_dim=TEXT_WIDTH * 2,
+        pos_embed_max_size=8,
+        qk_norm="rms_norm",
+    ).eval()
+
+
+def make_flux_transformer() -> FluxTransformer2DModel:
+    """Two double-stream blocks and a single-stream one of width 32, without embedded guidance as in schnell."""
+    return FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=TEXT_WIDTH * 2,
+        pooled_projection_dim=TEXT_WIDTH * 2,
+        axes_dims_rope=(4, 4, 8),
+        guidance_embeds=False,
+    ).eval()

@@ -11,7 +11,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from torch.nn import functional
 
-from addiffusion.backbones.attention import LazyAttention
+from addiffusion.backbones.attention import UNetRecorder
 from addiffusion.errors import ContractError
 from tests.addiffusion.tiny_models import TEXT_WIDTH, make_unet
 
@@ -53,7 +53,7 @@ def run(unet: UNet2DConditionModel, z: Tensor, t: Tensor, hidden: Tensor) -> Ten
 
 def test_the_output_is_bitwise_unchanged(unet: UNet2DConditionModel) -> None:
     before = run(unet, *inputs())
-    LazyAttention(unet)
+    UNetRecorder(unet)
     assert torch.equal(run(unet, *inputs()), before)
 
 
@@ -68,7 +68,7 @@ def test_maps_equal_eagerly_stored_probabilities(unet: UNet2DConditionModel, hei
     unet.set_attn_processor(eager)
     run(unet, *inputs(height, width))
     unet.set_attn_processor(own)
-    lazy = LazyAttention(unet)
+    lazy = UNetRecorder(unet)
     run(unet, *inputs(height, width))
     assert len(stored) == 4
     for row in range(4):
@@ -86,7 +86,7 @@ def resized(probabilities: Tensor, height: int, width: int) -> Tensor:
 
 
 def test_maps_are_those_of_the_last_pass(unet: UNet2DConditionModel) -> None:
-    lazy = LazyAttention(unet)
+    lazy = UNetRecorder(unet)
     z, t, hidden = inputs()
     run(unet, z, t, hidden)
     with torch.inference_mode():
@@ -99,6 +99,45 @@ def test_maps_are_those_of_the_last_pass(unet: UNet2DConditionModel) -> None:
     assert not torch.allclose(first, swapped)
 
 
-def test_maps_before_the_first_pass_are_a_defect(unet: UNet2DConditionModel) -> None:
-    with pytest.raises(ContractError, match="before the first pass"):
-        LazyAttention(unet).maps(0, (8, 8))
+def test_nothing_can_be_seen_before_the_first_pass_or_after_it_was_forgotten(unet: UNet2DConditionModel) -> None:
+    recorder = UNetRecorder(unet)
+    run(unet, *inputs())
+    recorder.forget()
+    for look in (lambda: recorder.maps(0, (8, 8)), lambda: recorder.self_map(0, (8, 8)), recorder.middle):
+        with pytest.raises(ContractError, match="before the first pass"):
+            look()
+
+
+def test_the_self_map_is_what_each_pixel_of_the_middle_receives(unet: UNet2DConditionModel) -> None:
+    stored: list[Tensor] = []
+    own = dict(unet.attn_processors)
+    eager = {
+        name: SelfProcessor(stored) if name.startswith("mid_block") and "attn1" in name else processor
+        for name, processor in own.items()
+    }
+    unet.set_attn_processor(eager)
+    run(unet, *inputs())
+    unet.set_attn_processor(own)
+    recorder = UNetRecorder(unet)
+    run(unet, *inputs())
+    for row in range(4):
+        received = stored[0][row].mean(0)
+        expected = functional.interpolate(received.view(1, 1, 4, 4), size=(8, 8), mode="bilinear")[0, 0]
+        with torch.inference_mode():
+            torch.testing.assert_close(recorder.self_map(row, (8, 8)), expected, rtol=0, atol=1e-6)
+
+
+class SelfProcessor(EagerProcessor):
+    """The same for attention of the pixels to themselves."""
+
+    def __call__(self, attn: Any, hidden_states: Tensor, *args: Any, **options: Any) -> Tensor:
+        return super().__call__(attn, hidden_states, hidden_states)
+
+
+def test_the_middle_is_the_mean_of_the_middle_blocks_output(unet: UNet2DConditionModel) -> None:
+    seen: list[Tensor] = []
+    unet.mid_block.register_forward_hook(lambda *io: seen.append(io[2]))
+    recorder = UNetRecorder(unet)
+    run(unet, *inputs())
+    torch.testing.assert_close(recorder.middle(), seen[0].mean((2, 3)))
+    assert recorder.middle().shape == (4, 16)

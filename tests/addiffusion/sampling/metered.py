@@ -46,7 +46,7 @@ class MeteredBackbone:
     def uncond(self) -> PromptEmbedding:
         return embedding(0)
 
-    def denoise(self, z: Tensor, t: Tensor, hidden: Tensor) -> Tensor:
+    def denoise(self, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor | None = None) -> Tensor:
         self.calls += 1
         self._tags = hidden[:, 0, 0]
         self.passes.update(int(tag) for tag, time in zip(self._tags, t, strict=True) if tag > 0 and time > 0)
@@ -59,6 +59,19 @@ class MeteredBackbone:
         tokens = torch.arange(1, TOKENS + 1).view(-1, 1, 1) + self._tags[row]
         ramp = torch.linspace(0, 1, LATENT[1])[:, None] * torch.linspace(1, 2, LATENT[2])
         return torch.softmax(tokens * ramp, 0)
+
+    def self_attention_map(self, row: int) -> Tensor:
+        return self.attention_maps(row)[1] * (1 + self._tags[row])
+
+    middle_width = 1
+
+    def middle_features(self) -> Tensor:
+        return self._tags[:, None]
+
+    previews = False
+
+    def preview(self, z0: Tensor) -> NDArray[np.uint8]:
+        return self.decode(z0)
 
     def decode(self, z0: Tensor) -> NDArray[np.uint8]:
         pixels = z0[:, :1].sigmoid().mul(255).round().to(torch.uint8)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from addiffusion.actions import Action
 from addiffusion.backbones.base import PromptEmbedding
+from addiffusion.backbones.solvers import solver_of
 from addiffusion.backbones.stable_diffusion import StableDiffusionBackbone
 from addiffusion.config import BackboneSection, RefineSection, SamplerSection
 from addiffusion.errors import SlotError
@@ -150,7 +151,7 @@ def test_the_image_equals_the_pipelines(folder: str, request: pytest.FixtureRequ
         engine.act(dict.fromkeys(engine.deciding(), C))
     pipeline: Any = StableDiffusionPipeline.from_pretrained(path, low_cpu_mem_usage=False)
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.scheduler = backbone.scheduler
+    pipeline.scheduler = solver_of(backbone.scheduler, SAMPLER)
     latents = torch.randn(backbone.latent_shape, generator=generator(3, "latent"))[None]
     images = pipeline("a red cat", num_inference_steps=10, guidance_scale=7.5, latents=latents, output_type="pil")
     difference = np.abs(engine.decode()[1].astype(int) - np.asarray(images.images[0]).astype(int))

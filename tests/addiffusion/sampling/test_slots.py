@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from addiffusion.actions import Action
 from addiffusion.errors import SlotError
+from addiffusion.sampling.build import build_table
 from addiffusion.sampling.slots import Phase, Slots
-from addiffusion.sampling.table import build_table
 
 COUNT, STEPS, WARMUP, PASSES, FINISH = 3, 6, 2, 2, 3
 TABLE = build_table(DDIMScheduler(clip_sample=False), STEPS, finish_steps=FINISH, r_noise=0.5)
