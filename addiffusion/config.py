@@ -76,16 +76,27 @@ class RolloutSection(Section):
 class BackboneSection(Section):
     """The frozen diffusion model."""
 
-    kind: Literal["embedded", "stable_diffusion"] = "embedded"
-    """`embedded` is the model that ships with the package; `stable_diffusion` any StableDiffusionPipeline."""
+    kind: Literal["embedded", "stable_diffusion", "sdxl", "sd3", "flux"] = "embedded"
+    """`embedded` is the model that ships with the package; the others are families of diffusers pipelines."""
     path: str | None = None
     """Local folder or hub id of the pipeline; must be null for `embedded`."""
     guidance_scale: float = Field(default=3.5, ge=0)
     """Classifier-free guidance scale; 1 or less switches guidance off (one network evaluation per NFE)."""
+    image_size: int | None = Field(default=None, ge=8)
+    """Side of the images in pixels; null takes what the model was made for."""
+    preview: str | None = None
+    """Local folder or hub id of a tiny autoencoder that decodes what the policy looks at; the returned image always
+    comes from the model's own. null decodes both with that."""
+    lora: str | None = None
+    """Local .safetensors file of a LoRA (LCM-LoRA, ...), added to the network's weights once."""
     device: str = "auto"
     """torch device of denoiser and decoder; `auto` takes the GPU Ray gave, else the CPU."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the network; latents are always float32."""
+    channels_last: bool = False
+    """Keep the network's convolutions in channels-last memory: faster on GPUs with bfloat16 or float16."""
+    compile: Literal["off", "default", "cuda_graphs"] = "off"
+    """`default` compiles the network with torch.compile, `cuda_graphs` (GPU only) also replays it as a CUDA graph."""
 
     @model_validator(mode="after")
     def _path_fits_kind(self) -> Self:

@@ -132,9 +132,7 @@ def _flux_heads(module: Any, hidden: Tensor, encoded: Tensor | None, rotary: Any
     if encoded is not None:
         query = torch.cat([module.norm_added_q(split(module.add_q_proj(encoded))), query], dim=1)
         key = torch.cat([module.norm_added_k(split(module.add_k_proj(encoded))), key], dim=1)
-    if rotary is not None:
-        query, key = (apply_rotary_emb(states, rotary, sequence_dim=1) for states in (query, key))
-    query, key = query.transpose(1, 2)[0], key.transpose(1, 2)[0]
+    query, key = (_rotated(states, rotary).transpose(1, 2)[0] for states in (query, key))
     text, image = slice(0, text_tokens), slice(text_tokens, key.shape[1])
     return _Heads(query=query[:, image], key=key, text=text, image=image)
 
@@ -157,6 +155,11 @@ def _per_head(states: Tensor, heads: int) -> Float[Tensor, "b head token width"]
 
 def _normed(norm: nn.Module | None, states: Tensor) -> Tensor:
     return states if norm is None else norm(states)
+
+
+def _rotated(states: Tensor, rotary: Any) -> Tensor:
+    rotate: Any = apply_rotary_emb
+    return states if rotary is None else rotate(states, rotary, sequence_dim=1)
 
 
 def _is_joint(module: nn.Module) -> bool:

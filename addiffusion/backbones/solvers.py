@@ -58,9 +58,9 @@ def solver_of(own: Scheduler, sampler: SamplerSection) -> Scheduler:
     kind, options = _KINDS[sampler.solver]
     if is_flow(own) != (sampler.solver == _FLOW):
         raise _other_family(own, sampler.solver)
-    scheduler = own if isinstance(own, kind) else _rebuilt(own, kind, {})
+    scheduler = own if isinstance(own, kind) else rebuilt(own, kind, {})
     _check_same_noise(own, scheduler, sampler.solver)
-    return _spaced(_rebuilt(scheduler, type(scheduler), options), sampler.spacing)
+    return _spaced(rebuilt(scheduler, type(scheduler), options), sampler.spacing)
 
 
 def respaced(scheduler: Scheduler, *, order: int) -> Scheduler:
@@ -77,10 +77,10 @@ def respaced(scheduler: Scheduler, *, order: int) -> Scheduler:
     }
     if is_flow(scheduler):
         options |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
-    return _rebuilt(scheduler, DPMSolverMultistepScheduler, options)
+    return rebuilt(scheduler, DPMSolverMultistepScheduler, options)
 
 
-def _rebuilt(scheduler: Scheduler, kind: Any, options: Mapping[str, Any]) -> Any:
+def rebuilt(scheduler: Scheduler, kind: Any, options: Mapping[str, Any]) -> Any:
     """A scheduler of another kind with every option of the given one that it knows."""
     known = inspect.signature(kind.__init__).parameters
     kept = {name: value for name, value in scheduler.config.items() if name in known}
@@ -101,7 +101,7 @@ def _spaced(scheduler: Any, spacing: str) -> Scheduler:
             option=option,
         )
     scheduler.register_to_config(**options)
-    return _rebuilt(scheduler, type(scheduler), {})
+    return rebuilt(scheduler, type(scheduler), {})
 
 
 def _check_same_noise(own: Any, scheduler: Any, solver: str) -> None:

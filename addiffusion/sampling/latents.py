@@ -25,7 +25,8 @@ class Latents:
 
     def __init__(self, table: SolverTable, slots: int, shape: tuple[int, int, int], device: torch.device) -> None:
         self._table = table
-        self._used = [np.flatnonzero(row).tolist() for row in _transitions(table).any(axis=0)]
+        used = np.any(_transitions(table), axis=0)
+        self._used = [np.flatnonzero(used[entry]).tolist() for entry in range(table.state_size)]
         self._state = torch.zeros(table.state_size, slots, *shape, device=device)
         self._next = self._state
         self._noise = np.zeros(slots, np.float32)

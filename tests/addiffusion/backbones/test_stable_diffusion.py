@@ -10,8 +10,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from addiffusion.backbones import load_backbone
-from addiffusion.backbones import stable_diffusion as module
+from addiffusion.backbones import decoder, load_backbone, prompt_cache
 from addiffusion.backbones.base import Backbone
 from addiffusion.backbones.stable_diffusion import StableDiffusionBackbone
 from addiffusion.config import BackboneSection
@@ -79,7 +78,7 @@ def test_only_words_are_kept(backbone: StableDiffusionBackbone) -> None:
 def test_the_cache_keeps_the_most_recent_prompts(
     backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CACHED_PROMPTS", 2)
+    monkeypatch.setattr(prompt_cache, "CACHED_PROMPTS", 2)
     kept, dropped = backbone.encode_prompts(["cat", "dog"])
     backbone.encode_prompts(["cat"])
     backbone.encode_prompts(["cow"])
@@ -101,7 +100,7 @@ def test_many_latents_are_decoded_in_equal_batches(
     backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A part-filled last batch is padded, so a row decodes to the same image whatever follows it."""
-    monkeypatch.setattr(module, "DECODE_BATCH", 3)
+    monkeypatch.setattr(decoder, "DECODE_BATCH", 3)
     z0 = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     images = backbone.decode(z0)
     np.testing.assert_array_equal(images[3:], backbone.decode(torch.cat([z0[3:], z0[:1]]))[:2])
@@ -154,4 +153,4 @@ def test_a_network_of_other_channels_is_refused(sd15_like: Path) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(sd15_like, low_cpu_mem_usage=False)
     pipeline.unet.register_to_config(in_channels=9)
     with pytest.raises(ConfigError, match="takes 9 channels but its autoencoder has 4"):
-        StableDiffusionBackbone(pipeline, device=torch.device("cpu"), dtype=torch.float32)
+        StableDiffusionBackbone(pipeline, section(sd15_like))
