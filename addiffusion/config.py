@@ -63,6 +63,8 @@ class RolloutSection(Section):
     """Rollout workers; each owns one diffusion pipeline."""
     slots: int = Field(default=8, ge=1)
     """Images a worker denoises at once (S)."""
+    groups: Literal[1, 2] = 2
+    """With 2, slots form two groups of equal size: while one group's images are scored, the other is denoised."""
     cpus_per_worker: float = Field(default=0.5, gt=0)
     """CPUs Ray reserves for a worker."""
     gpus_per_worker: float = Field(default=0.0, ge=0)
@@ -148,8 +150,9 @@ class RefineSection(Section):
 class ObservationSection(Section):
     """What the policy sees."""
 
-    kind: Literal["clip"] = "clip"
-    """`clip`: CLIP image and text embedding, timestep, quality scalars."""
+    kind: Literal["clip", "latent"] = "clip"
+    """`clip`: CLIP image and text embedding, timestep, quality scalars; `latent`: features of the denoiser itself, with
+    nothing decoded or scored before the image is done (needs reward.preset=paired and reward.credit=final)."""
     timestep_width: int = Field(default=128, ge=2, multiple_of=2)
     """Width of the sinusoidal timestep slice."""
 
@@ -339,3 +342,12 @@ class Config(Section):
     """The comparison at the end of a run."""
     checkpoint: CheckpointSection = CheckpointSection()
     """Checkpoints."""
+
+    @model_validator(mode="after")
+    def _reward_needs_what_is_scored(self) -> Self:
+        if self.observation.kind == "latent" and (self.reward.preset, self.reward.credit) != ("paired", "final"):
+            raise ValueError(
+                "observation.kind=latent scores only the returned image: set reward.preset=paired and "
+                "reward.credit=final"
+            )
+        return self

@@ -42,6 +42,27 @@ class Scheduler(Protocol):
 
 
 @runtime_checkable
+class PassRecord(Protocol):
+    """One pass through the network, looked into afterwards: nothing is computed before it is asked for.
+
+    It holds the pass's activations, so keep no more of them than needed. One row at a time, so that a map never depends
+    on which other rows are asked for.
+    """
+
+    def attention_maps(self, row: int) -> Float[Tensor, "token h w"]:
+        """How pixels of a row attend to each token, mean over heads and layers, resized to latent resolution."""
+        ...
+
+    def self_attention_map(self, row: int) -> Float[Tensor, "h w"]:
+        """How much each pixel of a row is attended to by the others in the middle of the network, resized."""
+        ...
+
+    def middle_features(self) -> Float[Tensor, "b width"]:
+        """What the middle of the network put out, mean over pixels, float32."""
+        ...
+
+
+@runtime_checkable
 class Backbone(Protocol):
     """A frozen latent diffusion model.
 
@@ -97,29 +118,8 @@ class Backbone(Protocol):
         """
         ...
 
-    def attention_maps(self, row: int) -> Float[Tensor, "token h w"]:
-        """Cross-attention probabilities of one row of the last ``denoise`` call, computed only when asked.
-
-        Mean over heads and layers, resized to latent resolution. One row at a time, so that a map never depends on
-        which other rows are asked for.
-
-        Raises:
-            ContractError: nothing was denoised yet.
-        """
-        ...
-
-    def self_attention_map(self, row: int) -> Float[Tensor, "h w"]:
-        """How much each pixel of a row of the last ``denoise`` call is attended to by the others, only when asked.
-
-        Mean over heads and queries in the middle of the network, resized to latent resolution.
-
-        Raises:
-            ContractError: nothing was denoised yet.
-        """
-        ...
-
-    def middle_features(self) -> Float[Tensor, "b width"]:
-        """What the middle of the network held in the last ``denoise`` call, mean over pixels, float32.
+    def last_pass(self) -> PassRecord:
+        """What the last ``denoise`` call can be asked about; later calls do not change it.
 
         Raises:
             ContractError: nothing was denoised yet.
@@ -128,7 +128,7 @@ class Backbone(Protocol):
 
     @property
     def middle_width(self) -> int:
-        """Width of ``middle_features``."""
+        """Width of a record's ``middle_features``."""
         ...
 
     def decode(self, z0: Float[Tensor, "b c h w"]) -> NDArray[np.uint8]:

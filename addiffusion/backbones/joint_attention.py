@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from diffusers.models.transformers.transformer_flux import FluxAttention
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from addiffusion.backbones.attention import OutputRecorder, no_pass_yet, resize_maps
+from addiffusion.backbones.attention import PassStore, resize_maps
 
 _QUERIES = 1024
 """Most image tokens whose probabilities over all keys are held at once."""
@@ -31,53 +31,72 @@ class _Heads:
 
 
 class JointRecorder:
-    """Image-to-text attention of all joint layers, image-to-image attention and output of the middle one.
+    """Watches all joint attention layers and the output of the middle block of a transformer."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._store = PassStore()
+        self._layers = [_watch(module, self._store) for module in network.modules() if _is_joint(module)]
+        blocks: Any = network.get_submodule("transformer_blocks")
+        self._middle = len(blocks) // 2
+        self._block = blocks[self._middle]
+        self._store.watch_output(self._block)
+
+    def begin(self) -> None:
+        """Let go of the last pass."""
+        self._store.begin()
+
+    def own(self) -> None:
+        """Copy what was seen."""
+        self._store.own()
+
+    def record(self, size: Sequence[int]) -> JointPass:
+        """The last pass."""
+        seen = self._store.finished()
+        return JointPass(seen, self._layers, middle=self._middle, tokens=seen[self._block][1], size=size)
+
+
+class JointPass:
+    """One pass through a transformer.
 
     Probabilities are those of the softmax over all keys; the maps take the text's part of it, renormalised over the
     text tokens.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self._layers = [_watch(module) for module in network.modules() if _is_joint(module)]
-        blocks: Any = network.get_submodule("transformer_blocks")
-        self._block = OutputRecorder(blocks[len(blocks) // 2])
-        self._middle = len(blocks) // 2
+    def __init__(
+        self, seen: dict[object, Any], layers: Sequence[nn.Module], *, middle: int, tokens: Tensor, size: Sequence[int]
+    ) -> None:
+        self._seen, self._layers, self._middle, self._tokens, self._size = seen, layers, middle, tokens, tuple(size)
+        self._text_tokens: int = next(seen[layer][1].shape[1] for layer in layers if seen[layer][1] is not None)
 
-    def forget(self) -> None:
-        """Let go of the last pass."""
-        self._block.forget()
-        for layer in self._layers:
-            layer.forget()
-
-    def maps(self, row: int, size: Sequence[int]) -> Float[Tensor, "token h w"]:
+    def attention_maps(self, row: int) -> Float[Tensor, "token h w"]:
         """Attention of one row's pixels to the text tokens, as shares of all attention to text."""
-        resized = [resize_maps(_to_text(heads).T, size) for heads in self._heads(row)]
+        resized = [resize_maps(_to_text(self._heads(layer, row)).T, self._size) for layer in self._layers]
         return torch.stack(resized).mean(0)
 
-    def self_map(self, row: int, size: Sequence[int]) -> Float[Tensor, "h w"]:
+    def self_attention_map(self, row: int) -> Float[Tensor, "h w"]:
         """Attention that each pixel receives from the others in the middle block."""
-        heads = list(self._heads(row))[self._middle]
-        received = sum(part.sum(0) for part in _probabilities(heads, heads.image)) / heads.query.shape[1]
-        assert isinstance(received, Tensor)
-        return resize_maps(received[None], size)[0]
+        heads = self._heads(self._layers[self._middle], row)
+        parts = [part.sum(0) for part in _probabilities(heads, heads.image)]
+        received = torch.stack(parts).sum(0) / heads.query.shape[1]
+        return resize_maps(received[None], self._size)[0]
 
-    def middle(self) -> Float[Tensor, "b width"]:
+    def middle_features(self) -> Float[Tensor, "b width"]:
         """Mean over image tokens of the middle block's output."""
-        return self._block.output()[1].float().mean(1)
+        return self._tokens.float().mean(1)
 
-    def _heads(self, row: int) -> list[_Heads]:
-        text_tokens = next((layer.text_tokens for layer in self._layers if layer.text_tokens), 0)
-        return [layer.heads(row, text_tokens) for layer in self._layers]
+    def _heads(self, layer: nn.Module, row: int) -> _Heads:
+        hidden, encoded, rotary = self._seen[layer]
+        of_row = None if encoded is None else encoded[row : row + 1]
+        split = _flux_heads if isinstance(layer, FluxAttention) else _sd3_heads
+        return split(layer, hidden[row : row + 1], of_row, rotary, self._text_tokens)
 
 
 class _Watch:
     """An attention processor that keeps its inputs and hands the work to the one it replaces."""
 
-    def __init__(self, module: nn.Module, processor: Any, split: Callable[..., _Heads]) -> None:
-        self._module = module
+    def __init__(self, processor: Any, store: PassStore) -> None:
         self._processor = processor
-        self._split = split
-        self._inputs: tuple[Tensor, Tensor | None, Any] | None = None
+        self._store = store
 
     def __call__(
         self,
@@ -87,28 +106,12 @@ class _Watch:
         attention_mask: Tensor | None = None,
         image_rotary_emb: Any = None,
     ) -> Any:
-        self._inputs = hidden_states, encoder_hidden_states, image_rotary_emb
+        self._store.seen[attn] = hidden_states, encoder_hidden_states, image_rotary_emb
         rotary = {} if image_rotary_emb is None else {"image_rotary_emb": image_rotary_emb}
         return self._processor(attn, hidden_states, encoder_hidden_states, attention_mask, **rotary)
 
-    def forget(self) -> None:
-        self._inputs = None
 
-    @property
-    def text_tokens(self) -> int:
-        """Text tokens of the last pass, where this layer is told them apart."""
-        return 0 if self._inputs is None or self._inputs[1] is None else self._inputs[1].shape[1]
-
-    def heads(self, row: int, text_tokens: int) -> _Heads:
-        """Queries and keys of one row."""
-        if self._inputs is None:
-            raise no_pass_yet()
-        hidden, encoded, rotary = self._inputs
-        of_row = None if encoded is None else encoded[row : row + 1]
-        return self._split(self._module, hidden[row : row + 1], of_row, rotary, text_tokens)
-
-
-def _sd3_heads(module: Any, hidden: Tensor, encoded: Tensor, rotary: Any, text_tokens: int) -> _Heads:  # noqa: ARG001
+def _sd3_heads(module: Any, hidden: Tensor, encoded: Tensor | None, rotary: Any, text_tokens: int) -> _Heads:  # noqa: ARG001
     """The projections of JointAttnProcessor2_0: image tokens first."""
     query = _normed(module.norm_q, _per_head(module.to_q(hidden), module.heads))
     key = _normed(module.norm_k, _per_head(module.to_k(hidden), module.heads))
@@ -169,8 +172,7 @@ def _is_joint(module: nn.Module) -> bool:
     )
 
 
-def _watch(module: Any) -> _Watch:
-    split = _flux_heads if isinstance(module, FluxAttention) else _sd3_heads
-    watch: Any = _Watch(module, module.processor, split)
-    module.set_processor(watch)
-    return watch
+def _watch(module: Any, store: PassStore) -> nn.Module:
+    processor: Any = _Watch(module.processor, store)
+    module.set_processor(processor)
+    return module

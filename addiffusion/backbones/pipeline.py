@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from addiffusion.backbones.attention import AttentionRecorder
-from addiffusion.backbones.base import PromptEmbedding, Scheduler
+from addiffusion.backbones.base import PassRecord, PromptEmbedding, Scheduler
 from addiffusion.backbones.decoder import LatentDecoder
 from addiffusion.backbones.loading import load_pipeline, load_preview, quiet
 from addiffusion.backbones.lora import fuse_lora, read_lora
@@ -112,7 +112,7 @@ class PipelineBackbone(ABC):
     @property
     @abstractmethod
     def middle_width(self) -> int:
-        """Width of ``middle_features``."""
+        """Width of a record's ``middle_features``."""
 
     # ---------------------------------------------------------------- the port
 
@@ -158,24 +158,18 @@ class PipelineBackbone(ABC):
         pooled: Float[Tensor, "b pool"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """One pass through the network: raw output, float32."""
-        self._recorder.forget()
+        self._recorder.begin()
         pooled = None if pooled is None else pooled.to(self._dtype)
-        return self._pass(z.to(self._dtype), t, hidden.to(self._dtype), pooled).float()
+        if self._section.compile != "cuda_graphs":
+            return self._pass(z.to(self._dtype), t, hidden.to(self._dtype), pooled).float()
+        torch.compiler.cudagraph_mark_step_begin()
+        output = self._pass(z.to(self._dtype), t, hidden.to(self._dtype), pooled).float().clone()
+        self._recorder.own()  # a graph's next replay writes over what this one left
+        return output
 
-    @torch.inference_mode()
-    def attention_maps(self, row: int) -> Float[Tensor, "token h w"]:
-        """How pixels of one row of the last pass attend to each token, mean over heads and layers."""
-        return self._recorder.maps(row, self.latent_shape[1:])
-
-    @torch.inference_mode()
-    def self_attention_map(self, row: int) -> Float[Tensor, "h w"]:
-        """How much each pixel of a row of the last pass is attended to by the others."""
-        return self._recorder.self_map(row, self.latent_shape[1:])
-
-    @torch.inference_mode()
-    def middle_features(self) -> Float[Tensor, "b width"]:
-        """Mean over pixels of the middle block's output in the last pass."""
-        return self._recorder.middle()
+    def last_pass(self) -> PassRecord:
+        """What the last ``denoise`` call can be asked about."""
+        return self._recorder.record(self.latent_shape[1:])
 
     @torch.inference_mode()
     def decode(self, z0: Float[Tensor, "b c h w"]) -> NDArray[np.uint8]:

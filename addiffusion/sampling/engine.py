@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from addiffusion.actions import Action
-from addiffusion.backbones.base import Backbone, PromptEmbedding
+from addiffusion.backbones.base import Backbone, PassRecord, PromptEmbedding
 from addiffusion.config import RefineSection, SamplerSection
 from addiffusion.errors import SlotError
 from addiffusion.sampling import masks
@@ -63,6 +63,7 @@ class Engine:
         self._tenants: list[_Tenant | None] = [None] * slots
         self._latents = Latents(self._table, slots, backbone.latent_shape, backbone.device)
         self._condition = Condition(backbone, slots, guidance_scale=guidance_scale)
+        self._pass: PassRecord | None = None
 
     # ---------------------------------------------------------------- what the slots are doing
 
@@ -167,7 +168,9 @@ class Engine:
         running = self._slots.running
         if not running.any():
             raise SlotError("A tick would do nothing: admit an episode, or act on the slots that wait for a decision.")
+        self._pass = None  # its activations need not outlive the next pass's
         self._latents.step(self._slots.rows, running, self._condition.predict)
+        self._pass = self._backbone.last_pass()
         self._move(self._slots.after_pass(self._latents.finite()))
 
     @torch.inference_mode()
@@ -225,11 +228,12 @@ class Engine:
     # ---------------------------------------------------------------- slots
 
     def _start_refine(self, slot: int) -> None:
-        tenant, row = self._tenant(slot), self._condition.row(slot)
+        tenant, row, last = self._tenant(slot), self._condition.row(slot), self._pass
+        assert last is not None
         source = masks.MaskSource(
             shape=self._backbone.latent_shape[1:],
-            words=lambda: masks.word_map(self._backbone.attention_maps(row), tenant.keep),
-            attended=lambda: self._backbone.self_attention_map(row),
+            words=lambda: masks.word_map(last.attention_maps(row), tenant.keep),
+            attended=lambda: last.self_attention_map(row),
             draws=generator(tenant.seed, "mask", int(self._slots.step[slot])),
         )
         tenant.mask, entropy = masks.make_mask(self._refine, source)

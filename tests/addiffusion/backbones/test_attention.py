@@ -74,7 +74,7 @@ def test_maps_equal_eagerly_stored_probabilities(unet: UNet2DConditionModel, hei
     for row in range(4):
         layers = [resized(probabilities[row], height, width) for probabilities in stored]
         with torch.inference_mode():
-            maps = lazy.maps(row, (height, width))
+            maps = lazy.record((height, width)).attention_maps(row)
         torch.testing.assert_close(maps, torch.stack(layers).mean(0), rtol=0, atol=1e-6)
         torch.testing.assert_close(maps.sum(0), torch.ones(height, width))
 
@@ -90,22 +90,33 @@ def test_maps_are_those_of_the_last_pass(unet: UNet2DConditionModel) -> None:
     z, t, hidden = inputs()
     run(unet, z, t, hidden)
     with torch.inference_mode():
-        first = lazy.maps(2, (8, 8))
+        first = lazy.record((8, 8)).attention_maps(2)
         run(unet, z, t, hidden.flip(0))
-        swapped = lazy.maps(2, (8, 8))
+        swapped = lazy.record((8, 8)).attention_maps(2)
         run(unet, z, t, hidden)
-        again = lazy.maps(2, (8, 8))
+        again = lazy.record((8, 8)).attention_maps(2)
     assert torch.equal(first, again)
     assert not torch.allclose(first, swapped)
 
 
-def test_nothing_can_be_seen_before_the_first_pass_or_after_it_was_forgotten(unet: UNet2DConditionModel) -> None:
+def test_nothing_is_seen_before_the_first_pass_and_a_record_outlives_the_next(unet: UNet2DConditionModel) -> None:
     recorder = UNetRecorder(unet)
     run(unet, *inputs())
-    recorder.forget()
-    for look in (lambda: recorder.maps(0, (8, 8)), lambda: recorder.self_map(0, (8, 8)), recorder.middle):
-        with pytest.raises(ContractError, match="before the first pass"):
-            look()
+    kept = recorder.record((8, 8))
+    recorder.begin()
+    with pytest.raises(ContractError, match="before the first pass"):
+        recorder.record((8, 8))
+    with torch.inference_mode():
+        assert kept.attention_maps(0).shape == (TOKENS, 8, 8)
+
+
+def test_a_copy_of_what_was_seen_says_the_same(unet: UNet2DConditionModel) -> None:
+    recorder = UNetRecorder(unet)
+    run(unet, *inputs())
+    with torch.inference_mode():
+        before = recorder.record((8, 8)).attention_maps(1)
+        recorder.own()
+        assert torch.equal(recorder.record((8, 8)).attention_maps(1), before)
 
 
 def test_the_self_map_is_what_each_pixel_of_the_middle_receives(unet: UNet2DConditionModel) -> None:
@@ -124,7 +135,7 @@ def test_the_self_map_is_what_each_pixel_of_the_middle_receives(unet: UNet2DCond
         received = stored[0][row].mean(0)
         expected = functional.interpolate(received.view(1, 1, 4, 4), size=(8, 8), mode="bilinear")[0, 0]
         with torch.inference_mode():
-            torch.testing.assert_close(recorder.self_map(row, (8, 8)), expected, rtol=0, atol=1e-6)
+            torch.testing.assert_close(recorder.record((8, 8)).self_attention_map(row), expected, rtol=0, atol=1e-6)
 
 
 class SelfProcessor(EagerProcessor):
@@ -139,5 +150,5 @@ def test_the_middle_is_the_mean_of_the_middle_blocks_output(unet: UNet2DConditio
     unet.mid_block.register_forward_hook(lambda *io: seen.append(io[2]))
     recorder = UNetRecorder(unet)
     run(unet, *inputs())
-    torch.testing.assert_close(recorder.middle(), seen[0].mean((2, 3)))
-    assert recorder.middle().shape == (4, 16)
+    torch.testing.assert_close(recorder.record((8, 8)).middle_features(), seen[0].mean((2, 3)))
+    assert recorder.record((8, 8)).middle_features().shape == (4, 16)

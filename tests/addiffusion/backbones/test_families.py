@@ -98,7 +98,7 @@ def test_refines_find_their_words(family: str, folder: Path) -> None:
         assert mask.shape == backbone.latent_shape[1:]
         assert 0.05 < mask.mean() < 0.95
         assert 0 < engine.info(slot).attention_entropy <= 1.0
-    features = backbone.middle_features()
+    features = backbone.last_pass().middle_features()
     assert features.shape[1] == backbone.middle_width
     assert features.dtype == torch.float32
 

@@ -144,8 +144,8 @@ def test_maps_equal_eagerly_stored_probabilities(family: Any) -> None:
     for row in range(3):
         layers = [shares(probabilities[row, image, text]) for probabilities in stored]
         with torch.inference_mode():
-            maps = recorder.maps(row, (8, 8))
-            received = recorder.self_map(row, (8, 8))
+            maps = recorder.record((8, 8)).attention_maps(row)
+            received = recorder.record((8, 8)).self_attention_map(row)
         torch.testing.assert_close(maps, torch.stack(layers).mean(0), rtol=0, atol=1e-6)
         torch.testing.assert_close(maps.sum(0), torch.ones(8, 8))
         middle = stored[1][row, image, image].mean(0)
@@ -163,13 +163,9 @@ def resized(maps: Tensor) -> Tensor:
 def test_the_middle_is_one_vector_per_row(family: Any) -> None:
     network, run, _, _ = family
     recorder = JointRecorder(network)
-    for look in (recorder.middle, lambda: recorder.maps(0, (8, 8))):
-        with pytest.raises(ContractError, match="before the first pass"):
-            look()
+    with pytest.raises(ContractError, match="before the first pass"):
+        recorder.record((8, 8))
     run(network)
-    middle = recorder.middle()
+    middle = recorder.record((8, 8)).middle_features()
     assert middle.shape == (3, 32)
     assert middle.isfinite().all()
-    recorder.forget()
-    with pytest.raises(ContractError, match="before the first pass"):
-        recorder.middle()
