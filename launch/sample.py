@@ -17,6 +17,7 @@ from rich.table import Table
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.backbones import load_backbone
 from addiffusion.config import Config
+from addiffusion.config import Weights as QualityWeights
 from addiffusion.errors import RolloutError, UsageError
 from addiffusion.policy import PolicyNetwork
 from addiffusion.records import SCORE_NAMES, Episode, Prompt, Ticket
@@ -31,6 +32,7 @@ from learner.checkpoint import STATE_FILE, latest_checkpoint, load_checkpoint
 from rollout_workers.worker import Worker
 
 Weights = Mapping[str, NDArray[np.float32]]
+_UNPAID = QualityWeights(clip=0, aesthetic=0, image_reward=0, dino=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +96,12 @@ def _load_policy(path: Path) -> tuple[Weights, list[Path]]:
 
 
 def _for_one_image(config: Config) -> Config:
-    """One slot and one scored image at a time; a preset that needs no reference, for nobody is paid here."""
+    """One slot and one scored image at a time; a reward without reference and scores, for nobody is paid here."""
     return config.model_copy(
         update={
             "rollout": config.rollout.model_copy(update={"slots": 1}),
             "scorers": config.scorers.model_copy(update={"batch_images": 1}),
-            "reward": config.reward.model_copy(update={"preset": "phase1"}),
+            "reward": config.reward.model_copy(update={"preset": "phase1", "weights": _UNPAID}),
         }
     )
 
@@ -151,7 +153,9 @@ def _decisions(episode: Episode) -> Table:
         steps = [int(episode.steps[row]) for row in group]
         span = f"{steps[0]}-{steps[-1]}" if len(steps) > 1 else str(steps[0])
         spent = int(episode.nfe_spent[group].sum())
-        table.add_row(span, Action(action).name.lower(), str(spent), f"{episode.scores[group[-1], clip]:.3f}")
+        score = float(episode.scores[group[-1], clip])
+        shown = "-" if np.isnan(score) else f"{score:.3f}"
+        table.add_row(span, Action(action).name.lower(), str(spent), shown)
     return table
 
 

@@ -88,10 +88,18 @@ class Engine:
         """Slots whose episode has no result, each with the reason in one sentence."""
         return {slot: self._failure(slot) for slot in self._slots.having(Phase.FAILED)}
 
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    @property
+    def running(self) -> bool:
+        """Whether a tick would do anything."""
+        return bool(self._slots.running.any())
+
     @property
     def busy(self) -> bool:
         """Whether any slot runs or waits for an action."""
-        return bool(self._slots.running.any()) or bool(self.deciding())
+        return self.running or bool(self.deciding())
 
     @property
     def z0_pred(self) -> Float[Tensor, "slot c h w"]:
@@ -166,7 +174,7 @@ class Engine:
             SlotError: no slot has anything to run.
         """
         running = self._slots.running
-        if not running.any():
+        if not self.running:
             raise SlotError("A tick would do nothing: admit an episode, or act on the slots that wait for a decision.")
         self._pass = None  # its activations need not outlive the next pass's
         self._latents.step(self._slots.rows, running, self._condition.predict)
@@ -201,6 +209,32 @@ class Engine:
         """Images (S, H, W, 3) of every slot's z0_pred, always all of them: a fixed batch shape, as in a tick."""
         with torch.inference_mode():
             return self._backbone.decode(self.z0_pred.nan_to_num())
+
+    def decode_one(self, slot: int) -> NDArray[np.uint8]:
+        """Image (H, W, 3) of one slot's z0_pred, decoded alone."""
+        with torch.inference_mode():
+            return self._backbone.decode(self.z0_pred[slot : slot + 1].nan_to_num())[0]
+
+    @property
+    def previews(self) -> bool:
+        """Whether ``preview`` costs less than ``decode``."""
+        return self._backbone.previews
+
+    def preview(self) -> NDArray[np.uint8]:
+        """As ``decode``, but for images that are only looked at."""
+        with torch.inference_mode():
+            return self._backbone.preview(self.z0_pred.nan_to_num())
+
+    def middle_features(self) -> Float[Tensor, "slot width"]:
+        """What the middle of the network held in the last tick, for each slot's prompt.
+
+        Raises:
+            SlotError: there was no tick yet.
+        """
+        if self._pass is None:
+            raise SlotError("There are no features before the first tick.")
+        with torch.inference_mode():
+            return self._pass.middle_features()[-len(self._slots) :]
 
     # ---------------------------------------------------------------- latents
 

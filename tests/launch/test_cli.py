@@ -61,6 +61,8 @@ def test_config_prints_yaml_and_json() -> None:
         (("ppo.lr=quick",), "ppo.lr can't be 'quick'"),
         (("--config", "absent.yaml"), "configuration file absent.yaml can't be read"),
         (("prompts.source=absent.txt", "cluster.mode=serial"), "absent.txt"),
+        (("sampler.solver=lcm", "cluster.mode=serial"), "sampler.solver=lcm draws noise at every step"),
+        (("observation.kind=latent", "reward.preset=phase1"), "observation.kind=latent scores only the returned image"),
         (("rollout.workers=4000",), "4000 rollout workers"),
         (("rollout.gpus_per_worker=900",), "GPUs"),
         (("resume=absent",), "absent is no run folder"),

@@ -14,8 +14,10 @@ from diffusers import DiffusionPipeline
 from addiffusion.actions import Action
 from addiffusion.backbones import load_backbone
 from addiffusion.backbones.base import Backbone
+from addiffusion.backbones.widths import feature_widths
 from addiffusion.config import BackboneSection, RefineSection, SamplerSection
 from addiffusion.errors import ConfigError, WeightsError
+from addiffusion.observation.latent import prompt_vector
 from addiffusion.sampling.engine import Engine
 from addiffusion.seeds import generator
 
@@ -87,6 +89,18 @@ def test_the_image_equals_the_pipelines(family: str, folder: Path) -> None:
 
 def safety(family: str) -> dict[str, Any]:
     return {"safety_checker": None, "requires_safety_checker": False} if family == "sd15" else {}
+
+
+def test_widths_are_known_without_weights(family: str, folder: Path) -> None:
+    chosen = section(family, folder)
+    backbone, widths = load_backbone(chosen), feature_widths(chosen)
+    assert widths.middle == backbone.middle_width
+    assert widths.text == len(prompt_vector(backbone.encode_prompts(["cat"])[0]))
+
+
+def test_widths_of_an_absent_model_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"backbone\.path=.*has no readable network configuration"):
+        feature_widths(section("sd3", tmp_path / "nowhere"))
 
 
 def test_refines_find_their_words(family: str, folder: Path) -> None:
