@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from addiffusion import __version__
 from addiffusion.errors import AdDiffusionError, UsageError
+from launch.cli_bench import bench_app
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 embedded_app = typer.Typer(no_args_is_help=True, help="The built-in world: its models and how they are trained.")
 app.add_typer(embedded_app, name="embedded")
+app.add_typer(bench_app, name="bench")
 
 Overrides = Annotated[
     list[str] | None,

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from addiffusion.backbones.widths import feature_widths
-from addiffusion.config import Config
+from addiffusion.config import Config, Weights
 from addiffusion.observation.layout import clip_layout, latent_layout
 from addiffusion.rollouts import Rollouts
 from addiffusion.scorers.base import Scoring
@@ -47,6 +47,13 @@ def observation_width(config: Config, scoring: Scoring) -> int:
         return clip_layout(clip_width=scoring.clip_width, timestep_width=timestep_width).width
     widths = feature_widths(config.backbone)
     return latent_layout(middle_width=widths.middle, text_width=widths.text, timestep_width=timestep_width).width
+
+
+def unpaid(config: Config) -> Config:
+    """The same run with a reward that needs neither references nor the scores of decisions: for images alone."""
+    nothing = Weights(clip=0, aesthetic=0, image_reward=0, dino=0)
+    reward = config.reward.model_copy(update={"preset": "phase1", "weights": nothing})
+    return config.model_copy(update={"reward": reward})
 
 
 @contextmanager

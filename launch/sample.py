@@ -17,7 +17,6 @@ from rich.table import Table
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.backbones import load_backbone
 from addiffusion.config import Config
-from addiffusion.config import Weights as QualityWeights
 from addiffusion.errors import RolloutError, UsageError
 from addiffusion.policy import PolicyNetwork
 from addiffusion.records import SCORE_NAMES, Episode, Prompt, Ticket
@@ -26,13 +25,12 @@ from addiffusion.scorers.suite import load_suite
 from addiffusion.seeds import derive_seed
 from evaluation.film import plot_film_strips
 from launch.config_files import load_config
-from launch.crew import observation_width
+from launch.crew import observation_width, unpaid
 from launch.run_folder import RunFolder
 from learner.checkpoint import STATE_FILE, latest_checkpoint, load_checkpoint
 from rollout_workers.worker import Worker
 
 Weights = Mapping[str, NDArray[np.float32]]
-_UNPAID = QualityWeights(clip=0, aesthetic=0, image_reward=0, dino=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +94,11 @@ def _load_policy(path: Path) -> tuple[Weights, list[Path]]:
 
 
 def _for_one_image(config: Config) -> Config:
-    """One slot and one scored image at a time; a reward without reference and scores, for nobody is paid here."""
-    return config.model_copy(
+    """One slot and one scored image at a time; nobody is paid here."""
+    return unpaid(config).model_copy(
         update={
             "rollout": config.rollout.model_copy(update={"slots": 1}),
             "scorers": config.scorers.model_copy(update={"batch_images": 1}),
-            "reward": config.reward.model_copy(update={"preset": "phase1", "weights": _UNPAID}),
         }
     )
 

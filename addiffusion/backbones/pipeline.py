@@ -114,6 +114,18 @@ class PipelineBackbone(ABC):
     def middle_width(self) -> int:
         """Width of a record's ``middle_features``."""
 
+    # ---------------------------------------------------------------- for those who compare
+
+    @property
+    def pipeline(self) -> Any:
+        """The diffusers pipeline itself, with its denoiser as it was cast here; never the compiled one."""
+        return self._pipeline
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the network."""
+        return self._dtype
+
     # ---------------------------------------------------------------- the port
 
     @property

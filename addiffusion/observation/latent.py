@@ -86,7 +86,7 @@ def prompt_vector(embedding: PromptEmbedding) -> NDArray[np.float32]:
     if embedding.pooled is not None:
         return embedding.pooled.float().numpy()
     words = embedding.hidden[embedding.keep]
-    return words.float().sum(0).numpy() / np.float32(max(len(words), 1))
+    return (words.float().sum(0) / max(len(words), 1)).numpy()
 
 
 def convergence(
@@ -97,6 +97,7 @@ def convergence(
     Logarithm (base 10) of the relative change, cosine similarity, standard deviation, mean magnitude.
     """
     now, before = now.flatten(1), before.flatten(1)
-    change = (now - before).norm(dim=1) / now.norm(dim=1).clamp_min(_TINY)
+    length: Tensor = torch.linalg.vector_norm(now, dim=1)
+    change: Tensor = torch.linalg.vector_norm(now - before, dim=1) / length.clamp_min(_TINY)
     cosine = torch.cosine_similarity(now, before, dim=1)
     return torch.stack([change.clamp_min(1e-4).log10(), cosine, now.std(dim=1), now.abs().mean(dim=1)], dim=1)

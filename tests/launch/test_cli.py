@@ -36,7 +36,21 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("command", [(), ("train",), ("sample",), ("config",), ("embedded",), ("embedded", "train")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        (),
+        ("train",),
+        ("sample",),
+        ("config",),
+        ("embedded",),
+        ("embedded", "train"),
+        ("bench",),
+        ("bench", "engine"),
+        ("bench", "collect"),
+        ("bench", "finish"),
+    ],
+)
 def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
     result = invoke(*command, "--help")
     assert result.exit_code == 0
