@@ -152,3 +152,24 @@ def test_the_middle_is_the_mean_of_the_middle_blocks_output(unet: UNet2DConditio
     run(unet, *inputs())
     torch.testing.assert_close(recorder.record((8, 8)).middle_features(), seen[0].mean((2, 3)))
     assert recorder.record((8, 8)).middle_features().shape == (4, 16)
+
+
+def test_a_compiled_network_is_one_graph_and_is_still_seen(unet: UNet2DConditionModel) -> None:
+    recorder = UNetRecorder(unet)
+    before = run(unet, *inputs())
+    with torch.inference_mode():
+        maps = recorder.record((8, 8)).attention_maps(1)
+    graphs: list[Any] = []
+
+    def as_it_is(graph: Any, examples: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    compiled: Any = torch.compile(unet, backend=as_it_is)
+    for _ in range(2):
+        recorder.begin()
+        after = run(compiled, *inputs())
+    assert len(graphs) == 1
+    assert torch.equal(after, before)
+    with torch.inference_mode():
+        assert torch.equal(recorder.record((8, 8)).attention_maps(1), maps)
