@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from addiffusion.config import NOISY_SOLVERS, Config
+from addiffusion.config import Config
+from addiffusion.config_sampling import NOISY_SOLVERS
 from addiffusion.embedded.assets import weights_path
 from addiffusion.errors import ConfigError, WeightsError
 from addiffusion.prompts import load_prompts

@@ -17,7 +17,7 @@ from rich.table import Table
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.backbones import load_backbone
 from addiffusion.config import Config
-from addiffusion.errors import RolloutError, UsageError
+from addiffusion.errors import PromptError, RolloutError, UsageError
 from addiffusion.policy import PolicyNetwork
 from addiffusion.records import SCORE_NAMES, Episode, Prompt, Ticket
 from addiffusion.scorers.base import Scoring
@@ -63,9 +63,11 @@ def draw(order: SampleOrder, *, files: Sequence[Path], overrides: Sequence[str])
     """Draw one image and write it.
 
     Raises:
-        UsageError: the policy, the configuration or an output path can't be used; nothing is written then.
+        UsageError: prompt, policy, configuration or an output path can't be used; nothing is written then.
         RolloutError: the image could not be finished.
     """
+    if not order.prompt.strip():
+        raise PromptError("the prompt is empty: say what to draw.")
     for path in filter(None, (order.out, order.film)):
         _check_writable(path)
     weights, run_files = (None, []) if order.policy is None else _load_policy(order.policy)

@@ -130,6 +130,10 @@ def test_sample_refuses_in_one_sentence(place: Path, arguments: tuple[str, ...],
     assert list(place.iterdir()) == []
 
 
+def test_an_empty_prompt_is_refused(place: Path) -> None:
+    assert "the prompt is empty" in sentence(invoke("sample", "  "))
+
+
 def test_embedded_train_refuses_an_unknown_part(place: Path) -> None:
     result = invoke("embedded", "train", "--out", "weights", "--part", "engine")
     assert "no part 'engine'" in sentence(result)

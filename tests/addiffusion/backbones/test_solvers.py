@@ -9,7 +9,8 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
 
 from addiffusion.backbones.solvers import is_flow, respaced, solver_of
-from addiffusion.config import NOISY_SOLVERS, SamplerSection, Solver
+from addiffusion.config import SamplerSection
+from addiffusion.config_sampling import NOISY_SOLVERS, Solver
 from addiffusion.errors import ConfigError
 from addiffusion.sampling.probe import NOISY
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, HeunDiscreteScheduler
@@ -51,6 +52,22 @@ def test_zero_terminal_snr_with_v_prediction(solver: str) -> None:
     """The embedded model's own noise: nothing may divide by the last alpha_bar, which is 0."""
     options = {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
     assert_steps_like_diffusers(solver, make_scheduler(solver, **options), 20)
+
+
+@pytest.mark.parametrize("solver", ZERO_SNR)
+@pytest.mark.parametrize("finish", ["ddim", "dpm++2m"])
+def test_refines_and_finishes_are_finite_with_zero_terminal_snr(solver: str, finish: str) -> None:
+    """Also from the first step, whose noise level is infinite."""
+    options = {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
+    table = make_table(make_scheduler(solver, **options), 20, finish_steps=4, finish_solver=finish)
+    assert table.timesteps[0] == 999
+    for values in (table.rows, table.point_noise, table.refine_noise):
+        assert np.isfinite(values).all()
+    for step in (0, 9):
+        run = TableRun(table, latent() * table.init_noise_sigma, row=int(table.entry_row[step]))
+        run.step()
+        run.row = int(table.finish_start[step])
+        assert all(run.step().isfinite().all() for _ in range(4))
 
 
 @st.composite
