@@ -11,6 +11,7 @@ from addiffusion.backbones.base import Backbone
 from addiffusion.config import Config
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected
+from addiffusion.sampling.build import table_for
 from addiffusion.sampling.engine import Engine
 from addiffusion.scorers.base import Scoring
 from rollout_workers.group import Group, Pay, PolicyFunction
@@ -35,6 +36,7 @@ class Collector:
         self._config = config
         self._slots = config.rollout.slots
         self._halved = False
+        self._table = table_for(backbone, config.sampler, config.refine)
 
     @property
     def group_size(self) -> int:
@@ -103,6 +105,7 @@ class Collector:
             config.refine,
             slots=self.group_size,
             guidance_scale=config.backbone.guidance_scale,
+            table=self._table,
         )
         sight = make_sight(config, backbone=self._backbone, scoring=self._scoring, intake=intake)
         return Group(engine, sight=sight, lane=lane, intake=intake, pay=pay, timed=timed)

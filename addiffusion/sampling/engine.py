@@ -20,6 +20,7 @@ from addiffusion.sampling.build import table_for
 from addiffusion.sampling.condition import Condition
 from addiffusion.sampling.latents import Latents
 from addiffusion.sampling.slots import Moves, Phase, SlotInfo, Slots
+from addiffusion.sampling.table import SolverTable
 from addiffusion.seeds import generator
 
 
@@ -55,10 +56,24 @@ class Engine:
         *,
         slots: int,
         guidance_scale: float,
+        table: SolverTable | None = None,
     ) -> None:
+        """An engine of empty slots.
+
+        Args:
+            backbone: the model.
+            sampler: solver and schedule.
+            refine: what a refine does.
+            slots: images at once (S).
+            guidance_scale: of episodes that bring none; 1 or less computes no guidance for any of them.
+            table: ``table_for`` of the first three, where it is at hand; None builds it (a tenth of a second or more).
+
+        Raises:
+            ConfigError: the model can't be sampled so.
+        """
         self._backbone = backbone
         self._refine = refine
-        self._table = table_for(backbone, sampler, refine)
+        self._table = table or table_for(backbone, sampler, refine)
         self._slots = Slots(slots, self._table, warmup_steps=sampler.warmup_steps, refine_passes=refine.k)
         self._tenants: list[_Tenant | None] = [None] * slots
         self._latents = Latents(self._table, slots, backbone.latent_shape, backbone.device)
