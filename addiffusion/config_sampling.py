@@ -34,6 +34,8 @@ class BackboneSection(Section):
     """Local folder or hub id of the pipeline; must be null for `embedded`."""
     guidance_scale: float = Field(default=3.5, ge=0)
     """Classifier-free guidance scale; 1 or less switches guidance off (one network evaluation per NFE)."""
+    negative_prompt: str = ""
+    """What guidance leads away from, for every image; empty leads away from the empty prompt."""
     image_size: int | None = Field(default=None, ge=8)
     """Side of the images in pixels; null takes what the model was made for."""
     preview: str | None = None
@@ -54,6 +56,12 @@ class BackboneSection(Section):
     def _path_fits_kind(self) -> Self:
         if (self.kind == "embedded") != (self.path is None):
             raise ValueError("path must be null for kind=embedded and given for any other kind")
+        return self
+
+    @model_validator(mode="after")
+    def _negative_prompt_needs_guidance(self) -> Self:
+        if self.negative_prompt and self.guidance_scale <= 1:
+            raise ValueError("negative_prompt needs a guidance_scale above 1")
         return self
 
 

@@ -73,8 +73,8 @@ class Group:
             draft = self._intake.next()
             if draft is None:
                 return
-            condition = self._intake.condition(draft.ticket)
-            self._engine.admit(slot, embedding=condition, seed=draft.ticket.seed)
+            condition, negative = self._intake.condition(draft.ticket), self._intake.negative
+            self._engine.admit(slot, embedding=condition, seed=draft.ticket.seed, negative=negative)
             self._drafts[slot] = draft
 
     def advance(self) -> None:

@@ -37,6 +37,9 @@ class Intake:
                 self.fail(ticket, reason)
         prompts = list(dict.fromkeys(ticket.prompt.text for ticket in self._waiting))
         self._conditions = dict(zip(prompts, backbone.encode_prompts(prompts), strict=True))
+        negative = config.backbone.negative_prompt
+        self.negative: PromptEmbedding | None = backbone.encode_prompts([negative])[0] if negative else None
+        """What guidance leads away from; None is the empty prompt."""
         observed = list(dict.fromkeys(ticket.prompt.text for ticket in self._waiting if ticket.forced is None))
         embeds = config.observation.kind == "clip" and bool(observed)
         self._text_embeddings = dict(zip(observed, scoring.embed_text(observed), strict=True)) if embeds else {}

@@ -218,6 +218,17 @@ def test_slots_are_halved_once_when_memory_runs_out(caplog: pytest.LogCaptureFix
         )
 
 
+def test_a_negative_prompt_moves_every_image() -> None:
+    def drawn(negative: str) -> NDArray[np.uint8]:
+        backbone = {"negative_prompt": negative}
+        config = Config.model_validate({**_config().model_dump(), "backbone": backbone})
+        return np.stack([episode.image for episode in _run(config, _tickets(3, forced=Action.CONTINUE))])
+
+    plain, moved = drawn(""), drawn("ugly toys")
+    assert all(not np.array_equal(one, other) for one, other in zip(plain, moved, strict=True))
+    np.testing.assert_array_equal(moved, drawn("ugly toys"))
+
+
 def test_an_empty_prompt_fails_its_ticket() -> None:
     tickets = _tickets(3)
     tickets[1] = replace(tickets[1], prompt=make_prompt(5, "  "))
