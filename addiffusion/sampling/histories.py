@@ -17,8 +17,6 @@ class History(Protocol):
 
     count: int
     """Remembered tensors."""
-    orders: int
-    """Distinct values of ``order``."""
     clean_first: bool
     """Whether entry 0 is the clean prediction of the last pass."""
 
@@ -39,7 +37,6 @@ class NoHistory:
     """DDIM, Euler, flow-match Euler, Euler-ancestral, LCM."""
 
     count = 0
-    orders = 1
     clean_first = False
 
     def load(self, scheduler: Any, index: int, order: int, entries: list[Tensor]) -> None:
@@ -57,12 +54,9 @@ class NoHistory:
 class DpmHistory:
     """DPM-Solver++ (arXiv:2211.01095): clean predictions of the last passes."""
 
-    clean_first = True
-
     def __init__(self, solver_order: int) -> None:
         self._solver_order = solver_order
         self.count = solver_order - 1
-        self.orders = solver_order
         self.clean_first = self.count > 0
 
     def load(self, scheduler: Any, index: int, order: int, entries: list[Tensor]) -> None:  # noqa: ARG002
@@ -89,7 +83,6 @@ class UniPcHistory:
         self._solver_order = solver_order
         self._lower_order_final = lower_order_final
         self.count = solver_order + 1
-        self.orders = solver_order + 1
 
     def load(self, scheduler: Any, index: int, order: int, entries: list[Tensor]) -> None:
         """The corrector runs at the order of the step before, which is worked out anew here."""
@@ -120,9 +113,9 @@ class PndmHistory:
     """
 
     count = 4
-    orders = 5
     clean_first = False
     _outputs = 3
+    _last_order = 4
 
     def load(self, scheduler: Any, index: int, order: int, entries: list[Tensor]) -> None:  # noqa: ARG002
         """``ets`` holds the latest last."""
@@ -141,4 +134,4 @@ class PndmHistory:
         """0, 1, 2, 3, 4, 4, ... from the first point; 0, 2, 3, ... from any other."""
         if order == 0:
             return 1 if index == 0 else 2
-        return min(order + 1, self.orders - 1)
+        return min(order + 1, self._last_order)

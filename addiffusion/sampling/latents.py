@@ -25,7 +25,7 @@ class Latents:
 
     def __init__(self, table: SolverTable, slots: int, shape: tuple[int, int, int], device: torch.device) -> None:
         self._table = table
-        used = np.any(_transitions(table), axis=0)
+        used = np.any(table.transitions, axis=0)
         self._used = [np.flatnonzero(used[entry]).tolist() for entry in range(table.state_size)]
         self._state = torch.zeros(table.state_size, slots, *shape, device=device)
         self._next = self._state
@@ -96,8 +96,3 @@ class Latents:
 
 def _column(values: Float[Tensor, " slot"]) -> Float[Tensor, "slot 1 1 1"]:
     return values.view(-1, 1, 1, 1)
-
-
-def _transitions(table: SolverTable) -> NDArray[np.float32]:
-    """(R, K, K + 1)."""
-    return table.rows[len(HEAD) :].T.reshape(-1, table.state_size, table.state_size + 1)

@@ -61,6 +61,7 @@ class SolverTable:
         """Whether the solver adds fresh noise at its steps."""
         return bool(self.rows[HEAD.index("noise")].any())
 
-    def transition(self, row: int) -> NDArray[np.float32]:
-        """(K, K + 1) what a row does to the state, then to u."""
-        return self.rows[len(HEAD) :, row].reshape(self.state_size, self.state_size + 1)
+    @property
+    def transitions(self) -> NDArray[np.float32]:
+        """(R, K, K + 1) what each row does to (state, u)."""
+        return self.rows[len(HEAD) :].T.reshape(-1, self.state_size, self.state_size + 1)

@@ -85,7 +85,7 @@ class TableRun:
         """Commit the row's step and go on; the clean prediction."""
         u, z0_pred = self.predict()
         sources = torch.cat([self.state, u[None]])
-        self.state = torch.einsum("kl,l...->k...", torch.from_numpy(self.table.transition(self.row)), sources)
+        self.state = torch.einsum("kl,l...->k...", torch.from_numpy(self.table.transitions[self.row]), sources)
         level = float(self.table.rows[4, self.row])
         if level and self._noise is not None:
             self.state[0] += level * torch.randn(SHAPE, generator=self._noise)
