@@ -15,8 +15,8 @@ from addiffusion.backbones.base import PromptEmbedding
 
 TEXT_BATCH = 8
 """Prompts per pass of the text encoder, always: an embedding must not depend on how many were asked for."""
-CACHED_PROMPTS = 512
-"""Embeddings kept (236 kB each for SD 1.5)."""
+CACHE_BYTES = 256 * 2**20
+"""Most memory of kept embeddings: 236 kB each for SD 1.5, 5 MB for SD3."""
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ class PromptCache:
         """``encode`` takes exactly TEXT_BATCH prompts."""
         self._encode = encode
         self._embeddings: OrderedDict[str, PromptEmbedding] = OrderedDict()
+        self._bytes = 0
 
     def __call__(self, prompts: Sequence[str]) -> tuple[PromptEmbedding, ...]:
         """Embeddings in the order of ``prompts``."""
@@ -42,10 +43,12 @@ class PromptCache:
 
     def _remember(self, used: dict[str, PromptEmbedding]) -> None:
         for text, embedding in used.items():
+            if text not in self._embeddings:
+                self._bytes += _bytes_of(embedding)
             self._embeddings[text] = embedding
             self._embeddings.move_to_end(text)
-        while len(self._embeddings) > CACHED_PROMPTS:
-            self._embeddings.popitem(last=False)
+        while self._bytes > CACHE_BYTES and self._embeddings:
+            self._bytes -= _bytes_of(self._embeddings.popitem(last=False)[1])
 
 
 def words_of(tokenizer: Any, prompts: Sequence[str], length: int) -> Bool[Tensor, "prompt token"]:
@@ -62,3 +65,7 @@ def words_of(tokenizer: Any, prompts: Sequence[str], length: int) -> Bool[Tensor
             )
     special = torch.isin(tokens.input_ids, torch.tensor(tokenizer.all_special_ids))
     return tokens.attention_mask.bool() & ~special
+
+
+def _bytes_of(embedding: PromptEmbedding) -> int:
+    return embedding.hidden.nbytes + (0 if embedding.pooled is None else embedding.pooled.nbytes)

@@ -78,8 +78,8 @@ def test_only_words_are_kept(backbone: StableDiffusionBackbone) -> None:
 def test_the_cache_keeps_the_most_recent_prompts(
     backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prompt_cache, "CACHED_PROMPTS", 2)
     kept, dropped = backbone.encode_prompts(["cat", "dog"])
+    monkeypatch.setattr(prompt_cache, "CACHE_BYTES", 2 * kept.hidden.nbytes)
     backbone.encode_prompts(["cat"])
     backbone.encode_prompts(["cow"])
     assert backbone.encode_prompts(["cat"])[0] is kept
