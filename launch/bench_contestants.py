@@ -24,8 +24,8 @@ REFINE_FRAC = 0.1
 SAMPLER = SamplerSection(num_steps=LONGEST, warmup_steps=3, finish_steps=0)
 
 _MIDDLE = 500.0
-_STEPS_PER_LOOK = 2
-"""Steps between two looks at the clock: looking makes a GPU wait."""
+_PASSES_PER_LOOK = 2
+"""Single passes between two looks at the clock: looking makes a GPU wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +65,8 @@ class Score:
 class BareNetwork:
     """The network alone, again and again on the same input: what nobody can beat."""
 
+    single_passes = True
+
     def __init__(self, course: Course, batch: int) -> None:
         rows = course.rows_per_slot * batch
         self.batch = batch
@@ -87,6 +89,8 @@ class BareNetwork:
 
 class Continuous:
     """The engine with a queue that never ends."""
+
+    single_passes = True
 
     def __init__(self, course: Course, *, seed: int = 0) -> None:
         self._course = course
@@ -119,6 +123,8 @@ class Continuous:
 
 class LockStep:
     """Batches of images that all run as long as the longest of them; batch 1 is one image after the other."""
+
+    single_passes = False
 
     def __init__(self, course: Course, batch: int, *, seed: int = 0) -> None:
         self._network = BareNetwork(course, batch)
@@ -153,6 +159,7 @@ class LockStep:
 class StockPipeline:
     """diffusers' own pipeline at the same batch: fixed length, nothing adaptive, latents out."""
 
+    single_passes = False
     STEPS = 20
 
     def __init__(self, course: Course) -> None:
@@ -184,19 +191,20 @@ class Entry:
     """A contestant with its score; it goes on where its last round ended."""
 
     def __init__(self, contestant: Any) -> None:
+        self._contestant = contestant
         self._steps: Iterator[int] = contestant.work()
-        self._warm = False
+        self._cold = contestant.single_passes
         self.score = Score()
 
     def run_for(self, seconds: float, course: Course) -> None:
-        """Work for a while and add to the score; the very first step is not timed."""
-        if not self._warm:
+        """Work for a while and add to the score; a first single pass is not timed."""
+        if self._cold:
             next(self._steps)
-            self._warm = True
+            self._cold = False
         started = course.finished_s()
         nfe, now = 0, started
         while now - started < seconds:
-            for _ in range(_STEPS_PER_LOOK):
+            for _ in range(_PASSES_PER_LOOK if self._contestant.single_passes else 1):
                 nfe += next(self._steps)
             now = course.finished_s()
         self.score.nfe += nfe

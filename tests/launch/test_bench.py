@@ -139,13 +139,33 @@ def test_the_grid_leaves_out_what_would_be_the_same_twice() -> None:
     ]
 
 
-def test_the_command_ends_with_one_json_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+SMALL = ("sampler.num_steps=4", "sampler.warmup_steps=1", "rollout.slots=2", "sampler.finish_steps=1")
+QUICK = ("--slots", "1", "--seconds", "0.01", "--rounds", "1", "--guidance", "1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "table"),
+    [
+        (("finish", *SMALL, "--count", "2", "-m", "1", "--stop-at", "1"), "rows", True),
+        (("collect", *SMALL, "--count", "2", "--json"), "loop_over_compute", False),
+        (("engine", *QUICK, "--json"), "engine_over_bare", False),
+    ],
+)
+def test_commands_end_with_one_json_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], key: str, table: bool
+) -> None:
     monkeypatch.chdir(tmp_path)
-    small = ["sampler.num_steps=4", "sampler.warmup_steps=1", "rollout.slots=2"]
-    result = CliRunner().invoke(
-        app, ["bench", "finish", *small, "--count", "2", "-m", "1", "--stop-at", "1"], catch_exceptions=False
-    )
-    rows = json.loads(result.stdout.splitlines()[-1])["rows"]
+    result = CliRunner().invoke(app, ["bench", *arguments], catch_exceptions=False)
+    lines = result.stdout.splitlines()
+    assert json.loads(lines[-1])[key]
+    assert (len(lines) > 1) == table
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_of_a_finish_say_what_was_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["bench", "finish", *SMALL, "--count", "1", "-m", "1", "--stop-at", "1", "--json"]
+    rows = json.loads(CliRunner().invoke(app, arguments, catch_exceptions=False).stdout)["rows"]
     assert [row["finish"] for row in rows] == [None, "ddim", "dpm++2m"]
     assert [row["nfe"] for row in rows] == [4, 3, 3]
-    assert list(tmp_path.iterdir()) == []
+    assert all(0 <= row["scene_soft"] <= 1 for row in rows)
