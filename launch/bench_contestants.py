@@ -167,6 +167,9 @@ class StockPipeline:
         self._pipeline, self._scale = backbone.pipeline, course.guidance_scale
         self._pipeline.set_progress_bar_config(disable=True)
         dtype = backbone.dtype
+        for name in ("text_encoder", "text_encoder_2"):  # the pipeline gives its latents their precision
+            if getattr(self._pipeline, name, None) is not None:
+                getattr(self._pipeline, name).to(dtype=dtype)
         hidden = course.prompt.hidden.to(course.backbone.device, dtype).repeat(course.slots, 1, 1)
         self._inputs: dict[str, Any] = {"prompt_embeds": hidden}
         if course.rows_per_slot == 2:

@@ -45,28 +45,31 @@ _SDXL_UNET: Final[dict[str, Any]] = {
 def random_backbone(kind: RandomKind, section: BackboneSection, **unet: Any) -> PipelineBackbone:
     """A backbone of the shape of SD 1.5 or SDXL; ``unet`` overrides options of its denoiser."""
     torch.manual_seed(0)
+    scheduler: Any = DDIMScheduler(**_NOISE, clip_sample=False, steps_offset=1)  # its tensors stay on the CPU
     with quiet(), torch.device(resolve_device(section.device, key="backbone.device")):
         if kind == "sd15-random":
-            pipeline = _sd15({"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8, **unet})
+            pipeline = _sd15(
+                {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8, **unet}, scheduler
+            )
             return StableDiffusionBackbone(pipeline, section)
-        return SdxlBackbone(_sdxl({**_SDXL_UNET, **unet}), section)
+        return SdxlBackbone(_sdxl({**_SDXL_UNET, **unet}, scheduler), section)
 
 
-def _sd15(unet: dict[str, Any]) -> StableDiffusionPipeline:
+def _sd15(unet: dict[str, Any], scheduler: Any) -> StableDiffusionPipeline:
     tokenizer = _tokenizer()
     return StableDiffusionPipeline(
         vae=_vae(),
         text_encoder=CLIPTextModel(_text_config(tokenizer, unet["cross_attention_dim"])),
         tokenizer=tokenizer,
         unet=UNet2DConditionModel(**unet),
-        scheduler=_scheduler(),
+        scheduler=scheduler,
         safety_checker=None,
         feature_extractor=cast("Any", None),
         requires_safety_checker=False,
     )
 
 
-def _sdxl(unet: dict[str, Any]) -> StableDiffusionXLPipeline:
+def _sdxl(unet: dict[str, Any], scheduler: Any) -> StableDiffusionXLPipeline:
     """The second encoder's width is what the size conditions leave over of the network's added input."""
     tokenizer = _tokenizer()
     pooled = unet["projection_class_embeddings_input_dim"] - 6 * unet["addition_time_embed_dim"]
@@ -77,7 +80,7 @@ def _sdxl(unet: dict[str, Any]) -> StableDiffusionXLPipeline:
         tokenizer=tokenizer,
         tokenizer_2=_tokenizer(),
         unet=UNet2DConditionModel(**unet),
-        scheduler=_scheduler(),
+        scheduler=scheduler,
         add_watermarker=False,
     )
 
@@ -91,10 +94,6 @@ def _vae() -> AutoencoderKL:
         latent_channels=4,
         norm_num_groups=4,
     )
-
-
-def _scheduler() -> Any:
-    return DDIMScheduler(**_NOISE, clip_sample=False, steps_offset=1)
 
 
 def _tokenizer() -> CLIPTokenizer:

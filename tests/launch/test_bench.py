@@ -43,24 +43,27 @@ TINY_XL: dict[str, Any] = {
 }
 
 
-def tiny_backbone(kind: Any = "sd15-random") -> Any:
-    section = BackboneSection(kind="stable_diffusion", path=kind, device="cpu")
+def tiny_backbone(kind: Any = "sd15-random", dtype: Any = "float32") -> Any:
+    section = BackboneSection(kind="stable_diffusion", path=kind, device="cpu", dtype=dtype)
     return random_backbone(kind, section, **(TINY if kind == "sd15-random" else TINY_XL))
 
 
-@pytest.mark.parametrize(("kind", "guidance"), [("sd15-random", 3.5), ("sd15-random", 1.0), ("sdxl-random", 3.5)])
-def test_the_engine_is_measured_against_all_contestants(kind: str, guidance: float) -> None:
+@pytest.mark.parametrize(
+    ("kind", "guidance", "dtype"),
+    [("sd15-random", 3.5, "float32"), ("sd15-random", 1.0, "bfloat16"), ("sdxl-random", 3.5, "bfloat16")],
+)
+def test_the_engine_is_measured_against_all_contestants(kind: str, guidance: float, dtype: str) -> None:
     order = BenchOrder(
         backbone=kind,
         device="cpu",
-        dtype="float32",
+        dtype=dtype,
         compile="off",
         slots=2,
         guidance_scale=guidance,
         seconds=0.01,
         rounds=1,
     )
-    result = measure(tiny_backbone(kind), order)
+    result = measure(tiny_backbone(kind, dtype), order)
     rates = {name for name in result if name.endswith("_nfe_s")}
     assert rates == {f"{name}_nfe_s" for name in ("bare", "engine", "lockstep", "pipeline", "sequential")}
     assert all(result[name] > 0 for name in rates)
