@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from addiffusion.config_sampling import BackboneSection, ObservationSection, RefineSection, SamplerSection
 from addiffusion.config_scorers import ScorersSection
 from addiffusion.config_section import Section
 
@@ -44,6 +45,8 @@ class RolloutSection(Section):
     """Rollout workers; each owns one diffusion pipeline."""
     slots: int = Field(default=8, ge=1)
     """Images a worker denoises at once (S)."""
+    groups: Literal[1, 2] = 2
+    """With 2, slots form two groups of equal size: while one group's images are scored, the other is denoised."""
     cpus_per_worker: float = Field(default=0.5, gt=0)
     """CPUs Ray reserves for a worker."""
     gpus_per_worker: float = Field(default=0.0, ge=0)
@@ -52,70 +55,6 @@ class RolloutSection(Section):
     """Longest wait for any single collected batch before its tickets are reissued."""
     max_reissues: int = Field(default=3, ge=0)
     """How often a lost or failed ticket is handed out again before the run stops."""
-
-
-class BackboneSection(Section):
-    """The frozen diffusion model."""
-
-    kind: Literal["embedded", "stable_diffusion"] = "embedded"
-    """`embedded` is the model that ships with the package; `stable_diffusion` any StableDiffusionPipeline."""
-    path: str | None = None
-    """Local folder or hub id of the pipeline; must be null for `embedded`."""
-    guidance_scale: float = Field(default=3.5, ge=0)
-    """Classifier-free guidance scale; 1 or less switches guidance off (one network evaluation per NFE)."""
-    device: str = "auto"
-    """torch device of denoiser and decoder; `auto` takes the GPU Ray gave, else the CPU."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Precision of the network; latents are always float32."""
-
-    @model_validator(mode="after")
-    def _path_fits_kind(self) -> Self:
-        if (self.kind == "embedded") != (self.path is None):
-            raise ValueError("path must be null for kind=embedded and given for any other kind")
-        return self
-
-
-class SamplerSection(Section):
-    """Solver and schedule."""
-
-    solver: Literal["ddim"] = "ddim"
-    """Solver of the base schedule."""
-    num_steps: int = Field(default=50, ge=2)
-    """N_max: steps of the base schedule."""
-    warmup_steps: int = Field(default=3, ge=1)
-    """Forced continues at the start of each episode: they cost NFE but are no decisions."""
-    finish_steps: int = Field(default=8, ge=0)
-    """Passes that bring a stopped image from its step to t = 0; 0 returns z0_pred as it is."""
-
-    @model_validator(mode="after")
-    def _warmup_leaves_a_decision(self) -> Self:
-        if self.warmup_steps >= self.num_steps:
-            raise ValueError("warmup_steps must be smaller than num_steps")
-        return self
-
-
-class RefineSection(Section):
-    """The refine action."""
-
-    mask: Literal["attention", "grid", "random"] = "attention"
-    """Which region a refine re-denoises: the least attended one, or a control."""
-    k: int = Field(default=2, ge=1)
-    """Denoising passes per refine, on top of the step's own pass."""
-    r_noise: float = Field(default=0.5, gt=0, lt=1)
-    """Noise level of a refine: t' = r_noise * t."""
-    tau: float = Field(default=0.5, gt=0, lt=1)
-    """Quantile of attention below which a pixel counts as under-attended."""
-    sigma_blur: float = Field(default=3.0, gt=0)
-    """Gaussian blur of the mask in latent pixels at 64 x 64; scaled with the latent size."""
-
-
-class ObservationSection(Section):
-    """What the policy sees."""
-
-    kind: Literal["clip"] = "clip"
-    """`clip`: CLIP image and text embedding, timestep, quality scalars."""
-    timestep_width: int = Field(default=128, ge=2, multiple_of=2)
-    """Width of the sinusoidal timestep slice."""
 
 
 class Weights(Section):
@@ -282,3 +221,12 @@ class Config(Section):
     """The comparison at the end of a run."""
     checkpoint: CheckpointSection = CheckpointSection()
     """Checkpoints."""
+
+    @model_validator(mode="after")
+    def _reward_needs_what_is_scored(self) -> Self:
+        if self.observation.kind == "latent" and (self.reward.preset, self.reward.credit) != ("paired", "final"):
+            raise ValueError(
+                "observation.kind=latent scores only the returned image: set reward.preset=paired and "
+                "reward.credit=final"
+            )
+        return self

@@ -98,15 +98,15 @@ def evaluate(
         RolloutError: no worker could finish the images in time.
     """
     full_arm, policy_arm, static_arm = _arms(config)
-    full = _run_arm(rollouts, scoring, full_arm, _tickets(full_arm, prompts, config))
+    full = run_arm(rollouts, scoring, full_arm, arm_tickets(full_arm, prompts, config))
     advance(len(prompts))
     references = {episode.ticket.prompt: reference_of(episode) for episode in full.episodes}
     tickets = [
-        replace(ticket, reference=references.get(ticket.prompt)) for ticket in _tickets(policy_arm, prompts, config)
+        replace(ticket, reference=references.get(ticket.prompt)) for ticket in arm_tickets(policy_arm, prompts, config)
     ]
-    policy = _run_arm(rollouts, scoring, policy_arm, tickets)
+    policy = run_arm(rollouts, scoring, policy_arm, tickets)
     advance(len(prompts))
-    static = _run_arm(rollouts, scoring, static_arm, _tickets(static_arm, prompts, config))
+    static = run_arm(rollouts, scoring, static_arm, arm_tickets(static_arm, prompts, config))
     advance(len(prompts))
     return Holdout(policy=policy, full=full, static=static)
 
@@ -130,7 +130,7 @@ def collapse(episodes: Sequence[Episode]) -> str | None:
     return None
 
 
-def _tickets(arm: Arm, prompts: Sequence[Prompt], config: Config) -> list[Ticket]:
+def arm_tickets(arm: Arm, prompts: Sequence[Prompt], config: Config) -> list[Ticket]:
     """One greedy ticket per prompt. Seeds depend on the run seed and the prompt only, so arms share them."""
     seed = config.run.seed
     return [
@@ -160,7 +160,12 @@ def _arms(config: Config) -> tuple[Arm, Arm, Arm]:
     )
 
 
-def _run_arm(rollouts: Rollouts, scoring: Scoring, arm: Arm, tickets: Sequence[Ticket]) -> ArmResult:
+def run_arm(rollouts: Rollouts, scoring: Scoring, arm: Arm, tickets: Sequence[Ticket]) -> ArmResult:
+    """Draw an arm's images and judge them.
+
+    Raises:
+        RolloutError: no worker could finish the images in time.
+    """
     start = time.perf_counter()
     collected = rollouts.collect(tickets, sampler=arm.sampler)
     seconds = (time.perf_counter() - start) / max(len(collected.episodes), 1)

@@ -14,7 +14,8 @@ from typer.core import TyperGroup
 
 from addiffusion import __version__
 from addiffusion.errors import AdDiffusionError, UsageError
-from launch.cli_reward import bench_app, reward_app, score
+from launch.cli_bench import bench_app
+from launch.cli_reward import reward_app, score
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from launch.cli_bench import bench_app
+
 reward_app = typer.Typer(no_args_is_help=True, help="Reward services that run on a cluster.")
-bench_app = typer.Typer(no_args_is_help=True, help="How fast the parts are on this machine.")
 
 Address = Annotated[str, typer.Option(help="Ray cluster to look at: auto, or host:port.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")]

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
-from addiffusion.config import Config
-from addiffusion.observation.layout import clip_layout
+from addiffusion.backbones.widths import feature_widths
+from addiffusion.config import Config, Weights
+from addiffusion.observation.layout import clip_layout, latent_layout
 from addiffusion.rollouts import Rollouts
 from addiffusion.scorers.base import Scoring
 from learner.update import PolicyLearner
@@ -40,8 +41,19 @@ def assemble(config: Config) -> AbstractContextManager[Crew]:
 
 
 def observation_width(config: Config, scoring: Scoring) -> int:
-    """p, the width of phi with the scorers in use."""
-    return clip_layout(clip_width=scoring.clip_width, timestep_width=config.observation.timestep_width).width
+    """p, the width of phi with the scorers and the backbone in use."""
+    timestep_width = config.observation.timestep_width
+    if config.observation.kind == "clip":
+        return clip_layout(clip_width=scoring.clip_width, timestep_width=timestep_width).width
+    widths = feature_widths(config.backbone)
+    return latent_layout(middle_width=widths.middle, text_width=widths.text, timestep_width=timestep_width).width
+
+
+def unpaid(config: Config) -> Config:
+    """The same run with a reward that needs neither references nor the scores of decisions: for images alone."""
+    nothing = Weights(clip=0, aesthetic=0, image_reward=0, dino=0)
+    reward = config.reward.model_copy(update={"preset": "phase1", "weights": nothing})
+    return config.model_copy(update={"reward": reward})
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from addiffusion.config import Config
+from addiffusion.config_sampling import NOISY_SOLVERS
 from addiffusion.embedded.assets import weights_path
 from addiffusion.errors import ConfigError, WeightsError
 from addiffusion.prompts import load_prompts
@@ -63,6 +64,7 @@ def _checked(config: Config, *, path: Path, checkpoint: Checkpoint | None = None
     if config.cluster.mode == "ray" and config.cluster.address == "local":
         check_resources(config, cpus=usable_cpus(), gpus=_gpus(config), where="this machine")
     _check_weights(config)
+    _check_solver(config)
     seed, section = config.run.seed, config.prompts
     return Plan(
         config=config,
@@ -79,6 +81,16 @@ def _gpus(config: Config) -> int:
     import torch  # noqa: PLC0415 - takes seconds, and only runs on GPUs need to know
 
     return torch.cuda.device_count()
+
+
+def _check_solver(config: Config) -> None:
+    solver = config.sampler.solver
+    if solver in NOISY_SOLVERS:
+        raise ConfigError(
+            f"sampler.solver={solver} draws noise at every step, so the value of stopping could not be told from luck: "
+            "train with a deterministic one such as ddim; in evaluation it can be used.",
+            solver=solver,
+        )
 
 
 def _check_weights(config: Config) -> None:

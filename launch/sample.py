@@ -17,7 +17,7 @@ from rich.table import Table
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.backbones import load_backbone
 from addiffusion.config import Config
-from addiffusion.errors import RolloutError, UsageError
+from addiffusion.errors import PromptError, RolloutError, UsageError
 from addiffusion.policy import PolicyNetwork
 from addiffusion.records import SCORE_NAMES, Episode, Prompt, Ticket
 from addiffusion.scorers.base import Scoring
@@ -25,7 +25,7 @@ from addiffusion.scorers.families import load_scoring
 from addiffusion.seeds import derive_seed
 from evaluation.film import plot_film_strips
 from launch.config_files import load_config
-from launch.crew import observation_width
+from launch.crew import observation_width, unpaid
 from launch.run_folder import RunFolder
 from learner.checkpoint import STATE_FILE, latest_checkpoint, load_checkpoint
 from rollout_workers.worker import Worker
@@ -63,9 +63,11 @@ def draw(order: SampleOrder, *, files: Sequence[Path], overrides: Sequence[str])
     """Draw one image and write it.
 
     Raises:
-        UsageError: the policy, the configuration or an output path can't be used; nothing is written then.
+        UsageError: prompt, policy, configuration or an output path can't be used; nothing is written then.
         RolloutError: the image could not be finished.
     """
+    if not order.prompt.strip():
+        raise PromptError("the prompt is empty: say what to draw.")
     for path in filter(None, (order.out, order.film)):
         _check_writable(path)
     weights, run_files = (None, []) if order.policy is None else _load_policy(order.policy)
@@ -94,12 +96,11 @@ def _load_policy(path: Path) -> tuple[Weights, list[Path]]:
 
 
 def _for_one_image(config: Config) -> Config:
-    """One slot and one scored image at a time; a preset that needs no reference, for nobody is paid here."""
-    return config.model_copy(
+    """One slot and one scored image at a time; nobody is paid here."""
+    return unpaid(config).model_copy(
         update={
             "rollout": config.rollout.model_copy(update={"slots": 1}),
             "scorers": config.scorers.model_copy(update={"batch_images": 1}),
-            "reward": config.reward.model_copy(update={"preset": "phase1"}),
         }
     )
 
@@ -151,7 +152,9 @@ def _decisions(episode: Episode) -> Table:
         steps = [int(episode.steps[row]) for row in group]
         span = f"{steps[0]}-{steps[-1]}" if len(steps) > 1 else str(steps[0])
         spent = int(episode.nfe_spent[group].sum())
-        table.add_row(span, Action(action).name.lower(), str(spent), f"{episode.scores[group[-1], clip]:.3f}")
+        score = float(episode.scores[group[-1], clip])
+        shown = "-" if np.isnan(score) else f"{score:.3f}"
+        table.add_row(span, Action(action).name.lower(), str(spent), shown)
     return table
 
 

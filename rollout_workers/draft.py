@@ -30,8 +30,8 @@ class Decision:
     log_prob: float
     info: SlotInfo
     """Where the slot stood before the action."""
-    judged: Judged
-    """Scores of the prediction the decision saw."""
+    judged: Judged | None
+    """Scores of the prediction the decision saw; None where the policy decides without them."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Draft:
 
     ticket: Ticket
     text_embedding: NDArray[np.float32]
-    """(e,) CLIP embedding of the prompt; empty for a forced ticket, which is never observed."""
+    """(e,) CLIP embedding of the prompt; empty where no policy looks at one."""
     draws: torch.Generator | None
     """The episode's own stream of action draws; None takes the likeliest action."""
     decisions: list[Decision] = field(default_factory=list)
@@ -79,7 +79,7 @@ class Draft:
         """
         actions = np.array([decision.action for decision in self.decisions], np.int64)
         spent = self._nfe_spent(info.nfe)
-        judged = [*(decision.judged for decision in self.decisions), final]
+        judged = [*(decision.judged or _unjudged(final) for decision in self.decisions), final]
         scores = np.stack([one.scores for one in judged])
         return Episode(
             ticket=self.ticket,
@@ -115,6 +115,15 @@ class Draft:
 
     def _frames(self, image: NDArray[np.uint8]) -> Frames:
         return Frames(images=np.stack([*self.images, image]), masks=tuple(self.masks))
+
+
+def _unjudged(like: Judged) -> Judged:
+    """Scores of a prediction that nobody looked at: not a number, never a zero."""
+    return Judged(
+        scores=np.full_like(like.scores, np.nan),
+        clip_embedding=np.full_like(like.clip_embedding, np.nan),
+        dino_embedding=np.full_like(like.dino_embedding, np.nan),
+    )
 
 
 def _rows(rows: Sequence[NDArray[np.float32]], width: int) -> NDArray[np.float32]:

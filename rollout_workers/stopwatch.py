@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeAlias, get_args
 
-Stage: TypeAlias = Literal["network", "decode", "score", "observe", "policy", "commit"]
+Stage: TypeAlias = Literal["network", "decode", "score", "wait", "observe", "policy", "commit"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-"""Keys of ``Collected.stage_s``."""
+"""Keys of ``Collected.stage_s``. ``score`` runs beside the others; what the loop waits for it is in ``wait``."""
 
 
 class Stopwatch:

@@ -30,6 +30,28 @@ def make_prompt(prompt_id: int, text: str | None = None) -> Prompt:
     return Prompt(prompt_id=prompt_id, text=f"toy scene {prompt_id}" if text is None else text, tier=1)
 
 
+class ToyPass:
+    """What rows attended to is a function of their prompt."""
+
+    def __init__(self, hidden: Tensor, middle: Tensor, shape: tuple[int, int, int]) -> None:
+        self._hidden, self._middle, self._shape = hidden.clone(), middle, shape
+
+    def attention_maps(self, row: int) -> Float[Tensor, "token h w"]:
+        """A ramp per token whose direction depends on what the row attended to."""
+        _, height, width = self._shape
+        ramp = torch.linspace(0, 1, height)[:, None] * torch.linspace(1, 2, width)[None]
+        tokens = self._hidden[row].mean(1).abs() + torch.arange(1, TOKENS + 1)
+        return torch.softmax(tokens[:, None, None] * ramp, dim=0)
+
+    def self_attention_map(self, row: int) -> Float[Tensor, "h w"]:
+        """The map of the first word."""
+        return self.attention_maps(row)[1]
+
+    def middle_features(self) -> Float[Tensor, "b width"]:
+        """Mean text and mean latent."""
+        return self._middle
+
+
 class ToyBackbone:
     """The optimal denoiser of a two-mode Gaussian mixture, in closed form; a real diffusers DDIM scheduler.
 
@@ -44,7 +66,7 @@ class ToyBackbone:
         self.device = torch.device("cpu")
         self.denoise_calls = 0
         self.decode_calls = 0
-        self._hidden: Tensor | None = None
+        self._pass: ToyPass | None = None
 
     @property
     def scheduler(self) -> Scheduler:
@@ -57,11 +79,15 @@ class ToyBackbone:
         return PromptEmbedding(hidden=torch.zeros(TOKENS, TEXT_WIDTH), keep=torch.zeros(TOKENS, dtype=torch.bool))
 
     def denoise(
-        self, z: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], hidden: Float[Tensor, "b token width"]
+        self,
+        z: Float[Tensor, "b c h w"],
+        t: Float[Tensor, " b"],
+        hidden: Float[Tensor, "b token width"],
+        pooled: Float[Tensor, "b pool"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """eps of the posterior mean E[z0 | z_t]: each mode's linear posterior, weighted by its responsibility."""
         self.denoise_calls += 1
-        self._hidden = hidden
+        self._pass = ToyPass(hidden, torch.cat([hidden.mean(1), z.mean((2, 3))], dim=1), self.latent_shape)
         alpha_bar = self.scheduler.alphas_cumprod[t.long()].view(-1, 1, 1, 1)
         mu = hidden.mean(1)[:, :, None, None]
         variance = alpha_bar * MODE_STD**2 + 1 - alpha_bar
@@ -75,14 +101,18 @@ class ToyBackbone:
         z0 = weight * means[0] + (1 - weight) * means[1]
         return (z - alpha_bar.sqrt() * z0) / (1 - alpha_bar).sqrt()
 
-    def attention_maps(self, row: int) -> Float[Tensor, "token h w"]:
-        """A ramp per token whose direction depends on what the row attended to."""
-        if self._hidden is None:
-            raise ContractError("attention_maps needs a denoise call first.")
-        _, height, width = self.latent_shape
-        ramp = torch.linspace(0, 1, height)[:, None] * torch.linspace(1, 2, width)[None]
-        tokens = self._hidden[row].mean(1).abs() + torch.arange(1, TOKENS + 1)
-        return torch.softmax(tokens[:, None, None] * ramp, dim=0)
+    def last_pass(self) -> ToyPass:
+        if self._pass is None:
+            raise ContractError("last_pass needs a denoise call first.")
+        return self._pass
+
+    middle_width = 2 * TEXT_WIDTH
+
+    previews = False
+
+    def preview(self, z0: Float[Tensor, "b c h w"]) -> NDArray[np.uint8]:
+        """As ``decode``."""
+        return self.decode(z0)
 
     def decode(self, z0: Float[Tensor, "b c h w"]) -> NDArray[np.uint8]:
         """The first three channels, each pixel doubled."""

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from addiffusion.backbones.base import Backbone
     from addiffusion.config import BackboneSection
+
+_FAMILIES = {
+    "embedded": ("stable_diffusion", "StableDiffusionBackbone"),
+    "stable_diffusion": ("stable_diffusion", "StableDiffusionBackbone"),
+    "sdxl": ("sdxl", "SdxlBackbone"),
+    "sd3": ("sd3", "Sd3Backbone"),
+    "flux": ("flux", "FluxBackbone"),
+}
 
 
 def load_backbone(section: BackboneSection) -> Backbone:
@@ -16,7 +25,6 @@ def load_backbone(section: BackboneSection) -> Backbone:
         WeightsError: the folder or hub id can't be loaded.
         ConfigError: it is not a pipeline of the kind asked for.
     """
-    # diffusers takes seconds to import: only those who load a model pay for it.
-    from addiffusion.backbones.stable_diffusion import StableDiffusionBackbone  # noqa: PLC0415
-
-    return StableDiffusionBackbone.from_section(section)
+    # diffusers takes seconds to import: only those who load a model pay for it, and only for its family.
+    module, name = _FAMILIES[section.kind]
+    return getattr(import_module(f"{__name__}.{module}"), name).from_section(section)

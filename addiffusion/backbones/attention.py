@@ -1,83 +1,179 @@
-"""Cross-attention maps of a diffusers UNet, computed only for the rows somebody asks for."""
+"""What a network attended to, computed only for the rows somebody asks for.
+
+Recorders remember what went into the attention layers of the last pass; the pass itself is left as it was.
+Remembering is keeping a reference, no copy and no arithmetic, so the network's output stays bitwise the same; the price
+is that these activations stay in memory as long as the record of the pass. Queries, keys and the softmax are computed
+afterwards, for one row.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from diffusers.models.attention_processor import Attention
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._pytree import tree_map
 
+from addiffusion.backbones.base import PassRecord
 from addiffusion.errors import ContractError
 
-_CROSS_ATTENTION = "attn2"
+_CROSS_ATTENTION, _SELF_ATTENTION = "attn2", "attn1"
 
 
-class LazyAttention:
-    """Remembers what went into each cross-attention layer in the last pass; the pass itself is left as it was.
+class AttentionRecorder(Protocol):
+    """Looks into a denoiser without changing it."""
 
-    Remembering is keeping a reference, no copy and no arithmetic, so the network's output stays bitwise the same; the
-    price is that these activations stay in memory until the next pass.
-    Queries, keys and the softmax are computed afterwards, for one row.
-    """
+    def begin(self) -> None:
+        """Let go of the last pass before the next one, so that two are never held without need."""
+        ...
+
+    def own(self) -> None:
+        """Copy what was seen, where the memory it lies in will be written over."""
+        ...
+
+    def record(self, size: Sequence[int]) -> PassRecord:
+        """The last pass; its maps will have this size.
+
+        Raises:
+            ContractError: there was no pass yet.
+        """
+        ...
+
+
+class PassStore:
+    """Where watched layers of one network put what they saw: a new dictionary for each pass."""
+
+    def __init__(self) -> None:
+        self.seen: dict[object, Any] = {}
+
+    def begin(self) -> None:
+        """A new pass: what was seen before belongs to whoever kept it."""
+        self.seen = {}
+
+    def own(self) -> None:
+        """Copy what was seen."""
+        self.seen = {key: tree_map(_copied, value) for key, value in self.seen.items()}
+
+    def finished(self) -> dict[object, Any]:
+        """What was seen in the last pass.
+
+        Raises:
+            ContractError: there was no pass yet.
+        """
+        if not self.seen:
+            raise ContractError("There are no attention maps or features before the first pass through the network.")
+        return self.seen
+
+    def watch_output(self, block: nn.Module) -> None:
+        """See what a block puts out, under the block's own name."""
+
+        def keep(block: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001 - torch's signature
+            self.seen[block] = output
+
+        block.register_forward_hook(keep)
+
+
+class UNetRecorder:
+    """Watches cross-attention of all layers, self-attention and output of the middle block of a diffusers UNet."""
 
     def __init__(self, network: nn.Module) -> None:
-        self._layers: list[_Remember] = []
-        for name, module in network.named_modules():
-            if name.endswith(_CROSS_ATTENTION) and isinstance(module, Attention):
-                layer: Any = _Remember(module, module.processor)
-                module.set_processor(layer)
-                self._layers.append(layer)
+        self._store = PassStore()
+        self._middle = network.get_submodule("mid_block")
+        self._store.watch_output(self._middle)
+        self._cross = [_watch(module, self._store) for module in _layers(network, _CROSS_ATTENTION)]
+        self._self = [_watch(module, self._store) for module in _layers(self._middle, _SELF_ATTENTION)]
 
-    def forget(self) -> None:
-        """Let go of the last pass before the next one, so that two are never held at once."""
-        for layer in self._layers:
-            layer.forget()
+    def begin(self) -> None:
+        """Let go of the last pass."""
+        self._store.begin()
 
-    def maps(self, row: int, size: Sequence[int]) -> Float[Tensor, "token h w"]:
-        """Attention probabilities of one row of the last pass, mean over heads and layers, resized to ``size``."""
-        resized = [_resize(layer.probabilities(row), size) for layer in self._layers]
+    def own(self) -> None:
+        """Copy what was seen."""
+        self._store.own()
+
+    def record(self, size: Sequence[int]) -> UNetPass:
+        """The last pass."""
+        seen = self._store.finished()
+        return UNetPass(seen, cross=self._cross, own=self._self, middle=seen[self._middle], size=size)
+
+
+class UNetPass:
+    """One pass through a UNet."""
+
+    def __init__(
+        self,
+        seen: dict[object, Any],
+        *,
+        cross: Sequence[Attention],
+        own: Sequence[Attention],
+        middle: Tensor,
+        size: Sequence[int],
+    ) -> None:
+        self._seen, self._cross, self._own, self._middle, self._size = seen, cross, own, middle, tuple(size)
+
+    def attention_maps(self, row: int) -> Float[Tensor, "token h w"]:
+        """Cross-attention probabilities of one row."""
+        resized = [resize_maps(self._probabilities(layer, row).T, self._size) for layer in self._cross]
         return torch.stack(resized).mean(0)
 
+    def self_attention_map(self, row: int) -> Float[Tensor, "h w"]:
+        """Attention that each pixel of the middle block receives, mean over queries (arXiv:2210.00939 Eq. 6)."""
+        received = torch.stack([self._probabilities(layer, row).mean(0) for layer in self._own]).mean(0)
+        return resize_maps(received[None], self._size)[0]
 
-class _Remember:
+    def middle_features(self) -> Float[Tensor, "b width"]:
+        """Mean over pixels of the middle block's output."""
+        return self._middle.float().mean((2, 3))
+
+    def _probabilities(self, layer: Any, row: int) -> Float[Tensor, "pixel key"]:
+        """Softmax of the row's scores over keys, mean over heads, float32."""
+        pixels, keys = (states[row : row + 1] for states in self._seen[layer])
+        query = layer.head_to_batch_dim(layer.to_q(pixels))
+        key = layer.head_to_batch_dim(layer.to_k(keys))
+        return layer.get_attention_scores(query, key).float().mean(0)
+
+
+class _Watch:
     """An attention processor that keeps its inputs and hands the work to the one it replaces."""
 
-    def __init__(self, attention: Attention, processor: Any) -> None:
-        self._attention = attention
+    def __init__(self, processor: Any, store: PassStore) -> None:
         self._processor = processor
-        self._inputs: tuple[Tensor, Tensor] | None = None
+        self._store = store
 
     def __call__(
         self,
         attn: Attention,
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         **options: Any,
     ) -> Tensor:
-        self._inputs = hidden_states, encoder_hidden_states
+        keys = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        self._store.seen[attn] = hidden_states, keys
         return self._processor(attn, hidden_states, encoder_hidden_states, attention_mask, **options)
 
-    def forget(self) -> None:
-        self._inputs = None
 
-    def probabilities(self, row: int) -> Float[Tensor, "pixel token"]:
-        """Softmax of the row's scores over tokens, mean over heads, float32."""
-        if self._inputs is None:
-            raise ContractError("There are no attention maps before the first pass through the network.")
-        attention: Any = self._attention
-        pixels, tokens = (states[row : row + 1] for states in self._inputs)
-        query = attention.head_to_batch_dim(attention.to_q(pixels))
-        key = attention.head_to_batch_dim(attention.to_k(tokens))
-        return attention.get_attention_scores(query, key).float().mean(0)
-
-
-def _resize(probabilities: Float[Tensor, "pixel token"], size: Sequence[int]) -> Float[Tensor, "token h w"]:
-    pixels, tokens = probabilities.shape
+def resize_maps(maps: Float[Tensor, "map pixel"], size: Sequence[int]) -> Float[Tensor, "map h w"]:
+    """Maps over flattened pixels of the same aspect as ``size``, brought to ``size``."""
+    count, pixels = maps.shape
     height = round((pixels * size[0] / size[1]) ** 0.5)
-    maps = probabilities.T.reshape(1, tokens, height, pixels // height)
-    return functional.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)[0]
+    square = maps.reshape(1, count, height, pixels // height)
+    return functional.interpolate(square, size=tuple(size), mode="bilinear", align_corners=False)[0]
+
+
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _layers(network: nn.Module, name: str) -> list[Attention]:
+    return [module for path, module in network.named_modules() if path.endswith(name) and isinstance(module, Attention)]
+
+
+def _watch(module: Attention, store: PassStore) -> Attention:
+    processor: Any = _Watch(module.processor, store)
+    module.set_processor(processor)
+    return module

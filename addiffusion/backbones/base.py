@@ -21,6 +21,8 @@ class PromptEmbedding:
     """Text encoder states the denoiser attends to, float32."""
     keep: Bool[Tensor, " token"]
     """Tokens that are words of the prompt: neither special nor padding."""
+    pooled: Float[Tensor, " pool"] | None = None
+    """One vector for the whole prompt, for the networks that take one, float32."""
 
 
 @runtime_checkable
@@ -36,6 +38,27 @@ class Scheduler(Protocol):
 
     def set_timesteps(self, num_inference_steps: int) -> None:
         """Lay out a schedule of so many steps."""
+        ...
+
+
+@runtime_checkable
+class PassRecord(Protocol):
+    """One pass through the network, looked into afterwards: nothing is computed before it is asked for.
+
+    It holds the pass's activations, so keep no more of them than needed. One row at a time, so that a map never depends
+    on which other rows are asked for.
+    """
+
+    def attention_maps(self, row: int) -> Float[Tensor, "token h w"]:
+        """How pixels of a row attend to each token, mean over heads and layers, resized to latent resolution."""
+        ...
+
+    def self_attention_map(self, row: int) -> Float[Tensor, "h w"]:
+        """How much each pixel of a row is attended to by the others in the middle of the network, resized."""
+        ...
+
+    def middle_features(self) -> Float[Tensor, "b width"]:
+        """What the middle of the network put out, mean over pixels, float32."""
         ...
 
 
@@ -64,7 +87,7 @@ class Backbone(Protocol):
 
     @property
     def scheduler(self) -> Scheduler:
-        """A fresh diffusers scheduler of the noise schedule the model was trained with."""
+        """A fresh copy of the diffusers scheduler the model came with."""
         ...
 
     def encode_prompts(self, prompts: Sequence[str]) -> tuple[PromptEmbedding, ...]:
@@ -76,7 +99,11 @@ class Backbone(Protocol):
         ...
 
     def denoise(
-        self, z: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], hidden: Float[Tensor, "b token width"]
+        self,
+        z: Float[Tensor, "b c h w"],
+        t: Float[Tensor, " b"],
+        hidden: Float[Tensor, "b token width"],
+        pooled: Float[Tensor, "b pool"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """One pass through the network.
 
@@ -84,23 +111,35 @@ class Backbone(Protocol):
             z: noisy latents, float32.
             t: training timestep of each row.
             hidden: what each row attends to.
+            pooled: the prompts' vectors, where the model's embeddings have them.
 
         Returns:
             The raw network output (eps, v or sample: the scheduler knows), float32.
         """
         ...
 
-    def attention_maps(self, row: int) -> Float[Tensor, "token h w"]:
-        """Cross-attention probabilities of one row of the last ``denoise`` call, computed only when asked.
-
-        Mean over heads and layers, resized to latent resolution. One row at a time, so that a map never depends on
-        which other rows are asked for.
+    def last_pass(self) -> PassRecord:
+        """What the last ``denoise`` call can be asked about; later calls do not change it.
 
         Raises:
             ContractError: nothing was denoised yet.
         """
         ...
 
+    @property
+    def middle_width(self) -> int:
+        """Width of a record's ``middle_features``."""
+        ...
+
     def decode(self, z0: Float[Tensor, "b c h w"]) -> NDArray[np.uint8]:
-        """Decode clean latents to images (b, H, W, 3)."""
+        """Decode clean latents to the images (b, H, W, 3) that are returned."""
+        ...
+
+    @property
+    def previews(self) -> bool:
+        """Whether ``preview`` is a cheaper decoder than ``decode``; without one they are the same."""
+        ...
+
+    def preview(self, z0: Float[Tensor, "b c h w"]) -> NDArray[np.uint8]:
+        """Decode clean latents to images (b, H, W, 3) that are only looked at on the way."""
         ...

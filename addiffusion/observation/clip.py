@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from addiffusion.config import ObservationSection, Scales
 from addiffusion.errors import ContractError
 from addiffusion.observation.layout import Layout, clip_layout
+from addiffusion.observation.scalars import progress, sinusoid
 from addiffusion.records import SCORE_NAMES, ScoreReply
 from addiffusion.sampling.slots import SlotInfo
 
@@ -25,12 +26,6 @@ CLIP_UNITS = 5.0
 """The CLIP score itself is divided by this many reward scales: a usual cosine of 0.25 becomes 1."""
 UNIT_LIMIT = 5.0
 """Changes are clipped to this many units: early predictions jump, and a jump says no more than "not yet"."""
-PRICE_CENTRE = 0.01
-"""The price whose logarithm is 0 in phi."""
-PRICE_FLOOR = 1e-4
-"""Prices below are indistinguishable to the policy; keeps a price of zero finite."""
-MAX_PERIOD = 10_000.0
-"""Base of the sinusoidal wavelengths (arXiv:1706.03762 Sec. 3.5)."""
 
 _CLIP, _AESTHETIC, _IMAGE_REWARD = (SCORE_NAMES.index(name) for name in ("clip", "aesthetic", "image_reward"))
 
@@ -119,20 +114,10 @@ class ClipObservation:
                 _limited(delta[_IMAGE_REWARD] / scales.image_reward),
                 # 1 where nothing changed, one less for each unit of change: similarities crowd just below 1.
                 _limited(1.0 - (1.0 - similarity) / scales.dino),
-                info.step / self._num_steps,
-                info.nfe / self._num_steps,
-                math.log10(max(c_nfe, PRICE_FLOOR) / PRICE_CENTRE),
-                info.attention_entropy,
+                *progress(info, num_steps=self._num_steps, c_nfe=c_nfe).tolist(),
             ],
             dtype=np.float32,
         )
-
-
-def sinusoid(timestep: float, width: int) -> NDArray[np.float32]:
-    """(width,) sine and cosine pairs of falling frequency (arXiv:1706.03762 Sec. 3.5), of the training timestep."""
-    frequency = MAX_PERIOD ** (-np.arange(0, width, 2, dtype=np.float64) / width)
-    angle = timestep * frequency
-    return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(width).astype(np.float32)
 
 
 def _limited(units: float) -> float:

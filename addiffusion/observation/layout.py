@@ -8,17 +8,12 @@ from itertools import accumulate
 
 from addiffusion.errors import ContractError
 
-QUALITY_NAMES = (
-    "clip",
-    "aesthetic_delta",
-    "image_reward_delta",
-    "dino_similarity",
-    "step_ratio",
-    "nfe_ratio",
-    "log_price",
-    "attention_entropy",
-)
+PROGRESS_NAMES = ("step_ratio", "nfe_ratio", "log_price", "attention_entropy")
+"""Components that every observation has, in order."""
+QUALITY_NAMES = ("clip", "aesthetic_delta", "image_reward_delta", "dino_similarity", *PROGRESS_NAMES)
 """Components of the ``quality`` slice, in order."""
+CONVERGENCE_NAMES = ("log_change", "cosine", "std", "magnitude")
+"""Components of the ``convergence`` slice, in order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,4 +59,12 @@ def clip_layout(*, clip_width: int, timestep_width: int) -> Layout:
     return Layout(
         names=("clip_image", "clip_text", "timestep", "quality"),
         widths=(clip_width, clip_width, timestep_width, len(QUALITY_NAMES)),
+    )
+
+
+def latent_layout(*, middle_width: int, text_width: int, timestep_width: int) -> Layout:
+    """Layout of the ``latent`` observation for a backbone with features of these widths."""
+    return Layout(
+        names=("middle", "text", "timestep", "convergence", "progress"),
+        widths=(middle_width, text_width, timestep_width, len(CONVERGENCE_NAMES), len(PROGRESS_NAMES)),
     )

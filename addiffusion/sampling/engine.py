@@ -7,17 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from addiffusion.actions import Action
-from addiffusion.backbones.base import Backbone, PromptEmbedding
+from addiffusion.backbones.base import Backbone, PassRecord, PromptEmbedding
 from addiffusion.config import RefineSection, SamplerSection
 from addiffusion.errors import SlotError
 from addiffusion.sampling import masks
+from addiffusion.sampling.build import table_for
+from addiffusion.sampling.condition import Condition
+from addiffusion.sampling.latents import Latents
 from addiffusion.sampling.slots import Moves, Phase, SlotInfo, Slots
-from addiffusion.sampling.table import build_table
+from addiffusion.sampling.table import SolverTable
 from addiffusion.seeds import generator
 
 
@@ -27,7 +30,8 @@ class _Tenant:
 
     seed: int
     keep: Tensor
-    noise: torch.Generator
+    refine_noise: torch.Generator
+    solver_noise: torch.Generator
     mask: Tensor | None = None
     attention_entropy: float = 0.0
 
@@ -52,22 +56,29 @@ class Engine:
         *,
         slots: int,
         guidance_scale: float,
+        table: SolverTable | None = None,
     ) -> None:
+        """An engine of empty slots.
+
+        Args:
+            backbone: the model.
+            sampler: solver and schedule.
+            refine: what a refine does.
+            slots: images at once (S).
+            guidance_scale: of episodes that bring none; 1 or less computes no guidance for any of them.
+            table: ``table_for`` of the first three, where it is at hand; None builds it (a tenth of a second or more).
+
+        Raises:
+            ConfigError: the model can't be sampled so.
+        """
         self._backbone = backbone
         self._refine = refine
-        self._guidance_scale = guidance_scale
-        self._guided = guidance_scale > 1
-        self._table = build_table(
-            backbone.scheduler, sampler.num_steps, finish_steps=sampler.finish_steps, r_noise=refine.r_noise
-        )
+        self._table = table or table_for(backbone, sampler, refine)
         self._slots = Slots(slots, self._table, warmup_steps=sampler.warmup_steps, refine_passes=refine.k)
         self._tenants: list[_Tenant | None] = [None] * slots
-        self._z = torch.zeros(slots, *backbone.latent_shape, device=backbone.device)
-        self._z_next = self._z
-        self._z0_pred = self._z.clone()
-        uncond = backbone.uncond().hidden.to(backbone.device)
-        self._hidden = uncond.repeat(2 * slots if self._guided else slots, 1, 1)
-        self._uncond = uncond
+        self._latents = Latents(self._table, slots, backbone.latent_shape, backbone.device)
+        self._condition = Condition(backbone, slots, guidance_scale=guidance_scale)
+        self._pass: PassRecord | None = None
 
     # ---------------------------------------------------------------- what the slots are doing
 
@@ -92,10 +103,18 @@ class Engine:
         """Slots whose episode has no result, each with the reason in one sentence."""
         return {slot: self._failure(slot) for slot in self._slots.having(Phase.FAILED)}
 
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    @property
+    def running(self) -> bool:
+        """Whether a tick would do anything."""
+        return bool(self._slots.running.any())
+
     @property
     def busy(self) -> bool:
         """Whether any slot runs or waits for an action."""
-        return bool(self._slots.running.any()) or bool(self.deciding())
+        return self.running or bool(self.deciding())
 
     @property
     def z0_pred(self) -> Float[Tensor, "slot c h w"]:
@@ -103,7 +122,7 @@ class Engine:
 
         Later ticks never change this tensor: they make a new one.
         """
-        return self._z0_pred
+        return self._latents.z0_pred
 
     def info(self, slot: int) -> SlotInfo:
         """Where a slot's episode stands.
@@ -117,7 +136,7 @@ class Engine:
             step=step,
             timestep=float(self._table.timesteps[step]),
             nfe=nfe,
-            network_evals=2 * nfe if self._guided else nfe,
+            network_evals=self._condition.rows_per_slot * nfe,
             attention_entropy=tenant.attention_entropy,
         )
 
@@ -128,17 +147,39 @@ class Engine:
     # ---------------------------------------------------------------- what can be done with them
 
     @torch.inference_mode()
-    def admit(self, slot: int, *, embedding: PromptEmbedding, seed: int) -> None:
+    def admit(
+        self,
+        slot: int,
+        *,
+        embedding: PromptEmbedding,
+        seed: int,
+        negative: PromptEmbedding | None = None,
+        guidance_scale: float | None = None,
+    ) -> None:
         """Start an episode in an empty slot; all of its randomness comes from ``seed``.
+
+        Args:
+            slot: where.
+            embedding: the prompt.
+            seed: root of the initial latent and of all noise drawn later.
+            negative: what guidance leads away from; None is the empty prompt.
+            guidance_scale: the episode's own; None is the engine's.
 
         Raises:
             SlotError: the slot is not empty.
+            ConfigError: the scale is negative, or asks for guidance that this engine does not compute.
         """
+        self._slots.require(slot, Phase.EMPTY)
+        self._condition.put(slot, embedding, negative=negative, guidance_scale=guidance_scale)
         self._slots.admit(slot)
         noise = torch.randn(self._backbone.latent_shape, generator=generator(seed, "latent"))
-        self._z[slot] = (noise * self._table.init_noise_sigma).to(self._z.device)
-        self._hidden[self._row(slot)] = embedding.hidden.to(self._hidden.device)
-        self._tenants[slot] = _Tenant(seed=seed, keep=embedding.keep, noise=generator(seed, "refine"))
+        self._latents.put(slot, noise * self._table.init_noise_sigma)
+        self._tenants[slot] = _Tenant(
+            seed=seed,
+            keep=embedding.keep,
+            refine_noise=generator(seed, "refine"),
+            solver_noise=generator(seed, "solver"),
+        )
 
     @torch.inference_mode()
     def tick(self) -> None:
@@ -148,16 +189,12 @@ class Engine:
             SlotError: no slot has anything to run.
         """
         running = self._slots.running
-        if not running.any():
+        if not self.running:
             raise SlotError("A tick would do nothing: admit an episode, or act on the slots that wait for a decision.")
-        coefficients = torch.from_numpy(self._table.rows[:, self._slots.rows]).to(self._z.device)
-        u = self._predict(coefficients[0])
-        c, d, a, b = coefficients[1:].view(4, -1, 1, 1, 1)
-        z0_pred = torch.addcmul(c * self._z, d, u)
-        self._z_next = torch.addcmul(a * self._z, b, u)
-        self._z0_pred = torch.where(self._select(running), z0_pred, self._z0_pred)
-        finite = self._z0_pred.isfinite().flatten(1).all(1).cpu().numpy()
-        self._move(self._slots.after_pass(finite))
+        self._pass = None  # its activations need not outlive the next pass's
+        self._latents.step(self._slots.rows, running, self._condition.predict)
+        self._pass = self._backbone.last_pass()
+        self._move(self._slots.after_pass(self._latents.finite()))
 
     @torch.inference_mode()
     def act(self, slot_actions: Mapping[int, Action]) -> None:
@@ -180,66 +217,76 @@ class Engine:
         self._slots.release(slot)
         self._tenants[slot] = None
         with torch.inference_mode():
-            self._z[slot] = 0
-            self._hidden[self._row(slot)] = self._uncond
+            self._latents.clear(slot)
+            self._condition.clear(slot)
 
     def decode(self) -> NDArray[np.uint8]:
         """Images (S, H, W, 3) of every slot's z0_pred, always all of them: a fixed batch shape, as in a tick."""
         with torch.inference_mode():
-            return self._backbone.decode(self._z0_pred.nan_to_num())
+            return self._backbone.decode(self.z0_pred.nan_to_num())
+
+    def decode_one(self, slot: int) -> NDArray[np.uint8]:
+        """Image (H, W, 3) of one slot's z0_pred, decoded alone."""
+        with torch.inference_mode():
+            return self._backbone.decode(self.z0_pred[slot : slot + 1].nan_to_num())[0]
+
+    @property
+    def previews(self) -> bool:
+        """Whether ``preview`` costs less than ``decode``."""
+        return self._backbone.previews
+
+    def preview(self) -> NDArray[np.uint8]:
+        """As ``decode``, but for images that are only looked at."""
+        with torch.inference_mode():
+            return self._backbone.preview(self.z0_pred.nan_to_num())
+
+    def middle_features(self) -> Float[Tensor, "slot width"]:
+        """What the middle of the network held in the last tick, for each slot's prompt.
+
+        Raises:
+            SlotError: there was no tick yet.
+        """
+        if self._pass is None:
+            raise SlotError("There are no features before the first tick.")
+        with torch.inference_mode():
+            return self._pass.middle_features()[-len(self._slots) :]
 
     # ---------------------------------------------------------------- latents
 
-    def _predict(self, t: Float[Tensor, " slot"]) -> Float[Tensor, "slot c h w"]:
-        """Raw network output of every slot, guided where asked (arXiv:2207.12598 Eq. 6, in diffusers' scaling)."""
-        if not self._guided:
-            return self._backbone.denoise(self._z, t, self._hidden)
-        output = self._backbone.denoise(torch.cat([self._z, self._z]), torch.cat([t, t]), self._hidden)
-        uncond, cond = output.chunk(2)
-        return uncond + self._guidance_scale * (cond - uncond)
-
     def _move(self, moves: Moves) -> None:
-        if moves.commit.any():
-            self._z = torch.where(self._select(moves.commit), self._z_next, self._z)
+        self._latents.commit(moves.commit, lambda slot: self._draw(self._tenant(slot).solver_noise))
         for slot in map(int, moves.refine):
-            self._z[slot] = self._refine_input(slot)
+            self._latents.put(slot, self._refine_input(slot))
         for slot in map(int, moves.renoise):
-            self._z[slot] = self._noised(slot, self._table.point_noise)
+            self._latents.put(slot, self._noised(slot, self._table.point_noise))
 
     def _refine_input(self, slot: int) -> Float[Tensor, "c h w"]:
         mask = self._tenant(slot).mask
         assert mask is not None
-        mask = mask.to(self._z.device)
-        return mask * self._noised(slot, self._table.refine_noise) + (1 - mask) * self._z0_pred[slot]
+        mask = mask.to(self._backbone.device)
+        return mask * self._noised(slot, self._table.refine_noise) + (1 - mask) * self.z0_pred[slot]
 
     def _noised(self, slot: int, levels: NDArray[np.float32]) -> Float[Tensor, "c h w"]:
         """z0_pred of a slot at the noise level of its step, with fresh noise of the episode's own."""
         alpha, sigma = map(float, levels[:, self._slots.step[slot]])
-        noise = torch.randn(self._backbone.latent_shape, generator=self._tenant(slot).noise)
-        return alpha * self._z0_pred[slot] + sigma * noise.to(self._z.device)
+        return alpha * self.z0_pred[slot] + sigma * self._draw(self._tenant(slot).refine_noise)
+
+    def _draw(self, stream: torch.Generator) -> Float[Tensor, "c h w"]:
+        return torch.randn(self._backbone.latent_shape, generator=stream).to(self._backbone.device)
 
     # ---------------------------------------------------------------- slots
 
     def _start_refine(self, slot: int) -> None:
-        tenant, options = self._tenant(slot), self._refine
-        _, height, width = self._backbone.latent_shape
-        blur, tau = options.sigma_blur, options.tau
-        if options.mask == "attention":
-            attention = masks.word_map(self._backbone.attention_maps(self._row(slot)), tenant.keep)
-            tenant.attention_entropy = masks.map_entropy(attention)
-            tenant.mask = masks.attention_mask(attention, tau=tau, sigma_blur=blur).cpu()
-        elif options.mask == "grid":
-            tenant.mask = masks.grid_mask(height, width, sigma_blur=blur)
-        else:
-            draws = generator(tenant.seed, "mask", int(self._slots.step[slot]))
-            tenant.mask = masks.random_mask(height, width, tau=tau, sigma_blur=blur, generator=draws)
-
-    def _row(self, slot: int) -> int:
-        """Row of a slot's prompt in the network batch: the conditional half comes second."""
-        return slot + len(self._slots) if self._guided else slot
-
-    def _select(self, which: NDArray[np.bool_]) -> Bool[Tensor, "slot 1 1 1"]:
-        return torch.from_numpy(which).to(self._z.device).view(-1, 1, 1, 1)
+        tenant, row, last = self._tenant(slot), self._condition.row(slot), self._pass
+        assert last is not None
+        source = masks.MaskSource(
+            shape=self._backbone.latent_shape[1:],
+            words=lambda: masks.word_map(last.attention_maps(row), tenant.keep),
+            attended=lambda: last.self_attention_map(row),
+            draws=generator(tenant.seed, "mask", int(self._slots.step[slot])),
+        )
+        tenant.mask, entropy = masks.make_mask(self._refine, source)
+        tenant.attention_entropy = tenant.attention_entropy if entropy is None else entropy
 
     def _tenant(self, slot: int) -> _Tenant:
         self._slots.require(slot, *(phase for phase in Phase if phase is not Phase.EMPTY))

@@ -3,17 +3,49 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from addiffusion.config import RefineSection
+
 CELLS = 8
 """Cells per side of the control masks."""
 _REFERENCE_SIDE = 64
 """Latent side at which the blur is given."""
 _TINY = 1e-12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskSource:
+    """What a mask can be made from; maps are computed only when the chosen kind asks for them."""
+
+    shape: tuple[int, ...]
+    """(h, w) of the latent."""
+    words: Callable[[], Float[Tensor, "h w"]]
+    """How much each pixel is attended to by the prompt's words."""
+    attended: Callable[[], Float[Tensor, "h w"]]
+    """How much each pixel is attended to by the others."""
+    draws: torch.Generator
+    """The episode's own stream for this step."""
+
+
+def make_mask(refine: RefineSection, source: MaskSource) -> tuple[Float[Tensor, "h w"], float | None]:
+    """The mask of one refine, on the CPU, and the entropy of the words' attention where it was computed."""
+    height, width = source.shape
+    blur, tau = refine.sigma_blur, refine.tau
+    if refine.mask == "grid":
+        return grid_mask(height, width, sigma_blur=blur), None
+    if refine.mask == "random":
+        return random_mask(height, width, tau=tau, sigma_blur=blur, generator=source.draws), None
+    if refine.mask == "self_attention":
+        return attention_mask(source.attended(), tau=tau, sigma_blur=blur).cpu(), None
+    words = source.words()
+    return attention_mask(words, tau=tau, sigma_blur=blur).cpu(), map_entropy(words)
 
 
 def word_map(maps: Float[Tensor, "token h w"], keep: Bool[Tensor, " token"]) -> Float[Tensor, "h w"]:

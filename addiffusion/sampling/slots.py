@@ -108,7 +108,8 @@ class Slots:
         """EMPTY to the first pass of an episode."""
         self.require(slot, Phase.EMPTY)
         self.phase[slot] = Phase.WARMUP
-        self.step[slot] = self.nfe[slot] = self._row[slot] = self._left[slot] = 0
+        self.step[slot] = self.nfe[slot] = self._left[slot] = 0
+        self._row[slot] = self._table.entry_row[0]
 
     def release(self, slot: int) -> None:
         """DONE, FAILED or DECIDING (its episode is given up) to EMPTY."""
@@ -129,13 +130,16 @@ class Slots:
         self._left[refining | finishing] -= 1
         passes_left = self._left > 0
         self.phase[finishing & ~passes_left] = Phase.DONE
-        self._row[finishing & passes_left] += 1
         refined = refining & ~passes_left
         at_end = self.step == self._table.num_steps - 1
         self.phase[refined & at_end] = Phase.DONE
-        self._advance(warming | (refined & ~at_end))
+        arriving = finishing & passes_left
+        self._row[warming | arriving] = self._table.next_row[self._row[warming | arriving]]
+        self._advance(warming)
+        self._advance(refined & ~at_end)
+        self._forget(refined & ~at_end)
         return Moves(
-            commit=warming | (finishing & passes_left),
+            commit=warming | arriving,
             refine=np.flatnonzero(refining & passes_left),
             renoise=np.flatnonzero(refined & ~at_end),
         )
@@ -156,9 +160,11 @@ class Slots:
         self._start_finish(finish)
         self._start_refine(refine)
         self.phase[(stop & ~finish) | (proceed & at_end)] = Phase.DONE
-        self._advance(proceed & ~at_end)
+        on = proceed & ~at_end
+        self._row[on] = self._table.next_row[self._row[on]]
+        self._advance(on)
         return Moves(
-            commit=(proceed & ~at_end) | finish,
+            commit=on | finish,
             refine=np.flatnonzero(refine),
             renoise=np.zeros(0, np.int64),
         )
@@ -166,8 +172,11 @@ class Slots:
     def _advance(self, which: NDArray[np.bool_]) -> None:
         """On to the next schedule point."""
         self.step[which] += 1
-        self._row[which] = self.step[which]
         self.phase[which] = np.where(self.step[which] < self._warmup_steps, Phase.WARMUP, Phase.STEPPING)
+
+    def _forget(self, which: NDArray[np.bool_]) -> None:
+        """The solver starts anew at the schedule point: a refined latent is not where its history leads."""
+        self._row[which] = self._table.entry_row[self.step[which]]
 
     def _start_finish(self, which: NDArray[np.bool_]) -> None:
         self.phase[which] = Phase.FINISHING
@@ -176,7 +185,7 @@ class Slots:
 
     def _start_refine(self, which: NDArray[np.bool_]) -> None:
         self.phase[which] = Phase.REFINING
-        self._row[which] = self._table.refine_row(self.step[which])
+        self._row[which] = self._table.refine_row[self.step[which]]
         self._left[which] = self._refine_passes
 
 

@@ -36,7 +36,21 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("command", [(), ("train",), ("sample",), ("config",), ("embedded",), ("embedded", "train")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        (),
+        ("train",),
+        ("sample",),
+        ("config",),
+        ("embedded",),
+        ("embedded", "train"),
+        ("bench",),
+        ("bench", "engine"),
+        ("bench", "collect"),
+        ("bench", "finish"),
+    ],
+)
 def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
     result = invoke(*command, "--help")
     assert result.exit_code == 0
@@ -61,6 +75,8 @@ def test_config_prints_yaml_and_json() -> None:
         (("ppo.lr=quick",), "ppo.lr can't be 'quick'"),
         (("--config", "absent.yaml"), "configuration file absent.yaml can't be read"),
         (("prompts.source=absent.txt", "cluster.mode=serial"), "absent.txt"),
+        (("sampler.solver=lcm", "cluster.mode=serial"), "sampler.solver=lcm draws noise at every step"),
+        (("observation.kind=latent", "reward.preset=phase1"), "observation.kind=latent scores only the returned image"),
         (("rollout.workers=4000",), "4000 rollout workers"),
         (("rollout.gpus_per_worker=900",), "GPUs"),
         (("resume=absent",), "absent is no run folder"),
@@ -112,6 +128,10 @@ def test_sample_refuses_in_one_sentence(place: Path, arguments: tuple[str, ...],
     result = invoke("sample", "a red circle", *arguments)
     assert words in sentence(result).lower()
     assert list(place.iterdir()) == []
+
+
+def test_an_empty_prompt_is_refused(place: Path) -> None:
+    assert "the prompt is empty" in sentence(invoke("sample", "  "))
 
 
 def test_embedded_train_refuses_an_unknown_part(place: Path) -> None:

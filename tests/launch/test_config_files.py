@@ -66,7 +66,10 @@ def test_override_values_are_json_or_text(tmp_path: Path) -> None:
         ("ppo.lr=fast", ["ppo.lr can't be 'fast'", "number"]),
         ("ppo.epochs=1.5", ["ppo.epochs can't be 1.5", "integer"]),
         ("rollout.slots=true", ["rollout.slots can't be True", "integer"]),
-        ("refine.mask=blob", ["refine.mask can't be 'blob'", "'attention', 'grid' or 'random'"]),
+        ("refine.mask=blob", ["refine.mask can't be 'blob'", "'attention', 'self_attention', 'grid' or 'random'"]),
+        ("sampler.solver=heun", ["sampler.solver can't be 'heun'", "'dpm++2m'", "'unipc3'"]),
+        ("backbone.guidance_scale=-1", ["backbone.guidance_scale can't be -1"]),
+        ('backbone={"negative_prompt": "x", "guidance_scale": 1}', ["negative_prompt needs a guidance_scale above 1"]),
         ("prompts.tiers=[4]", ["prompts.tiers.0 can't be 4", "1, 2 or 3"]),
         ("reward.c_nfe=NaN", ["reward.c_nfe can't be nan", "finite"]),
         ("sampler.warmup_steps=50", ["warmup_steps must be smaller than num_steps", "num_steps=50, warmup_steps=50"]),
@@ -124,5 +127,5 @@ def test_the_printed_configuration_documents_every_key() -> None:
     for position, line in enumerate(lines):
         if not line.startswith("#"):
             assert lines[position - 1].startswith("#"), f"{line} has no comment"
-    assert "[attention | grid | random]" in text
+    assert "[attention | self_attention | grid | random]" in text
     assert yaml.safe_load(text) == json.loads(Config().model_dump_json())

@@ -1,35 +1,43 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch import Tensor
 
 from addiffusion.actions import Action
 from addiffusion.config import Config
 from addiffusion.errors import ContractError
-from addiffusion.records import TERM_NAMES, Episode, Reference, Ticket
+from addiffusion.observation.layout import clip_layout
+from addiffusion.records import TERM_NAMES, Episode, Reference, ScoreReply, ScoreRequest, Ticket
 from addiffusion.reward import reference_of
-from rollout_workers.collector import Collector, PolicyFunction
+from rollout_workers.collector import Collector
+from rollout_workers.group import PolicyFunction
 from rollout_workers.stopwatch import STAGES
-from tests.fakes import DIVERGENT, UNSCORABLE, ToyBackbone, ToyScoring, make_prompt
+from tests.fakes import DIVERGENT, TEXT_WIDTH, UNSCORABLE, ToyBackbone, ToyScoring, make_prompt
 
 STEPS, WARMUP, FINISH, K = 8, 2, 2, 2
 SURE = 50.0
 
 
-def _config(*, slots: int = 3, finish_steps: int = FINISH, preset: str = "phase1") -> Config:
+def _config(
+    *, slots: int = 3, groups: int = 1, finish_steps: int = FINISH, preset: str = "phase1", sees: str = "clip"
+) -> Config:
     return Config.model_validate(
         {
-            "rollout": {"slots": slots},
+            "rollout": {"slots": slots, "groups": groups},
             "sampler": {"num_steps": STEPS, "warmup_steps": WARMUP, "finish_steps": finish_steps},
             "refine": {"k": K},
             "reward": {"preset": preset},
-            "observation": {"timestep_width": 8},
+            "observation": {"timestep_width": 8, "kind": sees},
         }
     )
 
@@ -88,13 +96,145 @@ def _assert_same(left: Sequence[Episode], right: Sequence[Episode]) -> None:
             np.testing.assert_array_equal(value, getattr(other, name), err_msg=name, strict=True)
 
 
-@given(slots=st.integers(1, 7), order=st.permutations(range(6)), finish_steps=st.sampled_from([0, FINISH]))
+@given(
+    slots=st.integers(1, 7),
+    groups=st.sampled_from([1, 2]),
+    order=st.permutations(range(6)),
+    finish_steps=st.sampled_from([0, FINISH]),
+)
 @settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.too_slow])
-def test_slots_and_order_do_not_change_episodes(slots: int, order: list[int], finish_steps: int) -> None:
+def test_slots_groups_and_order_do_not_change_episodes(
+    slots: int, groups: int, order: list[int], finish_steps: int
+) -> None:
     tickets = _tickets(6)
     expected = _run(_config(slots=2, finish_steps=finish_steps), tickets)
-    actual = _run(_config(slots=slots, finish_steps=finish_steps), [tickets[index] for index in order])
-    _assert_same(actual, expected)
+    config = _config(slots=slots, groups=groups, finish_steps=finish_steps)
+    _assert_same(_run(config, [tickets[index] for index in order]), expected)
+
+
+class SlowScoring(ToyScoring):
+    """Answers when the network has run again, or not at all if it never does."""
+
+    def __init__(self, backbone: ToyBackbone) -> None:
+        super().__init__()
+        self._backbone = backbone
+        self.overlapped = 0
+
+    def score(self, request: ScoreRequest) -> ScoreReply:
+        before = self._backbone.denoise_calls
+        for _ in range(200):
+            if self._backbone.denoise_calls > before:
+                self.overlapped += 1
+                break
+            time.sleep(0.001)
+        return super().score(request)
+
+
+def test_one_group_is_denoised_while_the_others_images_are_scored() -> None:
+    backbone = ToyBackbone()
+    scoring = SlowScoring(backbone)
+    collector = Collector(backbone=backbone, scoring=scoring, config=_config(slots=4, groups=2))
+    collected = collector.collect(_tickets(8), _always(Action.CONTINUE), weight_version=1)
+    _assert_same(collected.episodes, _run(_config(slots=4), _tickets(8), _always(Action.CONTINUE)))
+    assert scoring.overlapped > len(scoring.requests) / 2
+
+
+def test_warm_up_and_refine_passes_are_neither_decoded_nor_scored() -> None:
+    backbone, scoring = ToyBackbone(), ToyScoring()
+    collector = Collector(backbone=backbone, scoring=scoring, config=_config(slots=1))
+    collector.collect(_tickets(1), _always(Action.REFINE), weight_version=1)
+    decisions = STEPS - WARMUP
+    assert backbone.denoise_calls == STEPS + K * decisions
+    # Every decision is looked at once, and the last refine's image once more.
+    assert [len(request.images) for request in scoring.requests] == [1] * (decisions + 1)
+    assert backbone.decode_calls == decisions + 1
+
+
+def test_the_latent_observation_scores_only_the_returned_images() -> None:
+    config = _config(slots=4, groups=2, preset="paired", sees="latent")
+    references = [reference_of(episode) for episode in _run(config, _tickets(6, forced=Action.CONTINUE))]
+    tickets = [replace(ticket, reference=ref) for ticket, ref in zip(_tickets(6), references, strict=True)]
+    backbone, scoring = ToyBackbone(), ToyScoring()
+    collected = Collector(backbone=backbone, scoring=scoring, config=config).collect(tickets, _policy, weight_version=1)
+    assert (len(collected.episodes), collected.failed) == (6, ())
+    assert sum(len(request.images) for request in scoring.requests) == backbone.decode_calls == 6
+    for episode in collected.episodes:
+        assert episode.phi.shape[1] == 2 * TEXT_WIDTH + TEXT_WIDTH + 8 + 4 + 4
+        assert np.isfinite(episode.phi).all()
+        assert np.isnan(episode.scores[:-1]).all()
+        assert np.isfinite(episode.scores[-1]).all()
+        assert np.isfinite(episode.rewards).all()
+    alone = [
+        Collector(backbone=ToyBackbone(), scoring=ToyScoring(), config=config).collect(
+            [ticket], _policy, weight_version=1
+        )
+        for ticket in tickets
+    ]
+    _assert_same(collected.episodes, [one.episodes[0] for one in alone])
+
+
+class PreviewBackbone(ToyBackbone):
+    """Looks at a dimmer image than it returns."""
+
+    previews = True
+
+    def preview(self, z0: Tensor) -> NDArray[np.uint8]:
+        return self.decode(z0) // 2
+
+
+def test_decisions_see_previews_and_the_returned_image_is_the_full_decoders() -> None:
+    plain = _run(_config(), _tickets(4), _always(Action.STOP))
+    collector = Collector(backbone=PreviewBackbone(), scoring=ToyScoring(), config=_config())
+    seen = collector.collect(_tickets(4), _always(Action.STOP), weight_version=1).episodes
+    for ours, theirs in zip(seen, plain, strict=True):
+        np.testing.assert_array_equal(ours.image, theirs.image)
+        np.testing.assert_array_equal(ours.scores[-1], theirs.scores[-1])
+        assert not np.array_equal(ours.scores[0], theirs.scores[0])
+
+
+class SmallBackbone(ToyBackbone):
+    """Has memory for so many rows."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self._rows = rows
+
+    def denoise(self, z: Tensor, *args: Any) -> Tensor:
+        if len(z) > self._rows:
+            raise torch.OutOfMemoryError("too many rows")
+        return super().denoise(z, *args)
+
+
+def test_slots_are_halved_once_when_memory_runs_out(caplog: pytest.LogCaptureFixture) -> None:
+    collector = Collector(backbone=SmallBackbone(4), scoring=ToyScoring(), config=_config(slots=4))
+    episodes = collector.collect(_tickets(5), _policy, weight_version=1).episodes
+    _assert_same(episodes, _run(_config(slots=2), _tickets(5)))
+    assert "out of memory with rollout.slots=4: going on with 2" in caplog.text
+    collector.collect(_tickets(1), _policy, weight_version=1)
+    assert len(caplog.records) == 1
+    with pytest.raises(torch.OutOfMemoryError):
+        Collector(backbone=SmallBackbone(1), scoring=ToyScoring(), config=_config(slots=4)).collect(
+            _tickets(1), _policy, weight_version=1
+        )
+
+
+def test_a_negative_prompt_moves_every_image() -> None:
+    def drawn(negative: str) -> NDArray[np.uint8]:
+        backbone = {"negative_prompt": negative}
+        config = Config.model_validate({**_config().model_dump(), "backbone": backbone})
+        return np.stack([episode.image for episode in _run(config, _tickets(3, forced=Action.CONTINUE))])
+
+    plain, moved = drawn(""), drawn("ugly toys")
+    assert all(not np.array_equal(one, other) for one, other in zip(plain, moved, strict=True))
+    np.testing.assert_array_equal(moved, drawn("ugly toys"))
+
+
+def test_an_empty_prompt_fails_its_ticket() -> None:
+    tickets = _tickets(3)
+    tickets[1] = replace(tickets[1], prompt=make_prompt(5, "  "))
+    collected = _collector(_config()).collect(tickets, _policy, weight_version=1)
+    assert [failed.reason for failed in collected.failed] == ["The prompt of ticket 1 is empty: give it words."]
+    assert [episode.ticket.ticket_id for episode in collected.episodes] == [0, 2]
 
 
 def test_a_second_call_sees_nothing_of_the_first() -> None:
@@ -201,7 +341,9 @@ def test_the_policy_sees_the_fixed_batch_with_idle_rows_at_zero() -> None:
 
     collector = _collector(_config(slots=5))
     collector.collect(_tickets(2), act, weight_version=1)
-    assert [batch.shape for batch in seen] == [(5, collector.layout.width)]
+    width = clip_layout(clip_width=ToyScoring.clip_width, timestep_width=8).width
+    assert collector.group_size == 5
+    assert [batch.shape for batch in seen] == [(5, width)]
     assert seen[0][:2].any(axis=1).all()
     assert not seen[0][2:].any()
 
@@ -293,6 +435,7 @@ def test_scores_travel_in_one_request_per_tick() -> None:
 def test_bookkeeping_of_a_batch() -> None:
     collected = _collector(_config()).collect(_tickets(3), _policy, weight_version=17)
     assert set(collected.stage_s) == set(STAGES)
+    assert collected.stage_s["score"] > 0
     assert all(seconds >= 0 for seconds in collected.stage_s.values())
     assert collected.stage_s["network"] > 0
     assert {episode.weight_version for episode in collected.episodes} == {17}

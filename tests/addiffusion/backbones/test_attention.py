@@ -11,7 +11,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from torch.nn import functional
 
-from addiffusion.backbones.attention import LazyAttention
+from addiffusion.backbones.attention import UNetRecorder
 from addiffusion.errors import ContractError
 from tests.addiffusion.tiny_models import TEXT_WIDTH, make_unet
 
@@ -53,7 +53,7 @@ def run(unet: UNet2DConditionModel, z: Tensor, t: Tensor, hidden: Tensor) -> Ten
 
 def test_the_output_is_bitwise_unchanged(unet: UNet2DConditionModel) -> None:
     before = run(unet, *inputs())
-    LazyAttention(unet)
+    UNetRecorder(unet)
     assert torch.equal(run(unet, *inputs()), before)
 
 
@@ -68,13 +68,13 @@ def test_maps_equal_eagerly_stored_probabilities(unet: UNet2DConditionModel, hei
     unet.set_attn_processor(eager)
     run(unet, *inputs(height, width))
     unet.set_attn_processor(own)
-    lazy = LazyAttention(unet)
+    lazy = UNetRecorder(unet)
     run(unet, *inputs(height, width))
     assert len(stored) == 4
     for row in range(4):
         layers = [resized(probabilities[row], height, width) for probabilities in stored]
         with torch.inference_mode():
-            maps = lazy.maps(row, (height, width))
+            maps = lazy.record((height, width)).attention_maps(row)
         torch.testing.assert_close(maps, torch.stack(layers).mean(0), rtol=0, atol=1e-6)
         torch.testing.assert_close(maps.sum(0), torch.ones(height, width))
 
@@ -86,19 +86,90 @@ def resized(probabilities: Tensor, height: int, width: int) -> Tensor:
 
 
 def test_maps_are_those_of_the_last_pass(unet: UNet2DConditionModel) -> None:
-    lazy = LazyAttention(unet)
+    lazy = UNetRecorder(unet)
     z, t, hidden = inputs()
     run(unet, z, t, hidden)
     with torch.inference_mode():
-        first = lazy.maps(2, (8, 8))
+        first = lazy.record((8, 8)).attention_maps(2)
         run(unet, z, t, hidden.flip(0))
-        swapped = lazy.maps(2, (8, 8))
+        swapped = lazy.record((8, 8)).attention_maps(2)
         run(unet, z, t, hidden)
-        again = lazy.maps(2, (8, 8))
+        again = lazy.record((8, 8)).attention_maps(2)
     assert torch.equal(first, again)
     assert not torch.allclose(first, swapped)
 
 
-def test_maps_before_the_first_pass_are_a_defect(unet: UNet2DConditionModel) -> None:
+def test_nothing_is_seen_before_the_first_pass_and_a_record_outlives_the_next(unet: UNet2DConditionModel) -> None:
+    recorder = UNetRecorder(unet)
+    run(unet, *inputs())
+    kept = recorder.record((8, 8))
+    recorder.begin()
     with pytest.raises(ContractError, match="before the first pass"):
-        LazyAttention(unet).maps(0, (8, 8))
+        recorder.record((8, 8))
+    with torch.inference_mode():
+        assert kept.attention_maps(0).shape == (TOKENS, 8, 8)
+
+
+def test_a_copy_of_what_was_seen_says_the_same(unet: UNet2DConditionModel) -> None:
+    recorder = UNetRecorder(unet)
+    run(unet, *inputs())
+    with torch.inference_mode():
+        before = recorder.record((8, 8)).attention_maps(1)
+        recorder.own()
+        assert torch.equal(recorder.record((8, 8)).attention_maps(1), before)
+
+
+def test_the_self_map_is_what_each_pixel_of_the_middle_receives(unet: UNet2DConditionModel) -> None:
+    stored: list[Tensor] = []
+    own = dict(unet.attn_processors)
+    eager = {
+        name: SelfProcessor(stored) if name.startswith("mid_block") and "attn1" in name else processor
+        for name, processor in own.items()
+    }
+    unet.set_attn_processor(eager)
+    run(unet, *inputs())
+    unet.set_attn_processor(own)
+    recorder = UNetRecorder(unet)
+    run(unet, *inputs())
+    for row in range(4):
+        received = stored[0][row].mean(0)
+        expected = functional.interpolate(received.view(1, 1, 4, 4), size=(8, 8), mode="bilinear")[0, 0]
+        with torch.inference_mode():
+            torch.testing.assert_close(recorder.record((8, 8)).self_attention_map(row), expected, rtol=0, atol=1e-6)
+
+
+class SelfProcessor(EagerProcessor):
+    """The same for attention of the pixels to themselves."""
+
+    def __call__(self, attn: Any, hidden_states: Tensor, *args: Any, **options: Any) -> Tensor:
+        return super().__call__(attn, hidden_states, hidden_states)
+
+
+def test_the_middle_is_the_mean_of_the_middle_blocks_output(unet: UNet2DConditionModel) -> None:
+    seen: list[Tensor] = []
+    unet.mid_block.register_forward_hook(lambda *io: seen.append(io[2]))
+    recorder = UNetRecorder(unet)
+    run(unet, *inputs())
+    torch.testing.assert_close(recorder.record((8, 8)).middle_features(), seen[0].mean((2, 3)))
+    assert recorder.record((8, 8)).middle_features().shape == (4, 16)
+
+
+def test_a_compiled_network_is_one_graph_and_is_still_seen(unet: UNet2DConditionModel) -> None:
+    recorder = UNetRecorder(unet)
+    before = run(unet, *inputs())
+    with torch.inference_mode():
+        maps = recorder.record((8, 8)).attention_maps(1)
+    graphs: list[Any] = []
+
+    def as_it_is(graph: Any, examples: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    compiled: Any = torch.compile(unet, backend=as_it_is)
+    for _ in range(2):
+        recorder.begin()
+        after = run(compiled, *inputs())
+    assert len(graphs) == 1
+    assert torch.equal(after, before)
+    with torch.inference_mode():
+        assert torch.equal(recorder.record((8, 8)).attention_maps(1), maps)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from addiffusion.config import Config, ObservationSection
 from addiffusion.errors import ContractError
-from addiffusion.observation.clip import UNIT_LIMIT, ClipObservation, Judged, sinusoid
+from addiffusion.observation.clip import UNIT_LIMIT, ClipObservation, Judged
 from addiffusion.observation.layout import QUALITY_NAMES
+from addiffusion.observation.scalars import sinusoid
 from addiffusion.records import ScoreReply
 from addiffusion.sampling.slots import SlotInfo
 

@@ -24,6 +24,22 @@ def embedding(tag: int) -> PromptEmbedding:
     return PromptEmbedding(hidden=torch.full((TOKENS, WIDTH), float(tag)), keep=torch.tensor([False, True, tag > 0]))
 
 
+class MeteredPass:
+    def __init__(self, tags: Tensor) -> None:
+        self._tags = tags.clone()
+
+    def attention_maps(self, row: int) -> Tensor:
+        tokens = torch.arange(1, TOKENS + 1).view(-1, 1, 1) + self._tags[row]
+        ramp = torch.linspace(0, 1, LATENT[1])[:, None] * torch.linspace(1, 2, LATENT[2])
+        return torch.softmax(tokens * ramp, 0)
+
+    def self_attention_map(self, row: int) -> Tensor:
+        return self.attention_maps(row)[1] * (1 + self._tags[row])
+
+    def middle_features(self) -> Tensor:
+        return self._tags[:, None]
+
+
 class MeteredBackbone:
     """Counts the passes of each tag: rows at t > 0, where the schedules of these tests keep all real passes."""
 
@@ -46,7 +62,7 @@ class MeteredBackbone:
     def uncond(self) -> PromptEmbedding:
         return embedding(0)
 
-    def denoise(self, z: Tensor, t: Tensor, hidden: Tensor) -> Tensor:
+    def denoise(self, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor | None = None) -> Tensor:
         self.calls += 1
         self._tags = hidden[:, 0, 0]
         self.passes.update(int(tag) for tag, time in zip(self._tags, t, strict=True) if tag > 0 and time > 0)
@@ -55,10 +71,15 @@ class MeteredBackbone:
             u[(self._tags == self._broken) & (t < self._broken_below)] = float("nan")
         return u
 
-    def attention_maps(self, row: int) -> Tensor:
-        tokens = torch.arange(1, TOKENS + 1).view(-1, 1, 1) + self._tags[row]
-        ramp = torch.linspace(0, 1, LATENT[1])[:, None] * torch.linspace(1, 2, LATENT[2])
-        return torch.softmax(tokens * ramp, 0)
+    middle_width = 1
+
+    def last_pass(self) -> MeteredPass:
+        return MeteredPass(self._tags)
+
+    previews = False
+
+    def preview(self, z0: Tensor) -> NDArray[np.uint8]:
+        return self.decode(z0)
 
     def decode(self, z0: Tensor) -> NDArray[np.uint8]:
         pixels = z0[:, :1].sigmoid().mul(255).round().to(torch.uint8)

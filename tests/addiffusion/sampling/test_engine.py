@@ -17,6 +17,7 @@ from torch import Tensor
 
 from addiffusion.actions import Action
 from addiffusion.backbones.base import PromptEmbedding
+from addiffusion.backbones.solvers import solver_of
 from addiffusion.backbones.stable_diffusion import StableDiffusionBackbone
 from addiffusion.config import BackboneSection, RefineSection, SamplerSection
 from addiffusion.errors import SlotError
@@ -150,7 +151,7 @@ def test_the_image_equals_the_pipelines(folder: str, request: pytest.FixtureRequ
         engine.act(dict.fromkeys(engine.deciding(), C))
     pipeline: Any = StableDiffusionPipeline.from_pretrained(path, low_cpu_mem_usage=False)
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.scheduler = backbone.scheduler
+    pipeline.scheduler = solver_of(backbone.scheduler, SAMPLER)
     latents = torch.randn(backbone.latent_shape, generator=generator(3, "latent"))[None]
     images = pipeline("a red cat", num_inference_steps=10, guidance_scale=7.5, latents=latents, output_type="pil")
     difference = np.abs(engine.decode()[1].astype(int) - np.asarray(images.images[0]).astype(int))
@@ -227,6 +228,23 @@ def test_an_episode_is_bitwise_the_same_in_any_slot_company_and_order(
         assert nfe == alone[index][1]
 
 
+@pytest.mark.parametrize("solver", ["ddim", "dpm++2m", "unipc3"])
+def test_alone_or_in_company_the_image_is_the_same(unet_backbone: StableDiffusionBackbone, solver: str) -> None:
+    """Another batch shape may change the order of sums in the network, but no more than that."""
+    sampler = SamplerSection.model_validate(
+        {"solver": solver, "num_steps": 6, "warmup_steps": 1, "finish_steps": 2, "finish_solver": "dpm++2m"}
+    )
+    (prompt,) = unet_backbone.encode_prompts(["red cat"])
+    scripts = ([C, R, C, S], [C, C, C, C, C], [S])
+    episodes = [Episode(prompt, seed, (*script, S, S, S, S)) for seed, script in enumerate(scripts)]
+    crowd = run_together(make_engine(unet_backbone, sampler=sampler), episodes, place=min, start=lambda: True)
+    for episode, (latent, nfe) in zip(episodes, crowd, strict=True):
+        solo = make_engine(unet_backbone, sampler=sampler, slots=1)
+        ((alone, passes),) = run_together(solo, [episode], place=min, start=lambda: True)
+        assert passes == nfe
+        torch.testing.assert_close(latent, alone, rtol=1e-5, atol=1e-5 * float(alone.abs().max()))
+
+
 @pytest.mark.parametrize("at", [2, 6, 9])
 def test_a_stop_without_finish_is_a_prefix_of_the_full_run(at: int) -> None:
     sampler = SamplerSection(num_steps=10, warmup_steps=2, finish_steps=0)
@@ -262,11 +280,15 @@ def test_step_17_of_50_is_bitwise_the_prefix(unet_backbone: StableDiffusionBackb
 # ---------------------------------------------------------------- what it costs
 
 
-@given(scripts=st.lists(action_lists, min_size=1, max_size=5), guidance=st.sampled_from((0.0, 3.5)))
+@given(
+    scripts=st.lists(action_lists, min_size=1, max_size=5),
+    guidance=st.sampled_from((0.0, 3.5)),
+    solver=st.sampled_from(("ddim", "dpm++2m", "unipc3")),
+)
 @settings(max_examples=25, deadline=None)
-def test_nfe_is_what_the_network_was_asked_for(scripts: list[list[Action]], guidance: float) -> None:
+def test_nfe_is_what_the_network_was_asked_for(scripts: list[list[Action]], guidance: float, solver: str) -> None:
     backbone = MeteredBackbone()
-    engine = make_engine(backbone, guidance=guidance)
+    engine = make_engine(backbone, guidance=guidance, sampler=SAMPLER.model_copy(update={"solver": solver}))
     waiting, running, counted = list(enumerate(scripts, start=1)), dict[int, tuple[int, list[Action]]](), {}
     while waiting or running:
         while waiting and engine.free():

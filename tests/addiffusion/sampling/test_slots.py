@@ -6,18 +6,25 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from diffusers import DDIMScheduler
+from diffusers import DPMSolverMultistepScheduler
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from addiffusion.actions import Action
 from addiffusion.errors import SlotError
+from addiffusion.sampling.build import build_table
 from addiffusion.sampling.slots import Phase, Slots
-from addiffusion.sampling.table import build_table
 
 COUNT, STEPS, WARMUP, PASSES, FINISH = 3, 6, 2, 2, 3
-TABLE = build_table(DDIMScheduler(clip_sample=False), STEPS, finish_steps=FINISH, r_noise=0.5)
+ORDER = 3
+TABLE = build_table(
+    DPMSolverMultistepScheduler(solver_order=ORDER, timestep_spacing="trailing"),
+    STEPS,
+    finish_steps=FINISH,
+    r_noise=0.5,
+    finish_solver="dpm++2m",
+)
 RUNNING = (Phase.WARMUP, Phase.STEPPING, Phase.REFINING, Phase.FINISHING)
 slot_indices = st.integers(0, COUNT - 1)
 
@@ -34,6 +41,8 @@ class ModelSlot:
     step: int = 0
     nfe: int = 0
     passes: int = 0
+    known: int = 0
+    """Earlier predictions that the multistep solver remembers at this step."""
 
     def run(self, finite: bool) -> None:
         self.nfe += 1
@@ -42,25 +51,26 @@ class ModelSlot:
         elif self.phase is Phase.STEPPING:
             self.phase = Phase.DECIDING
         elif self.phase is Phase.WARMUP:
-            self.go_on()
+            self.go_on(self.known + 1)
         else:
             self.passes -= 1
             if self.passes == 0 and self.phase is Phase.REFINING:
-                self.go_on()
+                self.go_on(0)
             elif self.passes == 0:
                 self.phase = Phase.DONE
 
-    def go_on(self) -> None:
+    def go_on(self, known: int) -> None:
         if self.step == STEPS - 1:
             self.phase = Phase.DONE
             return
         self.step += 1
+        self.known = min(known, ORDER - 1)
         self.phase = Phase.WARMUP if self.step < WARMUP else Phase.STEPPING
 
     def act(self, action: Action) -> None:
         left = min(FINISH, STEPS - 1 - self.step)
         if action is Action.CONTINUE:
-            self.go_on()
+            self.go_on(self.known + 1)
         elif action is Action.REFINE:
             self.phase, self.passes = Phase.REFINING, PASSES
         elif left:
@@ -137,6 +147,9 @@ class SlotLife(RuleBasedStateMachine):
             if slot.phase is not Phase.EMPTY:
                 assert (self.slots.step[index], self.slots.nfe[index]) == (slot.step, slot.nfe)
         assert TABLE.rows[0, self.slots.rows].tolist() == [slot.timestep for slot in self.model]
+        for index, slot in enumerate(self.model):
+            if slot.phase in (Phase.WARMUP, Phase.STEPPING, Phase.DECIDING):
+                assert self.slots.rows[index] == TABLE.entry_row[slot.step] + slot.known
         assert self.slots.running.tolist() == [slot.phase in RUNNING for slot in self.model]
 
 

@@ -1,4 +1,4 @@
-"""The solver table against diffusers itself."""
+"""The solver table against diffusers itself, for every solver."""
 
 from __future__ import annotations
 
@@ -7,171 +7,274 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
-from hypothesis import given, settings
+from diffusers import DPMSolverMultistepScheduler, HeunDiscreteScheduler
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from addiffusion.errors import ConfigError
-from addiffusion.sampling.table import SolverTable, build_table
+from tests.addiffusion.sampling.solver_runs import (
+    NOISE,
+    SchedulerRun,
+    TableRun,
+    assert_same,
+    assert_steps_like_diffusers,
+    latent,
+    make_scheduler,
+    make_table,
+    network,
+)
 
-NOISE: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-PREDICTIONS = ("epsilon", "v_prediction")
+SOLVERS = (
+    "ddim",
+    "dpm++2m",
+    "dpm++3m",
+    "euler",
+    "unipc2",
+    "unipc3",
+    "pndm",
+    "flow_euler",
+    "euler_ancestral",
+    "lcm",
+)
 SPACINGS = ("leading", "trailing", "linspace")
-
-
-def make_scheduler(**options: Any) -> DDIMScheduler:
-    return DDIMScheduler(**{**NOISE, "clip_sample": False, **options})
-
-
-def make_table(scheduler: Any, num_steps: int, *, finish_steps: int = 4, r_noise: float = 0.5) -> SolverTable:
-    return build_table(scheduler, num_steps, finish_steps=finish_steps, r_noise=r_noise)
-
-
-def network(z: Tensor, t: float) -> Tensor:
-    """Nonlinear in z, so that errors of a step are fed into the next one."""
-    return torch.tanh(z.roll(1, -1) * (1.2 - t / 1000)) + 0.5 * z * t / 1000
-
-
-def apply(table: SolverTable, row: int, z: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """(z0_pred, z_next) of one row."""
-    _, c, d, a, b = table.rows[:, row]
-    return float(c) * z + float(d) * u, float(a) * z + float(b) * u
-
-
-def assert_same(actual: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5 * max(1.0, expected.abs().max().item()))
-
-
-def assert_steps_like_diffusers(scheduler: DDIMScheduler, num_steps: int) -> None:
-    """Walk the whole schedule beside the scheduler, compared at every step."""
-    table = make_table(scheduler, num_steps)
-    scheduler.set_timesteps(num_steps)
-    ours = theirs = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert table.timesteps.tolist() == scheduler.timesteps.tolist()
-    for step, t in enumerate(scheduler.timesteps):
-        expected = scheduler.step(network(theirs, float(t)), t, theirs)
-        z0_pred, ours = apply(table, step, ours, network(ours, table.rows[0, step].item()))
-        theirs = expected.prev_sample
-        assert_same(ours, theirs)
-        assert_same(z0_pred, expected.pred_original_sample)
+KARRAS = ("dpm++2m", "dpm++3m", "euler", "unipc2", "unipc3")
+ZERO_SNR = ("ddim", "dpm++2m", "dpm++3m", "euler", "unipc2", "unipc3", "euler_ancestral")
 
 
 @pytest.mark.parametrize("num_steps", [5, 10, 20, 50])
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-@pytest.mark.parametrize("spacing", SPACINGS)
-def test_every_step_equals_diffusers(num_steps: int, prediction: str, spacing: str) -> None:
-    scheduler = make_scheduler(prediction_type=prediction, timestep_spacing=spacing)
-    assert_steps_like_diffusers(scheduler, num_steps)
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_every_step_equals_diffusers(solver: str, num_steps: int) -> None:
+    assert_steps_like_diffusers(solver, make_scheduler(solver), num_steps)
 
 
-@given(
-    num_steps=st.integers(2, 60),
-    prediction=st.sampled_from((*PREDICTIONS, "sample")),
-    spacing=st.sampled_from(SPACINGS),
-    alpha_one=st.booleans(),
-    offset=st.integers(0, 1),
-    schedule=st.sampled_from(("linear", "scaled_linear", "squaredcos_cap_v2")),
-    trained=st.sampled_from((100, 777, 1000)),
-)
-@settings(max_examples=20, deadline=None)
+@pytest.mark.parametrize("solver", ZERO_SNR)
+def test_zero_terminal_snr_with_v_prediction(solver: str) -> None:
+    """The embedded model's own noise: nothing may divide by the last alpha_bar, which is 0."""
+    options = {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
+    assert_steps_like_diffusers(solver, make_scheduler(solver, **options), 20)
+
+
+@pytest.mark.parametrize("solver", ZERO_SNR)
+@pytest.mark.parametrize("finish", ["ddim", "dpm++2m"])
+def test_refines_and_finishes_are_finite_with_zero_terminal_snr(solver: str, finish: str) -> None:
+    """Also from the first step, whose noise level is infinite."""
+    options = {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
+    table = make_table(make_scheduler(solver, **options), 20, finish_steps=4, finish_solver=finish)
+    assert table.timesteps[0] == 999
+    for values in (table.rows, table.point_noise, table.refine_noise):
+        assert np.isfinite(values).all()
+    for step in (0, 9):
+        run = TableRun(table, latent() * table.init_noise_sigma, row=int(table.entry_row[step]))
+        run.step()
+        run.row = int(table.finish_start[step])
+        assert all(run.step().isfinite().all() for _ in range(4))
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    solver = draw(st.sampled_from([name for name in SOLVERS if name not in {"flow_euler", "lcm"}]))
+    predictions = ("epsilon", "v_prediction")
+    options: dict[str, Any] = {
+        "prediction_type": draw(
+            st.sampled_from(predictions if "euler" in solver or solver == "pndm" else (*predictions, "sample"))
+        ),
+        "timestep_spacing": draw(st.sampled_from(SPACINGS)),
+        "steps_offset": draw(st.integers(0, 1)),
+        "beta_schedule": draw(st.sampled_from(("linear", "scaled_linear"))),
+        "num_train_timesteps": draw(st.sampled_from((100, 1000))),
+    }
+    if solver in KARRAS and draw(st.booleans()):
+        options["use_karras_sigmas"] = True
+    return solver, options
+
+
+@given(configuration=configurations(), num_steps=st.integers(2, 40), data=st.data())
+@settings(max_examples=25, deadline=None)
 def test_every_step_equals_diffusers_for_any_options(
-    *, num_steps: int, prediction: str, spacing: str, alpha_one: bool, offset: int, schedule: str, trained: int
+    configuration: tuple[str, dict[str, Any]], num_steps: int, data: st.DataObject
 ) -> None:
-    scheduler = make_scheduler(
-        num_train_timesteps=trained,
-        prediction_type=prediction,
-        timestep_spacing=spacing,
-        set_alpha_to_one=alpha_one,
-        steps_offset=offset,
-        beta_schedule=schedule,
+    solver, options = configuration
+    scheduler = make_scheduler(solver, **options)
+    begin = data.draw(st.integers(0, num_steps - 1)) if solver not in {"pndm", "euler_ancestral"} else 0
+    try:
+        make_table(scheduler, num_steps)
+    except ConfigError:
+        assume(False)
+    assert_steps_like_diffusers(solver, scheduler, num_steps, begin=begin)
+
+
+@pytest.mark.parametrize("begin", [2, 7])
+def test_pndm_without_history_goes_on_with_two_steps(begin: int) -> None:
+    """diffusers' own PNDM would do its first point twice; the schedule of an episode has no room for that."""
+    scheduler = make_scheduler("pndm")
+    table, theirs, z = make_table(scheduler, 10), SchedulerRun(scheduler, 10, begin=begin), latent()
+    ours = TableRun(table, z, row=int(table.entry_row[begin]))
+    for t in theirs.timesteps[:-1]:
+        ours.step()
+        z, _ = theirs.step(z, t)
+        theirs.scheduler.counter = max(theirs.scheduler.counter, 2)
+        assert_same(ours.z, z)
+
+
+# ---------------------------------------------------------------- finishes
+
+
+@pytest.mark.parametrize("base", ["ddim", "dpm++2m", "unipc2", "pndm"])
+@pytest.mark.parametrize("finish", ["ddim", "dpm++2m"])
+def test_a_finish_is_diffusers_on_a_respaced_schedule(base: str, finish: str) -> None:
+    """Order 2 knows the prediction of the stopped step, so its first pass is a two-step one already."""
+    scheduler = make_scheduler(base, prediction_type="v_prediction")
+    table = make_table(scheduler, 20, finish_steps=4, finish_solver=finish)
+    ours = TableRun(table, latent())
+    for _ in range(8):
+        z0_pred = ours.step()
+    step = 7
+    ours.row = int(table.finish_start[step])
+    order = 1 if finish == "ddim" else 2
+    theirs = DPMSolverMultistepScheduler(**NOISE, prediction_type="v_prediction", solver_order=order)
+    start = int(table.timesteps[step + 1])
+    theirs.set_timesteps(
+        timesteps=[int(table.timesteps[step]), start, *(round(start * (1 - j / 4)) for j in (1, 2, 3))]
     )
-    assert_steps_like_diffusers(scheduler, num_steps)
+    theirs.model_outputs[-1] = z0_pred
+    theirs.lower_order_nums = 1
+    theirs.set_begin_index(1)
+    z = ours.z.clone()
+    for t in theirs.timesteps[1:]:
+        assert float(table.rows[0, ours.row]) == float(t)
+        result = ours.step()
+        z = theirs.step(network(z, float(t)), t, z).prev_sample
+        assert_same(result, theirs.model_outputs[-1])
+    assert_same(result, z)
 
 
-def test_zero_terminal_snr_with_v_prediction() -> None:
-    scheduler = make_scheduler(prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True)
-    assert_steps_like_diffusers(scheduler, 20)
+def test_a_first_order_finish_from_a_variance_exploding_latent_is_ddims() -> None:
+    """Euler's method is DDIM in other coordinates: the finish is the same, from the same latent in its own scale."""
+    exploding, preserving = (
+        make_table(make_scheduler(solver, timestep_spacing="trailing"), 10, finish_steps=4)
+        for solver in ("euler", "ddim")
+    )
+    z = latent()
+    row = int(exploding.finish_start[3])
+    ours = TableRun(exploding, z / float(exploding.rows[1, row]), row=row)
+    theirs = TableRun(preserving, z, row=int(preserving.finish_start[3]))
+    for _ in range(4):
+        assert_same(ours.step(), theirs.step())
 
 
-@given(num_steps=st.integers(2, 50), finish_steps=st.integers(0, 8), prediction=st.sampled_from(PREDICTIONS))
+def test_a_finish_on_a_flow_is_eulers_method() -> None:
+    table = make_table(make_scheduler("flow_euler"), 10, finish_steps=4)
+    ours, z = TableRun(table, latent(), row=int(table.finish_start[2])), latent()
+    start = float(table.point_noise[1, 3])
+    for number in range(4):
+        share, following = (start * (1 - j / 4) for j in (number, number + 1))
+        u = network(z, 1000 * share)
+        assert_same(ours.step(), z - share * u)
+        z = z + (following - share) * u
+
+
+@given(num_steps=st.integers(2, 30), finish_steps=st.integers(0, 8), solver=st.sampled_from(("ddim", "dpm++2m")))
 @settings(max_examples=8, deadline=None)
-def test_a_finish_starts_after_its_step_and_ends_before_zero(
-    num_steps: int, finish_steps: int, prediction: str
-) -> None:
-    table = make_table(make_scheduler(prediction_type=prediction), num_steps, finish_steps=finish_steps)
+def test_a_finish_starts_after_its_step_and_ends_before_zero(num_steps: int, finish_steps: int, solver: str) -> None:
+    table = make_table(make_scheduler("ddim"), num_steps, finish_steps=finish_steps, finish_solver=solver)
     for step in range(num_steps):
-        count, start = table.finish_count[step], table.finish_start[step]
+        count, start = int(table.finish_count[step]), int(table.finish_start[step])
         assert count == min(finish_steps, num_steps - 1 - step)
-        timesteps = table.rows[0, start : start + count]
         if count:
-            first = table.timesteps[step + 1]
-            np.testing.assert_allclose(timesteps, first * (1 - np.arange(count) / count), atol=0.5)
+            timesteps = table.rows[0, start : start + count]
+            first = float(table.timesteps[step + 1])
+            assert timesteps.tolist() == pytest.approx([first * (1 - j / count) for j in range(count)], abs=0.5)
             assert timesteps[0] == first
-    assert table.dead_row == 2 * num_steps + table.finish_count.sum()
+            assert table.next_row[start : start + count].tolist() == [
+                *range(start + 1, start + count),
+                start + count - 1,
+            ]
     assert not table.rows[:, table.dead_row].any()
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_a_finish_pass_moves_along_the_line_from_noise_to_its_prediction(prediction: str) -> None:
-    """DDIM's own definition (arXiv:2010.02502 Eq. 12): z_next is z0_pred noised with the predicted noise."""
-    scheduler = make_scheduler(prediction_type=prediction)
-    table = make_table(scheduler, 50, finish_steps=4)
-    z, u = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    for row in range(table.finish_start[7], table.finish_start[7] + 3):
-        t, following = int(table.rows[0, row]), int(table.rows[0, row + 1])
-        z0_pred, z_next = apply(table, row, z, u)
-        assert_same(z0_pred, scheduler_prediction(scheduler, t, z, u))
-        alpha_bar = scheduler.alphas_cumprod[t]
-        eps = (z - alpha_bar.sqrt() * z0_pred) / (1 - alpha_bar).sqrt()
-        assert_same(z_next, scheduler.add_noise(z0_pred, eps, torch.tensor([following])))
+# ---------------------------------------------------------------- refines
 
 
-def scheduler_prediction(scheduler: DDIMScheduler, t: int, z: Tensor, u: Tensor) -> Tensor:
-    scheduler.set_timesteps(50)
-    return scheduler.step(u, t, z).pred_original_sample
-
-
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_noise_levels_and_refine_rows(prediction: str) -> None:
-    scheduler = make_scheduler(prediction_type=prediction)
+@pytest.mark.parametrize("solver", ["ddim", "euler", "dpm++3m", "pndm", "unipc2"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_noise_levels_and_refine_rows(solver: str, prediction: str) -> None:
+    scheduler = make_scheduler(solver, prediction_type=prediction)
+    reference = make_scheduler("ddim", prediction_type=prediction)
+    reference.set_timesteps(20)
     table = make_table(scheduler, 20, r_noise=0.3)
-    z, u = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
-    for step in range(20):
-        t = int(table.timesteps[step])
-        (row,) = table.refine_row(np.array([step])).tolist()
-        refine_t = int(table.rows[0, row])
-        assert refine_t == round(0.3 * t)
-        assert_same(apply(table, row, z, u)[0], scheduler_prediction(scheduler, refine_t, z, u))
-        for levels, level_t in ((table.point_noise, t), (table.refine_noise, refine_t)):
-            alpha, sigma = map(float, levels[:, step])
-            assert_same(alpha * z + sigma * u, scheduler.add_noise(z, u, torch.tensor([level_t])))
+    z, u = latent(1), latent(2)
+    scheduler.set_timesteps(20)
+    for step in (0, 3, 19):
+        row = int(table.refine_row[step])
+        t = int(table.rows[0, row])
+        assert t == round(0.3 * float(table.timesteps[step]))
+        c, d = map(float, table.rows[2:4, row])
+        assert_same(c * z + d * u, reference.step(u, t, z).pred_original_sample)
+        assert_same(level(table.refine_noise, step, z, u), reference.add_noise(z, u, torch.tensor([t])))
+        expected = scheduler.add_noise(z, u, scheduler.timesteps[step : step + 1])
+        assert_same(level(table.point_noise, step, z, u), expected)
 
 
-@pytest.mark.parametrize("option", ["clip_sample", "thresholding"])
-def test_options_that_break_linearity_are_refused(option: str) -> None:
-    with pytest.raises(ConfigError, match=option):
-        make_table(make_scheduler(**{option: True}), 10)
+def level(levels: Any, step: int, z: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    alpha, sigma = map(float, levels[:, step])
+    return alpha * z + sigma * u
+
+
+def test_noise_levels_of_a_flow() -> None:
+    table = make_table(make_scheduler("flow_euler"), 10, r_noise=0.5)
+    share = table.timesteps / 1000
+    assert table.point_noise[1].tolist() == pytest.approx(share.tolist(), rel=1e-5)
+    assert (table.point_noise.sum(axis=0)).tolist() == pytest.approx([1.0] * 10)
+    assert table.refine_noise[1].tolist() == pytest.approx((share / 2).tolist(), rel=1e-5)
+    rows = table.rows[:, table.refine_row]
+    assert rows[2].tolist() == [1.0] * 10
+    assert rows[3].tolist() == pytest.approx((-share / 2).tolist(), rel=1e-5)
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("solver", "option", "value"),
+    [
+        ("ddim", "clip_sample", True),
+        ("ddim", "thresholding", True),
+        ("pndm", "skip_prk_steps", False),
+        ("dpm++2m", "algorithm_type", "sde-dpmsolver++"),
+        ("dpm++2m", "variance_type", "learned"),
+        ("unipc2", "predict_x0", False),
+        ("flow_euler", "stochastic_sampling", True),
+        ("euler", "timestep_type", "continuous"),
+    ],
+)
+def test_options_that_no_coefficients_describe_are_refused_by_name(solver: str, option: str, value: Any) -> None:
+    scheduler = make_scheduler(solver)
+    scheduler.register_to_config(**{option: value})
+    with pytest.raises(ConfigError, match=f"scheduler option {option}=") as caught:
+        make_table(scheduler, 10)
+    assert caught.value.facts["option"] == option
 
 
 def test_other_solvers_are_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="DPMSolverMultistepScheduler"):
-        make_table(DPMSolverMultistepScheduler(**NOISE), 10)
+    with pytest.raises(ConfigError, match="can't step a HeunDiscreteScheduler"):
+        make_table(HeunDiscreteScheduler(), 10)
 
 
 def test_steps_without_a_clean_prediction_are_refused() -> None:
+    scheduler = make_scheduler("ddim", rescale_betas_zero_snr=True, timestep_spacing="trailing")
     with pytest.raises(ConfigError, match="prediction_type=epsilon with rescale_betas_zero_snr=True"):
-        make_table(make_scheduler(rescale_betas_zero_snr=True, timestep_spacing="trailing"), 10)
+        make_table(scheduler, 10)
 
 
 @pytest.mark.parametrize(("num_steps", "offset", "words"), [(1001, 0, "at most 1000"), (1000, 1, "steps_offset=1")])
 def test_schedules_longer_than_the_model_knows_are_refused(num_steps: int, offset: int, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        make_table(make_scheduler(steps_offset=offset), num_steps)
+        make_table(make_scheduler("ddim", steps_offset=offset), num_steps)
 
 
-def test_the_callers_scheduler_is_left_alone() -> None:
-    scheduler = make_scheduler()
-    before = dict(scheduler.config), scheduler.alphas_cumprod.dtype, scheduler.num_inference_steps
+@pytest.mark.parametrize("solver", ["ddim", "unipc2"])
+def test_the_callers_scheduler_is_left_alone(solver: str) -> None:
+    scheduler = make_scheduler(solver)
+    before = dict(scheduler.config), scheduler.num_inference_steps
     make_table(scheduler, 10)
-    assert (dict(scheduler.config), scheduler.alphas_cumprod.dtype, scheduler.num_inference_steps) == before
+    assert (dict(scheduler.config), scheduler.num_inference_steps) == before

@@ -1,0 +1,236 @@
+"""What all diffusers pipelines share behind the backbone port; a family adds its text encoders and its network call."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from addiffusion.backbones.attention import AttentionRecorder
+from addiffusion.backbones.base import PassRecord, PromptEmbedding, Scheduler
+from addiffusion.backbones.decoder import LatentDecoder
+from addiffusion.backbones.loading import load_pipeline, load_preview, quiet
+from addiffusion.backbones.lora import fuse_lora, read_lora
+from addiffusion.backbones.prompt_cache import PromptCache
+from addiffusion.config import BackboneSection
+from addiffusion.devices import resolve_device
+from addiffusion.errors import ConfigError
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class PipelineBackbone(ABC):
+    """A frozen pipeline. Only the network (and a T5 encoder) runs in reduced precision; its answers are float32."""
+
+    pipeline_class: ClassVar[Any]
+    load_options: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, pipeline: Any, section: BackboneSection, *, preview: Any | None = None) -> None:
+        """Wrap a loaded pipeline.
+
+        Args:
+            pipeline: of ``pipeline_class``; it is moved, cast and watched, so it is of no other use afterwards.
+            section: everything but ``path`` and ``preview`` is used.
+            preview: a tiny autoencoder of the same latents.
+
+        Raises:
+            ConfigError: the pipeline is no plain text-to-image one, or can't make images of that size.
+            WeightsError: the LoRA does not fit.
+        """
+        self._pipeline = pipeline
+        self._section = section
+        self._device = resolve_device(section.device, key="backbone.device")
+        self._dtype = _DTYPES[section.dtype]
+        network = self._network
+        _check_channels(self._latent_channels, pipeline.vae.config.latent_channels)
+        self._latent_size = self._latent_size_of(section.image_size)
+        if section.lora is not None:
+            fuse_lora(network, read_lora(section.lora))
+        network.to(device=self._device, dtype=self._dtype).eval()
+        if section.channels_last:
+            network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stub
+        for name, encoder in self._text_encoders().items():
+            encoder.to(device=self._device, dtype=self._dtype if "T5" in name else torch.float32).eval()
+        self._recorder = self._make_recorder(network)
+        self._forward: Any = _compiled(network, section, self._device)
+        self._decode = LatentDecoder(pipeline.vae, self._device)
+        self._preview = None if preview is None else LatentDecoder(preview, self._device)
+        self._prompts = PromptCache(self._encode_batch)
+
+    @classmethod
+    def from_section(cls, section: BackboneSection) -> Self:
+        """Load the pipeline a configuration names.
+
+        Raises:
+            WeightsError: the folder or hub id can't be loaded.
+            ConfigError: the pipeline is not of this family, or no plain text-to-image one.
+        """
+        pipeline = load_pipeline(section, cls.pipeline_class, **cls.load_options)
+        with quiet():
+            return cls(pipeline, section, preview=load_preview(section))
+
+    # ---------------------------------------------------------------- what a family adds
+
+    @property
+    @abstractmethod
+    def _network(self) -> nn.Module:
+        """The denoiser."""
+
+    @property
+    @abstractmethod
+    def _latent_channels(self) -> int:
+        """Channels of a latent, as the network takes them."""
+
+    @property
+    @abstractmethod
+    def _own_latent_size(self) -> int:
+        """Side of a latent the model was made for."""
+
+    @property
+    @abstractmethod
+    def _stride(self) -> int:
+        """The latent's side must be a multiple of this."""
+
+    @abstractmethod
+    def _make_recorder(self, network: nn.Module) -> AttentionRecorder: ...
+
+    @abstractmethod
+    def _encode_batch(self, prompts: list[str]) -> list[PromptEmbedding]: ...
+
+    @abstractmethod
+    def _pass(self, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor | None) -> Tensor:
+        """Raw output for inputs in the network's precision."""
+
+    @property
+    @abstractmethod
+    def middle_width(self) -> int:
+        """Width of a record's ``middle_features``."""
+
+    # ---------------------------------------------------------------- for those who compare
+
+    @property
+    def pipeline(self) -> Any:
+        """The diffusers pipeline itself, with its denoiser as it was cast here; never the compiled one."""
+        return self._pipeline
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the network."""
+        return self._dtype
+
+    # ---------------------------------------------------------------- the port
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(c, h, w) of a latent."""
+        return self._latent_channels, self._latent_size, self._latent_size
+
+    @property
+    def image_size(self) -> int:
+        """Side of a decoded image in pixels."""
+        return self._latent_size * self._pipeline.vae_scale_factor
+
+    @property
+    def device(self) -> torch.device:
+        """Where latents and the network live."""
+        return self._device
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """A fresh copy of the pipeline's own scheduler."""
+        return copy.deepcopy(self._pipeline.scheduler)
+
+    @torch.inference_mode()
+    def encode_prompts(self, prompts: Sequence[str]) -> tuple[PromptEmbedding, ...]:
+        """Encode prompts; each embedding is independent of what else is asked, and cached."""
+        return self._prompts(prompts)
+
+    def uncond(self) -> PromptEmbedding:
+        """What guidance leads away from: the embedding of the empty prompt."""
+        return self._uncond
+
+    @cached_property
+    def _uncond(self) -> PromptEmbedding:
+        return self.encode_prompts([""])[0]
+
+    @torch.inference_mode()
+    def denoise(
+        self,
+        z: Float[Tensor, "b c h w"],
+        t: Float[Tensor, " b"],
+        hidden: Float[Tensor, "b token width"],
+        pooled: Float[Tensor, "b pool"] | None = None,
+    ) -> Float[Tensor, "b c h w"]:
+        """One pass through the network: raw output, float32."""
+        self._recorder.begin()
+        pooled = None if pooled is None else pooled.to(self._dtype)
+        if self._section.compile != "cuda_graphs":
+            return self._pass(z.to(self._dtype), t, hidden.to(self._dtype), pooled).float()
+        torch.compiler.cudagraph_mark_step_begin()
+        output = self._pass(z.to(self._dtype), t, hidden.to(self._dtype), pooled).float().clone()
+        self._recorder.own()  # a graph's next replay writes over what this one left
+        return output
+
+    def last_pass(self) -> PassRecord:
+        """What the last ``denoise`` call can be asked about."""
+        return self._recorder.record(self.latent_shape[1:])
+
+    @torch.inference_mode()
+    def decode(self, z0: Float[Tensor, "b c h w"]) -> NDArray[np.uint8]:
+        """Decode clean latents to the images (b, H, W, 3) that are returned."""
+        return self._decode(z0)
+
+    @property
+    def previews(self) -> bool:
+        """Whether there is a tiny autoencoder for images that are only looked at."""
+        return self._preview is not None
+
+    @torch.inference_mode()
+    def preview(self, z0: Float[Tensor, "b c h w"]) -> NDArray[np.uint8]:
+        """Decode clean latents to images (b, H, W, 3) by the tiny autoencoder, or as ``decode`` without one."""
+        return (self._preview or self._decode)(z0)
+
+    # ---------------------------------------------------------------- sizes and parts
+
+    def _latent_size_of(self, image_size: int | None) -> int:
+        if image_size is None:
+            return self._own_latent_size
+        step = self._pipeline.vae_scale_factor * self._stride
+        if image_size % step:
+            nearest = max(step, round(image_size / step) * step)
+            raise ConfigError(
+                f"backbone.image_size={image_size} can't be taken: this model makes images whose side is a multiple of "
+                f"{step}; the nearest is {nearest}.",
+                image_size=image_size,
+            )
+        return image_size // self._pipeline.vae_scale_factor
+
+    def _text_encoders(self) -> dict[str, Any]:
+        parts = {name: part for name, part in self._pipeline.components.items() if name.startswith("text_encoder")}
+        return {f"{name} {type(part).__name__}": part for name, part in parts.items() if part is not None}
+
+
+def _compiled(network: nn.Module, section: BackboneSection, device: torch.device) -> Any:
+    if section.compile == "off":
+        return network
+    if section.compile == "cuda_graphs" and device.type != "cuda":
+        raise ConfigError(f"backbone.compile=cuda_graphs needs a GPU, not {device.type}: use default or off.")
+    return torch.compile(network, mode="reduce-overhead" if section.compile == "cuda_graphs" else "default")
+
+
+def _check_channels(network: int, latent: int) -> None:
+    if network != latent:
+        raise ConfigError(
+            f"The pipeline's network takes {network} channels but its autoencoder has {latent}: only plain "
+            "text-to-image pipelines can be sampled (no inpainting, no depth).",
+            network_channels=network,
+            vae_channels=latent,
+        )

@@ -1,0 +1,58 @@
+"""Widths of a model's features, read from its configuration files: a driver that sizes a policy loads no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from addiffusion.config import BackboneSection
+from addiffusion.embedded.assets import weights_path
+from addiffusion.errors import WeightsError
+
+_UNETS = ("embedded", "stable_diffusion", "sdxl")
+_SIZE_CONDITIONS = 6
+"""SDXL embeds the original size, the crop's corner and the target size beside the pooled text vector."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureWidths:
+    """What the ``latent`` observation needs to know of a backbone."""
+
+    middle: int
+    """Width of the middle block's features."""
+    text: int
+    """Width of a prompt's vector."""
+
+
+def feature_widths(section: BackboneSection) -> FeatureWidths:
+    """Widths of the model a configuration names.
+
+    Raises:
+        WeightsError: its configuration can't be read.
+    """
+    config = _network_config(section)
+    if section.kind not in _UNETS:
+        return FeatureWidths(
+            middle=config["num_attention_heads"] * config["attention_head_dim"], text=config["pooled_projection_dim"]
+        )
+    text = config["cross_attention_dim"]
+    if section.kind == "sdxl":
+        sizes = _SIZE_CONDITIONS * config["addition_time_embed_dim"]
+        text = config["projection_class_embeddings_input_dim"] - sizes
+    return FeatureWidths(middle=config["block_out_channels"][-1], text=text)
+
+
+def _network_config(section: BackboneSection) -> Mapping[str, Any]:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # noqa: PLC0415 - takes seconds
+
+    source = section.path if section.path is not None else weights_path("pipeline")
+    loader: Any = UNet2DConditionModel  # reads any model's config.json
+    try:
+        return loader.load_config(source, subfolder="unet" if section.kind in _UNETS else "transformer")
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"backbone.path={str(source)!r} has no readable network configuration ({error}): give a folder with a "
+            "model_index.json, or a hub id that can be reached.",
+            path=str(source),
+        ) from error

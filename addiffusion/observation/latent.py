@@ -1,0 +1,103 @@
+"""The ``latent`` observation: what the denoiser itself knows. Nothing is decoded and no scorer is asked.
+
+Slices. ``middle``: output of the network's middle block, mean over pixels; ``text``: one vector of the prompt;
+``timestep``: sinusoidal; ``convergence``: how the clean prediction moves; ``progress``: step, NFE, price, entropy. The
+two feature slices are brought to the norm of the timestep's, as in the ``clip`` observation and for its reasons.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from addiffusion.backbones.base import PromptEmbedding
+from addiffusion.config import ObservationSection
+from addiffusion.errors import ContractError
+from addiffusion.observation.layout import Layout, latent_layout
+from addiffusion.observation.scalars import progress, sinusoid
+from addiffusion.sampling.slots import SlotInfo
+
+_TINY = 1e-12
+
+
+class LatentObservation:
+    """Builds phi rows. Pure: what came before a decision is handed in, not remembered."""
+
+    def __init__(self, section: ObservationSection, *, middle_width: int, text_width: int, num_steps: int) -> None:
+        self.layout: Layout = latent_layout(
+            middle_width=middle_width, text_width=text_width, timestep_width=section.timestep_width
+        )
+        self._num_steps = num_steps
+        self._norm = math.sqrt(section.timestep_width / 2)
+
+    def row(
+        self,
+        info: SlotInfo,
+        *,
+        middle: NDArray[np.float32],
+        convergence: NDArray[np.float32],
+        text: NDArray[np.float32],
+        c_nfe: float,
+    ) -> NDArray[np.float32]:
+        """(p,) phi of one decision.
+
+        Args:
+            info: where the slot stands.
+            middle: (m,) middle features of the slot's row.
+            convergence: (4,) of the slot's row, in the order of CONVERGENCE_NAMES.
+            text: (e,) vector of the prompt.
+            c_nfe: price of one NFE in this episode.
+
+        Raises:
+            ContractError: features are not as wide as the layout says.
+        """
+        phi = np.empty(self.layout.width, np.float32)
+        self._fill(phi, "middle", self._scaled(middle))
+        self._fill(phi, "text", self._scaled(text))
+        timestep = self.layout.slice("timestep")
+        phi[timestep] = sinusoid(info.timestep, timestep.stop - timestep.start)
+        self._fill(phi, "convergence", convergence)
+        self._fill(phi, "progress", progress(info, num_steps=self._num_steps, c_nfe=c_nfe))
+        return phi
+
+    def _scaled(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
+        return vector * np.float32(self._norm / math.sqrt(float((vector.astype(np.float64) ** 2).sum()) + _TINY))
+
+    def _fill(self, phi: NDArray[np.float32], name: str, values: NDArray[np.float32]) -> None:
+        target = phi[self.layout.slice(name)]
+        if values.shape != target.shape:
+            raise ContractError(
+                f"Slice {name!r} of the observation is {target.shape[0]} wide but was given shape {values.shape}: "
+                "the backbone in use is not the one the layout was made for.",
+                name=name,
+                shape=values.shape,
+                layout=str(self.layout),
+            )
+        target[:] = values
+
+
+def prompt_vector(embedding: PromptEmbedding) -> NDArray[np.float32]:
+    """(e,) one vector of a prompt: the encoder's pooled one, or else the mean over its words, zero without words."""
+    if embedding.pooled is not None:
+        return embedding.pooled.float().numpy()
+    words = embedding.hidden[embedding.keep]
+    return (words.float().sum(0) / max(len(words), 1)).numpy()
+
+
+def convergence(
+    now: Float[Tensor, "slot c h w"], before: Float[Tensor, "slot c h w"]
+) -> Float[Tensor, "slot statistic"]:
+    """How clean predictions differ from those of the decision before, in the order of CONVERGENCE_NAMES.
+
+    Logarithm (base 10) of the relative change, cosine similarity, standard deviation, mean magnitude.
+    """
+    now, before = now.flatten(1), before.flatten(1)
+    length: Tensor = torch.linalg.vector_norm(now, dim=1)
+    change: Tensor = torch.linalg.vector_norm(now - before, dim=1) / length.clamp_min(_TINY)
+    cosine = torch.cosine_similarity(now, before, dim=1)
+    return torch.stack([change.clamp_min(1e-4).log10(), cosine, now.std(dim=1), now.abs().mean(dim=1)], dim=1)

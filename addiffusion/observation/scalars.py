@@ -1,0 +1,37 @@
+"""Components that every observation has: where the schedule stands and what a pass costs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from addiffusion.sampling.slots import SlotInfo
+
+PRICE_CENTRE = 0.01
+"""The price whose logarithm is 0 in phi."""
+PRICE_FLOOR = 1e-4
+"""Prices below are indistinguishable to the policy; keeps a price of zero finite."""
+MAX_PERIOD = 10_000.0
+"""Base of the sinusoidal wavelengths (arXiv:1706.03762 Sec. 3.5)."""
+
+
+def progress(info: SlotInfo, *, num_steps: int, c_nfe: float) -> NDArray[np.float32]:
+    """(4,) in the order of PROGRESS_NAMES."""
+    return np.array(
+        [
+            info.step / num_steps,
+            info.nfe / num_steps,
+            math.log10(max(c_nfe, PRICE_FLOOR) / PRICE_CENTRE),
+            info.attention_entropy,
+        ],
+        dtype=np.float32,
+    )
+
+
+def sinusoid(timestep: float, width: int) -> NDArray[np.float32]:
+    """(width,) sine and cosine pairs of falling frequency (arXiv:1706.03762 Sec. 3.5), of the training timestep."""
+    frequency = MAX_PERIOD ** (-np.arange(0, width, 2, dtype=np.float64) / width)
+    angle = timestep * frequency
+    return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(width).astype(np.float32)

@@ -1,0 +1,282 @@
+"""Lays a solver's rows out in one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from addiffusion.backbones.base import Backbone, Scheduler
+from addiffusion.config import RefineSection, SamplerSection
+from addiffusion.errors import ConfigError
+from addiffusion.sampling.arrival import Arrival
+from addiffusion.sampling.probe import FLOW, NOISY, Probe, Row, names_of
+from addiffusion.sampling.table import HEAD, SolverTable
+
+FINISH_ORDER = {"ddim": 1, "dpm++2m": 2}
+"""Solvers of a finish, by name."""
+_KNOWN = (
+    "DDIMScheduler",
+    "DPMSolverMultistepScheduler",
+    "EulerDiscreteScheduler",
+    "UniPCMultistepScheduler",
+    "PNDMScheduler",
+    FLOW,
+    *NOISY,
+)
+_REFUSED: tuple[tuple[str, tuple[Any, ...]], ...] = (
+    ("clip_sample", (False, None)),
+    ("thresholding", (False, None)),
+    ("skip_prk_steps", (True, None)),
+    ("algorithm_type", ("dpmsolver++", None)),
+    ("predict_x0", (True, None)),
+    ("solver_p", (None,)),
+    ("stochastic_sampling", (False, None)),
+    ("invert_sigmas", (False, None)),
+    ("timestep_type", ("discrete", None)),
+    ("variance_type", (None, "fixed_small", "fixed_large")),
+)
+"""Options whose other values make a step depend on the image itself, or on more than state and output."""
+
+
+def table_for(backbone: Backbone, sampler: SamplerSection, refine: RefineSection) -> SolverTable:
+    """The table a configuration asks for, on a backbone's noise schedule.
+
+    Raises:
+        ConfigError: the model can't be sampled so.
+    """
+    # diffusers takes seconds to import: only those who build a table pay for it.
+    from addiffusion.backbones.solvers import solver_of  # noqa: PLC0415
+
+    return build_table(
+        solver_of(backbone.scheduler, sampler),
+        sampler.num_steps,
+        finish_steps=sampler.finish_steps,
+        r_noise=refine.r_noise,
+        finish_solver=sampler.finish_solver,
+    )
+
+
+def build_table(
+    scheduler: Scheduler, num_steps: int, *, finish_steps: int, r_noise: float, finish_solver: str = "ddim"
+) -> SolverTable:
+    """Probe a scheduler for a base schedule of ``num_steps``, its refines and its finishes.
+
+    A stop decided at step i commits that step, then arrives at t = 0 by ``finish_steps`` passes at timesteps spaced
+    evenly between T[i + 1] and 0, but never by more passes than the base schedule had left.
+
+    Args:
+        scheduler: a diffusers scheduler; it is left as it is.
+        num_steps: steps of the base schedule (PNDM makes one point more of them).
+        finish_steps: passes of a finish.
+        r_noise: share of the timestep at which a refine works.
+        finish_solver: a name of FINISH_ORDER.
+
+    Raises:
+        ConfigError: a step is not linear in state and output, or there is no schedule of that many steps.
+    """
+    from addiffusion.backbones.solvers import respaced  # noqa: PLC0415 - see table_for
+
+    _check_options(scheduler)
+    probe = _laid_out(scheduler, num_steps)
+    order = FINISH_ORDER[finish_solver]
+    arrival = Arrival(respaced(scheduler, order=order), order=order, flow=probe.flow)
+    return _Builder(probe, arrival, finish_steps=finish_steps, r_noise=r_noise).table()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pass:
+    """One row before it is packed."""
+
+    t: float
+    row: Row
+    clean: NDArray[np.float64]
+    """(K + 1,)."""
+    transition: NDArray[np.float64]
+    """(K, K + 1)."""
+
+
+class _Builder:
+    """Collects passes in the order of the table: base steps, refines, finishes, the dead row."""
+
+    def __init__(self, probe: Probe, arrival: Arrival, *, finish_steps: int, r_noise: float) -> None:
+        self._probe, self._arrival = probe, arrival
+        self._finish_steps, self._r_noise = finish_steps, r_noise
+        self._own = probe.history.count + 1
+        # Entry 1 is the last pass's clean prediction wherever a finish needs it; some solvers remember it anyway.
+        self._guest = arrival.needs_clean and not probe.history.clean_first
+        self._size = self._own + self._guest
+        self._t = [float(t) for t in probe.timesteps]
+        self._ratios = probe.ratios()
+        self._passes: list[_Pass] = []
+        self._next: list[int] = []
+
+    def table(self) -> SolverTable:
+        points = len(self._t)
+        entry_row = self._base()
+        refine_row = len(self._passes) + np.arange(points)
+        refines = [self._refine_level(step) for step in range(points)]
+        for t, ratio in refines:
+            self._add(t, Row(in_scale=1.0, clean=None, transition=np.zeros((1, 2)), noise=0.0), ratio)
+        counts = np.array([min(self._finish_steps, points - 1 - step) for step in range(points)], np.int64)
+        finish_start = len(self._passes) + np.cumsum(counts) - counts
+        for step, count in enumerate(counts.tolist()):
+            self._finish(step, count)
+        rows = np.zeros((len(HEAD) + self._size * (self._size + 1), len(self._passes) + 1))
+        for column, one in enumerate(self._passes):
+            rows[:, column] = _packed(one)
+        _check_finite(rows, self._probe.scheduler)
+        levels = [(1.0, ratio) if self._probe.exploding else self._arrival.noise(ratio) for ratio in self._ratios]
+        return SolverTable(
+            num_steps=points,
+            state_size=self._size,
+            rows=rows.astype(np.float32),
+            next_row=np.array([*self._next, rows.shape[1] - 1], np.int64),
+            entry_row=entry_row,
+            timesteps=np.array(self._t, np.float32),
+            point_noise=np.array(levels, np.float32).T.copy(),
+            refine_row=refine_row,
+            refine_noise=np.array([self._arrival.noise(ratio) for _, ratio in refines], np.float32).T.copy(),
+            finish_start=finish_start,
+            finish_count=counts,
+            init_noise_sigma=self._probe.init_noise_sigma,
+        )
+
+    def _base(self) -> NDArray[np.int64]:
+        """Every (point, order) an episode can come to; returns the rows of order 0."""
+        history, last = self._probe.history, len(self._t) - 1
+        orders = [{0}]
+        for index in range(last):
+            orders.append({0, *(history.following(index, order) for order in orders[index])})
+        pairs = [(index, order) for index, known in enumerate(orders) for order in sorted(known)]
+        place = {pair: number for number, pair in enumerate(pairs)}
+        for index, order in pairs:
+            row = self._probe.row(index, order)
+            self._add(self._t[index], row, self._ratios[index], final=index == last)
+            following = (min(index + 1, last), history.following(index, order))
+            self._next[-1] = place.get(following, place[index, order])
+        return np.array([place[index, 0] for index in range(last + 1)], np.int64)
+
+    def _refine_level(self, step: int) -> tuple[float, float]:
+        """(t', ratio) of the refine passes at a step."""
+        if self._probe.flow:
+            return self._r_noise * self._t[step], self._r_noise * self._ratios[step]
+        t = round(self._r_noise * self._t[step])
+        return float(t), self._probe.ratio_at(t)
+
+    def _finish(self, step: int, count: int) -> None:
+        if not count:
+            return
+        start, shares = self._t[step + 1], [1 - j / count for j in range(count)]
+        if self._probe.flow:
+            times = [share * start for share in shares]
+            ratios = [share * self._ratios[step + 1] for share in shares]
+        else:
+            times = [start, *(float(round(share * start)) for share in shares[1:])]
+            ratios = [self._ratios[step + 1], *(self._probe.ratio_at(int(t)) for t in times[1:])]
+        rows = self._arrival.finish([self._ratios[step], *ratios])
+        for number, (t, row, ratio) in enumerate(zip(times, rows, ratios, strict=True)):
+            # A variance-exploding latent becomes alpha z0 + sigma noise on its way into the first pass.
+            scale = (1 + ratio**2) ** -0.5 if self._probe.exploding and number == 0 else 1.0
+            self._add(t, _rescaled(row, scale), ratio, visiting=True, final=number == count - 1)
+            self._next[-1] = len(self._passes) - (number == count - 1)
+
+    def _add(self, t: float, row: Row, ratio: float, *, visiting: bool = False, final: bool = False) -> None:
+        """Place a row's coefficients among the entries of the table's state.
+
+        Args:
+            t: what the network is told.
+            row: coefficients among the row's own entries.
+            ratio: noise level, for solvers that do not tell their clean prediction.
+            visiting: the row is a finish's: its history is entry 1.
+            final: nothing is committed after the pass, so whatever its transition is does not matter.
+        """
+        size, own = self._size, len(row.transition)
+        first = 1 if visiting else 1 + self._guest
+        entries = [0, *range(first, first + own - 1)]
+        columns = [*entries, size]
+        clean = np.zeros(size + 1)
+        if row.clean is None:
+            clean[[0, size]] = self._arrival.clean(ratio)
+        else:
+            clean[columns] = row.clean
+        transition = np.zeros((size, size + 1))
+        if not final:
+            transition[np.ix_(entries, columns)] = row.transition
+            if self._guest:
+                transition[1] = clean
+        self._passes.append(_Pass(t=t, row=row, clean=clean, transition=transition))
+        self._next.append(len(self._passes) - 1)
+
+
+def _rescaled(row: Row, scale: float) -> Row:
+    """The same step from a latent that is ``scale`` times too large."""
+    if row.clean is None or scale == 1.0:
+        return row
+    clean, transition = row.clean.copy(), row.transition.copy()
+    clean[0] *= scale
+    transition[:, 0] *= scale
+    return Row(in_scale=scale * row.in_scale, clean=clean, transition=transition, noise=row.noise)
+
+
+def _packed(one: _Pass) -> NDArray[np.float64]:
+    head = [one.t, one.row.in_scale, one.clean[0], one.clean[-1], one.row.noise]
+    return np.concatenate([head, one.transition.ravel()])
+
+
+def _laid_out(scheduler: Any, num_steps: int) -> Probe:
+    known = int(scheduler.config["num_train_timesteps"])
+    flow = FLOW in names_of(scheduler)
+    if num_steps > known:
+        raise ConfigError(
+            f"sampler.num_steps is {num_steps}, but the model's scheduler knows only {known} timesteps: "
+            f"choose at most {known}.",
+            num_steps=num_steps,
+        )
+    try:
+        probe = Probe(scheduler, num_steps)
+    except (ValueError, IndexError) as error:
+        raise ConfigError(
+            f"{type(scheduler).__name__} has no schedule of sampler.num_steps={num_steps} ({error}): choose fewer "
+            "steps.",
+            num_steps=num_steps,
+        ) from error
+    latest = max(float(t) for t in probe.timesteps)
+    if not flow and latest > known - 1:
+        raise ConfigError(
+            f"sampler.num_steps={num_steps} with steps_offset={scheduler.config['steps_offset']} asks for timestep "
+            f"{latest:g}, but the model's scheduler ends at {known - 1}: choose fewer steps.",
+            num_steps=num_steps,
+        )
+    return probe
+
+
+def _check_options(scheduler: Scheduler) -> None:
+    names = names_of(scheduler)
+    if names.isdisjoint(_KNOWN):
+        kind = type(scheduler).__name__
+        raise ConfigError(
+            f"The sampler can't step a {kind}; it can step {', '.join(_KNOWN)}: set sampler.solver to a solver's name.",
+            scheduler=kind,
+        )
+    for option, linear in _REFUSED:
+        value = scheduler.config.get(option)
+        if value not in linear:
+            raise ConfigError(
+                f"The scheduler option {option}={value} makes steps that no fixed coefficients describe: set {option} "
+                f"to {linear[0]} in scheduler/scheduler_config.json of the pipeline.",
+                option=option,
+            )
+
+
+def _check_finite(rows: NDArray[np.float64], scheduler: Any) -> None:
+    if not np.isfinite(rows).all():
+        options = {name: scheduler.config.get(name) for name in ("prediction_type", "rescale_betas_zero_snr")}
+        raise ConfigError(
+            f"prediction_type={options['prediction_type']} with rescale_betas_zero_snr="
+            f"{options['rescale_betas_zero_snr']} has steps without a clean prediction: use timestep_spacing=leading, "
+            "or a model of v_prediction.",
+            **options,
+        )

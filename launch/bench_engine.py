@@ -1,0 +1,181 @@
+"""`addiffusion bench engine`: the engine against the bare network and against the ways things are usually done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
+
+import torch
+from rich.table import Table
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from addiffusion.backbones import load_backbone
+from addiffusion.backbones.base import Backbone
+from addiffusion.config import BackboneSection
+from launch.bench_contestants import BareNetwork, Continuous, Course, Entry, LockStep, StockPipeline
+
+BATCHES: Final = (1, 2, 4, 8, 16, 32, 64)
+"""Batch sizes the bare network is tried at, up to twice the engine's slots."""
+_OVERHEAD_TICKS: Final = 20
+_MATMUL: Final = 8192
+
+ROWS: Final = {
+    "bare": "bare network, best batch",
+    "engine": "engine, continuous batching",
+    "lockstep": "lock-step padded batches",
+    "pipeline": "stock diffusers pipeline, fixed length",
+    "sequential": "one image after the other",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchOrder:
+    """What to measure on what."""
+
+    backbone: str
+    """`embedded`, `sd15-random` or `sdxl-random`."""
+    device: str
+    dtype: str
+    compile: str
+    slots: int
+    guidance_scale: float
+    seconds: float
+    """Of each contestant in each round."""
+    rounds: int
+    """Contestants take turns, so that a machine's moods hit all of them."""
+
+
+def bench_engine(order: BenchOrder) -> dict[str, Any]:
+    """Rates in NFE per second and their ratios, flat, ready for one JSON line.
+
+    Raises:
+        ConfigError: the device or an option is not available.
+    """
+    backbone = make_backbone(order)
+    return measure(backbone, order)
+
+
+def make_backbone(order: BenchOrder) -> Backbone:
+    """The backbone to measure on."""
+    options = {"device": order.device, "dtype": order.dtype, "compile": order.compile}
+    if order.backbone == "embedded":
+        return load_backbone(BackboneSection.model_validate(options))
+    from addiffusion.backbones.random_weights import random_backbone  # noqa: PLC0415 - only benchmarks need it
+
+    section = BackboneSection.model_validate({"kind": "stable_diffusion", "path": order.backbone, **options})
+    return random_backbone("sd15-random" if order.backbone == "sd15-random" else "sdxl-random", section)
+
+
+def measure(backbone: Backbone, order: BenchOrder) -> dict[str, Any]:
+    """Run all contestants in turns."""
+    (prompt,) = backbone.encode_prompts(["a red circle and a blue square"])
+    course = Course(backbone=backbone, prompt=prompt, guidance_scale=order.guidance_scale, slots=order.slots)
+    best = _best_batch(course, order)
+    entries = {
+        "bare": Entry(BareNetwork(course, best)),
+        "engine": Entry(Continuous(course)),
+        "lockstep": Entry(LockStep(course, order.slots)),
+        "pipeline": Entry(StockPipeline(course)),
+        "sequential": Entry(LockStep(course, 1)),
+    }
+    for _ in range(order.rounds):
+        for entry in entries.values():
+            entry.run_for(order.seconds, course)
+    rates = {name: entry.score.nfe_s for name, entry in entries.items()}
+    return {
+        "backbone": order.backbone,
+        "device": str(backbone.device),
+        "dtype": order.dtype,
+        "compile": order.compile,
+        "slots": order.slots,
+        "guidance_scale": order.guidance_scale,
+        "bare_best_batch": best,
+        **{f"{name}_nfe_s": rate for name, rate in rates.items()},
+        **{f"engine_over_{name}": rates["engine"] / rates[name] for name in rates if name != "engine"},
+        "overhead_frac": overhead_frac(course),
+        **_peak(course, rates),
+    }
+
+
+def table_of(result: dict[str, Any]) -> Table:
+    """The result for people."""
+    title = f"{result['backbone']}, {result['device']}, {result['dtype']}, {result['slots']} slots"
+    table = Table(title=title, box=None, header_style="bold", title_justify="left")
+    table.add_column("contestant")
+    table.add_column("NFE/s", justify="right")
+    table.add_column("engine over it", justify="right")
+    for name, text in ROWS.items():
+        ratio = "" if name == "engine" else f"{result[f'engine_over_{name}']:.2f}"
+        table.add_row(text, f"{result[f'{name}_nfe_s']:.1f}", ratio)
+    table.add_row("engine outside the network", f"{100 * result['overhead_frac']:.2f} % of a tick", "")
+    if "peak_frac" in result:
+        table.add_row("engine's share of the matmul peak", f"{100 * result['peak_frac']:.0f} %", "")
+    return table
+
+
+def overhead_frac(course: Course) -> float:
+    """Share of a tick that is spent outside the network."""
+    timed = _Timed(course.backbone, course.finished_s)
+    steps = Continuous(replace(course, backbone=cast("Backbone", timed))).work()
+    next(steps)
+    timed.seconds = 0.0
+    started = course.finished_s()
+    for _ in range(_OVERHEAD_TICKS):
+        next(steps)
+    return 1 - timed.seconds / (course.finished_s() - started)
+
+
+class _Timed:
+    """The port by delegation, with an account of the time in the network."""
+
+    def __init__(self, backbone: Backbone, clock: Callable[[], float]) -> None:
+        self._backbone, self._clock = backbone, clock
+        self.seconds = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backbone, name)
+
+    def denoise(self, *inputs: Tensor) -> Tensor:
+        """One pass, timed."""
+        started = self._clock()
+        output = self._backbone.denoise(*inputs)
+        self.seconds += self._clock() - started
+        return output
+
+
+def _best_batch(course: Course, order: BenchOrder) -> int:
+    rates: dict[int, float] = {}
+    for batch in _batches(order.slots):
+        entry = Entry(BareNetwork(course, batch))
+        entry.run_for(order.seconds / 2, course)
+        rates[batch] = entry.score.nfe_s
+    return max(rates, key=lambda batch: rates[batch])
+
+
+def _batches(slots: int) -> Sequence[int]:
+    return sorted({slots, *(batch for batch in BATCHES if batch <= 2 * slots)})
+
+
+def _peak(course: Course, rates: dict[str, float]) -> dict[str, float]:
+    """On a GPU: FLOP of a pass, the measured bf16 matmul peak, and the share of it that the engine reaches."""
+    if course.backbone.device.type != "cuda":
+        return {}
+    network = BareNetwork(course, 1)
+    with FlopCounterMode(display=False) as counter:
+        next(network.work())
+    flop, peak = float(counter.get_total_flops()), _matmul_peak(course)
+    return {"flop_per_nfe": flop, "matmul_peak_flop_s": peak, "peak_frac": rates["engine"] * flop / peak}
+
+
+def _matmul_peak(course: Course) -> float:
+    left = torch.randn(_MATMUL, _MATMUL, device=course.backbone.device, dtype=torch.bfloat16)
+    right = left.T.contiguous()
+    count, best = 10, float("inf")
+    for _ in range(3):
+        started = course.finished_s()
+        for _ in range(count):
+            torch.mm(left, right)
+        best = min(best, course.finished_s() - started)
+    return count * 2.0 * _MATMUL**3 / best

@@ -1,0 +1,70 @@
+"""`addiffusion bench finish`: which solver, and how many passes, should end a stopped image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rich.table import Table
+
+from addiffusion.config import Config
+from addiffusion.errors import ConfigError
+from addiffusion.records import Prompt
+from evaluation.finishes import FinishSolver, compare_finishes, grid
+from launch.crew import Crew
+
+SOLVERS: Final[tuple[FinishSolver, ...]] = ("ddim", "dpm++2m")
+_SHOWN: Final = (("NFE", "nfe", ".1f"), ("scene", "scene_soft", ".3f"), ("strict", "scene_strict", ".3f"))
+_SCORES: Final = (("CLIP", "clip", ".3f"), ("aesthetic", "aesthetic", ".2f"), ("preference", "image_reward", "+.3f"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishOrder:
+    """What to compare."""
+
+    prompts: tuple[Prompt, ...]
+    passes: tuple[int, ...]
+    stops: tuple[int, ...]
+
+    def check(self, config: Config) -> None:
+        """Raise a ConfigError where an image can't be stopped so."""
+        last = config.sampler.num_steps - 1
+        for stop_at in self.stops:
+            if not 1 <= stop_at <= last:
+                raise ConfigError(
+                    f"--stop-at {stop_at} is not a step of this schedule: choose 1 to {last}.", stop_at=stop_at
+                )
+
+    def count(self, config: Config) -> int:
+        """Combinations, and the full run."""
+        return 1 + len(grid(SOLVERS, self.passes, self.stops, num_steps=config.sampler.num_steps))
+
+
+def bench_finish(order: FinishOrder, config: Config, crew: Crew, advance: Callable[[], None]) -> list[dict[str, Any]]:
+    """One row per way to end an image; the first row is the whole schedule.
+
+    Raises:
+        RolloutError: no worker could finish the images in time.
+    """
+    finishes = grid(SOLVERS, order.passes, order.stops, num_steps=config.sampler.num_steps)
+    return compare_finishes(
+        crew.rollouts, crew.scoring, prompts=order.prompts, config=config, finishes=finishes, advance=advance
+    )
+
+
+def table_of(rows: Sequence[dict[str, Any]]) -> Table:
+    """The rows for people."""
+    table = Table(box=None, header_style="bold")
+    columns = (*_SHOWN, *_SCORES)
+    for name in ("stop at", "finish", "passes", *(name for name, _, _ in columns)):
+        table.add_column(name, justify="left" if name == "finish" else "right")
+    for row in rows:
+        place = [str(row.get("stop_at", "-")), row["finish"] or "full schedule", str(row.get("passes", "-"))]
+        table.add_row(*place, *(_number(row[key], form) for _, key, form in columns))
+    return table
+
+
+def _number(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else format(value, form)

@@ -1,0 +1,238 @@
+"""A group of slots in two half ticks: run the network and ask the scorers; then, with their answer, decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from addiffusion.actions import ACTION_COUNT, Action
+from addiffusion.config import RewardSection
+from addiffusion.errors import ContractError, ScorerError
+from addiffusion.observation.clip import Judged
+from addiffusion.policy import choose
+from addiffusion.records import ScoreReply, ScoreRequest
+from addiffusion.sampling.engine import Engine
+from rollout_workers.draft import Decision, Draft
+from rollout_workers.intake import Intake
+from rollout_workers.lane import ScoringLane
+from rollout_workers.sight import Sight
+from rollout_workers.stopwatch import Stopwatch
+
+PolicyFunction: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Images: TypeAlias = dict[int, NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pay:
+    """How finished episodes are paid, and by whose decisions."""
+
+    reward: RewardSection
+    act: PolicyFunction
+    weight_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """What one pass left to be looked at: slots with their images, and the scorers' answer to come."""
+
+    asked: tuple[int, ...]
+    """Slots that wait for the policy."""
+    previews: Images
+    finals: Images
+    """Images that are returned, unless the policy goes on."""
+    judged_slots: tuple[int, ...]
+    reply: Future[ScoreReply] | None
+
+
+class Group:
+    """Slots that share a network pass. Warm-up, refine and finish passes cost neither decoder nor scorers."""
+
+    def __init__(
+        self, engine: Engine, *, sight: Sight, lane: ScoringLane, intake: Intake, pay: Pay, timed: Stopwatch
+    ) -> None:
+        self._engine, self._sight, self._lane, self._intake = engine, sight, lane, intake
+        self._pay, self._timed = pay, timed
+        self._drafts: dict[int, Draft] = {}
+        self._look: _Look | None = None
+        # Where decisions see the very images that are returned, one decoder pass serves both.
+        self._same_images = sight.looks and not engine.previews
+
+    @property
+    def busy(self) -> bool:
+        """Whether any slot holds an episode."""
+        return bool(self._drafts)
+
+    def refill(self) -> None:
+        """Give every free slot the next ticket."""
+        for slot in self._engine.free():
+            draft = self._intake.next()
+            if draft is None:
+                return
+            condition, negative = self._intake.condition(draft.ticket), self._intake.negative
+            self._engine.admit(slot, embedding=condition, seed=draft.ticket.seed, negative=negative)
+            self._drafts[slot] = draft
+
+    def advance(self) -> None:
+        """One network pass; then decode what must be seen and ask the scorers, without waiting for them."""
+        if self._engine.running:
+            with self._timed("network"):
+                self._engine.tick()
+            for slot, reason in self._engine.failed().items():
+                self._fail(slot, reason)
+        forced = self._forced_actions()
+        self._commit(forced)
+        asked, done = self._engine.deciding(), self._engine.done()
+        filmed = [slot for slot in forced if self._drafts[slot].ticket.keep_frames]
+        watched = [slot for slot in asked if self._sight.looks or self._drafts[slot].ticket.keep_frames]
+        previews, finals = self._decode([*watched, *filmed], done)
+        self._film(forced, previews)
+        judged_slots = (*(asked if self._sight.looks else ()), *done)
+        shown = {**previews, **finals}
+        self._look = _Look(
+            asked=tuple(asked),
+            previews=previews,
+            finals={**previews, **finals} if self._same_images else finals,
+            judged_slots=judged_slots,
+            reply=self._ask(judged_slots, shown),
+        )
+
+    def settle(self) -> None:
+        """With the scorers' answer, let the policy decide and close the episodes that are done."""
+        look, self._look = self._look, None
+        if look is None:
+            return
+        judged = self._judged(look)
+        chosen = self._decide([slot for slot in look.asked if slot in self._drafts], judged)
+        self._commit(chosen)
+        self._film(chosen, look.previews)
+        for slot in self._engine.done():
+            if slot in judged and slot in look.finals:
+                self._complete(slot, judged[slot], look.finals[slot])
+
+    # ---------------------------------------------------------------- before the scorers answer
+
+    def _forced_actions(self) -> dict[int, Action]:
+        forced = ((slot, self._drafts[slot].ticket.forced) for slot in self._engine.deciding())
+        return {slot: action for slot, action in forced if action is not None}
+
+    def _decode(self, watched: Sequence[int], done: Sequence[int]) -> tuple[Images, Images]:
+        """(previews, returned images) of slots; at fixed batch shapes, so that no image depends on another."""
+        if not (watched or done):
+            return {}, {}
+        with self._timed("decode"):
+            if self._same_images:
+                images = self._engine.decode()
+                return {slot: images[slot] for slot in watched}, {slot: images[slot] for slot in done}
+            seen = self._engine.preview() if watched else ()
+            return {slot: seen[slot] for slot in watched}, {slot: self._engine.decode_one(slot) for slot in done}
+
+    def _ask(self, slots: Sequence[int], images: Images) -> Future[ScoreReply] | None:
+        if not slots:
+            return None
+        prompts = tuple(self._drafts[slot].ticket.prompt.text for slot in slots)
+        return self._lane.submit(ScoreRequest(images=np.stack([images[slot] for slot in slots]), prompts=prompts))
+
+    # ---------------------------------------------------------------- after it
+
+    def _judged(self, look: _Look) -> dict[int, Judged]:
+        """Scores by slot; a slot whose image has none fails and is left out."""
+        if look.reply is None:
+            return {}
+        with self._timed("wait"):
+            reply = look.reply.result()
+        judged: dict[int, Judged] = {}
+        for row, (slot, error) in enumerate(zip(look.judged_slots, reply.errors, strict=True)):
+            if error is None:
+                judged[slot] = Judged.of(reply, row)
+            else:
+                self._fail(slot, error)
+        return judged
+
+    def _decide(self, slots: Sequence[int], judged: Mapping[int, Judged]) -> dict[int, Action]:
+        """Ask the policy at the fixed batch shape and draw each slot's action from its episode's own stream."""
+        if not slots:
+            return {}
+        with self._timed("observe"):
+            phi = self._sight.rows(self._engine, self._drafts, judged, slots)
+        with self._timed("policy"):
+            logits = self._pay.act(phi)
+            _check_logits(logits, len(phi))
+            return {
+                slot: self._take(slot, phi[slot], logits[slot], judged.get(slot))
+                for slot in slots
+                if self._can_choose(slot, logits[slot])
+            }
+
+    def _can_choose(self, slot: int, logits: NDArray[np.float32]) -> bool:
+        finite = bool(np.isfinite(logits).all())
+        if not finite:
+            self._fail(slot, f"The policy returned {logits.tolist()}, which is no distribution over actions.")
+        return finite
+
+    def _take(self, slot: int, phi: NDArray[np.float32], logits: NDArray[np.float32], judged: Judged | None) -> Action:
+        draft = self._drafts[slot]
+        action, log_prob = choose(logits, draft.draws)
+        draft.decisions.append(
+            Decision(
+                phi=phi.copy(),
+                logits=logits.copy(),
+                action=action,
+                log_prob=log_prob,
+                info=self._engine.info(slot),
+                judged=judged,
+            )
+        )
+        return action
+
+    def _commit(self, actions: Mapping[int, Action]) -> None:
+        if actions:
+            with self._timed("commit"):
+                self._engine.act(actions)
+
+    def _film(self, actions: Mapping[int, Action], images: Images) -> None:
+        """Keep what the acting slots saw, after the action: only then is there a mask."""
+        for slot, action in actions.items():
+            draft = self._drafts[slot]
+            if draft.ticket.keep_frames:
+                mask = self._engine.refine_mask(slot) if action is Action.REFINE else None
+                draft.images.append(images[slot].copy())
+                draft.masks.append(None if mask is None else mask.cpu().numpy().copy())
+
+    def _complete(self, slot: int, final: Judged, image: NDArray[np.uint8]) -> None:
+        """Close the episode of a slot that is done, whether by its last pass or by the decision just taken."""
+        draft = self._drafts[slot]
+        try:
+            episode = draft.finish(
+                final=final,
+                image=image,
+                info=self._engine.info(slot),
+                phi_width=self._sight.layout.width,
+                reward=self._pay.reward,
+                weight_version=self._pay.weight_version,
+            )
+        except ScorerError as error:
+            self._fail(slot, error.message)
+            return
+        self._intake.finish(episode)
+        self._free(slot)
+
+    def _fail(self, slot: int, reason: str) -> None:
+        info = self._engine.info(slot)
+        self._intake.fail(self._drafts[slot].ticket, reason, step=info.step, nfe=info.nfe)
+        self._free(slot)
+
+    def _free(self, slot: int) -> None:
+        self._engine.release(slot)
+        del self._drafts[slot]
+
+
+def _check_logits(logits: NDArray[np.float32], slots: int) -> None:
+    if logits.shape != (slots, ACTION_COUNT):
+        raise ContractError(
+            f"The policy must return logits of shape {(slots, ACTION_COUNT)}, not {logits.shape}.", shape=logits.shape
+        )

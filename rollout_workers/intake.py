@@ -1,0 +1,97 @@
+"""What all groups of a worker share while one batch of tickets is rolled out: work to do, and outcomes."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from addiffusion import seeds
+from addiffusion.backbones.base import Backbone, PromptEmbedding
+from addiffusion.config import Config
+from addiffusion.errors import ContractError
+from addiffusion.records import Episode, FailedEpisode, Ticket
+from addiffusion.rollouts import Collected
+from addiffusion.scorers.base import Scoring
+from rollout_workers.draft import Draft
+
+
+class Intake:
+    """Hands tickets out in their order and takes episodes in. A ticket ends in exactly one of the two lists."""
+
+    def __init__(self, tickets: Sequence[Ticket], *, backbone: Backbone, scoring: Scoring, config: Config) -> None:
+        """Queue the tickets that can be paid; encode their prompts, and embed those the policy will see."""
+        _check_distinct(tickets)
+        self._paired = config.reward.preset == "paired"
+        self._waiting: deque[Ticket] = deque()
+        self._episodes: list[Episode] = []
+        self._failed: list[FailedEpisode] = []
+        for ticket in tickets:
+            reason = self._refusal(ticket)
+            if reason is None:
+                self._waiting.append(ticket)
+            else:
+                self.fail(ticket, reason)
+        prompts = list(dict.fromkeys(ticket.prompt.text for ticket in self._waiting))
+        self._conditions = dict(zip(prompts, backbone.encode_prompts(prompts), strict=True))
+        negative = config.backbone.negative_prompt
+        self.negative: PromptEmbedding | None = backbone.encode_prompts([negative])[0] if negative else None
+        """What guidance leads away from; None is the empty prompt."""
+        observed = list(dict.fromkeys(ticket.prompt.text for ticket in self._waiting if ticket.forced is None))
+        embeds = config.observation.kind == "clip" and bool(observed)
+        self._text_embeddings = dict(zip(observed, scoring.embed_text(observed), strict=True)) if embeds else {}
+
+    def next(self) -> Draft | None:
+        """The draft of the next ticket; None when all have been handed out."""
+        if not self._waiting:
+            return None
+        ticket = self._waiting.popleft()
+        observed = ticket.forced is None
+        return Draft(
+            ticket=ticket,
+            text_embedding=self._text_embeddings.get(ticket.prompt.text, _NOTHING),
+            draws=seeds.generator(ticket.action_seed, "action") if observed and ticket.explore else None,
+        )
+
+    def condition(self, ticket: Ticket) -> PromptEmbedding:
+        """The ticket's encoded prompt."""
+        return self._conditions[ticket.prompt.text]
+
+    def finish(self, episode: Episode) -> None:
+        """Take an episode in."""
+        self._episodes.append(episode)
+
+    def fail(self, ticket: Ticket, reason: str, **facts: Any) -> None:
+        """Note why a ticket has no episode."""
+        self._failed.append(FailedEpisode(ticket=ticket, reason=reason, facts=facts))
+
+    def outcome(self, stage_s: dict[str, float]) -> Collected:
+        """Everything in the order of ticket ids."""
+        return Collected(
+            episodes=tuple(sorted(self._episodes, key=lambda episode: episode.ticket.ticket_id)),
+            failed=tuple(sorted(self._failed, key=lambda failed: failed.ticket.ticket_id)),
+            stage_s=stage_s,
+        )
+
+    def _refusal(self, ticket: Ticket) -> str | None:
+        if not ticket.prompt.text.strip():
+            return f"The prompt of ticket {ticket.ticket_id} is empty: give it words."
+        if self._paired and ticket.forced is None and ticket.reference is None:
+            return (
+                f"Ticket {ticket.ticket_id} has no reference, but reward.preset=paired pays relative to the "
+                "full-length image: roll its (prompt, seed) out with forced=CONTINUE first and attach the result."
+            )
+        return None
+
+
+_NOTHING: NDArray[np.float32] = np.zeros(0, np.float32)
+
+
+def _check_distinct(tickets: Sequence[Ticket]) -> None:
+    counts = Counter(ticket.ticket_id for ticket in tickets)
+    twice = sorted(ticket_id for ticket_id, count in counts.items() if count > 1)
+    if twice:
+        raise ContractError(f"Tickets {twice} were handed out twice in one batch.", ticket_ids=twice)

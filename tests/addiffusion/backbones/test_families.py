@@ -1,0 +1,182 @@
+"""Every family of pipelines with its real classes and random weights, against the family's own pipeline."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+from addiffusion.actions import Action
+from addiffusion.backbones import load_backbone
+from addiffusion.backbones.base import Backbone
+from addiffusion.backbones.widths import feature_widths
+from addiffusion.config import BackboneSection, RefineSection, SamplerSection
+from addiffusion.errors import ConfigError, WeightsError
+from addiffusion.observation.latent import prompt_vector
+from addiffusion.sampling.engine import Engine
+from addiffusion.seeds import generator
+
+STEPS = 4
+KINDS = {"sd15": "stable_diffusion", "sdxl": "sdxl", "sd3": "sd3", "flux": "flux"}
+SIZE = 16
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def folder(family: str, request: pytest.FixtureRequest) -> Path:
+    return request.getfixturevalue(f"{family}_like")
+
+
+def section(family: str, folder: Path, **options: Any) -> BackboneSection:
+    scale = 1.0 if family == "flux" else 4.0
+    return BackboneSection.model_validate(
+        {"kind": KINDS[family], "path": str(folder), "device": "cpu", "guidance_scale": scale, "image_size": SIZE}
+        | options
+    )
+
+
+def run(backbone: Backbone, *, guidance: float, actions: tuple[Action, ...] = (), prompt: str = "a red cat") -> Engine:
+    """The image of seed 3 in slot 1 of two; the other one is busy with something else."""
+    sampler = SamplerSection(solver="pipeline", num_steps=STEPS, warmup_steps=1, finish_steps=0)
+    engine = Engine(backbone, sampler, RefineSection(), slots=2, guidance_scale=guidance)
+    first, second = backbone.encode_prompts(["blue dog", prompt])
+    negative = backbone.encode_prompts(["ugly"])[0] if guidance > 1 else None
+    engine.admit(0, embedding=first, seed=9)
+    engine.admit(1, embedding=second, seed=3, negative=negative)
+    script = iter(actions)
+    while engine.busy:
+        engine.tick()
+        chosen = next(script, Action.CONTINUE) if engine.deciding() else Action.CONTINUE
+        engine.act(dict.fromkeys(engine.deciding(), chosen))
+    return engine
+
+
+def test_the_image_equals_the_pipelines(family: str, folder: Path) -> None:
+    chosen = section(family, folder)
+    backbone = load_backbone(chosen)
+    assert isinstance(backbone, Backbone)
+    assert backbone.image_size == SIZE
+    engine = run(backbone, guidance=chosen.guidance_scale)
+    pipeline: Any = DiffusionPipeline.from_pretrained(folder, low_cpu_mem_usage=False, **safety(family))
+    pipeline.set_progress_bar_config(disable=True)
+    if family == "sd15":
+        pipeline.scheduler = backbone.scheduler
+    latents = torch.randn(backbone.latent_shape, generator=generator(3, "latent"))[None]
+    options: dict[str, Any] = {"negative_prompt": "ugly", "guidance_scale": chosen.guidance_scale}
+    if family == "flux":
+        channels, height, width = backbone.latent_shape
+        latents = pipeline._pack_latents(latents, 1, channels, height, width)
+        options = {"max_sequence_length": 256}
+    images = pipeline(
+        "a red cat", num_inference_steps=STEPS, latents=latents, height=SIZE, width=SIZE, output_type="pil", **options
+    )
+    if family == "sd15":  # PNDM ends with a mixture of noise predictions where the engine returns the clean one
+        assert np.asarray(images.images[0]).shape == engine.decode()[1].shape
+        return
+    difference = np.abs(engine.decode()[1].astype(int) - np.asarray(images.images[0]).astype(int))
+    assert difference.max() <= 1
+    assert difference.mean() < 0.02
+
+
+def safety(family: str) -> dict[str, Any]:
+    return {"safety_checker": None, "requires_safety_checker": False} if family == "sd15" else {}
+
+
+def test_widths_are_known_without_weights(family: str, folder: Path) -> None:
+    chosen = section(family, folder)
+    backbone, widths = load_backbone(chosen), feature_widths(chosen)
+    assert widths.middle == backbone.middle_width
+    assert widths.text == len(prompt_vector(backbone.encode_prompts(["cat"])[0]))
+
+
+def test_widths_of_an_absent_model_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"backbone\.path=.*has no readable network configuration"):
+        feature_widths(section("sd3", tmp_path / "nowhere"))
+
+
+def test_refines_find_their_words(family: str, folder: Path) -> None:
+    backbone = load_backbone(section(family, folder))
+    engine = run(backbone, guidance=1.0 if family == "flux" else 4.0, actions=(Action.REFINE,))
+    for slot in (0, 1):
+        mask = engine.refine_mask(slot)
+        assert mask is not None
+        assert mask.shape == backbone.latent_shape[1:]
+        assert 0.05 < mask.mean() < 0.95
+        assert 0 < engine.info(slot).attention_entropy <= 1.0
+    features = backbone.last_pass().middle_features()
+    assert features.shape[1] == backbone.middle_width
+    assert features.dtype == torch.float32
+
+
+def test_lower_precision_keeps_latents_in_float32(family: str, folder: Path) -> None:
+    full = run(load_backbone(section(family, folder)), guidance=1.0).z0_pred
+    backbone = load_backbone(section(family, folder, dtype="bfloat16", channels_last=family in {"sd15", "sdxl"}))
+    half = run(backbone, guidance=1.0).z0_pred
+    assert half.dtype == torch.float32
+    assert 0 < (half - full).abs().mean() < 0.1 * full.abs().mean()
+
+
+def test_a_prompt_that_does_not_fit_is_cut_and_said_so(
+    family: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    backbone = load_backbone(section(family, folder))
+    with caplog.at_level(logging.WARNING, "addiffusion"):
+        backbone.encode_prompts(["cat"])
+        assert not ours(caplog)
+        backbone.encode_prompts([long := "abc " * 120])
+    (record,) = ours(caplog)
+    assert repr(long) in record.getMessage()
+    assert "its end has no effect" in record.getMessage()
+
+
+def ours(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [record for record in caplog.records if record.name.startswith("addiffusion")]
+
+
+def test_an_image_size_the_model_can_not_make_is_refused(family: str, folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"backbone\.image_size=18 can't be taken.*multiple of 4; the nearest is 16"):
+        load_backbone(section(family, folder, image_size=18))
+
+
+def test_another_familys_folder_is_named(family: str, folder: Path) -> None:
+    other = next(kind for kind in KINDS.values() if kind != KINDS[family])
+    with pytest.raises(ConfigError, match=f"set backbone.kind={KINDS[family]}"):
+        load_backbone(section(family, folder, kind=other))
+
+
+def test_flux_refuses_guidance(flux_like: Path) -> None:
+    with pytest.raises(ConfigError, match=r"backbone\.guidance_scale=4 asks for guidance, which schnell"):
+        load_backbone(section("flux", flux_like, guidance_scale=4.0))
+
+
+def test_sdxl_leads_away_from_zeros(sdxl_like: Path) -> None:
+    uncond = load_backbone(section("sdxl", sdxl_like)).uncond()
+    assert not uncond.hidden.any()
+    assert uncond.pooled is not None
+    assert not uncond.pooled.any()
+
+
+def test_a_preview_decoder_serves_only_previews(sd15_like: Path, embedded_like: Path) -> None:
+    backbone = load_backbone(section("sd15", sd15_like, preview=str(embedded_like / "vae")))
+    plain = load_backbone(section("sd15", sd15_like))
+    z0 = torch.randn(2, *backbone.latent_shape, generator=generator(1))
+    np.testing.assert_array_equal(backbone.decode(z0), plain.decode(z0))
+    assert (backbone.previews, plain.previews) == (True, False)
+    assert not np.array_equal(backbone.preview(z0), backbone.decode(z0))
+    np.testing.assert_array_equal(plain.preview(z0), plain.decode(z0))
+    with pytest.raises(WeightsError, match=r"backbone\.preview=.*can't be loaded as a AutoencoderTiny"):
+        load_backbone(section("sd15", sd15_like, preview=str(sd15_like / "absent")))
+
+
+def test_cuda_graphs_need_a_gpu(sd15_like: Path) -> None:
+    with pytest.raises(ConfigError, match=r"backbone\.compile=cuda_graphs needs a GPU"):
+        load_backbone(section("sd15", sd15_like, compile="cuda_graphs"))

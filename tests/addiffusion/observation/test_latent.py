@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from addiffusion.backbones.base import PromptEmbedding
+from addiffusion.config import ObservationSection
+from addiffusion.errors import ContractError
+from addiffusion.observation.latent import LatentObservation, convergence, prompt_vector
+from addiffusion.observation.layout import PROGRESS_NAMES
+from addiffusion.observation.scalars import sinusoid
+from addiffusion.sampling.slots import SlotInfo
+
+INFO = SlotInfo(step=10, timestep=781.0, nfe=12, network_evals=24, attention_entropy=0.5)
+MIDDLE, TEXT = np.array([3, 0, 4], np.float32), np.array([0, 2], np.float32)
+
+
+def _observation() -> LatentObservation:
+    return LatentObservation(ObservationSection(timestep_width=16), middle_width=3, text_width=2, num_steps=50)
+
+
+def _row(middle: NDArray[np.float32] = MIDDLE, c_nfe: float = 0.01) -> NDArray[np.float32]:
+    statistics = np.array([-1.0, 0.9, 1.1, 0.8], np.float32)
+    return _observation().row(INFO, middle=middle, convergence=statistics, text=TEXT, c_nfe=c_nfe)
+
+
+def test_slices_hold_what_their_names_say() -> None:
+    phi, layout = _row(c_nfe=0.1), _observation().layout
+    assert str(layout) == "middle 3 | text 2 | timestep 16 | convergence 4 | progress 4 = 29"
+    norm = math.sqrt(8)
+    np.testing.assert_allclose(phi[layout.slice("middle")], [0.6 * norm, 0, 0.8 * norm], rtol=1e-6)
+    np.testing.assert_allclose(phi[layout.slice("text")], [0, norm], rtol=1e-6)
+    np.testing.assert_array_equal(phi[layout.slice("timestep")], sinusoid(781.0, 16))
+    np.testing.assert_allclose(phi[layout.slice("convergence")], [-1.0, 0.9, 1.1, 0.8], rtol=1e-6)
+    progress = dict(zip(PROGRESS_NAMES, phi[layout.slice("progress")].tolist(), strict=True))
+    assert progress == pytest.approx({"step_ratio": 0.2, "nfe_ratio": 0.24, "log_price": 1.0, "attention_entropy": 0.5})
+    assert phi.dtype == np.float32
+
+
+def test_features_of_nothing_stay_finite() -> None:
+    assert np.isfinite(_row(np.zeros(3, np.float32))).all()
+
+
+def test_features_of_another_width_are_a_contract_error() -> None:
+    with pytest.raises(ContractError, match="'middle' of the observation is 3 wide but was given shape"):
+        _row(np.zeros(4, np.float32))
+
+
+def test_a_prompts_vector_is_the_pooled_one_or_the_mean_of_its_words() -> None:
+    hidden, keep = torch.arange(6.0).view(3, 2), torch.tensor([False, True, True])
+    plain = PromptEmbedding(hidden=hidden, keep=keep)
+    np.testing.assert_array_equal(prompt_vector(plain), [3, 4])
+    pooled = PromptEmbedding(hidden=hidden, keep=keep, pooled=torch.ones(5))
+    np.testing.assert_array_equal(prompt_vector(pooled), np.ones(5))
+    empty = PromptEmbedding(hidden=hidden, keep=torch.zeros(3, dtype=torch.bool))
+    np.testing.assert_array_equal(prompt_vector(empty), [0, 0])
+
+
+def test_convergence_tells_how_far_predictions_moved() -> None:
+    now = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = now.clone()
+    before[1] *= 0.5
+    still, moved = convergence(now, before).tolist()
+    assert still[:2] == pytest.approx([-4.0, 1.0], abs=1e-6)
+    assert moved[:2] == pytest.approx([math.log10(0.5), 1.0], abs=1e-6)
+    assert still[2:] == pytest.approx([now[0].std().item(), now[0].abs().mean().item()], rel=1e-5)
