@@ -1,19 +1,16 @@
-"""Pipelines from a folder or the hub, without the noise libraries make meanwhile."""
+"""Pipelines from a folder or the hub."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-from diffusers.utils import logging as diffusers_logging
-from transformers.utils import logging as transformers_logging
 
 from addiffusion.config import BackboneSection
 from addiffusion.embedded.assets import weights_path
+from addiffusion.embedded.quiet_loading import quiet_loading
 from addiffusion.errors import ConfigError, WeightsError
 
 _KINDS = {
@@ -50,7 +47,7 @@ def load_preview(section: BackboneSection) -> Any | None:
 
 def _load(kind: Any, source: str | Path, *, key: str, hint: str, **options: Any) -> Any:
     try:
-        with quiet():
+        with quiet_loading():
             return kind.from_pretrained(source, low_cpu_mem_usage=False, **options)
     except (OSError, ValueError) as error:
         raise WeightsError(
@@ -69,20 +66,3 @@ def _check_family(source: str | Path, expected: str) -> None:
         raise ConfigError(
             f"backbone.path={str(source)!r} holds a {found}: set backbone.kind={_KINDS[found]}.", pipeline=found
         )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars and no warnings while a pipeline loads: it is checked here, and it is cast on purpose."""
-    libraries = (diffusers_logging, transformers_logging)
-    before = [(library, library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
-    for library in libraries:
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, verbosity, bars in before:
-            library.set_verbosity(verbosity)
-            if bars:
-                library.enable_progress_bar()

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from addiffusion.backbones.attention import AttentionRecorder
 from addiffusion.backbones.base import PassRecord, PromptEmbedding, Scheduler
 from addiffusion.backbones.decoder import LatentDecoder
-from addiffusion.backbones.loading import load_pipeline, load_preview, quiet
+from addiffusion.backbones.loading import load_pipeline, load_preview
 from addiffusion.backbones.lora import fuse_lora, read_lora
 from addiffusion.backbones.prompt_cache import PromptCache
 from addiffusion.config import BackboneSection
 from addiffusion.devices import resolve_device
+from addiffusion.embedded.quiet_loading import quiet_loading
 from addiffusion.errors import ConfigError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -74,7 +75,7 @@ class PipelineBackbone(ABC):
             ConfigError: the pipeline is not of this family, or no plain text-to-image one.
         """
         pipeline = load_pipeline(section, cls.pipeline_class, **cls.load_options)
-        with quiet():
+        with quiet_loading():
             return cls(pipeline, section, preview=load_preview(section))
 
     # ---------------------------------------------------------------- what a family adds

@@ -17,7 +17,6 @@ from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from addiffusion.backbones.loading import quiet
 from addiffusion.backbones.pipeline import PipelineBackbone
 from addiffusion.backbones.sdxl import SdxlBackbone
 from addiffusion.backbones.stable_diffusion import StableDiffusionBackbone
