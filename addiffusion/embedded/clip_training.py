@@ -32,7 +32,7 @@ from addiffusion.embedded.training_part import (
 )
 from addiffusion.seeds import derive_seed, generator
 
-_STEPS: Final = 3_000
+_STEPS: Final = 2_100
 _BATCH: Final = 80
 _BATCH_CUDA: Final = 512
 _CORRUPTED_SHARE: Final = 3

@@ -50,7 +50,7 @@ def test_noising_is_diffusers_noising_and_velocity() -> None:
 
 def test_noising_covers_all_timesteps_and_weights_stay_bounded() -> None:
     noised = add_noise(torch.zeros(4000, 8, 1, 1), build_scheduler().alphas_cumprod, generator("draw"))
-    assert noised.t.min() < 20
+    assert noised.t.min() < 60
     assert noised.t.max() > 980
     assert noised.t.max() <= 999
     assert noised.weight.min() >= 0.15
@@ -115,6 +115,20 @@ def test_the_schedule_ends_in_pure_noise() -> None:
     kept = build_scheduler().alphas_cumprod
     assert kept[-1] == pytest.approx(0, abs=1e-9)
     assert (kept.diff() < 0).all()
+    # log SNR(t) = 2 log cot(pi t / 2) + 2 log 2, at t = 1/2
+    assert torch.logit(kept[499]) == pytest.approx(2 * np.log(2), abs=1e-3)
+
+
+def test_training_sees_the_noise_levels_of_stable_diffusion() -> None:
+    scheduler = build_scheduler()
+    noised = add_noise(torch.zeros(4000, 8, 1, 1), scheduler.alphas_cumprod, generator("levels"))
+    stock = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", rescale_betas_zero_snr=True
+    )
+    drawn = (torch.rand(4000, generator=generator("u")).pow(0.9) * 1000).long().clamp(max=999)
+    wanted = torch.logit(stock.alphas_cumprod[drawn].double()).quantile(torch.tensor([0.2, 0.5, 0.8]).double())
+    mine = torch.logit(scheduler.alphas_cumprod[noised.t].double()).quantile(torch.tensor([0.2, 0.5, 0.8]).double())
+    torch.testing.assert_close(mine, wanted, atol=0.25, rtol=0)
 
 
 def test_missing_weights_name_their_place_and_the_fix() -> None:
