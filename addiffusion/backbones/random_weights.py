@@ -7,7 +7,7 @@ small: neither is part of what is timed.
 from __future__ import annotations
 
 import string
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -56,14 +56,15 @@ def random_backbone(kind: RandomKind, section: BackboneSection, **unet: Any) -> 
 
 def _sd15(unet: dict[str, Any], scheduler: Any) -> StableDiffusionPipeline:
     tokenizer = _tokenizer()
-    return StableDiffusionPipeline(
+    kind: Any = StableDiffusionPipeline
+    return kind(
         vae=_vae(),
         text_encoder=CLIPTextModel(_text_config(tokenizer, unet["cross_attention_dim"])),
         tokenizer=tokenizer,
         unet=UNet2DConditionModel(**unet),
         scheduler=scheduler,
         safety_checker=None,
-        feature_extractor=cast("Any", None),
+        feature_extractor=None,
         requires_safety_checker=False,
     )
 

@@ -97,7 +97,7 @@ def convergence(
     Logarithm (base 10) of the relative change, cosine similarity, standard deviation, mean magnitude.
     """
     now, before = now.flatten(1), before.flatten(1)
-    length: Tensor = torch.linalg.vector_norm(now, dim=1)
-    change: Tensor = torch.linalg.vector_norm(now - before, dim=1) / length.clamp_min(_TINY)
+    length = now.square().sum(dim=1).sqrt()
+    change = (now - before).square().sum(dim=1).sqrt() / length.clamp_min(_TINY)
     cosine = torch.cosine_similarity(now, before, dim=1)
     return torch.stack([change.clamp_min(1e-4).log10(), cosine, now.std(dim=1), now.abs().mean(dim=1)], dim=1)
