@@ -22,6 +22,7 @@ from addiffusion.backbones.sdxl import SdxlBackbone
 from addiffusion.backbones.stable_diffusion import StableDiffusionBackbone
 from addiffusion.config import BackboneSection
 from addiffusion.devices import resolve_device
+from addiffusion.embedded.quiet_loading import quiet_loading
 
 RandomKind: TypeAlias = Literal["sd15-random", "sdxl-random"]
 _NOISE: Final = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -45,7 +46,7 @@ def random_backbone(kind: RandomKind, section: BackboneSection, **unet: Any) -> 
     """A backbone of the shape of SD 1.5 or SDXL; ``unet`` overrides options of its denoiser."""
     torch.manual_seed(0)
     scheduler: Any = DDIMScheduler(**_NOISE, clip_sample=False, steps_offset=1)  # its tensors stay on the CPU
-    with quiet(), torch.device(resolve_device(section.device, key="backbone.device")):
+    with quiet_loading(), torch.device(resolve_device(section.device, key="backbone.device")):
         if kind == "sd15-random":
             pipeline = _sd15(
                 {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8, **unet}, scheduler

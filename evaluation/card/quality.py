@@ -8,7 +8,7 @@ from addiffusion.embedded.aesthetic import load_aesthetic
 from addiffusion.embedded.aesthetic_training import evaluate_aesthetic, render_embeddings
 from addiffusion.embedded.autoencoder import load_autoencoder, reconstruction_quality
 from addiffusion.embedded.captions import vocabulary
-from addiffusion.embedded.clip import load_clip
+from addiffusion.embedded.clip import CLIP_WIDTH, load_clip
 from addiffusion.embedded.clip_training import evaluate_clip
 from addiffusion.embedded.data import scene_batch
 from addiffusion.embedded.dino import load_dino
@@ -76,7 +76,7 @@ def measure_scorers(plan: CardPlan) -> dict[str, Figures]:
     tokenizer = build_tokenizer(vocabulary())
     clip, _ = load_clip(plan.weights / "clip")
     preference = load_preference(plan.weights / "preference")
-    head = load_aesthetic(plan.weights / "aesthetic", clip_width=clip.text_projection.shape[1])
+    head = load_aesthetic(plan.weights / "aesthetic", clip_width=CLIP_WIDTH)
     seed, count = derive_seed(plan.seed, "card", "scorers"), plan.renders
     spoiled = render_embeddings(clip, seed, count, torch.device("cpu"))
     preferred = evaluate_preference(preference, tokenizer, seed=seed, count=count)

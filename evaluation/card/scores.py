@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (the name everyone knows it by)
 
 from addiffusion.embedded.aesthetic import load_aesthetic
-from addiffusion.embedded.clip import image_embedding, load_clip, text_embedding
+from addiffusion.embedded.clip import CLIP_WIDTH, image_embedding, load_clip, text_embedding
 from addiffusion.embedded.dino import load_dino
 from addiffusion.embedded.pixels import to_network
 from addiffusion.embedded.preference import load_preference
@@ -39,7 +39,7 @@ class Scorers:
 
     def __init__(self, weights: Path) -> None:
         self._clip, self._tokenize = load_clip(weights / "clip")
-        self._head = load_aesthetic(weights / "aesthetic", clip_width=self._clip.text_projection.shape[1])
+        self._head = load_aesthetic(weights / "aesthetic", clip_width=CLIP_WIDTH)
         self._dino, self._preference = load_dino(weights / "dino"), load_preference(weights / "preference")
 
     @torch.inference_mode()
