@@ -12,8 +12,8 @@ from evaluation.card.scores import Scorers, Scores
 
 SCORES = ("clip", "aesthetic", "preference", "dino")
 """Rows of the table; ``dino`` is the cosine to the finished image."""
-EARLY_SHARE = 0.3
-"""The moment whose distance to the end makes the unit: step 15 of 50."""
+EARLY_SHARE = 0.1
+"""The moment whose distance to the end makes the unit: step 5 of 50."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -140,10 +140,11 @@ def test_the_price_is_a_cost_linear_in_passes_and_price(
 ) -> None:
     terms = compute_terms(section, **facts)
     assert (terms[:, EFFICIENCY] <= 0).all()
+    # atol: float32 prices below 1e-38 have no 1e-5 of precision left
     dearer = compute_terms(section, **(facts | {"c_nfe": facts["c_nfe"] * factor}))
     longer = compute_terms(section, **(facts | {"nfe_spent": facts["nfe_spent"] * 3}))
-    np.testing.assert_allclose(dearer[:, EFFICIENCY], terms[:, EFFICIENCY] * factor, rtol=1e-5)
-    np.testing.assert_allclose(longer[:, EFFICIENCY], terms[:, EFFICIENCY] * 3, rtol=1e-5)
+    np.testing.assert_allclose(dearer[:, EFFICIENCY], terms[:, EFFICIENCY] * factor, rtol=1e-5, atol=1e-30)
+    np.testing.assert_allclose(longer[:, EFFICIENCY], terms[:, EFFICIENCY] * 3, rtol=1e-5, atol=1e-30)
     others = [QUALITY, TERMINAL, REFINE]
     np.testing.assert_array_equal(dearer[:, others], terms[:, others])
 

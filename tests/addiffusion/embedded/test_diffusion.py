@@ -78,7 +78,7 @@ def test_sampling_equals_the_stock_pipeline(shipped: DiffusionModel) -> None:
 
 def test_shipped_model_draws_tier_1_right(shipped: DiffusionModel) -> None:
     captions = scene_batch(11, 0, 12, tier=1, detail="minimal").captions
-    quality = scene_quality(drawn(shipped, captions, shipped.sampler.noise(range(12)), steps=12), captions)
+    quality = scene_quality(drawn(shipped, captions, shipped.sampler.noise(range(12)), steps=30), captions)
     assert quality.soft >= 0.9, quality
 
 
