@@ -99,7 +99,8 @@ class AutoencoderPart:
         def loss(step: int) -> StepLoss:
             batch = pool.batch(derive_seed(context.seed, self.name), step, size)
             draw = generator(context.seed, self.name, "noise", step)
-            return reconstruction_loss(model, to_network(batch.images).to(context.device), draw)
+            x = to_network(batch.images).to(context.device)
+            return decoding_loss(model, standardised(model.encoder(x)), x, draw, noise=_LATENT_NOISE)
 
         objective = Objective(name=self.name, module=model, loss=loss, recipe=_RECIPE, shards=context.shards())
         result = run_training(objective, context, steps=context.steps(_STEPS))
@@ -109,16 +110,17 @@ class AutoencoderPart:
         return result.report(metrics=reconstruction_quality(model, held_out[0]))
 
 
-def reconstruction_loss(model: AutoencoderTiny, x: Float[Tensor, "n 3 64 64"], draw: torch.Generator) -> StepLoss:
-    """How far pixels decoded from noisy standardised latents are from ``x``."""
-    z = standardised(model.encoder(x))
-    noise = torch.randn(z.shape, generator=draw).to(z.device)
-    return pixel_loss(model.decoder(z + _LATENT_NOISE * noise), x)
-
-
-def pixel_loss(decoded: Float[Tensor, "n 3 64 64"], x: Float[Tensor, "n 3 64 64"]) -> StepLoss:
-    """Absolute and squared error, and the absolute error of image gradients (edges)."""
-    error = decoded - x
+def decoding_loss(
+    model: AutoencoderTiny,
+    z: Float[Tensor, "n c 16 16"],
+    x: Float[Tensor, "n 3 64 64"],
+    draw: torch.Generator,
+    *,
+    noise: float,
+) -> StepLoss:
+    """How far pixels decoded from noisy latents are from ``x``: absolute, squared, and absolute of image gradients."""
+    noisy = z + noise * torch.randn(z.shape, generator=draw).to(z.device)
+    error: Tensor = model.decoder(noisy) - x
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     squared = error.square().mean()
     total = error.abs().mean() + squared + 0.5 * edges

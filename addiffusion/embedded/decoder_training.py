@@ -9,16 +9,11 @@ from __future__ import annotations
 
 from typing import Final
 
-import torch
-from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
-from jaxtyping import Float
-from torch import Tensor
-
 from addiffusion.embedded.autoencoder import (
     build_autoencoder,
+    decoding_loss,
     encode_images,
     load_autoencoder,
-    pixel_loss,
     reconstruction_quality,
 )
 from addiffusion.embedded.data import ScenePool, scene_chunks, stream
@@ -68,18 +63,10 @@ class DecoderPart:
             seed = derive_seed(context.seed, self.name, step)
             rows = stream(seed).choices(range(len(pool.images)), k=size)
             x = to_network(pool.images[rows]).to(context.device)
-            return decoding_loss(model, latents[rows].to(context.device), x, generator(seed))
+            return decoding_loss(model, latents[rows].to(context.device), x, generator(seed), noise=_LATENT_NOISE)
 
         objective = Objective(name=self.name, module=model.decoder, loss=loss, recipe=_RECIPE, shards=context.shards())
         result = run_training(objective, context, steps=context.steps(_STEPS))
         save_module(model.cpu(), folder / "vae")
         held_out = next(scene_chunks(derive_seed(context.seed, self.name, "held-out"), context.pool_size(cpu=500)))
         return result.report(metrics=reconstruction_quality(model, held_out))
-
-
-def decoding_loss(
-    model: AutoencoderTiny, z: Float[Tensor, "n c h w"], x: Float[Tensor, "n 3 H W"], draw: torch.Generator
-) -> StepLoss:
-    """How far pixels decoded from slightly noisy latents are from ``x``."""
-    noise = torch.randn(z.shape, generator=draw).to(z.device)
-    return pixel_loss(model.decoder(z + _LATENT_NOISE * noise), x)

@@ -138,11 +138,12 @@ def tier_quality(model: DiffusionModel, context: TrainingContext) -> dict[str, f
     """Checker scores of sampled captions of the test split, per tier."""
     count = context.pool_size(cpu=_QUALITY_PROMPTS)
     steps = min(_QUALITY_STEPS, context.budget.max_steps or _QUALITY_STEPS)
+    sampler = model.sampler
     metrics: dict[str, float] = {}
     for tier in TIERS:
         captions = tuple(islice(benchmark_captions(tier, "test", context.seed), count))
-        noise = model.sampler.noise([derive_seed(context.seed, "held-out", tier, index) for index in range(count)])
-        *_, z0 = model.sampler.z0_preds(captions, noise, solver="ddim", steps=steps, guidance=_GUIDANCE)
-        quality = scene_quality(model.sampler.decode(z0), captions)
+        noise = sampler.noise([derive_seed(context.seed, "held-out", tier, index) for index in range(count)])
+        *_, z0 = sampler.z0_preds(captions, noise, solver="ddim", steps=steps, guidance=_GUIDANCE)
+        quality = scene_quality(sampler.decode(z0), captions)
         metrics |= {f"strict_tier{tier}": quality.strict, f"soft_tier{tier}": quality.soft}
     return metrics
