@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from addiffusion.config import ObservationSection, Scales
-from addiffusion.errors import ContractError
 from addiffusion.observation.layout import Layout, clip_layout
 from addiffusion.observation.scalars import progress, sinusoid
 from addiffusion.records import SCORE_NAMES, ScoreReply
@@ -90,16 +89,7 @@ class ClipObservation:
         return phi
 
     def _fill(self, phi: NDArray[np.float32], name: str, values: NDArray[np.float32]) -> None:
-        target = phi[self.layout.slice(name)]
-        if values.shape != target.shape:
-            raise ContractError(
-                f"Slice {name!r} of the observation is {target.shape[0]} wide but was given shape {values.shape}: "
-                "the scorers in use are not the ones the layout was made for.",
-                name=name,
-                shape=values.shape,
-                layout=str(self.layout),
-            )
-        target[:] = values
+        self.layout.fill(phi, name, values, mismatch="the scorers in use are not the ones")
 
     def _quality(self, info: SlotInfo, now: Judged, before: Judged, c_nfe: float) -> NDArray[np.float32]:
         """(8,) in the order of QUALITY_NAMES."""

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from addiffusion.backbones.base import PromptEmbedding
 from addiffusion.config import ObservationSection
-from addiffusion.errors import ContractError
 from addiffusion.observation.layout import Layout, latent_layout
 from addiffusion.observation.scalars import progress, sinusoid
 from addiffusion.sampling.slots import SlotInfo
@@ -69,16 +68,7 @@ class LatentObservation:
         return vector * np.float32(self._norm / math.sqrt(float((vector.astype(np.float64) ** 2).sum()) + _TINY))
 
     def _fill(self, phi: NDArray[np.float32], name: str, values: NDArray[np.float32]) -> None:
-        target = phi[self.layout.slice(name)]
-        if values.shape != target.shape:
-            raise ContractError(
-                f"Slice {name!r} of the observation is {target.shape[0]} wide but was given shape {values.shape}: "
-                "the backbone in use is not the one the layout was made for.",
-                name=name,
-                shape=values.shape,
-                layout=str(self.layout),
-            )
-        target[:] = values
+        self.layout.fill(phi, name, values, mismatch="the backbone in use is not the one")
 
 
 def prompt_vector(embedding: PromptEmbedding) -> NDArray[np.float32]:

@@ -6,6 +6,9 @@ import builtins
 from dataclasses import dataclass
 from itertools import accumulate
 
+import numpy as np
+from numpy.typing import NDArray
+
 from addiffusion.errors import ContractError
 
 PROGRESS_NAMES = ("step_ratio", "nfe_ratio", "log_price", "attention_entropy")
@@ -47,6 +50,23 @@ class Layout:
         index = self.names.index(name)
         start = (0, *accumulate(self.widths))[index]
         return builtins.slice(start, start + self.widths[index])
+
+    def fill(self, phi: NDArray[np.float32], name: str, values: NDArray[np.float32], *, mismatch: str) -> None:
+        """Write a slice of ``phi``; ``mismatch`` says what is wrong when the values are not as wide as it is.
+
+        Raises:
+            ContractError: they are not, or the layout has no such slice.
+        """
+        target = phi[self.slice(name)]
+        if values.shape != target.shape:
+            raise ContractError(
+                f"Slice {name!r} of the observation is {target.shape[0]} wide but was given shape {values.shape}: "
+                f"{mismatch} the layout was made for.",
+                name=name,
+                shape=values.shape,
+                layout=str(self),
+            )
+        target[:] = values
 
     def __str__(self) -> str:
         """E.g. ``clip_image 768 | clip_text 768 | timestep 128 | quality 8 = 1672``."""
