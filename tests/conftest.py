@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # uv's hook would copy the working tree per worker
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # a busy machine needs more than the default
 
+import numpy as np
 import pytest
 import ray  # reads the environment above when it is imported
 import torch
 
 torch.set_num_threads(1)
 
+SEED = 20_240_901
+
 RAY_NAMESPACE = "test"
 OBJECT_STORE_BYTES = 200_000_000
 START_ATTEMPTS = 2
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Every test, its fixtures of any scope included, sees the same global random streams on every machine."""
+    random.seed(SEED)
+    np.random.seed(SEED)  # noqa: NPY002 - the stream that libraries draw from
+    torch.manual_seed(SEED)
 
 
 @pytest.fixture(scope="session")

@@ -37,8 +37,8 @@ def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
     """Weights wide enough that different pictures get different scores."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 or name.endswith("class_embedding"):
                 parameter.normal_(0.0, parameter.shape[-1] ** -0.5, generator=generator)
     return model.eval()
 
