@@ -40,7 +40,7 @@ class BackboneSection(Section):
     """Side of the images in pixels; null takes what the model was made for."""
     preview: str | None = None
     """Local folder or hub id of a tiny autoencoder that decodes what the policy looks at; the returned image always
-    comes from the model's own. null decodes both with that."""
+    comes from the model's own. null decodes both with that; `embedded` has one of its own."""
     lora: str | None = None
     """Local .safetensors file of a LoRA (LCM-LoRA, ...), added to the network's weights once."""
     device: str = "auto"

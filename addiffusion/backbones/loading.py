@@ -34,15 +34,16 @@ def load_pipeline(section: BackboneSection, pipeline_class: Any, **options: Any)
 
 
 def load_preview(section: BackboneSection) -> Any | None:
-    """The tiny autoencoder a configuration names, None without one.
+    """The tiny autoencoder a configuration names, or that comes with the embedded model; None without one.
 
     Raises:
         WeightsError: it can't be loaded.
     """
-    if section.preview is None:
+    source = weights_path("preview") if section.preview is None and section.kind == "embedded" else section.preview
+    if source is None:
         return None
     hint = "a folder with an AutoencoderTiny's config.json"
-    return _load(AutoencoderTiny, section.preview, key="backbone.preview", hint=hint)
+    return _load(AutoencoderTiny, source, key="backbone.preview", hint=hint)
 
 
 def _load(kind: Any, source: str | Path, *, key: str, hint: str, **options: Any) -> Any:

@@ -57,19 +57,19 @@ def build_autoencoder(
 
 
 def load_autoencoder(folder: Path) -> AutoencoderTiny:
-    """The trained autoencoder of a pipeline folder, in evaluation mode.
+    """A trained autoencoder's own folder, in evaluation mode and the memory format that is fastest on a CPU.
 
     Raises:
         WeightsError: it is missing or does not fit.
     """
     try:
-        model: Any = AutoencoderTiny.from_pretrained(str(folder / "vae"), low_cpu_mem_usage=False)
+        model: Any = AutoencoderTiny.from_pretrained(str(folder), low_cpu_mem_usage=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(
-            f"The autoencoder at {folder / 'vae'} can't be loaded ({error}); train the part `autoencoder` first.",
-            path=str(folder / "vae"),
+            f"The autoencoder at {folder} can't be loaded ({error}); train the part `autoencoder` first.",
+            path=str(folder),
         ) from error
-    return model.eval()
+    return model.eval().to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()

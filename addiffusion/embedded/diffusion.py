@@ -123,7 +123,7 @@ class DiffusionPart:
         tokenizer = load_tokenizer(folder)
         with initialised_by(context.seed, self.name):
             unet = build_unet()
-        vae = load_autoencoder(folder)
+        vae = load_autoencoder(folder / "vae")
         nn.Module.to(vae, context.device)  # the typed one; diffusers wraps it
         return DiffusionModel(
             unet=unet,

@@ -14,7 +14,7 @@ from addiffusion.devices import resolve_device
 from addiffusion.embedded.aesthetic_training import AestheticPart
 from addiffusion.embedded.autoencoder import AutoencoderPart
 from addiffusion.embedded.clip_training import ClipPart
-from addiffusion.embedded.decoder_training import DecoderPart
+from addiffusion.embedded.decoder_training import FINAL_DECODER, PREVIEW_DECODER
 from addiffusion.embedded.diffusion import DiffusionPart
 from addiffusion.embedded.dino_training import DinoPart
 from addiffusion.embedded.preference_training import PreferencePart
@@ -34,7 +34,8 @@ from addiffusion.threads import torch_threads
 PARTS: Final[tuple[Part, ...]] = (
     TokenizerPart(),
     AutoencoderPart(),
-    DecoderPart(),
+    FINAL_DECODER,
+    PREVIEW_DECODER,
     TextPart(),
     DiffusionPart(),
     ClipPart(),
@@ -60,10 +61,10 @@ def train_embedded(  # noqa: PLR0913  (keyword-only settings of one command)
 ) -> tuple[PartReport, ...]:
     """Trains ``parts`` (None: all) into the weights folder ``out``, going on where an earlier call was ended.
 
-    ``out`` gets the layout of the shipped weights (``pipeline``, ``clip``, ``dino``, ``aesthetic``, ``preference``);
-    checkpoints, losses and ``reports.jsonl`` lie in ``out/training``, which may be deleted afterwards. The same
-    seed, device, budget and number of ``threads`` (None: torch's own choice) give the same weights, interrupted
-    or not.
+    ``out`` gets the layout of the shipped weights (``pipeline``, ``preview``, ``clip``, ``dino``, ``aesthetic``,
+    ``preference``); checkpoints, losses and ``reports.jsonl`` lie in ``out/training``, which may be deleted
+    afterwards. The same seed, device, budget and number of ``threads`` (None: torch's own choice) give the same
+    weights, interrupted or not.
 
     Raises:
         ConfigError: an unknown part or device.

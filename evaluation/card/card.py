@@ -33,7 +33,7 @@ class Card:
 
     def loss(self, steps: int, tier: int) -> float:
         """Share of the full run's scene score that DDIM with ``steps`` steps loses at the best guidance scale."""
-        return self.curves.loss(steps, self.guidance, tier, self.plan.full_steps)
+        return 1 - self.quality[f"ddim{steps}_soft_tier{tier}"] / self.quality[f"soft_tier{tier}"]
 
     def done(self, tier: int) -> tuple[float, float, float, float]:
         """Means and spreads over prompts of the step of first and of lasting arrival: (first, +-, settled, +-)."""
@@ -51,7 +51,7 @@ class Card:
             first, first_std, settled, settled_std = self.done(tier)
             flat |= {f"first_step_tier{tier}": first, f"first_step_std_tier{tier}": first_std}
             flat |= {f"settled_step_tier{tier}": settled, f"settled_step_std_tier{tier}": settled_std}
-            flat |= {f"ddim{steps}_loss_tier{tier}": self.loss(steps, tier) for steps in self.plan.steps}
+            flat |= {f"ddim{steps}_loss_tier{tier}": self.loss(steps, tier) for steps in self.plan.few_steps}
         flat |= {f"unit_{score.name}": score.unit for score in self.progress}
         full = [
             {**asdict(run), **{name: getattr(run, name).tolist() for name in ("soft", "clip", "first", "settled")}}

@@ -58,10 +58,6 @@ class Curves:
             if (point.solver, point.steps, point.guidance, point.tier) == (solver, steps, guidance, tier)
         )
 
-    def loss(self, steps: int, guidance: float, tier: int, full_steps: int) -> float:
-        """Share of the full DDIM run's scene score that DDIM with ``steps`` steps loses."""
-        return 1 - self.soft("ddim", steps, guidance, tier) / self.soft("ddim", full_steps, guidance, tier)
-
 
 def measure_curves(studio: Studio) -> Curves:
     """Every solver, length and guidance scale of the plan, on the same prompts and noise."""

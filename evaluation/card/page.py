@@ -53,12 +53,18 @@ def page(card: Card, pictures: str) -> str:
                 _tier_row("soft, unseen colour-shape pairs", quality, "compositional_soft_tier"),
             ],
         ),
+        few=_table(
+            ("", *(f"tier {tier}" for tier in TIERS)),
+            [(f"DDIM-{steps}", *(f"{card.loss(steps, tier):.1%}" for tier in TIERS)) for steps in plan.few_steps],
+        ),
         autoencoder=_table(
             ("", *(f"tier {tier}" for tier in TIERS)),
             [
                 _tier_row("strict, clean renders", card.autoencoder, "clean_strict_tier"),
                 _tier_row("strict, after the autoencoder", card.autoencoder, "strict_tier"),
-                ("PSNR in dB", *(f"{card.autoencoder[f'psnr_db_tier{tier}']:.1f}" for tier in TIERS)),
+                _tier_row("strict, as the policy sees it", card.autoencoder, "preview_strict_tier"),
+                _tier_row("PSNR in dB", card.autoencoder, "psnr_db_tier", form=".1f"),
+                _tier_row("PSNR in dB, as the policy sees it", card.autoencoder, "preview_psnr_db_tier", form=".1f"),
             ],
         ),
         static="\n\n".join(_static_table(card, guidance) for guidance in plan.guidances),
@@ -72,6 +78,7 @@ def page(card: Card, pictures: str) -> str:
         dino_view=f"{dino['view_of_100']:.2f}",
         aesthetic_correlation=f"{aesthetic['correlation']:.2f}",
         cfg_step_ms=f"{cost['cfg_step_ms']:.1f}",
+        preview_ms=f"{cost['preview_ms']:.1f}",
         decode_ms=f"{cost['decode_ms']:.1f}",
         scores_ms=f"{cost['scores_ms']:.1f}",
         load_s=f"{cost['load_s']:.1f}",
@@ -84,8 +91,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _tier_row(name: str, figures: dict[str, float], key: str) -> tuple[str, ...]:
-    return name, *(f"{figures[f'{key}{tier}']:.3f}" for tier in TIERS)
+def _tier_row(name: str, figures: dict[str, float], key: str, form: str = ".3f") -> tuple[str, ...]:
+    return name, *(f"{figures[f'{key}{tier}']:{form}}" for tier in TIERS)
 
 
 def _static_table(card: Card, guidance: float) -> str:

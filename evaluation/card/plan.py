@@ -39,12 +39,18 @@ class CardPlan:
     """Timings of which the median is taken."""
 
     @property
+    def few_steps(self) -> tuple[int, ...]:
+        """Lengths whose loss against the full run is measured on all test prompts, not only on those of the curves."""
+        return tuple(steps for steps in self.steps if 2 * steps < self.full_steps)
+
+    @property
     def passes(self) -> int:
         """Steps of all images of all measurements: what a progress bar counts."""
         tiers, full = len(TIERS), self.full_steps
         static = sum(self.steps) * len(self.solvers)
         curves = self.curve_prompts_per_tier * tiers
         quality = full * (curves * (len(self.guidances) + 2) + self.prompts_per_tier * tiers)
+        quality += sum(self.few_steps) * self.prompts_per_tier * tiers
         grids = full * tiers * GRID_IMAGES + FEW_STEPS_IMAGES * sum(self.steps)
         return quality + grids + curves * len(self.guidances) * (static + full * (full not in self.steps))
 

@@ -37,13 +37,16 @@ def measure_quality(studio: Studio) -> tuple[float, Figures]:
     best = max(plan.guidances, key=lambda guidance: figures[f"validation_soft_guidance_{guidance:g}"])
     test = studio.prompts(plan.prompts_per_tier)
     figures |= _by_tier(_drawn(studio, test, best, "quality"), test)
+    for steps in plan.few_steps:
+        judged = _drawn(studio, test, best, f"ddim {steps}", steps=steps)
+        figures |= _by_tier(judged, test, prefix=f"ddim{steps}_")
     unseen = studio.prompts(plan.curve_prompts_per_tier, "compositional")
     figures |= _by_tier(_drawn(studio, unseen, best, "compositional"), unseen, prefix="compositional_")
     return best, figures
 
 
-def _drawn(studio: Studio, prompts: tuple[Prompt, ...], guidance: float, what: str) -> Judged:
-    setting = Setting(solver="ddim", steps=studio.plan.full_steps, guidance=guidance)
+def _drawn(studio: Studio, prompts: tuple[Prompt, ...], guidance: float, what: str, steps: int | None = None) -> Judged:
+    setting = Setting(solver="ddim", steps=steps or studio.plan.full_steps, guidance=guidance)
     return studio.judge(studio.images(prompts, setting, what), prompts)
 
 
@@ -58,15 +61,18 @@ def _by_tier(judged: Judged, prompts: tuple[Prompt, ...], prefix: str = "") -> F
 
 
 def measure_autoencoder(plan: CardPlan) -> Figures:
-    """PSNR and strict pass of reconstructions, and the strict pass of the clean renders themselves."""
-    model = load_autoencoder(plan.weights / "pipeline")
+    """PSNR and strict pass of reconstructions by both decoders, and the strict pass of the clean renders themselves."""
+    model = load_autoencoder(plan.weights / "pipeline" / "vae")
+    preview = load_autoencoder(plan.weights / "preview")
     figures: Figures = {}
     for tier in TIERS:
         batch = scene_batch(derive_seed(plan.seed, "card", "renders"), tier, plan.renders, tier=tier)
         figures[f"clean_strict_tier{tier}"] = scene_quality(batch.images, batch.captions).strict
         for name, value in reconstruction_quality(model, batch).items():
             figures[f"{name}_tier{tier}"] = value
-    for name in ("clean_strict", "strict", "psnr_db"):
+        for name, value in reconstruction_quality(preview, batch).items():
+            figures[f"preview_{name}_tier{tier}"] = value
+    for name in ("clean_strict", "strict", "psnr_db", "preview_strict", "preview_psnr_db"):
         figures[name] = sum(figures[f"{name}_tier{tier}"] for tier in TIERS) / len(TIERS)
     return figures
 

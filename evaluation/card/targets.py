@@ -59,12 +59,10 @@ def _all(card: Card) -> Iterator[Target]:
         reached=card.scorers["preference"]["clean_above_corrupted"],
     )
     for steps, tier, asked in ((5, 1, 0.03), (5, 3, 0.10), (10, 3, 0.03)):
-        if steps in card.plan.steps:
+        if steps in card.plan.few_steps:
             yield Target(name=f"DDIM-{steps} loses, tier {tier}", asked=asked, reached=card.loss(steps, tier))
     yield Target(name="guided step, one core", asked=15, reached=card.cost["cfg_step_ms"], at_least=False, unit=" ms")
-    aside = card.cost["decode_ms"] + card.cost["scores_ms"]
-    yield Target(name="decode and all scorers, one core", asked=5, reached=aside, at_least=False, unit=" ms")
-    share = aside / card.cost["cfg_step_ms"]
-    yield Target(name="decode and all scorers over a guided step", asked=0.333, reached=share, at_least=False)
+    share = card.cost["preview_and_scores_over_step"]
+    yield Target(name="preview and all scorers over a guided step", asked=0.333, reached=share, at_least=False)
     yield Target(name="weights", asked=40, reached=card.weights_mb, at_least=False, unit=" MB")
     yield Target(name="loading", asked=2, reached=card.cost["load_s"], at_least=False, unit=" s")

@@ -34,7 +34,7 @@ def shipped() -> DiffusionModel:
         unet=UNet2DConditionModel.from_pretrained(folder / "unet", low_cpu_mem_usage=False).eval(),
         text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder").eval(),
         tokenizer=load_tokenizer(folder),
-        vae=load_autoencoder(folder),
+        vae=load_autoencoder(folder / "vae"),
         scheduler=DDIMScheduler.from_pretrained(folder / "scheduler"),
     )
 

@@ -44,7 +44,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_parts_make_a_complete_weights_folder(trained: Path) -> None:
-    assert {path.name for path in trained.iterdir()} >= {"pipeline", "clip", "dino", "aesthetic", "preference"}
+    assert {path.name for path in trained.iterdir()} >= {
+        "pipeline",
+        "preview",
+        "clip",
+        "dino",
+        "aesthetic",
+        "preference",
+    }
     pipe = StableDiffusionPipeline.from_pretrained(trained / "pipeline")
     pipe.set_progress_bar_config(disable=True)
     assert pipe("a red circle", num_inference_steps=1).images[0].size == (64, 64)
