@@ -35,7 +35,7 @@ SECTION = ScorersSection(batch_images=8, max_wait_ms=2.0, timeout_s=60.0, cpus=0
 
 
 @pytest.fixture(scope="module")
-def meters(ray_cluster: str) -> RayMeters:  # noqa: ARG001 - Ray must run
+def meters(ray_cluster: str) -> RayMeters:
     """One value of every metric: Ray's agent collects every few seconds, and the last test looks."""
     probe = RayMeters("probe")
     for metric in ALL:
@@ -44,7 +44,7 @@ def meters(ray_cluster: str) -> RayMeters:  # noqa: ARG001 - Ray must run
 
 
 @pytest.fixture(scope="module")
-def scoring(ray_cluster: str, meters: RayMeters) -> Iterator[RemoteScoring]:  # noqa: ARG001 - recorded first
+def scoring(ray_cluster: str, meters: RayMeters) -> Iterator[RemoteScoring]:
     remote = get_or_create(SECTION, namespace=ray_cluster, name="shared-reward", load=load_slow_toy)
     yield remote
     stop(remote)
@@ -221,7 +221,7 @@ def exported() -> tuple[Series, dict[str, str]]:
 
 @pytest.mark.usefixtures("scoring")
 def test_every_metric_reaches_prometheus_with_its_unit(meters: RayMeters) -> None:
-    ending = {"gauge": "", "counter": "_total", "histogram": "_sum"}
+    ending = {"gauge": "", "counter": "_total", "histogram": "_count"}  # Ray's sum is a guess from the buckets
     probes = {(f"ray_{metric.name}{ending[metric.kind]}", "probe", *("clip" for _ in metric.tags)) for metric in ALL}
     series, texts = exported()
     deadline = time.monotonic() + 60
@@ -231,8 +231,8 @@ def test_every_metric_reaches_prometheus_with_its_unit(meters: RayMeters) -> Non
         time.sleep(0.5)
         more, more_texts = exported()
         series, texts = series | more, texts | more_texts
-    assert {series[probe] for probe in probes} == {3.0}
+    assert {series[probe] for probe in probes} == {3.0, 1.0}, "3 of a gauge or counter, 1 value of a histogram"
     for metric in ALL:
-        name = f"ray_{metric.name}{ending[metric.kind].removesuffix('_sum')}"
+        name = f"ray_{metric.name}{ending[metric.kind].removesuffix('_count')}"
         assert texts[name] == f"{metric.description} [{metric.unit}]"
     assert series["ray_addiffusion_reward_images_total", "shared-reward 1/1"] > 0
