@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from addiffusion.records import ScoreRequest
+from launch.bench_rounds import Turn
 from reward_service.client import RemoteScoring
 
 _POOL: Final = 64
@@ -27,27 +28,36 @@ class BenchClient:
         """Everything imported, connected and cached."""
         self._scoring.score(self._work[0])
 
-    def work(self, begin: float, seconds: float) -> list[float]:
-        """Seconds of each call, from ``begin`` (a time of the wall clock that clients share) for ``seconds``."""
+    def work(self, begin: float, seconds: float) -> Turn:
+        """Its calls from ``begin`` (a time of the wall clock that clients share) for ``seconds``."""
         time.sleep(max(0.0, begin - time.time()))
         return call_for(self._scoring.score, self._work, seconds)
 
 
-def call_for(score: Callable[[ScoreRequest], Any], work: Sequence[ScoreRequest], seconds: float) -> list[float]:
-    """Seconds of each call, until they sum to ``seconds``."""
+def call_for(score: Callable[[ScoreRequest], Any], work: Sequence[ScoreRequest], seconds: float) -> Turn:
+    """One call after another until they sum to ``seconds``."""
     latencies: list[float] = []
     while sum(latencies) < seconds:
         started = time.perf_counter()
         score(work[len(latencies) % len(work)])
         latencies.append(time.perf_counter() - started)
-    return latencies
+    return Turn(image_count=len(latencies) * len(work[0].images), seconds=sum(latencies), latencies_s=tuple(latencies))
 
 
-def requests(seed: int, batch: int, size: int) -> list[ScoreRequest]:
-    """Noise of ``batch`` images a request, ``size`` pixels a side."""
+def together(turns: Sequence[Turn]) -> Turn:
+    """What clients did that began at the same moment."""
+    return Turn(
+        image_count=sum(turn.image_count for turn in turns),
+        seconds=max(turn.seconds for turn in turns),
+        latencies_s=tuple(latency for turn in turns for latency in turn.latencies_s),
+    )
+
+
+def requests(seed: int, count: int, size: int) -> list[ScoreRequest]:
+    """Noise of ``count`` images a request, ``size`` pixels a side."""
     random = np.random.default_rng(seed)
-    prompts = tuple(_PROMPTS[row % len(_PROMPTS)] for row in range(batch))
+    prompts = tuple(_PROMPTS[row % len(_PROMPTS)] for row in range(count))
     return [
-        ScoreRequest(images=random.integers(0, 256, (batch, size, size, 3), dtype=np.uint8), prompts=prompts)
-        for _ in range(max(2, _POOL // batch))
+        ScoreRequest(images=random.integers(0, 256, (count, size, size, 3), dtype=np.uint8), prompts=prompts)
+        for _ in range(max(2, _POOL // count))
     ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 from uuid import uuid4
@@ -19,18 +20,25 @@ from rich.table import Table
 from addiffusion.config import Config, ScorersSection
 from addiffusion.embedded.scenes import IMAGE_SIZE
 from addiffusion.records import SCORE_NAMES, ScoreRequest
-from addiffusion.scorers.base import Scoring
 from addiffusion.scorers.families import load_suite
+from addiffusion.scorers.suite import ScorerSuite
 from addiffusion.threads import torch_threads
-from launch.bench_client import BenchClient, call_for, requests
+from launch.bench_client import BenchClient, call_for, requests, together
+from launch.bench_rounds import Measured, Ratio, Turn, measured, ratio, take_turns
 from launch.cluster import NAMESPACE, ray_running
 from launch.config_files import load_config
 from reward_service.actor import get_or_create, stop
 from reward_service.client import RemoteScoring
 
-BATCHES: Final = (4, 8, 16, 32)
+BATCHES: Final = {"cpu": (4, 8, 16, 32), "cuda": (16, 32, 64, 128)}
+"""Sizes of a pass that are tried, by type of device."""
 CLIENTS: Final = (1, 2, 4)
+DIRECT: Final = "direct"
+ONE_BY_ONE: Final = "one by one"
+_SEARCH_ROUNDS: Final = 3
 _START_TIMEOUT_S: Final = 180.0
+_HEAD_START_S: Final = 0.1
+"""From the order to the clients' common beginning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,17 +48,12 @@ class BenchOrder:
     scorers: Literal["embedded", "pretrained", "random"]
     device: str
     size: int | None
+    request_images: int | None
+    """Images a client sends at once; None is a whole pass."""
     seconds: float
+    """Of each contestant in each round."""
+    rounds: int
     overrides: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """Throughput, and latency of one call."""
-
-    images_per_s: float
-    p50_ms: float
-    p95_ms: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,102 +63,98 @@ class BenchResult:
     order: BenchOrder
     image_size: int
     best_batch: int
-    direct: Measured
-    service: Mapping[int, Measured]
-    """By number of clients."""
-    one_by_one: Measured
+    request_images: int
+    rows: Mapping[str, Measured]
+    """By contestant."""
+    over_direct: Mapping[str, Ratio]
+    over_one_by_one: Mapping[str, Ratio]
 
     def to_json(self) -> dict[str, Any]:
         """For the last line."""
-        over = {clients: measured.images_per_s for clients, measured in self.service.items()}
+        names = {str(clients): service_name(clients) for clients in CLIENTS}
+        over = {"service_over_direct": self.over_direct, "service_over_one_by_one": self.over_one_by_one}
+        ranges = {
+            f"{key}_range": {clients: (ratios[name].low, ratios[name].high) for clients, name in names.items()}
+            for key, ratios in over.items()
+        }
         return {
             "scorers": self.order.scorers,
             "device": self.order.device,
             "size": self.image_size,
+            "rounds": self.order.rounds,
             "direct_batch": self.best_batch,
-            "direct": asdict(self.direct),
-            "service": {str(clients): asdict(measured) for clients, measured in self.service.items()},
-            "one_by_one": asdict(self.one_by_one),
-            "service_over_direct": {str(c): rate / self.direct.images_per_s for c, rate in over.items()},
-            "service_over_one_by_one": {str(c): rate / self.one_by_one.images_per_s for c, rate in over.items()},
+            "request_images": self.request_images,
+            "direct": asdict(self.rows[DIRECT]),
+            "service": {clients: asdict(self.rows[name]) for clients, name in names.items()},
+            "one_by_one": asdict(self.rows[ONE_BY_ONE]),
+            **{key: {clients: ratios[name].median for clients, name in names.items()} for key, ratios in over.items()},
+            **ranges,
         }
 
 
+def service_name(clients: int) -> str:
+    """Of the contestant."""
+    return f"service, {clients} client{'s'[: clients > 1]}"
+
+
 def run(order: BenchOrder, console: Console) -> BenchResult:
-    """Measure, one thing after the other; nothing is cached and every process has one torch thread.
+    """Measure all contestants in turns; nothing is cached, and every process has one torch thread.
 
     Raises:
         UsageError: the scorers can't be loaded, or Ray can't be started.
     """
     config = _config(order)
     size = order.size or (IMAGE_SIZE if order.scorers == "embedded" else 512)
-    section = config.scorers
-    with torch_threads(1):
-        with console.status("scorers called directly"):
-            best, direct = _best_direct(section, order, size)
-        with console.status("one image at a time, each scorer for itself"):
-            one_by_one = _one_by_one(section, order, size)
-    section = section.model_copy(update={"batch_images": best})
-    service: dict[int, Measured] = {}
-    with ray_running(config):
-        scoring = get_or_create(
-            section,
-            namespace=NAMESPACE,
-            name=f"bench-{uuid4().hex[:8]}",
-            load=_loader(order),
-            start_timeout_s=config.cluster.start_timeout_s,
-        )
-        for clients in CLIENTS:
-            with console.status(f"through the service, {clients} clients"):
-                service[clients] = _served(scoring, clients, best, size, order.seconds)
-        stop(scoring)
+    with torch_threads(1), console.status("loading the scorers") as status:
+
+        def announce(number: int, name: str) -> None:
+            status.update(f"round {number}: {name}")
+
+        suite = _loader(order)(config.scorers)
+        best = _search(suite, size, order, announce)
+        sent = order.request_images or best
+        status.update("starting the service")
+        with _served(config, order, best) as scoring:
+            contestants = {
+                DIRECT: _direct(suite.with_batch_images(best), best, size, order.seconds),
+                **_clients(scoring, sent, size, order.seconds),
+                ONE_BY_ONE: _one_by_one(suite.with_batch_images(1), size, order.seconds),
+            }
+            turns = take_turns(contestants, order.rounds, announce)
     return BenchResult(
-        order=order, image_size=size, best_batch=best, direct=direct, service=service, one_by_one=one_by_one
+        order=order,
+        image_size=size,
+        best_batch=best,
+        request_images=sent,
+        rows={name: measured(each) for name, each in turns.items()},
+        over_direct={name: ratio(each, turns[DIRECT]) for name, each in turns.items()},
+        over_one_by_one={name: ratio(each, turns[ONE_BY_ONE]) for name, each in turns.items()},
     )
 
 
 def table(result: BenchResult) -> Table:
-    """What was measured, as people read it."""
-    shown = Table(title=f"{result.order.scorers} scorers on {result.order.device}, {result.image_size} px")
-    for name in ("", "images/s", "p50 ms", "p95 ms", "/ direct", "/ one by one"):
-        shown.add_column(name, justify="left" if not name else "right")
-    rows = {
-        f"direct, batch {result.best_batch}": result.direct,
-        **{f"service, {clients} client{'s'[: clients > 1]}": measured for clients, measured in result.service.items()},
-        "one image at a time": result.one_by_one,
-    }
-    for title, measured in rows.items():
-        ratios = (measured.images_per_s / other.images_per_s for other in (result.direct, result.one_by_one))
-        numbers = (measured.images_per_s, measured.p50_ms, measured.p95_ms)
-        shown.add_row(title, *(f"{number:.1f}" for number in numbers), *(f"{ratio:.2f}" for ratio in ratios))
+    """What was measured, as people read it; ratios are medians over rounds, in brackets the extremes."""
+    order = result.order
+    passes = f"passes of {result.best_batch} images, {result.request_images} a request, {order.rounds} rounds"
+    title = f"{order.scorers} scorers on {order.device}, {result.image_size} px: {passes}"
+    shown = Table(title=title, box=None, header_style="bold", title_justify="left")
+    shown.add_column(no_wrap=True)
+    for name in ("images/s", "p50 ms", "p95 ms", "over direct", "/ one by one"):
+        shown.add_column(name, justify="right")
+    for name, row in result.rows.items():
+        direct, saved = result.over_direct[name], result.over_one_by_one[name]
+        numbers = (f"{number:.1f}" for number in (row.images_per_s, row.p50_ms, row.p95_ms))
+        shown.add_row(
+            name, *numbers, f"{direct.median:.2f} ({direct.low:.2f}-{direct.high:.2f})", f"{saved.median:.2f}"
+        )
     return shown
 
 
-def load_random(section: ScorersSection) -> Scoring:
+def load_random(section: ScorersSection) -> ScorerSuite:
     """The full-size suite with random weights, for the actor's process."""
     from addiffusion.scorers.random_weights import random_suite  # noqa: PLC0415 - its libraries take seconds to import
 
     return random_suite(section)
-
-
-def _config(order: BenchOrder) -> Config:
-    kind = "embedded" if order.scorers == "embedded" else "pretrained"
-    fixed = (f"scorers.kind={kind}", f"scorers.device={order.device}", "scorers.cache_images=0")
-    return load_config(overrides=(*fixed, *order.overrides))
-
-
-def _loader(order: BenchOrder) -> Callable[[ScorersSection], Scoring]:
-    return load_random if order.scorers == "random" else load_suite
-
-
-def _best_direct(section: ScorersSection, order: BenchOrder, size: int) -> tuple[int, Measured]:
-    """The best of some batch sizes, in this process; of equals (within 3 %) the largest."""
-    results: dict[int, Measured] = {}
-    for batch in BATCHES:
-        suite = _loader(order)(section.model_copy(update={"batch_images": batch}))
-        results[batch] = _repeated(lambda request, suite=suite: suite.score(request), batch, size, order.seconds / 2)
-    best = best_batch({batch: measured.images_per_s for batch, measured in results.items()})
-    return best, results[best]
 
 
 def best_batch(images_per_s: Mapping[int, float]) -> int:
@@ -164,9 +163,32 @@ def best_batch(images_per_s: Mapping[int, float]) -> int:
     return max(batch for batch, rate in images_per_s.items() if rate >= 0.97 * fastest)
 
 
-def _one_by_one(section: ScorersSection, order: BenchOrder, size: int) -> Measured:
+def _config(order: BenchOrder) -> Config:
+    kind = "embedded" if order.scorers == "embedded" else "pretrained"
+    fixed = (f"scorers.kind={kind}", f"scorers.device={order.device}", "scorers.cache_images=0")
+    return load_config(overrides=(*fixed, *order.overrides))
+
+
+def _loader(order: BenchOrder) -> Callable[[ScorersSection], ScorerSuite]:
+    return load_random if order.scorers == "random" else load_suite
+
+
+def _search(suite: ScorerSuite, size: int, order: BenchOrder, announce: Callable[[int, str], None]) -> int:
+    """The best size of a pass for the scorers called directly."""
+    batches = {f"passes of {batch}": batch for batch in BATCHES[suite.device.type]}
+    contestants = {
+        name: _direct(suite.with_batch_images(batch), batch, size, order.seconds / 4) for name, batch in batches.items()
+    }
+    turns = take_turns(contestants, _SEARCH_ROUNDS, announce)
+    return best_batch({batch: measured(turns[name]).images_per_s for name, batch in batches.items()})
+
+
+def _direct(suite: ScorerSuite, batch: int, size: int, seconds: float) -> Callable[[], Turn]:
+    return _repeated(suite.score, batch, size, seconds)
+
+
+def _one_by_one(suite: ScorerSuite, size: int, seconds: float) -> Callable[[], Turn]:
     """The predecessor's style: a PIL image per call, and each scorer runs all the models it needs by itself."""
-    suite = _loader(order)(section.model_copy(update={"batch_images": 1}))
     shares = [((name,), ()) for name in SCORE_NAMES] + [((), (name,)) for name in ("clip", "dino")]
 
     def score(request: ScoreRequest) -> None:
@@ -174,33 +196,42 @@ def _one_by_one(section: ScorersSection, order: BenchOrder, size: int) -> Measur
             images = _through_pil(request.images[0])[None]
             suite.score(ScoreRequest(images=images, prompts=request.prompts, names=names, embeddings=embeddings))
 
-    return _repeated(score, 1, size, order.seconds)
+    return _repeated(score, 1, size, seconds)
 
 
-def _served(scoring: RemoteScoring, clients: int, batch: int, size: int, seconds: float) -> Measured:
-    """Client processes that each send one request after another, as rollout workers do."""
-    client: Any = ray.remote(BenchClient).options(num_cpus=0.01)
-    workers: list[Any] = [client.remote(scoring, requests(seed, batch, size)) for seed in range(clients)]
-    ray.get([worker.warm_up.remote() for worker in workers], timeout=_START_TIMEOUT_S)
-    begin = time.time() + 0.5
-    answers = [worker.work.remote(begin, seconds) for worker in workers]
-    latencies = ray.get(answers, timeout=60 + 10 * seconds)
-    for worker in workers:
-        ray.kill(worker)
-    wall_s = max(sum(each) for each in latencies)
-    return _measured([latency for each in latencies for latency in each], batch, wall_s)
-
-
-def _repeated(score: Callable[[ScoreRequest], Any], batch: int, size: int, seconds: float) -> Measured:
+def _repeated(score: Callable[[ScoreRequest], Any], batch: int, size: int, seconds: float) -> Callable[[], Turn]:
     work = requests(0, batch, size)
     score(work[0])
-    latencies = call_for(score, work, seconds)
-    return _measured(latencies, batch, sum(latencies))
+    return lambda: call_for(score, work, seconds)
 
 
-def _measured(latencies: Sequence[float], batch: int, seconds: float) -> Measured:
-    p50, p95 = np.percentile(latencies, [50, 95]) * 1000
-    return Measured(images_per_s=len(latencies) * batch / seconds, p50_ms=float(p50), p95_ms=float(p95))
+@contextmanager
+def _served(config: Config, order: BenchOrder, batch: int) -> Iterator[RemoteScoring]:
+    """The service, in a Ray of its own; it idles while others have their turn."""
+    with ray_running(config):
+        scoring = get_or_create(
+            config.scorers.model_copy(update={"batch_images": batch}),
+            namespace=NAMESPACE,
+            name=f"bench-{uuid4().hex[:8]}",
+            load=_loader(order),
+            start_timeout_s=config.cluster.start_timeout_s,
+        )
+        yield scoring
+        stop(scoring)
+
+
+def _clients(scoring: RemoteScoring, sent: int, size: int, seconds: float) -> dict[str, Callable[[], Turn]]:
+    """Client processes that each send one request after another, as rollout workers do; by how many take part."""
+    client: Any = ray.remote(BenchClient).options(num_cpus=0.01)
+    workers: list[Any] = [client.remote(scoring, requests(seed, sent, size)) for seed in range(max(CLIENTS))]
+    ray.get([worker.warm_up.remote() for worker in workers], timeout=_START_TIMEOUT_S)
+
+    def turn(count: int) -> Turn:
+        begin = time.time() + _HEAD_START_S
+        answers = [worker.work.remote(begin, seconds) for worker in workers[:count]]
+        return together(ray.get(answers, timeout=_START_TIMEOUT_S + 10 * seconds))
+
+    return {service_name(count): lambda count=count: turn(count) for count in CLIENTS}
 
 
 def _through_pil(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

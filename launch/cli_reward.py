@@ -96,7 +96,11 @@ def bench_reward(
     ] = BenchScorers.EMBEDDED,
     device: Annotated[str, typer.Option(help="torch device of the scorers.")] = "cpu",
     size: Annotated[int | None, typer.Option(min=8, help="Pixels per side; 64 (embedded), else 512.")] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Length of each measurement.")] = 4.0,
+    request_images: Annotated[
+        int | None, typer.Option(min=1, help="Images a client sends at once; default: a whole pass.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each contestant in each round.")] = 1.5,
+    rounds: Annotated[int, typer.Option(min=1, help="Contestants take turns; ratios are medians over rounds.")] = 7,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
@@ -113,7 +117,13 @@ def bench_reward(
     from launch.bench_reward import BenchOrder, run, table
 
     order = BenchOrder(
-        scorers=scorers.value, device=device, size=size, seconds=seconds, overrides=tuple(settings or ())
+        scorers=scorers.value,
+        device=device,
+        size=size,
+        request_images=request_images,
+        seconds=seconds,
+        rounds=rounds,
+        overrides=tuple(settings or ()),
     )
     result = run(order, console)
     console.print(table(result))

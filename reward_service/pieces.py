@@ -50,10 +50,11 @@ def split_reply(reply: ScoreReply, sources: Sequence[Source]) -> tuple[ScoreRepl
 
 
 def merged_request(sources: Sequence[Source]) -> ScoreRequest:
-    """The sources' rows as one request. Its images are a fresh array: those from shared memory are read-only."""
+    """The sources' rows as one request. Its images may be the caller's own and, in shared memory, read-only."""
     spans = [(source.request, slice(source.piece.start, source.piece.stop)) for source in sources]
+    images = [request.images[span] for request, span in spans]
     return ScoreRequest(
-        images=np.concatenate([request.images[span] for request, span in spans]),
+        images=images[0] if len(images) == 1 else np.concatenate(images),
         prompts=tuple(prompt for request, span in spans for prompt in request.prompts[span]),
         names=sources[0].request.names,
         embeddings=sources[0].request.embeddings,

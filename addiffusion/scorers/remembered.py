@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.scorers.base import Metered, ScorerUsage, Scoring
 from addiffusion.scorers.requests import check_request, join_replies, reply_rows, request_rows
+from addiffusion.scorers.wrapped import WrappedScoring
 
 Key = bytes
 
 
-class RememberedScoring:
+class RememberedScoring(WrappedScoring):
     """Any ``Scoring`` behind a cache by content: image, prompt and what was asked of them.
 
     It is invisible but for the time it saves, because scoring is a pure function of a row. References, which every run
@@ -27,25 +28,10 @@ class RememberedScoring:
 
     def __init__(self, scoring: Scoring, *, capacity: int) -> None:
         """Remember the last ``capacity`` rows; 0 only joins equal images of one request."""
-        self._scoring = scoring
+        super().__init__(scoring)
         self._capacity = capacity
         self._known: OrderedDict[Key, ScoreReply] = OrderedDict()
         self._hit_count = 0
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every score column a request may ask for."""
-        return self._scoring.names
-
-    @property
-    def clip_width(self) -> int:
-        """Width ``e`` of CLIP embeddings."""
-        return self._scoring.clip_width
-
-    @property
-    def dino_width(self) -> int:
-        """Width ``f`` of DINO features."""
-        return self._scoring.dino_width
 
     def usage(self) -> ScorerUsage:
         """The account of the scorers behind, and the rows that did not need them."""

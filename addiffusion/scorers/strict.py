@@ -9,29 +9,11 @@ from numpy.typing import NDArray
 
 from addiffusion.errors import RolloutError, ScorerError
 from addiffusion.records import ScoreReply, ScoreRequest
-from addiffusion.scorers.base import Scoring
+from addiffusion.scorers.wrapped import WrappedScoring
 
 
-class StrictScoring:
+class StrictScoring(WrappedScoring):
     """Any ``Scoring``; an image that has no score ends the run instead of its own episode."""
-
-    def __init__(self, scoring: Scoring) -> None:
-        self._scoring = scoring
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every score column a request may ask for."""
-        return self._scoring.names
-
-    @property
-    def clip_width(self) -> int:
-        """Width ``e`` of CLIP embeddings."""
-        return self._scoring.clip_width
-
-    @property
-    def dino_width(self) -> int:
-        """Width ``f`` of DINO features."""
-        return self._scoring.dino_width
 
     def embed_text(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         """See ``Scoring.embed_text``.

@@ -75,6 +75,17 @@ class ScorerSuite:
             )
         self.scorers[name] = scorer
 
+    def with_batch_images(self, batch_images: int) -> ScorerSuite:
+        """The same models in passes of other rows, with an account of its own."""
+        return ScorerSuite(
+            clip=self.clip,
+            dino=self._dino,
+            scorers=tuple(self.scorers.values()),
+            device=self.device,
+            batch_images=batch_images,
+            image_size=self.image_size,
+        )
+
     @property
     def names(self) -> tuple[str, ...]:
         """Every score column a request may ask for."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,8 +20,9 @@ import ray
 from addiffusion.config import ScorersSection
 from addiffusion.errors import ClusterError, ContractError, ScorerError
 from addiffusion.records import ScoreReply
-from reward_service.actor import RayReplicas, connect, get_or_create, service_names, stop
+from reward_service.actor import RayMeters, RayReplicas, connect, get_or_create, service_names, stop
 from reward_service.client import RemoteScoring
+from reward_service.metrics import ALL, QUEUE_DEPTH
 from tests.reward_service.toy_scoring import (
     ToyScoring,
     assert_same_reply,
@@ -32,7 +35,16 @@ SECTION = ScorersSection(batch_images=8, max_wait_ms=2.0, timeout_s=60.0, cpus=0
 
 
 @pytest.fixture(scope="module")
-def scoring(ray_cluster: str) -> Iterator[RemoteScoring]:
+def meters(ray_cluster: str) -> RayMeters:
+    """One value of every metric: Ray's agent collects every few seconds, and the last test looks."""
+    probe = RayMeters("probe")
+    for metric in ALL:
+        probe.record(metric, 3.0, **dict.fromkeys(metric.tags, "clip"))
+    return probe
+
+
+@pytest.fixture(scope="module")
+def scoring(ray_cluster: str, meters: RayMeters) -> Iterator[RemoteScoring]:
     remote = get_or_create(SECTION, namespace=ray_cluster, name="shared-reward", load=load_slow_toy)
     yield remote
     stop(remote)
@@ -184,3 +196,43 @@ def test_a_driver_leaves_the_shared_service_and_takes_its_own_along(ray_cluster:
     while "of-one" in service_names(namespace=ray_cluster):  # Ray ends it a moment after its driver
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+Series = dict[tuple[str, ...], float]
+
+
+def exported() -> tuple[Series, dict[str, str]]:
+    """What Prometheus would get of this node: value by name, replica and scorer; and help text by name."""
+    (node,) = ray.nodes()
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    series, texts = Series(), dict[str, str]()
+    for line in lines:
+        if line.startswith("# HELP "):
+            name, text = line.removeprefix("# HELP ").split(" ", 1)
+            texts[name] = text
+        elif line.startswith("ray_addiffusion_reward_"):
+            labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
+            tags = (labels[key] for key in ("replica", "scorer") if key in labels)
+            series[line.split("{")[0], *tags] = float(line.rsplit(" ", 1)[1])
+    return series, texts
+
+
+@pytest.mark.usefixtures("scoring")
+def test_every_metric_reaches_prometheus_with_its_unit(meters: RayMeters) -> None:
+    ending = {"gauge": "", "counter": "_total", "histogram": "_count"}  # Ray's sum is a guess from the buckets
+    probes = {(f"ray_{metric.name}{ending[metric.kind]}", "probe", *("clip" for _ in metric.tags)) for metric in ALL}
+    series, texts = exported()
+    deadline = time.monotonic() + 60
+    while not probes <= series.keys():
+        assert time.monotonic() < deadline, probes - series.keys()
+        meters.record(QUEUE_DEPTH, 3.0)  # Ray forgets a gauge that nobody sets any more
+        time.sleep(0.5)
+        more, more_texts = exported()
+        series, texts = series | more, texts | more_texts
+    assert {series[probe] for probe in probes} == {3.0, 1.0}, "3 of a gauge or counter, 1 value of a histogram"
+    for metric in ALL:
+        name = f"ray_{metric.name}{ending[metric.kind].removesuffix('_count')}"
+        assert texts[name] == f"{metric.description} [{metric.unit}]"
+    assert series["ray_addiffusion_reward_images_total", "shared-reward 1/1"] > 0
