@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -189,7 +189,7 @@ class Engine:
             SlotError: no slot has anything to run.
         """
         running = self._slots.running
-        if not self.running:
+        if not running.any():
             raise SlotError("A tick would do nothing: admit an episode, or act on the slots that wait for a decision.")
         self._pass = None  # its activations need not outlive the next pass's
         self._latents.step(self._slots.rows, running, self._condition.predict)
@@ -204,8 +204,8 @@ class Engine:
             SlotError: one of the slots is not DECIDING; then no action is taken.
         """
         moves = self._slots.act(slot_actions)
-        for slot in moves.refine:
-            self._start_refine(int(slot))
+        for slot in moves.refine.tolist():
+            self._start_refine(slot)
         self._move(moves)
 
     def release(self, slot: int) -> None:
@@ -218,7 +218,6 @@ class Engine:
         self._tenants[slot] = None
         with torch.inference_mode():
             self._latents.clear(slot)
-            self._condition.clear(slot)
 
     def decode(self) -> NDArray[np.uint8]:
         """Images (S, H, W, 3) of every slot's z0_pred, always all of them: a fixed batch shape, as in a tick."""
@@ -254,25 +253,31 @@ class Engine:
     # ---------------------------------------------------------------- latents
 
     def _move(self, moves: Moves) -> None:
-        self._latents.commit(moves.commit, lambda slot: self._draw(self._tenant(slot).solver_noise))
-        for slot in map(int, moves.refine):
-            self._latents.put(slot, self._refine_input(slot))
-        for slot in map(int, moves.renoise):
-            self._latents.put(slot, self._noised(slot, self._table.point_noise))
+        self._latents.commit(moves.commit, lambda slot: self._draw([self._tenant(slot).solver_noise])[0])
+        if len(moves.refine):
+            self._latents.put(moves.refine, self._refine_input(moves.refine))
+        if len(moves.renoise):
+            self._latents.put(moves.renoise, self._noised(moves.renoise, self._table.point_noise))
 
-    def _refine_input(self, slot: int) -> Float[Tensor, "c h w"]:
+    def _refine_input(self, slots: NDArray[np.int64]) -> Float[Tensor, "some c h w"]:
+        mask = torch.stack([self._mask(slot) for slot in slots.tolist()])[:, None]
+        return mask * self._noised(slots, self._table.refine_noise) + (1 - mask) * self.z0_pred[slots]
+
+    def _noised(self, slots: NDArray[np.int64], levels: NDArray[np.float32]) -> Float[Tensor, "some c h w"]:
+        """z0_pred of slots at the noise levels of their steps, with fresh noise of each episode's own."""
+        level = torch.from_numpy(levels[:, self._slots.step[slots]]).to(self._backbone.device)
+        alpha, sigma = level.view(2, -1, 1, 1, 1)
+        noise = self._draw([self._tenant(slot).refine_noise for slot in slots.tolist()])
+        return alpha * self.z0_pred[slots] + sigma * noise
+
+    def _draw(self, streams: Sequence[torch.Generator]) -> Float[Tensor, "some c h w"]:
+        shape = self._backbone.latent_shape
+        return torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(self._backbone.device)
+
+    def _mask(self, slot: int) -> Float[Tensor, "h w"]:
         mask = self._tenant(slot).mask
         assert mask is not None
-        mask = mask.to(self._backbone.device)
-        return mask * self._noised(slot, self._table.refine_noise) + (1 - mask) * self.z0_pred[slot]
-
-    def _noised(self, slot: int, levels: NDArray[np.float32]) -> Float[Tensor, "c h w"]:
-        """z0_pred of a slot at the noise level of its step, with fresh noise of the episode's own."""
-        alpha, sigma = map(float, levels[:, self._slots.step[slot]])
-        return alpha * self.z0_pred[slot] + sigma * self._draw(self._tenant(slot).refine_noise)
-
-    def _draw(self, stream: torch.Generator) -> Float[Tensor, "c h w"]:
-        return torch.randn(self._backbone.latent_shape, generator=stream).to(self._backbone.device)
+        return mask
 
     # ---------------------------------------------------------------- slots
 
@@ -283,14 +288,16 @@ class Engine:
             shape=self._backbone.latent_shape[1:],
             words=lambda: masks.word_map(last.attention_maps(row), tenant.keep),
             attended=lambda: last.self_attention_map(row),
-            draws=generator(tenant.seed, "mask", int(self._slots.step[slot])),
+            draws=lambda: generator(tenant.seed, "mask", int(self._slots.step[slot])),
         )
-        tenant.mask, entropy = masks.make_mask(self._refine, source)
+        mask, entropy = masks.make_mask(self._refine, source)
+        tenant.mask = mask.to(self._backbone.device)
         tenant.attention_entropy = tenant.attention_entropy if entropy is None else entropy
 
     def _tenant(self, slot: int) -> _Tenant:
-        self._slots.require(slot, *(phase for phase in Phase if phase is not Phase.EMPTY))
-        tenant = self._tenants[slot]
+        tenant = self._tenants[slot] if 0 <= slot < len(self._tenants) else None
+        if tenant is None:
+            self._slots.require(slot, *_OCCUPIED)
         assert tenant is not None
         return tenant
 
@@ -300,3 +307,6 @@ class Engine:
             f"The network returned values that are not finite at step {info.step} (t = {info.timestep:g}), "
             f"after {info.nfe} passes."
         )
+
+
+_OCCUPIED = tuple(phase for phase in Phase if phase is not Phase.EMPTY)

@@ -12,7 +12,10 @@ from torch import Tensor
 
 from addiffusion.sampling.table import HEAD, SolverTable
 
-Network = Callable[[Float[Tensor, "slot c h w"], Float[Tensor, " slot"]], Float[Tensor, "slot c h w"]]
+Network = Callable[
+    [Float[Tensor, "slot c h w"], Float[Tensor, "slot 1 1 1"], Float[Tensor, " slot"]], Float[Tensor, "slot c h w"]
+]
+"""Raw output of latents, factors that scale them for the network, and timesteps."""
 
 
 class Latents:
@@ -25,6 +28,7 @@ class Latents:
 
     def __init__(self, table: SolverTable, slots: int, shape: tuple[int, int, int], device: torch.device) -> None:
         self._table = table
+        self._draws_noise = table.draws_noise
         used = np.any(table.transitions, axis=0)
         self._used = [np.flatnonzero(used[entry]).tolist() for entry in range(table.state_size)]
         self._state = torch.zeros(table.state_size, slots, *shape, device=device)
@@ -44,17 +48,21 @@ class Latents:
         Args:
             rows: (S,) table row of each slot's pass.
             running: (S,) slots that are one pass further afterwards.
-            network: raw output from latents as the network takes them and their timesteps.
+            network: what gives the raw output.
         """
-        gathered = torch.from_numpy(self._table.rows[:, rows]).to(self._state.device)
-        t, in_scale, c, d, _ = gathered[: len(HEAD)]
-        self._noise = self._table.rows[HEAD.index("noise"), rows]
-        transition = gathered[len(HEAD) :].view(len(self._state), -1, len(rows), 1, 1, 1)
-        u = network(_column(in_scale) * self.z, t)
-        z0_pred = torch.addcmul(_column(c) * self.z, _column(d), u)
-        sources = [*self._state, u]
-        self._next = torch.stack([self._mixed(k, transition[k], sources) for k in range(len(self._state))])
-        self.z0_pred = torch.where(self._select(running), z0_pred, self.z0_pred)
+        gathered = self._table.rows.take(rows, axis=1)
+        if self._draws_noise:
+            self._noise = gathered[HEAD.index("noise")]
+        columns = torch.from_numpy(gathered).to(self._state.device).view(len(gathered), -1, 1, 1, 1)
+        t, in_scale, c, d, _ = columns[: len(HEAD)].unbind()
+        z = self.z
+        u = network(z, in_scale, t.flatten())
+        z0_pred = (c * z).addcmul_(d, u)
+        weights = columns[len(HEAD) :].unflatten(0, (len(self._state), -1))
+        sources = [*self._state.unbind(), u]
+        mixed = [self._mixed(entry, weights[entry], sources) for entry in range(len(self._state))]
+        self._next = torch.stack(mixed) if len(mixed) > 1 else mixed[0][None]
+        self.z0_pred = z0_pred if running.all() else torch.where(self._select(running), z0_pred, self.z0_pred)
 
     def _mixed(self, entry: int, weights: Tensor, sources: list[Tensor]) -> Float[Tensor, "slot c h w"]:
         used = self._used[entry]
@@ -63,12 +71,13 @@ class Latents:
         first, *others = used
         mixed = weights[first] * sources[first]
         for source in others:
-            mixed = torch.addcmul(mixed, weights[source], sources[source])
+            mixed.addcmul_(weights[source], sources[source])
         return mixed
 
     def finite(self) -> NDArray[np.bool_]:
         """(S,) slots whose clean prediction is finite."""
-        return self.z0_pred.isfinite().flatten(1).all(1).cpu().numpy()
+        # A maximum is not finite where any element is not; one number per slot comes back from the device.
+        return np.isfinite(self.z0_pred.abs().amax((1, 2, 3)).cpu().numpy())
 
     def commit(self, which: NDArray[np.bool_], draw: Callable[[int], Float[Tensor, "c h w"]]) -> None:
         """Take the solver's step in the chosen slots.
@@ -77,14 +86,16 @@ class Latents:
             which: (S,) slots whose last pass is committed.
             draw: fresh noise of a slot's own, for the samplers that add some at every step.
         """
-        if which.any():
-            self._state = torch.where(self._select(which), self._next, self._state)
-        for slot in map(int, np.flatnonzero(which & (self._noise > 0))):
-            self._state[0, slot] += float(self._noise[slot]) * draw(slot)
+        if not which.any():
+            return
+        self._state = self._next if which.all() else torch.where(self._select(which), self._next, self._state)
+        if self._draws_noise:
+            for slot in np.flatnonzero(which & (self._noise > 0)).tolist():
+                self._state[0, slot] += float(self._noise[slot]) * draw(slot)
 
-    def put(self, slot: int, z: Float[Tensor, "c h w"]) -> None:
-        """Set a slot's latent."""
-        self._state[0, slot] = z
+    def put(self, slots: int | NDArray[np.int64], z: Float[Tensor, "*some c h w"]) -> None:
+        """Set the latent of one slot, or those of some."""
+        self._state[0, torch.as_tensor(slots)] = z
 
     def clear(self, slot: int) -> None:
         """Forget all of a slot but its clean prediction."""
@@ -92,7 +103,3 @@ class Latents:
 
     def _select(self, which: NDArray[np.bool_]) -> Bool[Tensor, "slot 1 1 1"]:
         return torch.from_numpy(which).to(self._state.device).view(-1, 1, 1, 1)
-
-
-def _column(values: Float[Tensor, " slot"]) -> Float[Tensor, "slot 1 1 1"]:
-    return values.view(-1, 1, 1, 1)

@@ -91,9 +91,9 @@ class Slots:
         idle = (self.phase == Phase.EMPTY) | (self.phase >= Phase.DONE)
         return np.where(idle, self._table.dead_row, self._row)
 
-    def having(self, *phases: Phase) -> list[int]:
-        """Slots in one of ``phases``, in order."""
-        return [int(slot) for slot in np.flatnonzero(np.isin(self.phase, phases))]
+    def having(self, phase: Phase) -> list[int]:
+        """Slots in a phase, in order."""
+        return (self.phase == phase).nonzero()[0].tolist()
 
     def require(self, slot: int, *phases: Phase) -> None:
         """Raise a SlotError unless the slot exists and is in one of ``phases``."""
@@ -123,26 +123,23 @@ class Slots:
             finite: (S,) slots whose z0_pred is finite; a running slot without it is FAILED.
         """
         running = self.running
-        self.nfe[running] += 1
-        self.phase[running & ~finite] = Phase.FAILED
+        self.nfe += running
+        if not finite.all():
+            self.phase[running & ~finite] = Phase.FAILED
         warming, stepping, refining, finishing = (self.phase == phase for phase in _PASSES)
         self.phase[stepping] = Phase.DECIDING
-        self._left[refining | finishing] -= 1
+        self._left -= refining | finishing
         passes_left = self._left > 0
         self.phase[finishing & ~passes_left] = Phase.DONE
         refined = refining & ~passes_left
         at_end = self.step == self._table.num_steps - 1
         self.phase[refined & at_end] = Phase.DONE
-        arriving = finishing & passes_left
-        self._row[warming | arriving] = self._table.next_row[self._row[warming | arriving]]
-        self._advance(warming)
-        self._advance(refined & ~at_end)
-        self._forget(refined & ~at_end)
-        return Moves(
-            commit=warming | arriving,
-            refine=np.flatnonzero(refining & passes_left),
-            renoise=np.flatnonzero(refined & ~at_end),
-        )
+        commit = warming | finishing & passes_left
+        self._row[commit] = self._table.next_row[self._row[commit]]
+        renoise = refined & ~at_end
+        self._advance(warming | renoise)
+        self._forget(renoise)
+        return Moves(commit=commit, refine=np.flatnonzero(refining & passes_left), renoise=np.flatnonzero(renoise))
 
     def act(self, actions: Mapping[int, Action]) -> Moves:
         """Take decisions: all of them, or none if one is refused.
@@ -150,10 +147,11 @@ class Slots:
         Raises:
             SlotError: a slot is not DECIDING.
         """
-        for slot in actions:
-            self.require(slot, Phase.DECIDING)
+        if not actions.keys() <= set(self.having(Phase.DECIDING)):
+            for slot in actions:
+                self.require(slot, Phase.DECIDING)
         chosen = np.full(len(self), -1)
-        chosen[list(actions)] = [int(action) for action in actions.values()]
+        chosen[list(actions)] = list(actions.values())
         stop, refine, proceed = (chosen == action for action in (Action.STOP, Action.REFINE, Action.CONTINUE))
         at_end = self.step == self._table.num_steps - 1
         finish = stop & (self._table.finish_count[self.step] > 0)
@@ -163,30 +161,31 @@ class Slots:
         on = proceed & ~at_end
         self._row[on] = self._table.next_row[self._row[on]]
         self._advance(on)
-        return Moves(
-            commit=on | finish,
-            refine=np.flatnonzero(refine),
-            renoise=np.zeros(0, np.int64),
-        )
+        return Moves(commit=on | finish, refine=np.flatnonzero(refine), renoise=_NONE)
 
     def _advance(self, which: NDArray[np.bool_]) -> None:
         """On to the next schedule point."""
-        self.step[which] += 1
-        self.phase[which] = np.where(self.step[which] < self._warmup_steps, Phase.WARMUP, Phase.STEPPING)
+        if which.any():
+            self.step += which
+            self.phase[which] = np.where(self.step[which] < self._warmup_steps, Phase.WARMUP, Phase.STEPPING)
 
     def _forget(self, which: NDArray[np.bool_]) -> None:
         """The solver starts anew at the schedule point: a refined latent is not where its history leads."""
-        self._row[which] = self._table.entry_row[self.step[which]]
+        if which.any():
+            self._row[which] = self._table.entry_row[self.step[which]]
 
     def _start_finish(self, which: NDArray[np.bool_]) -> None:
-        self.phase[which] = Phase.FINISHING
-        self._row[which] = self._table.finish_start[self.step[which]]
-        self._left[which] = self._table.finish_count[self.step[which]]
+        if which.any():
+            self.phase[which] = Phase.FINISHING
+            self._row[which] = self._table.finish_start[self.step[which]]
+            self._left[which] = self._table.finish_count[self.step[which]]
 
     def _start_refine(self, which: NDArray[np.bool_]) -> None:
-        self.phase[which] = Phase.REFINING
-        self._row[which] = self._table.refine_row[self.step[which]]
-        self._left[which] = self._refine_passes
+        if which.any():
+            self.phase[which] = Phase.REFINING
+            self._row[which] = self._table.refine_row[self.step[which]]
+            self._left[which] = self._refine_passes
 
 
 _PASSES = (Phase.WARMUP, Phase.STEPPING, Phase.REFINING, Phase.FINISHING)
+_NONE: NDArray[np.int64] = np.zeros(0, np.int64)
