@@ -59,8 +59,8 @@ def engine(
         BenchCompile.OFF
     ),
     guidance: Annotated[float, typer.Option(min=0, help="Guidance scale; above 1 a pass is a pair.")] = 3.5,
-    seconds: Annotated[float, typer.Option(min=0.01, help="Least time of each contestant in a round.")] = 4.0,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the contestants take turns.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Least time of each contestant in a round.")] = 1.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the contestants take turns.")] = 9,
     as_json: AsJson = False,
 ) -> None:
     """Compare the engine with the bare network, lock-step batches, one image at a time, and diffusers' own pipeline.

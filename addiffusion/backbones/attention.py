@@ -1,14 +1,14 @@
 """What a network attended to, computed only for the rows somebody asks for.
 
-Recorders remember what went into the attention layers of the last pass; the pass itself is left as it was.
-Remembering is keeping a reference, no copy and no arithmetic, so the network's output stays bitwise the same; the price
-is that these activations stay in memory as long as the record of the pass. Queries, keys and the softmax are computed
-afterwards, for one row.
+Recorders remember what attention layers of the last pass worked with; the pass itself is left as it was. Remembering
+is keeping a reference, no copy and no arithmetic, so the network's output stays bitwise the same; the price is that
+these activations stay in memory as long as the record of the pass. The softmax is computed afterwards, for one row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from typing import Any, Protocol
 
 import torch
@@ -121,36 +121,39 @@ class UNetPass:
 
     def attention_maps(self, row: int) -> Float[Tensor, "token h w"]:
         """Cross-attention probabilities of one row."""
-        levels = [resize_maps(total.T, self._size) for total in self._totals(self._cross, row)]
-        return torch.stack(levels).sum(0) / len(self._cross)
+        return self._mean(self._cross, row, lambda total: resize_maps(total.T, self._size))
 
     def self_attention_map(self, row: int) -> Float[Tensor, "h w"]:
         """Attention that each pixel of the middle block receives, mean over queries (arXiv:2210.00939 Eq. 6)."""
-        received = torch.stack([total.mean(0) for total in self._totals(self._own, row)]).sum(0) / len(self._own)
+        received = self._mean(self._own, row, lambda total: total.mean(0))
         return resize_maps(received[None], self._size)[0]
 
     def middle_features(self) -> Float[Tensor, "b width"]:
         """Mean over pixels of the middle block's output."""
         return self._middle.float().mean((2, 3))
 
-    def _totals(self, layers: Sequence[Attention], row: int) -> list[Float[Tensor, "pixel key"]]:
-        """Sums over layers of a row's probabilities, mean over heads, float32; layers of one shape at once."""
+    def _mean(self, layers: Sequence[Attention], row: int, form: Callable[[Tensor], Tensor]) -> Tensor:
+        """Mean over layers and their heads of a row's probabilities, each brought to one form."""
+        parts = [form(self._total(group, row)).div_(group[0].heads * len(layers)) for group in self._alike(layers)]
+        return reduce(torch.add, parts)
+
+    def _alike(self, layers: Sequence[Attention]) -> Iterator[Sequence[Attention]]:
+        """Layers whose probabilities have one shape, as many together as memory should hold at once."""
         alike: dict[tuple[int, ...], list[Attention]] = {}
         for layer in layers:
-            (pixels, width), keys = self._seen[layer.to_q].shape[1:], self._seen[layer.to_k].shape[1]
-            alike.setdefault((layer.heads, pixels, width, keys), []).append(layer)
-        totals: list[Tensor] = []
+            query, key = self._seen[layer.to_q].shape, self._seen[layer.to_k].shape
+            alike.setdefault((layer.heads, query[1], query[2], key[1]), []).append(layer)
         for (heads, pixels, _, keys), group in alike.items():
             count = max(1, _HELD // (heads * pixels * keys))
-            totals += [self._total(group[start : start + count], row) for start in range(0, len(group), count)]
-        return totals
+            yield from (group[start : start + count] for start in range(0, len(group), count))
 
     def _total(self, layers: Sequence[Any], row: int) -> Float[Tensor, "pixel key"]:
+        """Sum over layers of one shape, and over their heads, of a row's softmax over keys, float32."""
         query = torch.stack([self._seen[layer.to_q][row] for layer in layers])
         key = torch.stack([self._seen[layer.to_k][row] for layer in layers])
         like = layers[0]
         scores = like.get_attention_scores(like.head_to_batch_dim(query), like.head_to_batch_dim(key))
-        return scores.float().sum(0) / like.heads
+        return scores.sum(0, dtype=torch.float32)
 
 
 def resize_maps(maps: Float[Tensor, "map pixel"], size: Sequence[int]) -> Float[Tensor, "map h w"]:

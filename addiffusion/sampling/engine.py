@@ -29,7 +29,8 @@ class _Tenant:
     """What an episode owns beside its latent."""
 
     seed: int
-    keep: Tensor
+    words: Tensor
+    """Places of the prompt's words among its tokens."""
     refine_noise: torch.Generator
     solver_noise: torch.Generator
     mask: Tensor | None = None
@@ -78,6 +79,7 @@ class Engine:
         self._tenants: list[_Tenant | None] = [None] * slots
         self._latents = Latents(self._table, slots, backbone.latent_shape, backbone.device)
         self._condition = Condition(backbone, slots, guidance_scale=guidance_scale)
+        self._timesteps: list[float] = self._table.timesteps.tolist()
         self._pass: PassRecord | None = None
 
     # ---------------------------------------------------------------- what the slots are doing
@@ -85,7 +87,7 @@ class Engine:
     def phase(self, slot: int) -> Phase:
         """What a slot is doing."""
         self._slots.require(slot, *Phase)
-        return Phase(int(self._slots.phase[slot]))
+        return self._slots.phase(slot)
 
     def free(self) -> list[int]:
         """Slots that can be admitted to."""
@@ -109,7 +111,7 @@ class Engine:
     @property
     def running(self) -> bool:
         """Whether a tick would do anything."""
-        return bool(self._slots.running.any())
+        return any(self._slots.running)
 
     @property
     def busy(self) -> bool:
@@ -131,10 +133,10 @@ class Engine:
             SlotError: the slot is empty.
         """
         tenant = self._tenant(slot)
-        step, nfe = int(self._slots.step[slot]), int(self._slots.nfe[slot])
+        step, nfe = self._slots.step(slot), self._slots.nfe(slot)
         return SlotInfo(
             step=step,
-            timestep=float(self._table.timesteps[step]),
+            timestep=self._timesteps[step],
             nfe=nfe,
             network_evals=self._condition.rows_per_slot * nfe,
             attention_entropy=tenant.attention_entropy,
@@ -176,7 +178,7 @@ class Engine:
         self._latents.put(slot, noise * self._table.init_noise_sigma)
         self._tenants[slot] = _Tenant(
             seed=seed,
-            keep=embedding.keep,
+            words=embedding.keep.nonzero().flatten().to(self._backbone.device),
             refine_noise=generator(seed, "refine"),
             solver_noise=generator(seed, "solver"),
         )
@@ -189,7 +191,7 @@ class Engine:
             SlotError: no slot has anything to run.
         """
         running = self._slots.running
-        if not running.any():
+        if not any(running):
             raise SlotError("A tick would do nothing: admit an episode, or act on the slots that wait for a decision.")
         self._pass = None  # its activations need not outlive the next pass's
         self._latents.step(self._slots.rows, running, self._condition.predict)
@@ -204,7 +206,7 @@ class Engine:
             SlotError: one of the slots is not DECIDING; then no action is taken.
         """
         moves = self._slots.act(slot_actions)
-        for slot in moves.refine.tolist():
+        for slot in moves.refine:
             self._start_refine(slot)
         self._move(moves)
 
@@ -254,21 +256,24 @@ class Engine:
 
     def _move(self, moves: Moves) -> None:
         self._latents.commit(moves.commit, lambda slot: self._draw([self._tenant(slot).solver_noise])[0])
-        if len(moves.refine):
-            self._latents.put(moves.refine, self._refine_input(moves.refine))
-        if len(moves.renoise):
-            self._latents.put(moves.renoise, self._noised(moves.renoise, self._table.point_noise))
+        slots = [*moves.refine, *moves.renoise]
+        if not slots:
+            return
+        refined = len(moves.refine)
+        places = torch.tensor(slots, device=self._backbone.device)
+        z0 = self.z0_pred.index_select(0, places)
+        z = self._noised(z0, slots, refined)
+        if refined:
+            mask = torch.stack([self._mask(slot) for slot in moves.refine])[:, None]
+            z[:refined] = mask * z[:refined] + (1 - mask) * z0[:refined]
+        self._latents.put(places, z)
 
-    def _refine_input(self, slots: NDArray[np.int64]) -> Float[Tensor, "some c h w"]:
-        mask = torch.stack([self._mask(slot) for slot in slots.tolist()])[:, None]
-        return mask * self._noised(slots, self._table.refine_noise) + (1 - mask) * self.z0_pred[slots]
-
-    def _noised(self, slots: NDArray[np.int64], levels: NDArray[np.float32]) -> Float[Tensor, "some c h w"]:
-        """z0_pred of slots at the noise levels of their steps, with fresh noise of each episode's own."""
-        level = torch.from_numpy(levels[:, self._slots.step[slots]]).to(self._backbone.device)
-        alpha, sigma = level.view(2, -1, 1, 1, 1)
-        noise = self._draw([self._tenant(slot).refine_noise for slot in slots.tolist()])
-        return alpha * self.z0_pred[slots] + sigma * noise
+    def _noised(self, z0: Float[Tensor, "some c h w"], slots: Sequence[int], refined: int) -> Tensor:
+        """Clean latents with fresh noise of each episode's own: the first ones for a refine, the others to go on."""
+        points = [self._slots.step(slot) for slot in slots]
+        levels = [self._table.refine_noise[:, points[:refined]], self._table.point_noise[:, points[refined:]]]
+        alpha, sigma = torch.from_numpy(np.concatenate(levels, 1)).to(z0.device).view(2, -1, 1, 1, 1)
+        return alpha * z0 + sigma * self._draw([self._tenant(slot).refine_noise for slot in slots])
 
     def _draw(self, streams: Sequence[torch.Generator]) -> Float[Tensor, "some c h w"]:
         shape = self._backbone.latent_shape
@@ -286,9 +291,9 @@ class Engine:
         assert last is not None
         source = masks.MaskSource(
             shape=self._backbone.latent_shape[1:],
-            words=lambda: masks.word_map(last.attention_maps(row), tenant.keep),
+            words=lambda: masks.word_map(last.attention_maps(row), tenant.words),
             attended=lambda: last.self_attention_map(row),
-            draws=lambda: generator(tenant.seed, "mask", int(self._slots.step[slot])),
+            draws=lambda: generator(tenant.seed, "mask", self._slots.step(slot)),
         )
         mask, entropy = masks.make_mask(self._refine, source)
         tenant.mask = mask.to(self._backbone.device)
