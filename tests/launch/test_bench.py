@@ -17,7 +17,7 @@ from launch.bench_collect import CollectOrder, bench_collect
 from launch.bench_collect import table_of as collect_table
 from launch.bench_contestants import LONGEST, BareNetwork, Continuous, Course, Entry, LockStep, ratio
 from launch.bench_engine import BenchOrder, measure, table_of
-from launch.bench_finish import FinishOrder, bench_finish
+from launch.bench_finish import FinishOrder, bench_finish, choice, choice_text
 from launch.bench_finish import table_of as finish_table
 from launch.cli import app
 from launch.crew import observation_width, unpaid
@@ -135,6 +135,23 @@ def test_finishes_are_compared_on_the_same_images() -> None:
     }
     assert all(-1 <= row["clip"] <= 1 for row in rows)
     assert len(finish_table(rows).rows) == len(rows)
+
+
+def _row(finish: str, passes: int, nfe: float, scene: float) -> dict[str, Any]:
+    return {"finish": finish, "passes": passes, "nfe": nfe, "scene_soft": scene}
+
+
+def test_the_choice_is_the_best_finish_at_equal_nfe() -> None:
+    rows = [{"finish": None, "nfe": 50.0, "scene_soft": 1.0}]
+    rows += [_row("ddim", 2, 8.0, 0.5), _row("ddim", 2, 18.0, 0.7), _row("dpm++2m", 2, 8.0, 0.6)]
+    rows += [_row("dpm++2m", 2, 18.0, 0.7), _row("ddim", 6, 12.0, 0.7), _row("ddim", 6, 22.0, 0.8)]
+    chosen = choice(rows)
+    assert (chosen["solver"], chosen["passes"]) == ("ddim", 6)
+    assert (chosen["nfe_from"], chosen["nfe_to"]) == (12.0, 18.0)
+    assert chosen["mean_scene"] == pytest.approx({"ddim 2": 0.64, "dpm++2m 2": 0.67, "ddim 6": 0.73})
+    assert "sampler.finish_solver=ddim sampler.finish_steps=6" in choice_text(chosen)
+    assert choice(rows[:2]) == {}
+    assert choice_text({}).startswith("No choice")
 
 
 def test_a_stop_outside_the_schedule_is_refused() -> None:
