@@ -24,8 +24,8 @@ REFINE_FRAC = 0.1
 SAMPLER = SamplerSection(num_steps=LONGEST, warmup_steps=3, finish_steps=0)
 
 _MIDDLE = 500.0
-_PASSES_PER_LOOK = 2
-"""Single passes between two looks at the clock: looking makes a GPU wait."""
+_DRAWN_BATCHES = 10_000
+_WARM_UP = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,27 +49,12 @@ class Course:
         return time.perf_counter()
 
 
-@dataclass(slots=True, kw_only=True)
-class Score:
-    """Passes that led somewhere, and the time they took."""
-
-    nfe: int = 0
-    seconds: float = 0.0
-
-    @property
-    def nfe_s(self) -> float:
-        """NFE per second."""
-        return self.nfe / self.seconds if self.seconds else 0.0
-
-
 class BareNetwork:
     """The network alone, again and again on the same input: what nobody can beat."""
 
-    single_passes = True
-
     def __init__(self, course: Course, batch: int) -> None:
         rows = course.rows_per_slot * batch
-        self.batch = batch
+        self.nfe_per_pass = float(batch)
         self._backbone = course.backbone
         self._z = torch.randn(rows, *course.backbone.latent_shape).to(course.backbone.device)
         self._hidden = course.prompt.hidden.to(course.backbone.device).repeat(rows, 1, 1)
@@ -80,7 +65,7 @@ class BareNetwork:
         """One pass after the other."""
         while True:
             self.run(self._z, _MIDDLE)
-            yield self.batch
+            yield 1
 
     def run(self, z: Tensor, t: float) -> Tensor:
         """One pass at a timestep."""
@@ -88,64 +73,64 @@ class BareNetwork:
 
 
 class Continuous:
-    """The engine with a queue that never ends."""
-
-    single_passes = True
+    """The engine with a queue that never ends: every slot is one NFE further after each pass."""
 
     def __init__(self, course: Course, *, seed: int = 0) -> None:
         self._course = course
+        self.nfe_per_pass = float(course.slots)
         self._rng = np.random.default_rng(seed)
         self._engine = Engine(
             course.backbone, SAMPLER, RefineSection(), slots=course.slots, guidance_scale=course.guidance_scale
         )
-        self._length = [0] * course.slots
+        self._left = [0] * course.slots
         self._episodes = 0
 
     def work(self) -> Iterator[int]:
-        """One tick after the other, refilled at once; every slot is one NFE further."""
+        """One tick after the other, refilled at once."""
         engine = self._engine
         while True:
             for slot in engine.done():
                 engine.release(slot)
             for slot in engine.free():
                 engine.admit(slot, embedding=self._course.prompt, seed=self._episodes)
-                self._length[slot] = _length(self._rng)
+                self._left[slot] = _length(self._rng) - SAMPLER.warmup_steps
                 self._episodes += 1
             engine.tick()
             engine.act({slot: self._action(slot) for slot in engine.deciding()})
-            yield self._course.slots
+            yield 1
 
     def _action(self, slot: int) -> Action:
-        if self._engine.info(slot).step + 1 >= self._length[slot]:
+        self._left[slot] -= 1
+        if not self._left[slot]:
             return Action.STOP
         return Action.REFINE if self._rng.random() < REFINE_FRAC else Action.CONTINUE
 
 
 class LockStep:
-    """Batches of images that all run as long as the longest of them; batch 1 is one image after the other."""
+    """Batches of images that all run as long as the longest of them; batch 1 is one image after the other.
 
-    single_passes = False
+    Images that have ended still take part, but their passes lead nowhere: a pass counts for the mean number of images
+    that still need it.
+    """
 
     def __init__(self, course: Course, batch: int, *, seed: int = 0) -> None:
+        self.nfe_per_pass = useful_rows(batch)
         self._network = BareNetwork(course, batch)
         self._course = course
         self._batch = batch
         self._rng = np.random.default_rng(seed)
         self._scheduler: Any = solver_of(course.backbone.scheduler, SAMPLER)
 
-    def work(self) -> Iterator[int]:
-        """One whole batch after the other; images that have ended still take part, but count no longer."""
-        while True:
-            lengths = [_length(self._rng) for _ in range(self._batch)]
-            self._run(max(lengths))
-            yield sum(lengths)
-
     @torch.inference_mode()
-    def _run(self, passes: int) -> None:
-        self._scheduler.set_timesteps(LONGEST)
-        z = torch.randn(self._batch, *self._course.backbone.latent_shape).to(self._course.backbone.device)
-        for t in self._scheduler.timesteps[:passes]:
-            z = self._scheduler.step(self._predict(z, float(t)), t, z).prev_sample
+    def work(self) -> Iterator[int]:
+        """One pass after the other."""
+        while True:
+            longest = max(_length(self._rng) for _ in range(self._batch))
+            self._scheduler.set_timesteps(LONGEST)
+            z = torch.randn(self._batch, *self._course.backbone.latent_shape).to(self._course.backbone.device)
+            for t in self._scheduler.timesteps[:longest]:
+                z = self._scheduler.step(self._predict(z, float(t)), t, z).prev_sample
+                yield 1
 
     def _predict(self, z: Tensor, t: float) -> Tensor:
         course = self._course
@@ -159,7 +144,6 @@ class LockStep:
 class StockPipeline:
     """diffusers' own pipeline at the same batch: fixed length, nothing adaptive, latents out."""
 
-    single_passes = False
     STEPS = 20
 
     def __init__(self, course: Course) -> None:
@@ -179,7 +163,7 @@ class StockPipeline:
             self._inputs["pooled_prompt_embeds"] = pooled
             if course.rows_per_slot == 2:
                 self._inputs["negative_pooled_prompt_embeds"] = pooled
-        self._images = course.slots
+        self.nfe_per_pass = float(course.slots)
 
     def work(self) -> Iterator[int]:
         """One call after the other."""
@@ -187,31 +171,43 @@ class StockPipeline:
             self._pipeline(
                 **self._inputs, num_inference_steps=self.STEPS, guidance_scale=self._scale, output_type="latent"
             )
-            yield self._images * self.STEPS
+            yield self.STEPS
 
 
 class Entry:
-    """A contestant with its score; it goes on where its last round ended."""
+    """A contestant with what it reached in each round; it goes on where its last round ended."""
 
-    def __init__(self, contestant: Any) -> None:
-        self._contestant = contestant
+    def __init__(self, contestant: Any, course: Course) -> None:
+        self._nfe_per_pass: float = contestant.nfe_per_pass
+        self._course = course
         self._steps: Iterator[int] = contestant.work()
-        self._cold = contestant.single_passes
-        self.score = Score()
+        self.rates: list[float] = []
+        """NFE per second, one for each round."""
 
-    def run_for(self, seconds: float, course: Course) -> None:
-        """Work for a while and add to the score; a first single pass is not timed."""
-        if self._cold:
+    def warm_up(self) -> None:
+        """Whatever is slow once: compiling, growing memory, filling the slots."""
+        for _ in range(_WARM_UP):
             next(self._steps)
-            self._cold = False
-        started = course.finished_s()
-        nfe, now = 0, started
+
+    def run_for(self, seconds: float) -> None:
+        """One round: work for at least so long."""
+        started = now = self._course.finished_s()
+        passes = 0
         while now - started < seconds:
-            for _ in range(_PASSES_PER_LOOK if self._contestant.single_passes else 1):
-                nfe += next(self._steps)
-            now = course.finished_s()
-        self.score.nfe += nfe
-        self.score.seconds += now - started
+            passes += next(self._steps)
+            now = self._course.finished_s()
+        self.rates.append(self._nfe_per_pass * passes / (now - started))
+
+
+def ratio(one: Entry, other: Entry) -> float:
+    """Median of the rounds' ratios: a slow minute of the machine is in both of a round's rates."""
+    return float(np.median(np.array(one.rates) / np.array(other.rates)))
+
+
+def useful_rows(batch: int) -> float:
+    """Mean number of images of a padded batch that a pass still leads on."""
+    lengths = np.random.default_rng(0).integers(SHORTEST, LONGEST + 1, (_DRAWN_BATCHES, batch))
+    return float(lengths.sum() / lengths.max(axis=1).sum())
 
 
 def _length(rng: np.random.Generator) -> int:

@@ -6,19 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
+import numpy as np
 import torch
 from rich.table import Table
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from addiffusion.backbones import load_backbone
-from addiffusion.backbones.base import Backbone
+from addiffusion.backbones.base import Backbone, PassRecord
 from addiffusion.config import BackboneSection
-from launch.bench_contestants import BareNetwork, Continuous, Course, Entry, LockStep, StockPipeline
+from addiffusion.memory import keep_freed_memory
+from launch.bench_contestants import BareNetwork, Continuous, Course, Entry, LockStep, StockPipeline, ratio
 
 BATCHES: Final = (1, 2, 4, 8, 16, 32, 64)
 """Batch sizes the bare network is tried at, up to twice the engine's slots."""
-_OVERHEAD_TICKS: Final = 20
+_OVERHEAD_TICKS: Final = 60
 _MATMUL: Final = 8192
 
 ROWS: Final = {
@@ -42,9 +44,9 @@ class BenchOrder:
     slots: int
     guidance_scale: float
     seconds: float
-    """Of each contestant in each round."""
+    """Least time of each contestant in each round."""
     rounds: int
-    """Contestants take turns, so that a machine's moods hit all of them."""
+    """Contestants take turns, so that a machine's moods hit all of them; ratios are medians of each round's."""
 
 
 def bench_engine(order: BenchOrder) -> dict[str, Any]:
@@ -72,18 +74,18 @@ def measure(backbone: Backbone, order: BenchOrder) -> dict[str, Any]:
     """Run all contestants in turns."""
     (prompt,) = backbone.encode_prompts(["a red circle and a blue square"])
     course = Course(backbone=backbone, prompt=prompt, guidance_scale=order.guidance_scale, slots=order.slots)
+    if backbone.device.type == "cpu":
+        keep_freed_memory()
     best = _best_batch(course, order)
     entries = {
-        "bare": Entry(BareNetwork(course, best)),
-        "engine": Entry(Continuous(course)),
-        "lockstep": Entry(LockStep(course, order.slots)),
-        "pipeline": Entry(StockPipeline(course)),
-        "sequential": Entry(LockStep(course, 1)),
+        "bare": Entry(BareNetwork(course, best), course),
+        "engine": Entry(Continuous(course), course),
+        "lockstep": Entry(LockStep(course, order.slots), course),
+        "pipeline": Entry(StockPipeline(course), course),
+        "sequential": Entry(LockStep(course, 1), course),
     }
-    for _ in range(order.rounds):
-        for entry in entries.values():
-            entry.run_for(order.seconds, course)
-    rates = {name: entry.score.nfe_s for name, entry in entries.items()}
+    _take_turns(list(entries.values()), order)
+    rates = {name: float(np.median(entry.rates)) for name, entry in entries.items()}
     return {
         "backbone": order.backbone,
         "device": str(backbone.device),
@@ -93,8 +95,8 @@ def measure(backbone: Backbone, order: BenchOrder) -> dict[str, Any]:
         "guidance_scale": order.guidance_scale,
         "bare_best_batch": best,
         **{f"{name}_nfe_s": rate for name, rate in rates.items()},
-        **{f"engine_over_{name}": rates["engine"] / rates[name] for name in rates if name != "engine"},
-        "overhead_frac": overhead_frac(course),
+        **{f"engine_over_{name}": ratio(entries["engine"], entries[name]) for name in rates if name != "engine"},
+        **overhead(course),
         **_peak(course, rates),
     }
 
@@ -110,29 +112,33 @@ def table_of(result: dict[str, Any]) -> Table:
         ratio = "" if name == "engine" else f"{result[f'engine_over_{name}']:.2f}"
         table.add_row(text, f"{result[f'{name}_nfe_s']:.1f}", ratio)
     table.add_row("engine outside the network", f"{100 * result['overhead_frac']:.2f} % of a tick", "")
+    table.add_row("  of it attention maps of refines", f"{100 * result['overhead_maps_frac']:.2f} %", "")
     if "peak_frac" in result:
         table.add_row("engine's share of the matmul peak", f"{100 * result['peak_frac']:.0f} %", "")
     return table
 
 
-def overhead_frac(course: Course) -> float:
-    """Share of a tick that is spent outside the network."""
+def overhead(course: Course) -> dict[str, float]:
+    """Shares of a tick: what is spent outside the network, and how much of that are the attention maps of refines."""
     timed = _Timed(course.backbone, course.finished_s)
     steps = Continuous(replace(course, backbone=cast("Backbone", timed))).work()
     next(steps)
-    timed.seconds = 0.0
-    started = course.finished_s()
+    ticks: list[tuple[float, float, float]] = []
     for _ in range(_OVERHEAD_TICKS):
+        timed.network_s = timed.maps_s = 0.0
+        started = course.finished_s()
         next(steps)
-    return 1 - timed.seconds / (course.finished_s() - started)
+        ticks.append((course.finished_s() - started, timed.network_s, timed.maps_s))
+    whole, network, maps = np.array(ticks).sum(axis=0).tolist()
+    return {"overhead_frac": 1 - network / whole, "overhead_maps_frac": maps / whole}
 
 
 class _Timed:
-    """The port by delegation, with an account of the time in the network."""
+    """The port by delegation, with an account of the time in the network and in its maps."""
 
     def __init__(self, backbone: Backbone, clock: Callable[[], float]) -> None:
         self._backbone, self._clock = backbone, clock
-        self.seconds = 0.0
+        self.network_s = self.maps_s = 0.0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backbone, name)
@@ -141,17 +147,48 @@ class _Timed:
         """One pass, timed."""
         started = self._clock()
         output = self._backbone.denoise(*inputs)
-        self.seconds += self._clock() - started
+        self.network_s += self._clock() - started
         return output
+
+    def last_pass(self) -> _TimedPass:
+        """The pass's record, timed."""
+        return _TimedPass(self, self._backbone.last_pass())
+
+    def maps(self, record: PassRecord, row: int) -> Tensor:
+        """Attention maps, timed."""
+        started = self._clock()
+        maps = record.attention_maps(row)
+        self.maps_s += self._clock() - started
+        return maps
+
+
+class _TimedPass:
+    """A pass's record by delegation."""
+
+    def __init__(self, timed: _Timed, record: PassRecord) -> None:
+        self._timed, self._record = timed, record
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._record, name)
+
+    def attention_maps(self, row: int) -> Tensor:
+        """Maps, timed."""
+        return self._timed.maps(self._record, row)
 
 
 def _best_batch(course: Course, order: BenchOrder) -> int:
-    rates: dict[int, float] = {}
-    for batch in _batches(order.slots):
-        entry = Entry(BareNetwork(course, batch))
-        entry.run_for(order.seconds / 2, course)
-        rates[batch] = entry.score.nfe_s
-    return max(rates, key=lambda batch: rates[batch])
+    entries = {batch: Entry(BareNetwork(course, batch), course) for batch in _batches(order.slots)}
+    _take_turns(list(entries.values()), replace(order, seconds=order.seconds / 2, rounds=min(order.rounds, 3)))
+    return max(entries, key=lambda batch: float(np.median(entries[batch].rates)))
+
+
+def _take_turns(entries: Sequence[Entry], order: BenchOrder) -> None:
+    """Rounds in alternating order, so that nobody always runs after the same neighbour."""
+    for entry in entries:
+        entry.warm_up()
+    for number in range(order.rounds):
+        for entry in entries if number % 2 == 0 else reversed(entries):
+            entry.run_for(order.seconds)
 
 
 def _batches(slots: int) -> Sequence[int]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 from rich.table import Table
 
 from addiffusion.config import Config
@@ -16,6 +17,8 @@ from evaluation.finishes import FinishSolver, compare_finishes, grid
 from launch.crew import Crew
 
 SOLVERS: Final[tuple[FinishSolver, ...]] = ("ddim", "dpm++2m")
+_GRID: Final = 33
+"""Points of NFE at which finishes are compared."""
 _SHOWN: Final = (("NFE", "nfe", ".1f"), ("scene", "scene_soft", ".3f"), ("strict", "scene_strict", ".3f"))
 _SCORES: Final = (("CLIP", "clip", ".3f"), ("aesthetic", "aesthetic", ".2f"), ("preference", "image_reward", "+.3f"))
 
@@ -51,6 +54,42 @@ def bench_finish(order: FinishOrder, config: Config, crew: Crew, advance: Callab
     finishes = grid(SOLVERS, order.passes, order.stops, num_steps=config.sampler.num_steps)
     return compare_finishes(
         crew.rollouts, crew.scoring, prompts=order.prompts, config=config, finishes=finishes, advance=advance
+    )
+
+
+def choice(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The finish whose quality at equal mean NFE is best, averaged over the quality/NFE front.
+
+    Each finish (solver, passes) is a curve over its stops. Curves are compared where all of them have NFE to tell:
+    linear in between, mean of the scene score over an even grid. With fewer than two stops, or without scene scores or
+    a common range, there is nothing to choose by.
+    """
+    curves: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for row in rows[1:]:
+        curves.setdefault((row["finish"], row["passes"]), []).append((row["nfe"], row["scene_soft"]))
+    curves = {finish: sorted(points) for finish, points in curves.items() if len(points) > 1}
+    if not curves or any(math.isnan(score) for points in curves.values() for _, score in points):
+        return {}
+    low, high = (pick(points[end][0] for points in curves.values()) for pick, end in ((max, 0), (min, -1)))
+    if low >= high:
+        return {}
+    grid_nfe = np.linspace(low, high, _GRID)
+    means = {finish: float(np.interp(grid_nfe, *zip(*points, strict=True)).mean()) for finish, points in curves.items()}
+    solver, passes = max(means, key=lambda finish: means[finish])
+    means_by_name = {f"{name} {count}": mean for (name, count), mean in means.items()}
+    return {"solver": solver, "passes": passes, "nfe_from": low, "nfe_to": high, "mean_scene": means_by_name}
+
+
+def choice_text(chosen: dict[str, Any]) -> str:
+    """The choice in a sentence."""
+    if not chosen:
+        return "No choice: give two stops or more whose NFE overlap, and prompts that have scene scores."
+    ranked = sorted(chosen["mean_scene"].items(), key=lambda item: -item[1])
+    others = ", ".join(f"{name}: {mean:.3f}" for name, mean in ranked)
+    return (
+        f"Best at equal mean NFE ({chosen['nfe_from']:.1f} to {chosen['nfe_to']:.1f}): set "
+        f"sampler.finish_solver={chosen['solver']} sampler.finish_steps={chosen['passes']}. "
+        f"Mean scene score there by finish: {others}."
     )
 
 

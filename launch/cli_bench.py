@@ -59,8 +59,8 @@ def engine(
         BenchCompile.OFF
     ),
     guidance: Annotated[float, typer.Option(min=0, help="Guidance scale; above 1 a pass is a pair.")] = 3.5,
-    seconds: Annotated[float, typer.Option(min=0.01, help="Least time of each contestant in a round.")] = 4.0,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the contestants take turns.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Least time of each contestant in a round.")] = 1.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the contestants take turns.")] = 9,
     as_json: AsJson = False,
 ) -> None:
     """Compare the engine with the bare network, lock-step batches, one image at a time, and diffusers' own pipeline.
@@ -113,7 +113,7 @@ def finish(
     count: Annotated[int, typer.Option(min=1, help="Held-out prompts to draw.")] = 12,
     passes: Annotated[
         list[int] | None,
-        typer.Option("--passes", "-m", min=0, help="Finish passes; may be repeated. Default 0 2 4 6 8."),
+        typer.Option("--passes", "-m", min=0, help="Finish passes; may be repeated. Default 0 1 2 3 4 6."),
     ] = None,
     stop_at: Annotated[
         list[int] | None, typer.Option(min=1, help="Step of the stop; may be repeated. Default 5 10 20.")
@@ -122,12 +122,14 @@ def finish(
     as_json: AsJson = False,
 ) -> None:
     """Compare DDIM and DPM-Solver++ 2M as the end of stopped images: NFE, scene score, CLIP, preference."""
-    from launch.bench_finish import FinishOrder, bench_finish, table_of
+    from launch.bench_finish import FinishOrder, bench_finish, choice, choice_text, table_of
     from launch.bench_setup import finish_setup
     from launch.serial import serial_crew
 
     settings, prompts = finish_setup(config or [], overrides or [], count=count)
-    order = FinishOrder(prompts=prompts, passes=tuple(passes or (0, 2, 4, 6, 8)), stops=tuple(stop_at or (5, 10, 20)))
+    order = FinishOrder(
+        prompts=prompts, passes=tuple(passes or (0, 1, 2, 3, 4, 6)), stops=tuple(stop_at or (5, 10, 20))
+    )
     order.check(settings)
     console = Console(stderr=True)
     with console.status("drawing") as status, serial_crew(settings) as crew:
@@ -135,6 +137,8 @@ def finish(
         rows = bench_finish(
             order, settings, crew, lambda: status.update(f"drawn {next(done)} of {order.count(settings)}")
         )
+    chosen = choice(rows)
     if not as_json:
         Console().print(table_of(rows))
-    typer.echo(json.dumps({"rows": rows}))
+        Console().print(choice_text(chosen))
+    typer.echo(json.dumps({"rows": rows, "choice": chosen}))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from addiffusion.backbones.base import Backbone
 from addiffusion.config import Config, SamplerSection
 from addiffusion.errors import ContractError, ScorerError
+from addiffusion.memory import keep_freed_memory
 from addiffusion.policy import PolicyNetwork
 from addiffusion.records import FailedEpisode, Ticket
 from addiffusion.rollouts import Collected
@@ -83,6 +84,8 @@ class Worker:
     def _collector(self, sampler: SamplerSection) -> Collector:
         if self._parts is None:
             self._parts = self._load_backbone(), self._scoring()
+            if self._parts[0].device.type == "cpu":
+                keep_freed_memory()
         if sampler not in self._collectors:
             backbone, scoring = self._parts
             config = self._config.model_copy(update={"sampler": sampler})

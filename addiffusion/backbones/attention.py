@@ -1,14 +1,14 @@
 """What a network attended to, computed only for the rows somebody asks for.
 
-Recorders remember what went into the attention layers of the last pass; the pass itself is left as it was.
-Remembering is keeping a reference, no copy and no arithmetic, so the network's output stays bitwise the same; the price
-is that these activations stay in memory as long as the record of the pass. Queries, keys and the softmax are computed
-afterwards, for one row.
+Recorders remember what attention layers of the last pass worked with; the pass itself is left as it was. Remembering
+is keeping a reference, no copy and no arithmetic, so the network's output stays bitwise the same; the price is that
+these activations stay in memory as long as the record of the pass. The softmax is computed afterwards, for one row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +22,8 @@ from addiffusion.backbones.base import PassRecord
 from addiffusion.errors import ContractError
 
 _CROSS_ATTENTION, _SELF_ATTENTION = "attn2", "attn1"
+_HELD = 2**24
+"""Most probabilities that are computed at once."""
 
 
 class AttentionRecorder(Protocol):
@@ -78,14 +80,16 @@ class PassStore:
 
 
 class UNetRecorder:
-    """Watches cross-attention of all layers, self-attention and output of the middle block of a diffusers UNet."""
+    """Watches queries and keys of cross-attention in all layers, of self-attention in the middle, and its output."""
 
     def __init__(self, network: nn.Module) -> None:
         self._store = PassStore()
         self._middle = network.get_submodule("mid_block")
         self._store.watch_output(self._middle)
-        self._cross = [_watch(module, self._store) for module in _layers(network, _CROSS_ATTENTION)]
-        self._self = [_watch(module, self._store) for module in _layers(self._middle, _SELF_ATTENTION)]
+        self._cross, self._self = _layers(network, _CROSS_ATTENTION), _layers(self._middle, _SELF_ATTENTION)
+        for layer in (*self._cross, *self._self):
+            self._store.watch_output(layer.to_q)
+            self._store.watch_output(layer.to_k)
 
     def begin(self) -> None:
         """Let go of the last pass."""
@@ -117,44 +121,39 @@ class UNetPass:
 
     def attention_maps(self, row: int) -> Float[Tensor, "token h w"]:
         """Cross-attention probabilities of one row."""
-        resized = [resize_maps(self._probabilities(layer, row).T, self._size) for layer in self._cross]
-        return torch.stack(resized).mean(0)
+        return self._mean(self._cross, row, lambda total: resize_maps(total.T, self._size))
 
     def self_attention_map(self, row: int) -> Float[Tensor, "h w"]:
         """Attention that each pixel of the middle block receives, mean over queries (arXiv:2210.00939 Eq. 6)."""
-        received = torch.stack([self._probabilities(layer, row).mean(0) for layer in self._own]).mean(0)
+        received = self._mean(self._own, row, lambda total: total.mean(0))
         return resize_maps(received[None], self._size)[0]
 
     def middle_features(self) -> Float[Tensor, "b width"]:
         """Mean over pixels of the middle block's output."""
         return self._middle.float().mean((2, 3))
 
-    def _probabilities(self, layer: Any, row: int) -> Float[Tensor, "pixel key"]:
-        """Softmax of the row's scores over keys, mean over heads, float32."""
-        pixels, keys = (states[row : row + 1] for states in self._seen[layer])
-        query = layer.head_to_batch_dim(layer.to_q(pixels))
-        key = layer.head_to_batch_dim(layer.to_k(keys))
-        return layer.get_attention_scores(query, key).float().mean(0)
+    def _mean(self, layers: Sequence[Attention], row: int, form: Callable[[Tensor], Tensor]) -> Tensor:
+        """Mean over layers and their heads of a row's probabilities, each brought to one form."""
+        parts = [form(self._total(group, row)).div_(group[0].heads * len(layers)) for group in self._alike(layers)]
+        return reduce(torch.add, parts)
 
+    def _alike(self, layers: Sequence[Attention]) -> Iterator[Sequence[Attention]]:
+        """Layers whose probabilities have one shape, as many together as memory should hold at once."""
+        alike: dict[tuple[int, ...], list[Attention]] = {}
+        for layer in layers:
+            query, key = self._seen[layer.to_q].shape, self._seen[layer.to_k].shape
+            alike.setdefault((layer.heads, query[1], query[2], key[1]), []).append(layer)
+        for (heads, pixels, _, keys), group in alike.items():
+            count = max(1, _HELD // (heads * pixels * keys))
+            yield from (group[start : start + count] for start in range(0, len(group), count))
 
-class _Watch:
-    """An attention processor that keeps its inputs and hands the work to the one it replaces."""
-
-    def __init__(self, processor: Any, store: PassStore) -> None:
-        self._processor = processor
-        self._store = store
-
-    def __call__(
-        self,
-        attn: Attention,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        **options: Any,
-    ) -> Tensor:
-        keys = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        self._store.seen[attn] = hidden_states, keys
-        return self._processor(attn, hidden_states, encoder_hidden_states, attention_mask, **options)
+    def _total(self, layers: Sequence[Any], row: int) -> Float[Tensor, "pixel key"]:
+        """Sum over layers of one shape, and over their heads, of a row's softmax over keys, float32."""
+        query = torch.stack([self._seen[layer.to_q][row] for layer in layers])
+        key = torch.stack([self._seen[layer.to_k][row] for layer in layers])
+        like = layers[0]
+        scores = like.get_attention_scores(like.head_to_batch_dim(query), like.head_to_batch_dim(key))
+        return scores.sum(0, dtype=torch.float32)
 
 
 def resize_maps(maps: Float[Tensor, "map pixel"], size: Sequence[int]) -> Float[Tensor, "map h w"]:
@@ -171,9 +170,3 @@ def _copied(value: Any) -> Any:
 
 def _layers(network: nn.Module, name: str) -> list[Attention]:
     return [module for path, module in network.named_modules() if path.endswith(name) and isinstance(module, Attention)]
-
-
-def _watch(module: Attention, store: PassStore) -> Attention:
-    processor: Any = _Watch(module.processor, store)
-    module.set_processor(processor)
-    return module

@@ -56,16 +56,15 @@ class Condition:
             self._write(slot, negative or self._uncond)
         self._scale[slot] = scale
 
-    def clear(self, slot: int) -> None:
-        """Put the empty prompt into a slot."""
-        self.put(slot, self._uncond, negative=None, guidance_scale=None)
-
-    def predict(self, z: Float[Tensor, "slot c h w"], t: Float[Tensor, " slot"]) -> Float[Tensor, "slot c h w"]:
+    def predict(
+        self, z: Float[Tensor, "slot c h w"], in_scale: Float[Tensor, "slot 1 1 1"], t: Float[Tensor, " slot"]
+    ) -> Float[Tensor, "slot c h w"]:
         """Raw network output of every slot, guided where asked (arXiv:2207.12598 Eq. 6, in diffusers' scaling)."""
         if not self._guided:
-            return self._denoise(z, t)
-        uncond, cond = self._denoise(torch.cat([z, z]), torch.cat([t, t])).chunk(2)
-        return uncond + self._scale * (cond - uncond)
+            return self._denoise(in_scale * z, t)
+        scaled = in_scale.expand(2, -1, 1, 1, 1) * z
+        uncond, cond = self._denoise(scaled.flatten(0, 1), t.repeat(2)).chunk(2)
+        return (cond - uncond).mul_(self._scale).add_(uncond)
 
     def _denoise(self, z: Tensor, t: Tensor) -> Tensor:
         if self._pooled is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,8 @@ class _Tenant:
     """What an episode owns beside its latent."""
 
     seed: int
-    keep: Tensor
+    words: Tensor
+    """Places of the prompt's words among its tokens."""
     refine_noise: torch.Generator
     solver_noise: torch.Generator
     mask: Tensor | None = None
@@ -78,6 +79,7 @@ class Engine:
         self._tenants: list[_Tenant | None] = [None] * slots
         self._latents = Latents(self._table, slots, backbone.latent_shape, backbone.device)
         self._condition = Condition(backbone, slots, guidance_scale=guidance_scale)
+        self._timesteps: list[float] = self._table.timesteps.tolist()
         self._pass: PassRecord | None = None
 
     # ---------------------------------------------------------------- what the slots are doing
@@ -85,7 +87,7 @@ class Engine:
     def phase(self, slot: int) -> Phase:
         """What a slot is doing."""
         self._slots.require(slot, *Phase)
-        return Phase(int(self._slots.phase[slot]))
+        return self._slots.phase(slot)
 
     def free(self) -> list[int]:
         """Slots that can be admitted to."""
@@ -109,7 +111,7 @@ class Engine:
     @property
     def running(self) -> bool:
         """Whether a tick would do anything."""
-        return bool(self._slots.running.any())
+        return any(self._slots.running)
 
     @property
     def busy(self) -> bool:
@@ -131,10 +133,10 @@ class Engine:
             SlotError: the slot is empty.
         """
         tenant = self._tenant(slot)
-        step, nfe = int(self._slots.step[slot]), int(self._slots.nfe[slot])
+        step, nfe = self._slots.step(slot), self._slots.nfe(slot)
         return SlotInfo(
             step=step,
-            timestep=float(self._table.timesteps[step]),
+            timestep=self._timesteps[step],
             nfe=nfe,
             network_evals=self._condition.rows_per_slot * nfe,
             attention_entropy=tenant.attention_entropy,
@@ -176,7 +178,7 @@ class Engine:
         self._latents.put(slot, noise * self._table.init_noise_sigma)
         self._tenants[slot] = _Tenant(
             seed=seed,
-            keep=embedding.keep,
+            words=embedding.keep.nonzero().flatten().to(self._backbone.device),
             refine_noise=generator(seed, "refine"),
             solver_noise=generator(seed, "solver"),
         )
@@ -189,7 +191,7 @@ class Engine:
             SlotError: no slot has anything to run.
         """
         running = self._slots.running
-        if not self.running:
+        if not any(running):
             raise SlotError("A tick would do nothing: admit an episode, or act on the slots that wait for a decision.")
         self._pass = None  # its activations need not outlive the next pass's
         self._latents.step(self._slots.rows, running, self._condition.predict)
@@ -205,7 +207,7 @@ class Engine:
         """
         moves = self._slots.act(slot_actions)
         for slot in moves.refine:
-            self._start_refine(int(slot))
+            self._start_refine(slot)
         self._move(moves)
 
     def release(self, slot: int) -> None:
@@ -218,7 +220,6 @@ class Engine:
         self._tenants[slot] = None
         with torch.inference_mode():
             self._latents.clear(slot)
-            self._condition.clear(slot)
 
     def decode(self) -> NDArray[np.uint8]:
         """Images (S, H, W, 3) of every slot's z0_pred, always all of them: a fixed batch shape, as in a tick."""
@@ -254,25 +255,34 @@ class Engine:
     # ---------------------------------------------------------------- latents
 
     def _move(self, moves: Moves) -> None:
-        self._latents.commit(moves.commit, lambda slot: self._draw(self._tenant(slot).solver_noise))
-        for slot in map(int, moves.refine):
-            self._latents.put(slot, self._refine_input(slot))
-        for slot in map(int, moves.renoise):
-            self._latents.put(slot, self._noised(slot, self._table.point_noise))
+        self._latents.commit(moves.commit, lambda slot: self._draw([self._tenant(slot).solver_noise])[0])
+        slots = [*moves.refine, *moves.renoise]
+        if not slots:
+            return
+        refined = len(moves.refine)
+        places = torch.tensor(slots, device=self._backbone.device)
+        z0 = self.z0_pred.index_select(0, places)
+        z = self._noised(z0, slots, refined)
+        if refined:
+            mask = torch.stack([self._mask(slot) for slot in moves.refine])[:, None]
+            z[:refined] = mask * z[:refined] + (1 - mask) * z0[:refined]
+        self._latents.put(places, z)
 
-    def _refine_input(self, slot: int) -> Float[Tensor, "c h w"]:
+    def _noised(self, z0: Float[Tensor, "some c h w"], slots: Sequence[int], refined: int) -> Tensor:
+        """Clean latents with fresh noise of each episode's own: the first ones for a refine, the others to go on."""
+        points = [self._slots.step(slot) for slot in slots]
+        levels = [self._table.refine_noise[:, points[:refined]], self._table.point_noise[:, points[refined:]]]
+        alpha, sigma = torch.from_numpy(np.concatenate(levels, 1)).to(z0.device).view(2, -1, 1, 1, 1)
+        return alpha * z0 + sigma * self._draw([self._tenant(slot).refine_noise for slot in slots])
+
+    def _draw(self, streams: Sequence[torch.Generator]) -> Float[Tensor, "some c h w"]:
+        shape = self._backbone.latent_shape
+        return torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(self._backbone.device)
+
+    def _mask(self, slot: int) -> Float[Tensor, "h w"]:
         mask = self._tenant(slot).mask
         assert mask is not None
-        mask = mask.to(self._backbone.device)
-        return mask * self._noised(slot, self._table.refine_noise) + (1 - mask) * self.z0_pred[slot]
-
-    def _noised(self, slot: int, levels: NDArray[np.float32]) -> Float[Tensor, "c h w"]:
-        """z0_pred of a slot at the noise level of its step, with fresh noise of the episode's own."""
-        alpha, sigma = map(float, levels[:, self._slots.step[slot]])
-        return alpha * self.z0_pred[slot] + sigma * self._draw(self._tenant(slot).refine_noise)
-
-    def _draw(self, stream: torch.Generator) -> Float[Tensor, "c h w"]:
-        return torch.randn(self._backbone.latent_shape, generator=stream).to(self._backbone.device)
+        return mask
 
     # ---------------------------------------------------------------- slots
 
@@ -281,16 +291,18 @@ class Engine:
         assert last is not None
         source = masks.MaskSource(
             shape=self._backbone.latent_shape[1:],
-            words=lambda: masks.word_map(last.attention_maps(row), tenant.keep),
+            words=lambda: masks.word_map(last.attention_maps(row), tenant.words),
             attended=lambda: last.self_attention_map(row),
-            draws=generator(tenant.seed, "mask", int(self._slots.step[slot])),
+            draws=lambda: generator(tenant.seed, "mask", self._slots.step(slot)),
         )
-        tenant.mask, entropy = masks.make_mask(self._refine, source)
+        mask, entropy = masks.make_mask(self._refine, source)
+        tenant.mask = mask.to(self._backbone.device)
         tenant.attention_entropy = tenant.attention_entropy if entropy is None else entropy
 
     def _tenant(self, slot: int) -> _Tenant:
-        self._slots.require(slot, *(phase for phase in Phase if phase is not Phase.EMPTY))
-        tenant = self._tenants[slot]
+        tenant = self._tenants[slot] if 0 <= slot < len(self._tenants) else None
+        if tenant is None:
+            self._slots.require(slot, *_OCCUPIED)
         assert tenant is not None
         return tenant
 
@@ -300,3 +312,6 @@ class Engine:
             f"The network returned values that are not finite at step {info.step} (t = {info.timestep:g}), "
             f"after {info.nfe} passes."
         )
+
+
+_OCCUPIED = tuple(phase for phase in Phase if phase is not Phase.EMPTY)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -12,87 +13,96 @@ from torch import Tensor
 
 from addiffusion.sampling.table import HEAD, SolverTable
 
-Network = Callable[[Float[Tensor, "slot c h w"], Float[Tensor, " slot"]], Float[Tensor, "slot c h w"]]
+Network = Callable[
+    [Float[Tensor, "slot c h w"], Float[Tensor, "slot 1 1 1"], Float[Tensor, " slot"]], Float[Tensor, "slot c h w"]
+]
+"""Raw output of latents, factors that scale them for the network, and timesteps."""
 
 
 class Latents:
     """State of S slots in float32: entry 0 is the latent z, the others are what a multistep solver remembers.
 
-    The update of a tick is one gather of coefficients and a chain of multiply-adds over all slots at once. It leaves
-    out the entries that no row of the table uses, so a one-step solver costs what its formula costs. Being elementwise
-    it can't depend on where a slot lies in the batch, which a batched matrix product does not promise.
+    The update of a tick is one gather of coefficients and one multiply-add for each entry over all slots at once.
+    Being elementwise it can't depend on where a slot lies in the batch, which a batched matrix product does not
+    promise.
     """
 
     def __init__(self, table: SolverTable, slots: int, shape: tuple[int, int, int], device: torch.device) -> None:
-        self._table = table
-        used = np.any(table.transitions, axis=0)
-        self._used = [np.flatnonzero(used[entry]).tolist() for entry in range(table.state_size)]
+        self._coefficients = _by_source(table)
+        self._noise_levels = table.rows[HEAD.index("noise")] if table.draws_noise else None
+        self._rows: Sequence[int] = ()
         self._state = torch.zeros(table.state_size, slots, *shape, device=device)
         self._next = self._state
-        self._noise = np.zeros(slots, np.float32)
         self.z0_pred: Float[Tensor, "slot c h w"] = torch.zeros(slots, *shape, device=device)
         """One-step clean prediction of each slot. Later ticks never change this tensor: they make a new one."""
 
-    @property
-    def z(self) -> Float[Tensor, "slot c h w"]:
-        """Noisy latent of each slot."""
-        return self._state[0]
-
-    def step(self, rows: NDArray[np.int64], running: NDArray[np.bool_], network: Network) -> None:
+    def step(self, rows: Sequence[int], running: Sequence[bool], network: Network) -> None:
         """Run the network on all slots; a slot that is not running keeps its clean prediction.
 
         Args:
             rows: (S,) table row of each slot's pass.
             running: (S,) slots that are one pass further afterwards.
-            network: raw output from latents as the network takes them and their timesteps.
+            network: what gives the raw output.
         """
-        gathered = torch.from_numpy(self._table.rows[:, rows]).to(self._state.device)
-        t, in_scale, c, d, _ = gathered[: len(HEAD)]
-        self._noise = self._table.rows[HEAD.index("noise"), rows]
-        transition = gathered[len(HEAD) :].view(len(self._state), -1, len(rows), 1, 1, 1)
-        u = network(_column(in_scale) * self.z, t)
-        z0_pred = torch.addcmul(_column(c) * self.z, _column(d), u)
-        sources = [*self._state, u]
-        self._next = torch.stack([self._mixed(k, transition[k], sources) for k in range(len(self._state))])
-        self.z0_pred = torch.where(self._select(running), z0_pred, self.z0_pred)
+        self._rows = rows
+        gathered = torch.from_numpy(self._coefficients.take(rows, axis=1)).to(self._state.device)
+        size, slots = self._state.shape[:2]
+        t, in_scale = gathered[:2]
+        first, *others = gathered[2:].view(size + 1, size + 1, slots, 1, 1, 1)
+        z = self._state[0]
+        u = network(z, in_scale.view(-1, 1, 1, 1), t)
+        mixed = first * z
+        for weights, source in zip(others, (*self._state[1:], u), strict=True):
+            mixed.addcmul_(weights, source)
+        self._next = mixed[1:]
+        self.z0_pred = mixed[0] if all(running) else torch.where(self._select(running), mixed[0], self.z0_pred)
 
-    def _mixed(self, entry: int, weights: Tensor, sources: list[Tensor]) -> Float[Tensor, "slot c h w"]:
-        used = self._used[entry]
-        if not used:
-            return torch.zeros_like(self.z)
-        first, *others = used
-        mixed = weights[first] * sources[first]
-        for source in others:
-            mixed = torch.addcmul(mixed, weights[source], sources[source])
-        return mixed
-
-    def finite(self) -> NDArray[np.bool_]:
+    def finite(self) -> list[bool]:
         """(S,) slots whose clean prediction is finite."""
-        return self.z0_pred.isfinite().flatten(1).all(1).cpu().numpy()
+        if math.isfinite(float(self.z0_pred.sum())):  # a sum is not finite where any element is not
+            return [True] * len(self.z0_pred)
+        return self.z0_pred.isfinite().flatten(1).all(1).tolist()
 
-    def commit(self, which: NDArray[np.bool_], draw: Callable[[int], Float[Tensor, "c h w"]]) -> None:
-        """Take the solver's step in the chosen slots.
+    def commit(self, slots: Sequence[int], draw: Callable[[int], Float[Tensor, "c h w"]]) -> None:
+        """Take the solver's step in some slots.
 
         Args:
-            which: (S,) slots whose last pass is committed.
+            slots: those whose last pass is committed.
             draw: fresh noise of a slot's own, for the samplers that add some at every step.
         """
-        if which.any():
-            self._state = torch.where(self._select(which), self._next, self._state)
-        for slot in map(int, np.flatnonzero(which & (self._noise > 0))):
-            self._state[0, slot] += float(self._noise[slot]) * draw(slot)
+        if not slots:
+            return
+        count = self._state.shape[1]
+        which = [False] * count
+        for slot in slots:
+            which[slot] = True
+        everywhere = len(slots) == count
+        self._state = self._next if everywhere else torch.where(self._select(which), self._next, self._state)
+        if self._noise_levels is not None:
+            for slot in slots:
+                self._add_noise(slot, float(self._noise_levels[self._rows[slot]]), draw)
 
-    def put(self, slot: int, z: Float[Tensor, "c h w"]) -> None:
-        """Set a slot's latent."""
-        self._state[0, slot] = z
+    def put(self, slots: int | Tensor, z: Float[Tensor, "*some c h w"]) -> None:
+        """Set the latent of one slot, or those of some."""
+        self._state[0, slots] = z
 
     def clear(self, slot: int) -> None:
         """Forget all of a slot but its clean prediction."""
         self._state[:, slot] = 0
 
-    def _select(self, which: NDArray[np.bool_]) -> Bool[Tensor, "slot 1 1 1"]:
-        return torch.from_numpy(which).to(self._state.device).view(-1, 1, 1, 1)
+    def _add_noise(self, slot: int, level: float, draw: Callable[[int], Float[Tensor, "c h w"]]) -> None:
+        if level > 0:
+            self._state[0, slot] += level * draw(slot)
+
+    def _select(self, which: Sequence[bool]) -> Bool[Tensor, "slot 1 1 1"]:
+        return torch.tensor(which, device=self._state.device).view(-1, 1, 1, 1)
 
 
-def _column(values: Float[Tensor, " slot"]) -> Float[Tensor, "slot 1 1 1"]:
-    return values.view(-1, 1, 1, 1)
+def _by_source(table: SolverTable) -> NDArray[np.float32]:
+    """(2 + (K + 1)^2, R) t and in_scale; then, for each of (state, u), its weights in (z0_pred, next state)."""
+    t, in_scale, c, d, _ = table.rows[: len(HEAD)]
+    size = table.state_size
+    weights = np.zeros((size + 1, size + 1, table.rows.shape[1]), np.float32)
+    weights[0, 0], weights[size, 0] = c, d
+    weights[:, 1:] = table.transitions.transpose(2, 1, 0)
+    return np.concatenate([t[None], in_scale[None], weights.reshape(-1, weights.shape[-1])])

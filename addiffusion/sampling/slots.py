@@ -1,13 +1,10 @@
-"""The life of a slot, and what each network pass costs it. Arrays over slots, no tensors, no images."""
+"""The life of a slot, and what each network pass costs it. No tensors, no images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
-
-import numpy as np
-from numpy.typing import NDArray
 
 from addiffusion.actions import Action
 from addiffusion.errors import SlotError
@@ -52,54 +49,80 @@ class SlotInfo:
     exist only after a refine with attention masks; 0.0 before that."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Moves:
-    """What must happen to the latents after a pass or a decision."""
+    """What must happen to the latents after a pass or a decision: slots, in order."""
 
-    commit: NDArray[np.bool_]
-    """(S,) slots whose latent becomes the solver's next one."""
-    refine: NDArray[np.int64]
-    """Slots whose latent becomes the input of a refine pass."""
-    renoise: NDArray[np.int64]
-    """Slots whose refined z0_pred is noised to their schedule point."""
+    commit: list[int] = field(default_factory=list)
+    """Their latent becomes the solver's next one."""
+    refine: list[int] = field(default_factory=list)
+    """Their latent becomes the input of a refine pass."""
+    renoise: list[int] = field(default_factory=list)
+    """Their refined z0_pred is noised to their schedule point."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Slot:
+    """A pointer to a row of the solver table, and a count of the passes left in its phase."""
+
+    phase: Phase = Phase.EMPTY
+    step: int = 0
+    nfe: int = 0
+    row: int = 0
+    left: int = 0
 
 
 class Slots:
-    """S slots, each a pointer to a row of the solver table plus a count of the passes left in its phase."""
+    """S slots. Plain loops: up to hundreds of slots they cost a tick less than operations on arrays would."""
 
     def __init__(self, count: int, table: SolverTable, *, warmup_steps: int, refine_passes: int) -> None:
-        self._table = table
+        self._slots = [_Slot() for _ in range(count)]
         self._warmup_steps = warmup_steps
         self._refine_passes = refine_passes
-        self.phase = np.zeros(count, np.int64)
-        self.step = np.zeros(count, np.int64)
-        self.nfe = np.zeros(count, np.int64)
-        self._row = np.zeros(count, np.int64)
-        self._left = np.zeros(count, np.int64)
+        self._last_step = table.num_steps - 1
+        self._dead_row = table.dead_row
+        self._next_row: list[int] = table.next_row.tolist()
+        self._entry_row: list[int] = table.entry_row.tolist()
+        self._refine_row: list[int] = table.refine_row.tolist()
+        self._finish_start: list[int] = table.finish_start.tolist()
+        self._finish_count: list[int] = table.finish_count.tolist()
 
     def __len__(self) -> int:
-        return len(self.phase)
+        return len(self._slots)
+
+    def phase(self, slot: int) -> Phase:
+        """What a slot is doing."""
+        return self._slots[slot].phase
+
+    def step(self, slot: int) -> int:
+        """Schedule point i of its last base pass, or of the next one after a refine."""
+        return self._slots[slot].step
+
+    def nfe(self, slot: int) -> int:
+        """Passes of its episode so far."""
+        return self._slots[slot].nfe
 
     @property
-    def running(self) -> NDArray[np.bool_]:
+    def running(self) -> list[bool]:
         """(S,) slots that take part in the next tick."""
-        return (self.phase >= Phase.WARMUP) & (self.phase <= Phase.FINISHING)
+        return [_RUNS[slot.phase] for slot in self._slots]
 
     @property
-    def rows(self) -> NDArray[np.int64]:
+    def rows(self) -> list[int]:
         """(S,) table row of each slot's pass; an undecided slot repeats its last one, idle slots run the dead row."""
-        idle = (self.phase == Phase.EMPTY) | (self.phase >= Phase.DONE)
-        return np.where(idle, self._table.dead_row, self._row)
+        return [
+            slot.row if _RUNS[slot.phase] or slot.phase is Phase.DECIDING else self._dead_row for slot in self._slots
+        ]
 
-    def having(self, *phases: Phase) -> list[int]:
-        """Slots in one of ``phases``, in order."""
-        return [int(slot) for slot in np.flatnonzero(np.isin(self.phase, phases))]
+    def having(self, phase: Phase) -> list[int]:
+        """Slots in a phase, in order."""
+        return [number for number, slot in enumerate(self._slots) if slot.phase is phase]
 
     def require(self, slot: int, *phases: Phase) -> None:
         """Raise a SlotError unless the slot exists and is in one of ``phases``."""
         if not 0 <= slot < len(self):
             raise SlotError(f"There is no slot {slot}: this engine has slots 0 to {len(self) - 1}.", slot=slot)
-        phase = Phase(int(self.phase[slot]))
+        phase = self._slots[slot].phase
         if phase not in phases:
             wanted = " or ".join(p.name for p in phases)
             raise SlotError(f"Slot {slot} is {phase.name}, but this call needs {wanted}.", slot=slot, phase=phase.name)
@@ -107,42 +130,29 @@ class Slots:
     def admit(self, slot: int) -> None:
         """EMPTY to the first pass of an episode."""
         self.require(slot, Phase.EMPTY)
-        self.phase[slot] = Phase.WARMUP
-        self.step[slot] = self.nfe[slot] = self._left[slot] = 0
-        self._row[slot] = self._table.entry_row[0]
+        self._slots[slot] = _Slot(phase=Phase.WARMUP, row=self._entry_row[0])
 
     def release(self, slot: int) -> None:
         """DONE, FAILED or DECIDING (its episode is given up) to EMPTY."""
         self.require(slot, Phase.DONE, Phase.FAILED, Phase.DECIDING)
-        self.phase[slot] = Phase.EMPTY
+        self._slots[slot].phase = Phase.EMPTY
 
-    def after_pass(self, finite: NDArray[np.bool_]) -> Moves:
+    def after_pass(self, finite: Sequence[bool]) -> Moves:
         """Account for one network pass of every running slot.
 
         Args:
             finite: (S,) slots whose z0_pred is finite; a running slot without it is FAILED.
         """
-        running = self.running
-        self.nfe[running] += 1
-        self.phase[running & ~finite] = Phase.FAILED
-        warming, stepping, refining, finishing = (self.phase == phase for phase in _PASSES)
-        self.phase[stepping] = Phase.DECIDING
-        self._left[refining | finishing] -= 1
-        passes_left = self._left > 0
-        self.phase[finishing & ~passes_left] = Phase.DONE
-        refined = refining & ~passes_left
-        at_end = self.step == self._table.num_steps - 1
-        self.phase[refined & at_end] = Phase.DONE
-        arriving = finishing & passes_left
-        self._row[warming | arriving] = self._table.next_row[self._row[warming | arriving]]
-        self._advance(warming)
-        self._advance(refined & ~at_end)
-        self._forget(refined & ~at_end)
-        return Moves(
-            commit=warming | arriving,
-            refine=np.flatnonzero(refining & passes_left),
-            renoise=np.flatnonzero(refined & ~at_end),
-        )
+        moves = Moves()
+        for number, slot in enumerate(self._slots):
+            if _RUNS[slot.phase]:
+                slot.nfe += 1
+                slot.left -= 1
+                if finite[number]:
+                    self._passed(number, slot, moves)
+                else:
+                    slot.phase = Phase.FAILED
+        return moves
 
     def act(self, actions: Mapping[int, Action]) -> Moves:
         """Take decisions: all of them, or none if one is refused.
@@ -150,43 +160,57 @@ class Slots:
         Raises:
             SlotError: a slot is not DECIDING.
         """
-        for slot in actions:
-            self.require(slot, Phase.DECIDING)
-        chosen = np.full(len(self), -1)
-        chosen[list(actions)] = [int(action) for action in actions.values()]
-        stop, refine, proceed = (chosen == action for action in (Action.STOP, Action.REFINE, Action.CONTINUE))
-        at_end = self.step == self._table.num_steps - 1
-        finish = stop & (self._table.finish_count[self.step] > 0)
-        self._start_finish(finish)
-        self._start_refine(refine)
-        self.phase[(stop & ~finish) | (proceed & at_end)] = Phase.DONE
-        on = proceed & ~at_end
-        self._row[on] = self._table.next_row[self._row[on]]
-        self._advance(on)
-        return Moves(
-            commit=on | finish,
-            refine=np.flatnonzero(refine),
-            renoise=np.zeros(0, np.int64),
-        )
+        for number in actions:
+            self.require(number, Phase.DECIDING)
+        moves = Moves()
+        for number in sorted(actions):
+            self._decided(number, actions[number], moves)
+        return moves
 
-    def _advance(self, which: NDArray[np.bool_]) -> None:
+    def _passed(self, number: int, slot: _Slot, moves: Moves) -> None:
+        if slot.phase is Phase.STEPPING:
+            slot.phase = Phase.DECIDING
+        elif slot.phase is Phase.WARMUP:
+            self._continue(number, slot, moves)
+        elif slot.left:
+            if slot.phase is Phase.REFINING:
+                moves.refine.append(number)
+            else:
+                slot.row = self._next_row[slot.row]
+                moves.commit.append(number)
+        elif slot.phase is Phase.REFINING and slot.step < self._last_step:
+            self._advance(slot)
+            # The solver starts anew at the schedule point: a refined latent is not where its history leads.
+            slot.row = self._entry_row[slot.step]
+            moves.renoise.append(number)
+        else:
+            slot.phase = Phase.DONE
+
+    def _decided(self, number: int, action: Action, moves: Moves) -> None:
+        slot = self._slots[number]
+        if action == Action.REFINE:
+            slot.phase, slot.left = Phase.REFINING, self._refine_passes
+            slot.row = self._refine_row[slot.step]
+            moves.refine.append(number)
+        elif action == Action.CONTINUE and slot.step < self._last_step:
+            self._continue(number, slot, moves)
+        elif action == Action.STOP and self._finish_count[slot.step]:
+            slot.phase, slot.left = Phase.FINISHING, self._finish_count[slot.step]
+            slot.row = self._finish_start[slot.step]
+            moves.commit.append(number)
+        else:
+            slot.phase = Phase.DONE
+
+    def _continue(self, number: int, slot: _Slot, moves: Moves) -> None:
+        """Commit the step."""
+        slot.row = self._next_row[slot.row]
+        self._advance(slot)
+        moves.commit.append(number)
+
+    def _advance(self, slot: _Slot) -> None:
         """On to the next schedule point."""
-        self.step[which] += 1
-        self.phase[which] = np.where(self.step[which] < self._warmup_steps, Phase.WARMUP, Phase.STEPPING)
-
-    def _forget(self, which: NDArray[np.bool_]) -> None:
-        """The solver starts anew at the schedule point: a refined latent is not where its history leads."""
-        self._row[which] = self._table.entry_row[self.step[which]]
-
-    def _start_finish(self, which: NDArray[np.bool_]) -> None:
-        self.phase[which] = Phase.FINISHING
-        self._row[which] = self._table.finish_start[self.step[which]]
-        self._left[which] = self._table.finish_count[self.step[which]]
-
-    def _start_refine(self, which: NDArray[np.bool_]) -> None:
-        self.phase[which] = Phase.REFINING
-        self._row[which] = self._table.refine_row[self.step[which]]
-        self._left[which] = self._refine_passes
+        slot.step += 1
+        slot.phase = Phase.WARMUP if slot.step < self._warmup_steps else Phase.STEPPING
 
 
-_PASSES = (Phase.WARMUP, Phase.STEPPING, Phase.REFINING, Phase.FINISHING)
+_RUNS = tuple(Phase.WARMUP <= phase <= Phase.FINISHING for phase in Phase)

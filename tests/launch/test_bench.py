@@ -15,9 +15,9 @@ from addiffusion.errors import ConfigError
 from evaluation.finishes import grid
 from launch.bench_collect import CollectOrder, bench_collect
 from launch.bench_collect import table_of as collect_table
-from launch.bench_contestants import LONGEST, SHORTEST, Continuous, Course, LockStep
+from launch.bench_contestants import LONGEST, BareNetwork, Continuous, Course, Entry, LockStep, ratio
 from launch.bench_engine import BenchOrder, measure, table_of
-from launch.bench_finish import FinishOrder, bench_finish
+from launch.bench_finish import FinishOrder, bench_finish, choice, choice_text
 from launch.bench_finish import table_of as finish_table
 from launch.cli import app
 from launch.crew import observation_width, unpaid
@@ -68,20 +68,31 @@ def test_the_engine_is_measured_against_all_contestants(kind: str, guidance: flo
     assert rates == {f"{name}_nfe_s" for name in ("bare", "engine", "lockstep", "pipeline", "sequential")}
     assert all(result[name] > 0 for name in rates)
     assert result["engine_over_bare"] == pytest.approx(result["engine_nfe_s"] / result["bare_nfe_s"])
-    assert 0 < result["overhead_frac"] < 1
+    assert 0 < result["overhead_maps_frac"] < result["overhead_frac"] < 1
     assert json.loads(json.dumps(result)) == result
-    assert len(table_of(result).rows) == 6
+    assert len(table_of(result).rows) == 7
 
 
-def test_lengths_are_those_that_were_promised() -> None:
+def test_passes_lead_on_what_was_promised() -> None:
     backbone = tiny_backbone()
     (prompt,) = backbone.encode_prompts(["a"])
     course = Course(backbone=backbone, prompt=prompt, guidance_scale=1.0, slots=2)
-    assert SHORTEST <= next(LockStep(course, 1).work()) <= LONGEST
+    assert LockStep(course, 1).nfe_per_pass == 1.0
+    # Of two images of U[5, 50] passes the longer one has 35.2 on average, both together 55.
+    assert LockStep(course, 2).nfe_per_pass == pytest.approx(55 / 35.16, abs=0.02)
     contestant = Continuous(course)
     steps = contestant.work()
-    assert {next(steps) for _ in range(30)} == {2}
-    assert all(SHORTEST <= length <= LONGEST for length in contestant._length)
+    assert {next(steps) for _ in range(30)} == {1}
+    assert all(0 < left <= LONGEST - 3 for left in contestant._left)
+
+
+def test_ratios_are_medians_of_rounds() -> None:
+    backbone = tiny_backbone()
+    (prompt,) = backbone.encode_prompts(["a"])
+    course = Course(backbone=backbone, prompt=prompt, guidance_scale=1.0, slots=2)
+    one, other = (Entry(BareNetwork(course, 1), course) for _ in range(2))
+    one.rates, other.rates = [10.0, 1.0, 9.0], [10.0, 2.0, 10.0]
+    assert ratio(one, other) == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize("sees", ["clip", "latent"])
@@ -98,7 +109,8 @@ def test_the_loop_is_measured_against_its_parts(sees: str) -> None:
     )
     assert result["loop_over_compute"] == pytest.approx(result["compute_s"] / result["wall_s"])
     assert json.loads(json.dumps(result)) == result
-    assert len(collect_table(result).rows) == 8
+    assert result["observe_over_network"] > 0
+    assert len(collect_table(result).rows) == 9
 
 
 def test_finishes_are_compared_on_the_same_images() -> None:
@@ -123,6 +135,23 @@ def test_finishes_are_compared_on_the_same_images() -> None:
     }
     assert all(-1 <= row["clip"] <= 1 for row in rows)
     assert len(finish_table(rows).rows) == len(rows)
+
+
+def _row(finish: str, passes: int, nfe: float, scene: float) -> dict[str, Any]:
+    return {"finish": finish, "passes": passes, "nfe": nfe, "scene_soft": scene}
+
+
+def test_the_choice_is_the_best_finish_at_equal_nfe() -> None:
+    rows = [{"finish": None, "nfe": 50.0, "scene_soft": 1.0}]
+    rows += [_row("ddim", 2, 8.0, 0.5), _row("ddim", 2, 18.0, 0.7), _row("dpm++2m", 2, 8.0, 0.6)]
+    rows += [_row("dpm++2m", 2, 18.0, 0.7), _row("ddim", 6, 12.0, 0.7), _row("ddim", 6, 22.0, 0.8)]
+    chosen = choice(rows)
+    assert (chosen["solver"], chosen["passes"]) == ("ddim", 6)
+    assert (chosen["nfe_from"], chosen["nfe_to"]) == (12.0, 18.0)
+    assert chosen["mean_scene"] == pytest.approx({"ddim 2": 0.64, "dpm++2m 2": 0.67, "ddim 6": 0.73})
+    assert "sampler.finish_solver=ddim sampler.finish_steps=6" in choice_text(chosen)
+    assert choice(rows[:2]) == {}
+    assert choice_text({}).startswith("No choice")
 
 
 def test_a_stop_outside_the_schedule_is_refused() -> None:

@@ -180,3 +180,15 @@ def test_a_preview_decoder_serves_only_previews(sd15_like: Path, embedded_like: 
 def test_cuda_graphs_need_a_gpu(sd15_like: Path) -> None:
     with pytest.raises(ConfigError, match=r"backbone\.compile=cuda_graphs needs a GPU"):
         load_backbone(section("sd15", sd15_like, compile="cuda_graphs"))
+
+
+@pytest.mark.slow
+def test_a_compiled_backbone_says_what_the_plain_one_says(sd15_like: Path) -> None:
+    plain, compiled = (load_backbone(section("sd15", sd15_like, compile=mode)) for mode in ("off", "default"))
+    hidden = torch.stack([plain.uncond().hidden] * 2)
+    z = torch.randn(2, *plain.latent_shape, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([20.0, 900.0])
+    expected = plain.denoise(z, t, hidden)
+    torch.testing.assert_close(compiled.denoise(z, t, hidden), expected, rtol=1e-4, atol=1e-5)
+    maps = [backbone.last_pass().attention_maps(1) for backbone in (plain, compiled)]
+    torch.testing.assert_close(maps[1], maps[0], rtol=0, atol=1e-5)

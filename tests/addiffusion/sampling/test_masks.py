@@ -14,12 +14,11 @@ from addiffusion.sampling import masks
 
 def test_word_map_takes_the_strongest_word_and_drops_the_rest() -> None:
     maps = torch.tensor([9.0, 1.0, 3.0, 9.0]).view(4, 1, 1) * torch.tensor([[1.0, 2.0]])
-    keep = torch.tensor([False, True, True, False])
-    assert masks.word_map(maps, keep).tolist() == [[3.0, 6.0]]
+    assert masks.word_map(maps, torch.tensor([1, 2])).tolist() == [[3.0, 6.0]]
 
 
 def test_a_prompt_without_words_is_attended_to_nowhere_and_masked_nowhere() -> None:
-    attention = masks.word_map(torch.rand(3, 8, 8), torch.zeros(3, dtype=torch.bool))
+    attention = masks.word_map(torch.rand(3, 8, 8), torch.zeros(0, dtype=torch.int64))
     assert not attention.any()
     assert masks.map_entropy(attention) == pytest.approx(0.0, abs=1e-6)
     assert not masks.attention_mask(attention, tau=0.5, sigma_blur=3.0).any()
@@ -39,6 +38,7 @@ def test_entropy_runs_from_one_pixel_to_all_of_them() -> None:
 def test_the_tau_quantile_is_the_masked_area(tau: float, seed: int) -> None:
     attention = torch.rand(16, 16, generator=torch.Generator().manual_seed(seed))
     sharp = masks.attention_mask(attention, tau=tau, sigma_blur=0.2)
+    assert torch.equal(sharp, masks.soften((attention < attention.flatten().quantile(tau)).float(), sigma_blur=0.2))
     assert sharp.mean().item() == pytest.approx(tau, abs=1.5 / 256)
     assert attention[sharp > 0.5].max() <= attention[sharp < 0.5].min()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import pytest
 from diffusers import DPMSolverMultistepScheduler
 from hypothesis import settings
@@ -117,7 +116,7 @@ class SlotLife(RuleBasedStateMachine):
     @precondition(lambda self: any(slot.phase in RUNNING for slot in self.model))
     @rule(broken=st.one_of(st.none(), st.none(), st.none(), slot_indices))
     def run_pass(self, broken: int | None) -> None:
-        self.slots.after_pass(np.arange(COUNT) != (-1 if broken is None else broken))
+        self.slots.after_pass([slot != broken for slot in range(COUNT)])
         for index, slot in enumerate(self.model):
             if slot.phase in RUNNING:
                 slot.run(index != broken)
@@ -142,15 +141,15 @@ class SlotLife(RuleBasedStateMachine):
 
     @invariant()
     def agrees_with_the_model(self) -> None:
-        assert [Phase(int(phase)) for phase in self.slots.phase] == [slot.phase for slot in self.model]
+        assert [self.slots.phase(index) for index in range(COUNT)] == [slot.phase for slot in self.model]
         for index, slot in enumerate(self.model):
             if slot.phase is not Phase.EMPTY:
-                assert (self.slots.step[index], self.slots.nfe[index]) == (slot.step, slot.nfe)
+                assert (self.slots.step(index), self.slots.nfe(index)) == (slot.step, slot.nfe)
         assert TABLE.rows[0, self.slots.rows].tolist() == [slot.timestep for slot in self.model]
         for index, slot in enumerate(self.model):
             if slot.phase in (Phase.WARMUP, Phase.STEPPING, Phase.DECIDING):
                 assert self.slots.rows[index] == TABLE.entry_row[slot.step] + slot.known
-        assert self.slots.running.tolist() == [slot.phase in RUNNING for slot in self.model]
+        assert self.slots.running == [slot.phase in RUNNING for slot in self.model]
 
 
 TestSlotLife = SlotLife.TestCase
