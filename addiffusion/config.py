@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from addiffusion.config_sampling import BackboneSection, ObservationSection, RefineSection, SamplerSection
 from addiffusion.config_scorers import ScorersSection
 from addiffusion.config_section import Section
+from addiffusion.config_training import AlarmsSection, TrackingSection
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
 
@@ -185,7 +186,10 @@ class CheckpointSection(Section):
     every: int = Field(default=10, ge=1)
     """Iterations between checkpoints; the last iteration always has one."""
     keep: int = Field(default=3, ge=1)
-    """Checkpoints kept besides the last."""
+    """Checkpoints kept besides the last and the best."""
+    best_metric: Annotated[str, Field(min_length=1)] = "return"
+    """Metric (a name in metrics.jsonl, more is better) whose mean over the last five iterations makes a checkpoint the
+    best; `checkpoints/best` points to it."""
 
 
 class Config(Section):
@@ -221,6 +225,10 @@ class Config(Section):
     """The comparison at the end of a run."""
     checkpoint: CheckpointSection = CheckpointSection()
     """Checkpoints."""
+    alarms: AlarmsSection = AlarmsSection()
+    """When a run warns that its policy collapses."""
+    tracking: TrackingSection = TrackingSection()
+    """What is shown of a run while it works."""
 
     @model_validator(mode="after")
     def _reward_needs_what_is_scored(self) -> Self:

@@ -18,6 +18,8 @@ MEANING: Mapping[str, str] = {
     "network_evals": "mean passes through the network of an image; a guided pass counts twice",
     "decisions": "mean decisions of an episode",
     "*_frac": "share of an action among all decisions",
+    "only_continue_frac": "share of the images that only continue, to the last step",
+    "stop_at_once_frac": "share of the images that stop at their first decision",
     "episodes_dropped": "tickets without an episode; reissued ones are not dropped",
     "episodes_reissued": "tickets that were handed out again",
     "collect_s": "wall clock of the rollouts",
@@ -26,6 +28,8 @@ MEANING: Mapping[str, str] = {
     "episodes_per_s": "episodes per second of the whole iteration",
     "eta_s": "estimated wall clock to the last iteration",
     "policy_loss": "PPO surrogate loss, mean over gradient steps; `vf_loss`, `total_loss` likewise",
+    "explained_variance": "share of the variance of the value targets that the values explained before the update",
+    "alarm_*": "1 while a sign of collapse holds, else 0 (alarms.*)",
     "entropy": "of the policy, nats per decision",
     "approx_kl": "KL divergence of the updated policy from the one that acted, nats",
 }

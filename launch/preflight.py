@@ -15,6 +15,7 @@ from addiffusion.records import Prompt
 from launch.cluster import check_resources, usable_cpus
 from launch.config_files import load_config
 from launch.run_folder import RunFolder, planned_path
+from launch.tracking import check_tracking
 from learner.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
 
 _MOVABLE = ("cluster.", "rollout.", "resume")
@@ -32,6 +33,8 @@ class Plan:
     test_prompts: tuple[Prompt, ...]
     checkpoint: Checkpoint | None = None
     """Where a resumed run goes on."""
+    stop_on_collapse: bool = False
+    """End the run when an alarm of ``alarms.stop_on`` holds."""
 
 
 def prepare(files: Sequence[Path], overrides: Sequence[str]) -> Plan:
@@ -65,6 +68,7 @@ def _checked(config: Config, *, path: Path, checkpoint: Checkpoint | None = None
         check_resources(config, cpus=usable_cpus(), gpus=_gpus(config), where="this machine")
     _check_weights(config)
     _check_solver(config)
+    check_tracking(config)
     seed, section = config.run.seed, config.prompts
     return Plan(
         config=config,

@@ -53,14 +53,17 @@ class Training:
         """Whether the state after the last iteration is to be saved: every ``checkpoint.every``, and at the end."""
         return self.finished or self.iteration % self._config.checkpoint.every == 0
 
-    def save(self, run_dir: Path) -> Path:
-        """Write a checkpoint into the run's folder and return its folder."""
-        return save_checkpoint(run_dir, self.checkpoint(), keep=self._config.checkpoint.keep)
+    def save(self, run_dir: Path, *, score: float | None = None) -> Path:
+        """Write a checkpoint into the run's folder and return its folder; the one of the highest score is kept."""
+        return save_checkpoint(run_dir, self.checkpoint(score), keep=self._config.checkpoint.keep)
 
-    def checkpoint(self) -> Checkpoint:
+    def checkpoint(self, score: float | None = None) -> Checkpoint:
         """The present state."""
         return Checkpoint(
-            learner=self._learner.state(), ledger=self._ledger.state, config_digest=config_digest(self._config)
+            learner=self._learner.state(),
+            ledger=self._ledger.state,
+            config_digest=config_digest(self._config),
+            score=score,
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
