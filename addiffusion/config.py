@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from addiffusion.config_sampling import BackboneSection, ObservationSection, RefineSection, SamplerSection
 from addiffusion.config_scorers import ScorersSection
 from addiffusion.config_section import Section
-from addiffusion.config_training import AlarmsSection, TrackingSection
+from addiffusion.config_training import AlarmsSection, CurriculumSection, TrackingSection
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
 
@@ -54,6 +54,8 @@ class RolloutSection(Section):
     """GPUs (or a fraction) Ray reserves for a worker."""
     timeout_s: float = Field(default=600.0, gt=0)
     """Longest wait for any single collected batch before its tickets are reissued."""
+    carry_ticks: int = Field(default=16, ge=1)
+    """`ppo.collection=carry_over`: ticks a worker works between two hand-overs."""
     max_reissues: int = Field(default=3, ge=0)
     """How often a lost or failed ticket is handed out again before the run stops."""
 
@@ -136,6 +138,11 @@ class PpoSection(Section):
     """Policy updates of the run."""
     batch_size: int = Field(default=64, ge=1)
     """Complete episodes per update, by ticket."""
+    collection: Literal["synchronous", "carry_over"] = "synchronous"
+    """`synchronous`: every episode is acted by the present weights, and the run is a function of its seed;
+    `carry_over`: slots that an iteration leaves free begin the next ones, whose episodes go on with the new weights."""
+    max_lag: int = Field(default=1, ge=1)
+    """`carry_over`: iterations a ticket may be handed out ahead, so updates its oldest decision may be behind."""
     lr: float = Field(default=3.0e-4, gt=0)
     """Adam learning rate."""
     gamma_d: float = Field(default=1.0, gt=0, le=1)
@@ -162,9 +169,13 @@ class PromptsSection(Section):
     """Training prompts."""
 
     source: Annotated[str, Field(min_length=1)] = "embedded"
-    """`embedded`, or the path of a text file with one prompt per line."""
+    """`embedded`, or the path of a file of prompts (a folder for `t2i_compbench`)."""
+    format: Literal["auto", "text", "coco", "drawbench", "parti", "geneval", "t2i_compbench"] = "auto"
+    """What the file is; `auto` goes by its name: .txt text, .json coco, .jsonl geneval, .csv drawbench, .tsv parti, a
+    folder t2i_compbench."""
     tiers: tuple[Literal[1, 2, 3], ...] = (1, 2, 3)
-    """Tiers of the embedded prompts."""
+    """Tiers that are used: the embedded world's own, those a set's labels stand for, or, where it has none, a count of
+    objects, attributes and relations."""
     test_split: Literal["test", "validation", "compositional"] = "test"
     """Prompts of the final comparison; `compositional` (embedded only): colour-shape pairs that nothing trained on."""
     train_count: int = Field(default=192, ge=1)
@@ -221,6 +232,8 @@ class Config(Section):
     """The learner."""
     prompts: PromptsSection = PromptsSection()
     """Training prompts."""
+    curriculum: CurriculumSection = CurriculumSection()
+    """Which tiers of prompts are trained when."""
     evaluation: EvaluationSection = EvaluationSection()
     """The comparison at the end of a run."""
     checkpoint: CheckpointSection = CheckpointSection()

@@ -43,3 +43,12 @@ class TrackingSection(Section):
     """Also send the metrics to Weights & Biases (package `wandb`); `offline` writes them below the run folder."""
     wandb_project: Annotated[str, Field(min_length=1)] = "addiffusion"
     """Project there; the run has the name of its folder."""
+
+
+class CurriculumSection(Section):
+    """Which tiers of prompts are trained when: simple, then mixed, then all."""
+
+    simple_iterations: int = Field(default=0, ge=0)
+    """Iterations at the start that train tier 1 alone."""
+    mixed_iterations: int = Field(default=0, ge=0)
+    """Iterations after them that train tiers 1 and 2; all tiers follow."""

@@ -17,6 +17,7 @@ from launch.config_files import load_config
 from launch.run_folder import RunFolder, planned_path
 from launch.tracking import check_tracking
 from learner.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
+from learner.curriculum import check_curriculum
 
 _MOVABLE = ("cluster.", "rollout.", "resume")
 """Keys that say where a run works, not what it computes: a resumed run may change them."""
@@ -70,10 +71,12 @@ def _checked(config: Config, *, path: Path, checkpoint: Checkpoint | None = None
     _check_solver(config)
     check_tracking(config)
     seed, section = config.run.seed, config.prompts
+    train_prompts = load_prompts(section, split="train", count=section.train_count, seed=seed)
+    check_curriculum(config.curriculum, train_prompts)
     return Plan(
         config=config,
         path=path,
-        train_prompts=load_prompts(section, split="train", count=section.train_count, seed=seed),
+        train_prompts=train_prompts,
         test_prompts=load_prompts(section, split=section.test_split, count=config.evaluation.prompt_count, seed=seed),
         checkpoint=checkpoint,
     )

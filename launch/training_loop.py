@@ -73,7 +73,6 @@ class TrainingLoop:
     def _note(self, report: IterationReport) -> Alarm | None:
         row = iteration_row(
             report,
-            episodes_dropped=self._config.ppo.batch_size - len(report.episodes),
             earlier_s=self._seconds,
             iterations_left=self._config.ppo.iterations - self._training.iteration,
         )

@@ -70,6 +70,7 @@ class EpisodePPOLearner(PPOTorchLearner):
     ) -> Iterator[MultiAgentBatch]:
         columns = cast("dict[str, torch.Tensor]", self._make_batch_if_necessary(training_data)[DEFAULT_MODULE_ID])
         row_count = len(columns[Columns.ACTIONS])
+        self.batch_metrics["decisions_trained"] = float(row_count)
         self.batch_metrics["explained_variance"] = explained_variance(
             columns[Postprocessing.VALUE_TARGETS], columns[Columns.VF_PREDS]
         )

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -202,7 +203,10 @@ def test_metrics_go_to_weights_and_biases_when_wanted(tmp_path: Path, monkeypatc
     (tmp_path / "wandb.py").write_text(WANDB)
     monkeypatch.syspath_prepend(tmp_path)
     plan = toy_plan(tmp_path / "run", toy_config(tracking={"wandb": "offline"}))
-    train(plan)
+    try:
+        train(plan)
+    finally:
+        sys.modules.pop("wandb", None)
     sent = [json.loads(line) for line in (plan.path / "sent.jsonl").read_text().splitlines()]
     assert sent[0] == {"project": "addiffusion", "id": "run", "resume": "allow", "mode": "offline"}
     assert [line["step"] for line in sent[1:-1]] == [1, 2, 3]

@@ -95,7 +95,7 @@ def test_a_file_is_cut_into_disjoint_splits(tmp_path: Path) -> None:
     assert set().union(*texts.values()) == set(lines)
     shuffled = _file(tmp_path / "other.txt", "\n".join(reversed(lines)))
     assert {split: set(_texts(shuffled, split, 200)) for split in FILE_SPLITS} == texts
-    assert {prompt.tier for prompt in load_prompts(section, split="test", count=5, seed=0)} == {0}
+    assert {prompt.tier for prompt in load_prompts(section, split="test", count=5, seed=0)} == {1}
 
 
 def test_a_short_file_still_has_every_split_and_repeats_in_turn(tmp_path: Path) -> None:
