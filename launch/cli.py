@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from addiffusion import __version__
 from addiffusion.errors import AdDiffusionError, UsageError
 from launch.cli_bench import bench_app
+from launch.cli_bench_train import bench_train
 from launch.cli_reward import reward_app, score
 
 EXIT_FAILED, EXIT_USAGE, EXIT_COLLAPSED, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -47,6 +48,7 @@ embedded_app = typer.Typer(no_args_is_help=True, help="The built-in world: its m
 app.add_typer(embedded_app, name="embedded")
 app.add_typer(reward_app, name="reward")
 app.add_typer(bench_app, name="bench")
+bench_app.command(name="train")(bench_train)
 app.command()(score)
 
 Overrides = Annotated[

@@ -46,6 +46,8 @@ class CarriedCalls:
         self._losses: Counter[int] = Counter()
         self.reissued_count = 0
         """Tickets given to another worker because theirs was lost."""
+        self.waited_s = 0.0
+        """Wall clock spent waiting for workers."""
 
     def advance(self, tickets: Sequence[Ticket], weights: list[Any], version: int) -> Collected:
         """Hand ``tickets`` out and wait until a worker needs another call.
@@ -103,7 +105,9 @@ class CarriedCalls:
             oldest = {load.calls[0][0]: worker_id for worker_id, load in self._loads.items() if load.calls}
             if not oldest:
                 return Collected(episodes=())
+            started = time.perf_counter()
             ready, _ = ray.wait(list(oldest), num_returns=1, timeout=POLL_S)
+            self.waited_s += time.perf_counter() - started
             if ready:
                 return self._take(oldest[ready[0]])
             if self._give_up_overdue():

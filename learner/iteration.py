@@ -31,6 +31,8 @@ class IterationReport:
     """Wall clock of the rollouts."""
     update_s: float
     """Wall clock of the update and the hand-over of the new weights."""
+    broadcast_s: float
+    """The part of it that is the hand-over."""
     reissued_count: int
     """Tickets of this iteration that had to be handed out again."""
     facts: Mapping[str, float]
@@ -52,6 +54,7 @@ def run_iteration(
     collected = time.perf_counter()
     update = learner.update(batch.episodes, iteration=iteration)
     ledger.close(iteration)
+    updated = time.perf_counter()
     rollouts.set_weights(learner.weights(), iteration + 1)
     return IterationReport(
         iteration=iteration,
@@ -61,6 +64,7 @@ def run_iteration(
         stage_s=batch.stage_s,
         collect_s=collected - started,
         update_s=time.perf_counter() - collected,
+        broadcast_s=time.perf_counter() - updated,
         reissued_count=batch.reissued_count,
         facts={**batch.facts, **audit(ledger.tickets(iteration), batch.episodes, update)},
     )

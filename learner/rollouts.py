@@ -44,6 +44,12 @@ class RayRollouts:
         self._weight_version = -1
         self._carried = CarriedCalls(self.fleet, config)
         self._reissued_count = 0
+        self._waited_s = 0.0
+
+    @property
+    def waited_s(self) -> float:
+        """Wall clock spent waiting for workers, since construction: all else is this process's own work."""
+        return self._waited_s + self._carried.waited_s
 
     @property
     def reissued_count(self) -> int:
@@ -95,7 +101,9 @@ class RayRollouts:
         open_work.pending.clear()
 
     def _take_results(self, open_work: _OpenWork) -> None:
+        started = time.perf_counter()
         ready, _ = ray.wait(list(open_work.calls), num_returns=1, timeout=POLL_S)
+        self._waited_s += time.perf_counter() - started
         for reference in ready:
             call = open_work.calls.pop(reference)
             try:

@@ -57,6 +57,9 @@ class SignalAfter:
             os.kill(os.getpid(), signal.SIGINT)
         return self.rollouts.collect(tickets, sampler=sampler)
 
+    def advance(self, tickets: Sequence[Ticket]) -> Collected:
+        return self.rollouts.advance(tickets)
+
 
 def interrupted_crew(count: int) -> object:
     @contextmanager

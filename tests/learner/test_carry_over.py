@@ -71,7 +71,7 @@ def test_every_ticket_is_trained_once_in_its_iteration_and_lag_is_bounded() -> N
     batches = train(start(config))
     assert ids(batches) == list(range(10 * ITERATIONS))
     lags = [n - episode.weight_versions for n, episodes in enumerate(batches) for episode in episodes]
-    assert {0, 1, 2} == set(np.concatenate(lags).tolist())
+    assert {0, 1} <= set(np.concatenate(lags).tolist()) <= {0, 1, 2}
     carried = [episode for episodes in batches for episode in episodes if episode.carried_versions is not None]
     assert carried, "some episodes have seen an update"
     for episode in carried:
@@ -140,12 +140,8 @@ def test_an_episode_nobody_asked_for_is_a_defect() -> None:
 
 
 def test_failing_tickets_are_handed_out_again() -> None:
-    class Failing(ToyRollouts):
-        def advance(self, tickets: Sequence[Ticket]) -> Collected:
-            return self.collect(tickets)
-
     config = toy_config(collection="carry_over", iterations=3, batch_size=6)
-    rollouts = Failing(config, {0: 1, 3: 2, 9: 1})
+    rollouts = ToyRollouts(config, {0: 1, 3: 2, 9: 1})
     ledger = build_ledger(config, toy_pool())
     carry = CarryOver(config, ledger=ledger, rollouts=rollouts)
     rollouts.version = 0
