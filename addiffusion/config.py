@@ -143,6 +143,15 @@ class PpoSection(Section):
     `carry_over`: slots that an iteration leaves free begin the next ones, whose episodes go on with the new weights."""
     max_lag: int = Field(default=1, ge=1)
     """`carry_over`: iterations a ticket may be handed out ahead, so updates its oldest decision may be behind."""
+    algorithm: Literal["ppo", "appo"] = "ppo"
+    """`appo` weighs decisions by weights of the past with V-trace (arXiv:1802.01561): for `carry_over` with a large
+    `max_lag`. The same as `ppo` where no decision is old."""
+    weighting: Literal["decision", "episode"] = "decision"
+    """Every decision counts the same in the loss, or every episode, however long."""
+    learners: int = Field(default=0, ge=0)
+    """Learner processes that share each gradient step; 0 trains in the driver's process."""
+    gpus_per_learner: float = Field(default=0.0, ge=0)
+    """GPUs of a learner (of the driver, when `learners` is 0); 0 trains on the CPU."""
     lr: float = Field(default=3.0e-4, gt=0)
     """Adam learning rate."""
     gamma_d: float = Field(default=1.0, gt=0, le=1)
@@ -242,6 +251,12 @@ class Config(Section):
     """When a run warns that its policy collapses."""
     tracking: TrackingSection = TrackingSection()
     """What is shown of a run while it works."""
+
+    @model_validator(mode="after")
+    def _learners_need_ray(self) -> Self:
+        if self.ppo.learners and self.cluster.mode == "serial":
+            raise ValueError("ppo.learners are processes of their own: set ppo.learners=0, or cluster.mode=ray")
+        return self
 
     @model_validator(mode="after")
     def _reward_needs_what_is_scored(self) -> Self:

@@ -83,7 +83,7 @@ def _checked(config: Config, *, path: Path, checkpoint: Checkpoint | None = None
 
 
 def _gpus(config: Config) -> int:
-    if config.rollout.gpus_per_worker == 0 and config.scorers.gpus == 0:
+    if not (config.rollout.gpus_per_worker or config.scorers.gpus or config.ppo.gpus_per_learner):
         return 0
     import torch  # noqa: PLC0415 - takes seconds, and only runs on GPUs need to know
 
