@@ -82,7 +82,7 @@ def bench_train(order: TrainOrder, tell: Console) -> dict[str, Any]:
         width = measured.reports[-1].episodes[0].phi.shape[1]
         per_episode_s = result["rollout_s"] * order.config.rollout.workers / result["episodes"]
         seconds = {
-            workers: _simulated_s(order, measured.reports[-1].episodes, per_episode_s, workers, width, tell)
+            workers: simulated_iteration_s(order, measured.reports[-1].episodes, per_episode_s, workers, width, tell)
             for workers in SIMULATED
         }
     scaling = {str(workers): seconds[1] / seconds[workers] for workers in SIMULATED}
@@ -175,7 +175,7 @@ class _Noted(Training):
         return report
 
 
-def _simulated_s(
+def simulated_iteration_s(
     order: TrainOrder, templates: Sequence[Episode], per_episode_s: float, workers: int, width: int, tell: Console
 ) -> float:
     """Seconds of an iteration with simulated workers; the work of each is the same, however many there are."""
