@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import ray
 from rich.console import Console
@@ -33,6 +33,7 @@ from launch.run_folder import RunFolder
 from launch.training_loop import TrainingLoop
 from learner.algorithm_config import build_ppo_config
 from learner.iteration import IterationReport
+from learner.ppo_learner import EpisodePPOLearner
 from learner.rollouts import RayRollouts
 from learner.tickets import PoolEntry
 from learner.training import Training, build_ledger
@@ -182,11 +183,13 @@ def simulated_iteration_s(
     tell.print(f"simulating {workers} workers, {order.tickets * per_episode_s:.1f} s of rollouts an iteration each")
     ppo = order.config.ppo.model_copy(update={"batch_size": order.tickets * workers})
     config = order.config.model_copy(update={"ppo": ppo})
-    kind = ray.remote(num_cpus=0.01)(SimulatedWorker)
+    kind: Any = ray.remote(num_cpus=0.01)(SimulatedWorker)
     shared = ray.put(list(templates))
     actors = {number: kind.remote(shared, per_episode_s) for number in range(workers)}
     ray.get([actor.ping.remote() for actor in actors.values()], timeout=_START_TIMEOUT_S)
-    learner = PolicyLearner(build_ppo_config(config, observation_width=width).build_learner())
+    learner = PolicyLearner(
+        cast("EpisodePPOLearner", build_ppo_config(config, observation_width=width).build_learner())
+    )
     training = Training(
         config, ledger=build_ledger(config, _pool(config)), rollouts=RayRollouts(actors, config), learner=learner
     )

@@ -20,7 +20,8 @@ class Stopwatch:
 
     def take(self) -> dict[str, float]:
         """The seconds since the last call."""
-        taken, self.stage_s = self.stage_s, dict.fromkeys(STAGES, 0.0)
+        taken = self.stage_s
+        self.stage_s = dict.fromkeys(STAGES, 0.0)
         return taken
 
     @contextmanager
