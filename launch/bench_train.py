@@ -39,7 +39,7 @@ from learner.tickets import PoolEntry
 from learner.training import Training, build_ledger
 from learner.update import PolicyLearner
 
-PARTS: Final = ("learner", "broadcast", "tickets", "driver")
+PARTS: Final = ("update", "broadcast", "tickets", "driver")
 SIMULATED: Final = (1, 2, 4, 8)
 _START_TIMEOUT_S: Final = 180.0
 
@@ -147,7 +147,7 @@ class _Measured:
         reports, wall_s, rollout_s = self.reports[1:], end_s - begin_s, waited_s - waited_before_s
         broadcast_s = sum(report.broadcast_s for report in reports)
         parts = {
-            "learner": sum(report.update_s for report in reports) - broadcast_s,
+            "update": sum(report.update_s for report in reports) - broadcast_s,
             "broadcast": broadcast_s,
             "tickets": sum(report.collect_s for report in reports) - rollout_s,
             "driver": wall_s - sum(report.collect_s + report.update_s for report in reports),

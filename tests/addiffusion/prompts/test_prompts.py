@@ -122,7 +122,7 @@ def test_a_file_has_no_compositional_split(tmp_path: Path) -> None:
         load_prompts(section, split="compositional", count=3, seed=0)
 
 
-@pytest.mark.parametrize("name", ["missing.txt", "."])
+@pytest.mark.parametrize("name", ["missing.txt", "missing.csv"])
 def test_an_unreadable_file_is_named_with_its_fix(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     with pytest.raises(PromptError, match=r"can't be read .*prompts\.source") as caught:
