@@ -14,7 +14,7 @@ from launch.cli_bench import AsJson, Files, Overrides
 def bench_train(
     overrides: Overrides = None,
     iterations: Annotated[int, typer.Option(min=1, help="Measured iterations; one more loads the models.")] = 3,
-    tickets: Annotated[int, typer.Option(min=1, help="Tickets of a simulated worker per iteration.")] = 32,
+    tickets: Annotated[int, typer.Option(min=1, help="Tickets of a simulated worker per iteration.")] = 16,
     config: Files = None,
     as_json: AsJson = False,
 ) -> None:
