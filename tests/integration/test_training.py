@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +63,8 @@ class Recording:
     rollouts: Rollouts
     before: Callable[[int], None]
     calls: list[tuple[Episode, ...]]
+    """A call that only hands failed tickets out again counts as part of the one before."""
+    failed: set[int] = field(default_factory=set[int])
 
     def set_weights(self, weights: object, version: int) -> None:
         self.rollouts.set_weights(weights, version)
@@ -70,7 +72,11 @@ class Recording:
     def collect(self, tickets: Sequence[Ticket], *, sampler: SamplerSection | None = None) -> Collected:
         self.before(len(self.calls))
         collected = self.rollouts.collect(tickets, sampler=sampler)
-        self.calls.append(collected.episodes)
+        again = bool(self.failed) and {ticket.ticket_id for ticket in tickets} <= self.failed
+        earlier = self.calls.pop() if again else ()
+        episodes = (*earlier, *collected.episodes)
+        self.calls.append(tuple(sorted(episodes, key=lambda episode: episode.ticket.ticket_id)))
+        self.failed = {failure.ticket.ticket_id for failure in collected.failed}
         return collected
 
     def advance(self, tickets: Sequence[Ticket]) -> Collected:
