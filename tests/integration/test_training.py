@@ -197,10 +197,10 @@ def test_a_killed_driver_is_resumed_as_if_nothing_had_been(serial: Finished, ray
 
 
 def assert_same(found: Episode, expected: Episode) -> None:
-    for field in fields(Episode):
-        if field.name in {*INFORMATIVE, "ticket", "frames"}:
+    for column in fields(Episode):
+        if column.name in {*INFORMATIVE, "ticket", "frames"}:
             continue
-        np.testing.assert_array_equal(getattr(found, field.name), getattr(expected, field.name), err_msg=field.name)
+        np.testing.assert_array_equal(getattr(found, column.name), getattr(expected, column.name), err_msg=column.name)
     assert (found.ticket.ticket_id, found.ticket.seed) == (expected.ticket.ticket_id, expected.ticket.seed)
 
 
