@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from addiffusion.config_sampling import BackboneSection, ObservationSection, RefineSection, SamplerSection
 from addiffusion.config_scorers import ScorersSection
 from addiffusion.config_section import Section
+from addiffusion.config_training import AlarmsSection, CurriculumSection, TrackingSection
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
 
@@ -53,6 +54,8 @@ class RolloutSection(Section):
     """GPUs (or a fraction) Ray reserves for a worker."""
     timeout_s: float = Field(default=600.0, gt=0)
     """Longest wait for any single collected batch before its tickets are reissued."""
+    carry_ticks: int = Field(default=16, ge=1)
+    """`ppo.collection=carry_over`: ticks a worker works between two hand-overs."""
     max_reissues: int = Field(default=3, ge=0)
     """How often a lost or failed ticket is handed out again before the run stops."""
 
@@ -135,6 +138,20 @@ class PpoSection(Section):
     """Policy updates of the run."""
     batch_size: int = Field(default=64, ge=1)
     """Complete episodes per update, by ticket."""
+    collection: Literal["synchronous", "carry_over"] = "synchronous"
+    """`synchronous`: every episode is acted by the present weights, and the run is a function of its seed;
+    `carry_over`: slots that an iteration leaves free begin the next ones, whose episodes go on with the new weights."""
+    max_lag: int = Field(default=1, ge=1)
+    """`carry_over`: iterations a ticket may be handed out ahead, so updates its oldest decision may be behind."""
+    algorithm: Literal["ppo", "appo"] = "ppo"
+    """`appo` weighs decisions by weights of the past with V-trace (arXiv:1802.01561): for `carry_over` with a large
+    `max_lag`. The same as `ppo` where no decision is old."""
+    weighting: Literal["decision", "episode"] = "decision"
+    """Every decision counts the same in the loss, or every episode, however long."""
+    learners: int = Field(default=0, ge=0)
+    """Learner processes that share each gradient step; 0 trains in the driver's process."""
+    gpus_per_learner: float = Field(default=0.0, ge=0)
+    """GPUs of a learner (of the driver, when `learners` is 0); 0 trains on the CPU."""
     lr: float = Field(default=3.0e-4, gt=0)
     """Adam learning rate."""
     gamma_d: float = Field(default=1.0, gt=0, le=1)
@@ -161,9 +178,13 @@ class PromptsSection(Section):
     """Training prompts."""
 
     source: Annotated[str, Field(min_length=1)] = "embedded"
-    """`embedded`, or the path of a text file with one prompt per line."""
+    """`embedded`, or the path of a file of prompts (a folder for `t2i_compbench`)."""
+    format: Literal["auto", "text", "coco", "drawbench", "parti", "geneval", "t2i_compbench"] = "auto"
+    """What the file is; `auto` goes by its name: .txt text, .json coco, .jsonl geneval, .csv drawbench, .tsv parti, a
+    folder t2i_compbench."""
     tiers: tuple[Literal[1, 2, 3], ...] = (1, 2, 3)
-    """Tiers of the embedded prompts."""
+    """Tiers that are used: the embedded world's own, those a set's labels stand for, or, where it has none, a count of
+    objects, attributes and relations."""
     test_split: Literal["test", "validation", "compositional"] = "test"
     """Prompts of the final comparison; `compositional` (embedded only): colour-shape pairs that nothing trained on."""
     train_count: int = Field(default=192, ge=1)
@@ -185,7 +206,10 @@ class CheckpointSection(Section):
     every: int = Field(default=10, ge=1)
     """Iterations between checkpoints; the last iteration always has one."""
     keep: int = Field(default=3, ge=1)
-    """Checkpoints kept besides the last."""
+    """Checkpoints kept besides the last and the best."""
+    best_metric: Annotated[str, Field(min_length=1)] = "return"
+    """Metric (a name in metrics.jsonl, more is better) whose mean over the last five iterations makes a checkpoint the
+    best; `checkpoints/best` points to it."""
 
 
 class Config(Section):
@@ -217,10 +241,22 @@ class Config(Section):
     """The learner."""
     prompts: PromptsSection = PromptsSection()
     """Training prompts."""
+    curriculum: CurriculumSection = CurriculumSection()
+    """Which tiers of prompts are trained when."""
     evaluation: EvaluationSection = EvaluationSection()
     """The comparison at the end of a run."""
     checkpoint: CheckpointSection = CheckpointSection()
     """Checkpoints."""
+    alarms: AlarmsSection = AlarmsSection()
+    """When a run warns that its policy collapses."""
+    tracking: TrackingSection = TrackingSection()
+    """What is shown of a run while it works."""
+
+    @model_validator(mode="after")
+    def _learners_need_ray(self) -> Self:
+        if self.ppo.learners and self.cluster.mode == "serial":
+            raise ValueError("ppo.learners are processes of their own: set ppo.learners=0, or cluster.mode=ray")
+        return self
 
     @model_validator(mode="after")
     def _reward_needs_what_is_scored(self) -> Self:

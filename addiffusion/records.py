@@ -30,7 +30,7 @@ class Prompt:
     prompt_id: int
     text: str
     tier: int
-    """1 to 3 by difficulty; 0 when the source gives no label."""
+    """1 to 3 by difficulty; 0 for prompts of no set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,10 +136,19 @@ class Episode:
     nfe: int
     network_evals: int
     weight_version: int
-    """Version of the policy weights that took the decisions."""
+    """Version of the policy weights that took the last decision."""
     seconds: float
     """Wall clock from admission to the final score; informative only, never trained on."""
     frames: Frames | None = None
+    carried_versions: NDArray[np.int64] | None = None
+    """(d,) versions of the weights behind each decision, where they changed on the way; None: all the same."""
+
+    @property
+    def weight_versions(self) -> NDArray[np.int64]:
+        """(d,) version of the weights behind each decision."""
+        if self.carried_versions is not None:
+            return self.carried_versions
+        return np.full(len(self.actions), self.weight_version, np.int64)
 
     @property
     def rewards(self) -> NDArray[np.float32]:

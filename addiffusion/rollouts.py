@@ -36,3 +36,13 @@ class Rollouts(Protocol):
             RolloutError: no worker could finish them in time.
         """
         ...
+
+    def advance(self, tickets: Sequence[Ticket]) -> Collected:
+        """Take ``tickets`` in beside those under way, work on for a while, and return what has ended; possibly nothing.
+
+        Episodes under way go on with the latest weights. A ticket comes back from exactly one call.
+
+        Raises:
+            RolloutError: no worker came back in time.
+        """
+        ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,9 +16,10 @@ from typer.core import TyperGroup
 from addiffusion import __version__
 from addiffusion.errors import AdDiffusionError, UsageError
 from launch.cli_bench import bench_app
+from launch.cli_bench_train import bench_train
 from launch.cli_reward import reward_app, score
 
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_COLLAPSED, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 
 class Commands(TyperGroup):
@@ -46,6 +48,7 @@ embedded_app = typer.Typer(no_args_is_help=True, help="The built-in world: its m
 app.add_typer(embedded_app, name="embedded")
 app.add_typer(reward_app, name="reward")
 app.add_typer(bench_app, name="bench")
+bench_app.command(name="train")(bench_train)
 app.command()(score)
 
 Overrides = Annotated[
@@ -97,6 +100,10 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 def train(
     overrides: Overrides = None,
     config: Files = None,
+    stop_on_collapse: Annotated[
+        bool,
+        typer.Option("--stop-on-collapse", help="Save, leave with exit code 3 when an alarm of alarms.stop_on rings."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Progress on stderr; one JSON object on stdout.")] = False,
 ) -> None:
     """Train a policy and compare it with fixed samplers on held-out prompts.
@@ -114,9 +121,11 @@ def train(
         from launch.train import run
 
         plan = prepare(config or [], overrides or [])
-    outcome = run(plan, console=console)
+    outcome = run(replace(plan, stop_on_collapse=stop_on_collapse), console=console)
     if as_json and outcome.result is not None:
         typer.echo(json.dumps(outcome.result))
+    if outcome.collapse is not None:
+        raise typer.Exit(EXIT_COLLAPSED)
     if outcome.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
 

@@ -36,7 +36,7 @@ def prepare_environment() -> None:
 def needed_cpus(config: Config) -> float:
     """CPUs that the actors and this process reserve."""
     scorers = config.scorers.replicas * config.scorers.cpus
-    return config.rollout.workers * config.rollout.cpus_per_worker + scorers + DRIVER_CPUS
+    return config.rollout.workers * config.rollout.cpus_per_worker + scorers + config.ppo.learners + DRIVER_CPUS
 
 
 def usable_cpus() -> int:
@@ -62,12 +62,13 @@ def check_resources(config: Config, *, cpus: float, gpus: float, where: str) -> 
             needed=needed,
             present=cpus,
         )
-    needed_gpus = rollout.workers * rollout.gpus_per_worker + scorers.replicas * scorers.gpus
+    learner_gpus = max(config.ppo.learners, 1) * config.ppo.gpus_per_learner
+    needed_gpus = rollout.workers * rollout.gpus_per_worker + scorers.replicas * scorers.gpus + learner_gpus
     if needed_gpus > gpus:
         raise ClusterError(
             f"{rollout.workers} rollout workers with {rollout.gpus_per_worker:g} GPUs each and {service} "
             f"({scorers.gpus:g}) need {needed_gpus:g} GPUs, but {where} has {gpus:g}: lower rollout.workers, "
-            "rollout.gpus_per_worker or scorers.gpus.",
+            "rollout.gpus_per_worker or scorers.gpus, or (the learner counts too) ppo.gpus_per_learner.",
             needed=needed_gpus,
             present=gpus,
         )

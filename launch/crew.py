@@ -14,7 +14,7 @@ from addiffusion.config import Config, Weights
 from addiffusion.observation.layout import clip_layout, latent_layout
 from addiffusion.rollouts import Rollouts
 from addiffusion.scorers.base import Scoring
-from learner.update import PolicyLearner
+from learner.state import Learner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class Crew:
 
     rollouts: Rollouts
     scoring: Scoring
-    learner: PolicyLearner
+    learner: Learner
 
 
 def assemble(config: Config) -> AbstractContextManager[Crew]:

@@ -15,7 +15,9 @@ from addiffusion.records import Prompt
 from launch.cluster import check_resources, usable_cpus
 from launch.config_files import load_config
 from launch.run_folder import RunFolder, planned_path
+from launch.tracking import check_tracking
 from learner.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
+from learner.curriculum import check_curriculum
 
 _MOVABLE = ("cluster.", "rollout.", "resume")
 """Keys that say where a run works, not what it computes: a resumed run may change them."""
@@ -32,6 +34,8 @@ class Plan:
     test_prompts: tuple[Prompt, ...]
     checkpoint: Checkpoint | None = None
     """Where a resumed run goes on."""
+    stop_on_collapse: bool = False
+    """End the run when an alarm of ``alarms.stop_on`` holds."""
 
 
 def prepare(files: Sequence[Path], overrides: Sequence[str]) -> Plan:
@@ -65,18 +69,21 @@ def _checked(config: Config, *, path: Path, checkpoint: Checkpoint | None = None
         check_resources(config, cpus=usable_cpus(), gpus=_gpus(config), where="this machine")
     _check_weights(config)
     _check_solver(config)
+    check_tracking(config)
     seed, section = config.run.seed, config.prompts
+    train_prompts = load_prompts(section, split="train", count=section.train_count, seed=seed)
+    check_curriculum(config.curriculum, train_prompts)
     return Plan(
         config=config,
         path=path,
-        train_prompts=load_prompts(section, split="train", count=section.train_count, seed=seed),
+        train_prompts=train_prompts,
         test_prompts=load_prompts(section, split=section.test_split, count=config.evaluation.prompt_count, seed=seed),
         checkpoint=checkpoint,
     )
 
 
 def _gpus(config: Config) -> int:
-    if config.rollout.gpus_per_worker == 0 and config.scorers.gpus == 0:
+    if not (config.rollout.gpus_per_worker or config.scorers.gpus or config.ppo.gpus_per_learner):
         return 0
     import torch  # noqa: PLC0415 - takes seconds, and only runs on GPUs need to know
 

@@ -20,14 +20,13 @@ from evaluation.report import holdout_table, summary
 from launch.console import RunView, duration
 from launch.crew import Crew, assemble
 from launch.interrupt import Interrupt, interruptible
-from launch.metrics import iteration_row
 from launch.preflight import Plan
 from launch.references import Pairs, draw_references, load_references, save_references, training_pairs
 from launch.run_folder import RunFolder
-from learner.iteration import IterationReport
+from launch.training_loop import TrainingLoop
+from learner.alarms import Alarm
 from learner.tickets import PoolEntry
 from learner.training import Training, build_ledger
-from rollout_workers.recorder import EpisodeRecorder
 
 _ASKED_TO_END = "finishing this iteration, then saving (Ctrl-C again to leave at once)"
 
@@ -37,12 +36,14 @@ class Outcome:
     """How a run ended."""
 
     result: dict[str, Any] | None
-    """The final comparison; None when the run was interrupted before it."""
+    """The final comparison; None when the run ended before it."""
+    collapse: Alarm | None = None
+    """The alarm that ended the run (`--stop-on-collapse`)."""
 
     @property
     def interrupted(self) -> bool:
         """Whether somebody ended the run early."""
-        return self.result is None
+        return self.result is None and self.collapse is None
 
 
 def run(plan: Plan, *, console: Console, roles: Callable[[Config], AbstractContextManager[Crew]] = assemble) -> Outcome:
@@ -86,7 +87,10 @@ class _Run:
         if references is None:
             self.view.say("stopped before training began; there is nothing to resume")
             return Outcome(result=None)
-        self._train(pairs, references)
+        collapse = self._train(pairs, references)
+        if collapse is not None:
+            self.view.say(f"stopped because of {collapse.name}; the checkpoint and the plots are in {self.folder.path}")
+            return Outcome(result=None, collapse=collapse)
         if self.interrupt.requested:
             self.view.say(f"stopped; go on with `addiffusion train resume={self.folder.path}`")
             return Outcome(result=None)
@@ -109,7 +113,7 @@ class _Run:
             save_references(self.folder.references, pairs, references)
         return references
 
-    def _train(self, pairs: Pairs, references: Sequence[Reference]) -> None:
+    def _train(self, pairs: Pairs, references: Sequence[Reference]) -> Alarm | None:
         pool = [
             PoolEntry(prompt=prompt, seed=seed, reference=reference)
             for (prompt, seed), reference in zip(pairs, references, strict=True)
@@ -123,36 +127,9 @@ class _Run:
         if self.plan.checkpoint is not None:
             training.restore(self.plan.checkpoint)
             self.folder.rewind(training.iteration)
-        recorder = self._recorder(training.iteration)
-        seconds: list[float] = []
-        while not (training.finished or self.interrupt.requested):
-            report = self._iterate(training, seconds)
-            if recorder is not None:
-                recorder.append(report.episodes)
-        if not training.finished:
-            training.save(self.folder.path)
-
-    def _recorder(self, iteration: int) -> EpisodeRecorder | None:
-        if not self.config.run.record_episodes:
-            return None
-        recorder = EpisodeRecorder(self.folder.path / "episodes", name="train")
-        recorder.rewind(iteration)
-        return recorder
-
-    def _iterate(self, training: Training, seconds: list[float]) -> IterationReport:
-        report = training.step()
-        row = iteration_row(
-            report,
-            episodes_dropped=self.config.ppo.batch_size - len(report.episodes),
-            earlier_s=seconds,
-            iterations_left=self.config.ppo.iterations - training.iteration,
-        )
-        seconds.append(report.collect_s + report.update_s)
-        self.folder.append(row)
-        if training.due():
-            training.save(self.folder.path)
-        self.view.iteration(row)
-        return report
+        stop_on_collapse = self.plan.stop_on_collapse
+        with TrainingLoop(self.config, training, self.folder, self.view, stop_on_collapse=stop_on_collapse) as loop:
+            return loop.run(lambda: self.interrupt.requested)
 
     def _compare(self) -> Holdout:
         prompts = self.plan.test_prompts

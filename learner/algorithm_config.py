@@ -73,7 +73,12 @@ def entropy_schedule(section: PpoSection) -> Any:
 
 
 def _set_training(built: PPOConfig, section: PpoSection, *, seed: int) -> None:
-    built.learners(num_learners=0, learner_class=EpisodePPOLearner, learner_config_dict={"seed": seed})
+    built.learners(
+        num_learners=section.learners,
+        num_gpus_per_learner=section.gpus_per_learner,
+        learner_class=EpisodePPOLearner,
+        learner_config_dict={"seed": seed, "algorithm": section.algorithm, "weighting": section.weighting},
+    )
     built.training(
         lr=section.lr,
         gamma=section.gamma_d,

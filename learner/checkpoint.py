@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from learner.tickets import LedgerState
 SCHEMA_VERSION = 1
 CHECKPOINTS = "checkpoints"
 """Folder of a run that holds its checkpoints."""
+BEST = "best"
+"""Link in that folder to the checkpoint of the highest score."""
 STATE_FILE = "state.json"
 POLICY_FILE = "policy.safetensors"
 VALUE_FILE = "value.safetensors"
@@ -39,7 +41,7 @@ LEARNED_FROM: Any = {
     "run": {"seed"},
     "backbone": {"kind", "path", "guidance_scale"},
     "scorers": {"kind"},
-    **dict.fromkeys(("sampler", "refine", "observation", "reward", "policy", "ppo", "prompts"), True),
+    **dict.fromkeys(("sampler", "refine", "observation", "reward", "policy", "ppo", "prompts", "curriculum"), True),
 }
 """Keys of the configuration a learner's state depends on; where and how a run is spread out is not among them."""
 
@@ -52,6 +54,8 @@ class Checkpoint:
     ledger: LedgerState
     config_digest: str
     """Of the configuration the state belongs to; see ``config_digest``."""
+    score: float | None = None
+    """How good the policy was in the iterations before; more is better."""
 
     @property
     def iteration(self) -> int:
@@ -66,16 +70,34 @@ def config_digest(config: Config) -> str:
 
 
 def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
-    """Write a checkpoint into ``run_dir`` and delete all but the newest and ``keep`` before it.
+    """Write a checkpoint into ``run_dir`` and delete all but the newest, ``keep`` before it, and the best by score.
 
     Returns:
         Its folder, ``run_dir/checkpoints/iteration-<n>``.
     """
     folder = run_dir / CHECKPOINTS / f"iteration-{checkpoint.iteration:06d}"
     write_checkpoint(folder, checkpoint)
+    best = _best(list_checkpoints(run_dir))
+    if best is not None:
+        _point_to(run_dir / CHECKPOINTS / BEST, best)
     for outdated in list_checkpoints(run_dir)[: -(keep + 1)]:
-        shutil.rmtree(outdated)
+        if outdated != best:
+            shutil.rmtree(outdated)
     return folder
+
+
+def _best(folders: Sequence[Path]) -> Path | None:
+    """The folder of the highest score, the newer of equals; None when none has a score."""
+    scores = [(score, folder) for folder in folders if (score := _read_state(folder).get("score")) is not None]
+    return max(scores)[1] if scores else None
+
+
+def _point_to(link: Path, folder: Path) -> None:
+    """Make ``link`` a relative link to ``folder`` beside it, in one step."""
+    partial = link.with_name(f".{link.name}.partial")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(folder.name)
+    partial.replace(link)
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -89,6 +111,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "schema_version": SCHEMA_VERSION,
         "weight_version": checkpoint.iteration,
         "config_digest": checkpoint.config_digest,
+        "score": checkpoint.score,
         "ledger": asdict(checkpoint.ledger),
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in payload.items()},
     }
@@ -122,6 +145,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             ),
             ledger=LedgerState(**state["ledger"]),
             config_digest=str(state["config_digest"]),
+            score=state.get("score"),
         )
     except (KeyError, TypeError) as error:
         raise _damaged(folder / STATE_FILE, f"a field is missing or unknown: {error}") from error

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
@@ -14,8 +15,11 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
-from learner.gae import estimate_advantages, standardise
-from learner.module import policy_module
+from learner.gae import decision_weights, estimate_advantages, standardise
+from learner.module import PolicyModule, policy_module
+
+WEIGHTS = "decision_weights"
+"""Column of each decision's weight in the loss."""
 
 
 class EpisodeAdvantages(ConnectorV2):
@@ -26,10 +30,25 @@ class EpisodeAdvantages(ConnectorV2):
     never cut: no phantom row exists here, and every row is valid.
     """
 
-    def __init__(self, *, gamma_d: float, gae_lambda: float) -> None:
+    def __init__(
+        self,
+        *,
+        gamma_d: float,
+        gae_lambda: float,
+        off_policy: bool = False,
+        weighting: Literal["decision", "episode"] = "decision",
+    ) -> None:
+        """Weigh decisions as ``learner.gae.decision_weights`` says.
+
+        With ``off_policy``, advantages are V-trace's, and the probabilities that the loss compares with are those of
+        the weights before this update, not of those that acted: the clip range is then around the present policy,
+        however old a decision is (arXiv:2110.00641 calls it the proximal policy).
+        """
         super().__init__()
         self.gamma_d = gamma_d
         self.gae_lambda = gae_lambda
+        self.off_policy = off_policy
+        self.weighting: Literal["decision", "episode"] = weighting
 
     def __call__(
         self,
@@ -42,19 +61,46 @@ class EpisodeAdvantages(ConnectorV2):
         """Add value predictions, standardised advantages and value targets to the columns of ``batch``."""
         assert isinstance(rl_module, MultiRLModule)
         columns = batch[DEFAULT_MODULE_ID]
+        module = policy_module(rl_module[DEFAULT_MODULE_ID])
         with torch.no_grad():
-            predictions: torch.Tensor = policy_module(rl_module[DEFAULT_MODULE_ID]).compute_values(columns)
+            predictions: torch.Tensor = module.compute_values(columns)
+            ratios = self._ratios(module, columns) if self.off_policy else None
+        lengths = [len(episode) for episode in episodes]
         values = predictions.cpu().numpy()
-        cuts = np.cumsum([len(episode) for episode in episodes])[:-1]
-        advantages = np.concatenate(
+        advantages = self._advantages(columns[Columns.REWARDS].cpu().numpy(), values, ratios, np.cumsum(lengths)[:-1])
+        columns[Columns.VF_PREDS] = predictions
+        for name, column in (
+            (Postprocessing.ADVANTAGES, standardise(advantages)),
+            (Postprocessing.VALUE_TARGETS, advantages + values),
+            (WEIGHTS, decision_weights(lengths, by=self.weighting)),
+        ):
+            columns[name] = torch.from_numpy(column).to(predictions.device)
+        return batch
+
+    @staticmethod
+    def _ratios(module: PolicyModule, columns: dict[str, Any]) -> NDArray[np.float32]:
+        """How much likelier each action has become; from here on its probability is the present one."""
+        log_probs = torch.log_softmax(module.policy(columns[Columns.OBS]), dim=-1)
+        present = log_probs.gather(-1, columns[Columns.ACTIONS][:, None].long()).squeeze(-1)
+        ratios = (present - columns[Columns.ACTION_LOGP]).exp()
+        columns[Columns.ACTION_LOGP] = present
+        return ratios.cpu().numpy()
+
+    def _advantages(
+        self,
+        rewards: NDArray[np.float32],
+        values: NDArray[np.float32],
+        ratios: NDArray[np.float32] | None,
+        cuts: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        """(n,) episode by episode."""
+        trusted = np.ones_like(rewards) if ratios is None else ratios
+        parts = zip(*(np.split(column, cuts) for column in (rewards, values, trusted)), strict=True)
+        return np.concatenate(
             [
-                estimate_advantages(rewards, episode_values, gamma_d=self.gamma_d, gae_lambda=self.gae_lambda)
-                for rewards, episode_values in zip(
-                    np.split(columns[Columns.REWARDS].cpu().numpy(), cuts), np.split(values, cuts), strict=True
+                estimate_advantages(
+                    own_rewards, own_values, gamma_d=self.gamma_d, gae_lambda=self.gae_lambda, ratios=own_ratios
                 )
+                for own_rewards, own_values, own_ratios in parts
             ]
         )
-        columns[Columns.VF_PREDS] = predictions
-        columns[Postprocessing.ADVANTAGES] = torch.from_numpy(standardise(advantages)).to(predictions.device)
-        columns[Postprocessing.VALUE_TARGETS] = torch.from_numpy(advantages + values).to(predictions.device)
-        return batch

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +13,12 @@ MIN_STD = 1e-4
 
 
 def estimate_advantages(
-    rewards: NDArray[np.float32], values: NDArray[np.float32], *, gamma_d: float, gae_lambda: float
+    rewards: NDArray[np.float32],
+    values: NDArray[np.float32],
+    *,
+    gamma_d: float,
+    gae_lambda: float,
+    ratios: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Advantages (d,) of one episode that ends after its last decision, so that nothing is bootstrapped.
 
@@ -22,13 +30,17 @@ def estimate_advantages(
         values: (d,) value estimate at each decision.
         gamma_d: discount per decision.
         gae_lambda: 0 trusts the values, 1 the rewards.
+        ratios: (d,) probability of each action under the policy to be improved over that under the one that took it;
+            None: they are the same. Truncated at 1, they turn the sum into V-trace with both thresholds at 1 and
+            lambda (arXiv:1802.01561 Eq. 1 and Remark 2): A_i = min(1, ratio_i) (delta_i + gamma_d gae_lambda A_{i+1}).
     """
+    trust = np.ones(len(rewards)) if ratios is None else np.minimum(ratios, 1.0)
     next_values = np.append(values[1:], np.float32(0.0))
     deltas = rewards + gamma_d * next_values - values
     advantages = np.zeros(len(rewards), dtype=np.float64)
     running = 0.0
     for i in reversed(range(len(rewards))):
-        running = float(deltas[i]) + gamma_d * gae_lambda * running
+        running = float(trust[i]) * (float(deltas[i]) + gamma_d * gae_lambda * running)
         advantages[i] = running
     return advantages.astype(np.float32)
 
@@ -36,3 +48,16 @@ def estimate_advantages(
 def standardise(advantages: NDArray[np.float32]) -> NDArray[np.float32]:
     """Zero mean and unit deviation over all decisions (n,) of a batch."""
     return (advantages - advantages.mean()) / max(MIN_STD, float(advantages.std()))
+
+
+def decision_weights(lengths: Sequence[int], *, by: Literal["decision", "episode"]) -> NDArray[np.float32]:
+    """Weight (n,) of each decision in the loss, of mean 1.
+
+    By decision, all weigh the same: the sum over an episode's decisions is what the policy gradient theorem asks for
+    (arXiv:1506.02438 Eq. 1), and an episode counts by its length. By episode, an episode's decisions share one weight:
+    short episodes are not drowned by long ones, at the price of a gradient that is no longer that of the mean reward.
+    """
+    counts = np.asarray(lengths)
+    if by == "decision":
+        return np.ones(counts.sum(), np.float32)
+    return np.repeat(counts.mean() / counts, counts).astype(np.float32)

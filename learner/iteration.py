@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from addiffusion.errors import StaleWeightsError
-from addiffusion.records import Episode
+from addiffusion.records import Episode, Ticket
 from addiffusion.rollouts import Rollouts
+from learner.batch import Batch
 from learner.state import Learner
 from learner.statistics import episode_statistics
 from learner.tickets import TicketLedger
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """Exactly the episodes of one iteration's tickets."""
-
-    episodes: tuple[Episode, ...]
-    """In the order of their ticket ids."""
-    stage_s: Mapping[str, float]
-    """Seconds per rollout stage, summed over workers."""
-    reissued_count: int
-    """Tickets that had to be handed out again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,23 +31,30 @@ class IterationReport:
     """Wall clock of the rollouts."""
     update_s: float
     """Wall clock of the update and the hand-over of the new weights."""
+    broadcast_s: float
+    """The part of it that is the hand-over."""
     reissued_count: int
     """Tickets of this iteration that had to be handed out again."""
+    facts: Mapping[str, float]
+    """``Batch.facts`` and ``audit``."""
 
 
-def run_iteration(iteration: int, *, ledger: TicketLedger, rollouts: Rollouts, learner: Learner) -> IterationReport:
+def run_iteration(
+    iteration: int, *, collect: Callable[[int], Batch], ledger: TicketLedger, rollouts: Rollouts, learner: Learner
+) -> IterationReport:
     """Collect the iteration's tickets, train on them once, and give the workers the new weights.
 
     Raises:
         RolloutError: tickets could not be finished.
-        StaleWeightsError: an episode was rolled out with other weights than the current ones.
+        StaleWeightsError: an episode was rolled out with weights that the collection does not allow.
         UpdateError: the update is not finite.
     """
     started = time.perf_counter()
-    batch = collect_batch(iteration, ledger=ledger, rollouts=rollouts)
+    batch = collect(iteration)
     collected = time.perf_counter()
     update = learner.update(batch.episodes, iteration=iteration)
     ledger.close(iteration)
+    updated = time.perf_counter()
     rollouts.set_weights(learner.weights(), iteration + 1)
     return IterationReport(
         iteration=iteration,
@@ -72,39 +64,21 @@ def run_iteration(iteration: int, *, ledger: TicketLedger, rollouts: Rollouts, l
         stage_s=batch.stage_s,
         collect_s=collected - started,
         update_s=time.perf_counter() - collected,
+        broadcast_s=time.perf_counter() - updated,
         reissued_count=batch.reissued_count,
+        facts={**batch.facts, **audit(ledger.tickets(iteration), batch.episodes, update)},
     )
 
 
-def collect_batch(iteration: int, *, ledger: TicketLedger, rollouts: Rollouts) -> Batch:
-    """Roll the tickets of ``iteration`` out, handing failed ones out again until every one has its episode.
+def audit(issued: Sequence[Ticket], episodes: Sequence[Episode], update: Mapping[str, float]) -> dict[str, float]:
+    """What was issued against what was trained: names ``episodes_dropped`` and ``audit_length_gap``.
 
-    Nothing is filtered and nothing is topped up with other tickets: short and failing episodes weigh as much as any.
+    The gap is the mean number of decisions that the learner found in its batch, over that of the episodes of the issued
+    tickets, minus 1. Anything but 0 in either is a defect: somebody lost, doubled or favoured episodes on the way.
     """
-    episodes: list[Episode] = []
-    stage_s: defaultdict[str, float] = defaultdict(float)
-    reissued_before = ledger.state.reissued_count
-    tickets = ledger.issue(iteration)
-    while tickets:
-        collected = rollouts.collect(tickets)
-        ledger.check_in(collected.episodes)
-        episodes += collected.episodes
-        for stage, seconds in collected.stage_s.items():
-            stage_s[stage] += seconds
-        tickets = ledger.reissue(collected.failed)
-    _require_version(episodes, iteration)
-    return Batch(
-        episodes=tuple(sorted(episodes, key=lambda episode: episode.ticket.ticket_id)),
-        stage_s=dict(stage_s),
-        reissued_count=ledger.state.reissued_count - reissued_before,
-    )
-
-
-def _require_version(episodes: list[Episode], version: int) -> None:
-    versions = np.array([episode.weight_version for episode in episodes])
-    if (versions != version).any():
-        raise StaleWeightsError(
-            f"Iteration {version} got episodes of weight versions {sorted(set(versions.tolist()))}, but synchronous "
-            f"collection allows only version {version}.",
-            expected=version,
-        )
+    lengths = {episode.ticket.ticket_id: len(episode.actions) for episode in episodes}
+    finished = [lengths[ticket.ticket_id] for ticket in issued if ticket.ticket_id in lengths]
+    return {
+        "episodes_dropped": float(len(issued) - len(finished)),
+        "audit_length_gap": update["decisions_trained"] / sum(finished) - 1 if finished else float("nan"),
+    }

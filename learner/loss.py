@@ -23,6 +23,8 @@ class LossInputs:
     advantages: Float[Tensor, " n"]
     """Standardised over the whole batch."""
     value_targets: Float[Tensor, " n"]
+    weights: Float[Tensor, " n"]
+    """Of each decision in every mean; 1 on average over the whole batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +47,9 @@ def ppo_loss(inputs: LossInputs, *, clip: float, value_coeff: float, entropy_coe
     log_ratio = log_probs.gather(-1, inputs.actions[:, None].long()).squeeze(-1) - inputs.log_prob
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - clip, 1 + clip)
-    policy = -torch.minimum(ratio * inputs.advantages, clipped * inputs.advantages).mean()
-    value = (inputs.values - inputs.value_targets).square().mean()
-    entropy = -(log_probs.exp() * log_probs).sum(dim=-1).mean()
+    policy = -(inputs.weights * torch.minimum(ratio * inputs.advantages, clipped * inputs.advantages)).mean()
+    value = (inputs.weights * (inputs.values - inputs.value_targets).square()).mean()
+    entropy = -(inputs.weights * (log_probs.exp() * log_probs).sum(dim=-1)).mean()
     return PpoLoss(
         total=policy + value_coeff * value - entropy_coeff * entropy,
         policy=policy,

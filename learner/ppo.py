@@ -16,6 +16,8 @@ from learner.checkpoint import load_checkpoint, write_checkpoint
 from learner.iteration import IterationReport
 from learner.ppo_learner import EpisodePPOLearner
 from learner.rollouts import RayRollouts
+from learner.shared_learner import SharedLearner
+from learner.state import Learner
 from learner.tickets import TicketLedger
 from learner.training import Training
 from learner.update import PolicyLearner
@@ -28,7 +30,7 @@ class AdaptivePPO(PPO):
     """
 
     rollouts: RayRollouts
-    policy_learner: PolicyLearner
+    policy_learner: Learner
     training: Training | None = None
     report: IterationReport | None = None
     """Of the last iteration."""
@@ -41,7 +43,10 @@ class AdaptivePPO(PPO):
         assert self.learner_group is not None
         actors = group._worker_manager.actors()
         self.rollouts = RayRollouts(actors, self.run_config)
-        self.policy_learner = PolicyLearner(cast("EpisodePPOLearner", self.learner_group._learner))
+        if self.learner_group.is_local:
+            self.policy_learner = PolicyLearner(cast("EpisodePPOLearner", self.learner_group._learner))
+        else:
+            self.policy_learner = SharedLearner(self.learner_group)
 
     def _setup_logdir(self) -> None:
         """Outside of Tune, RLlib would make a folder in the user's home that nothing is ever written to."""

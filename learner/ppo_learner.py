@@ -20,7 +20,7 @@ from ray.rllib.utils.typing import ParamDict
 
 from addiffusion.errors import UpdateError
 from addiffusion.seeds import generator
-from learner.connector import EpisodeAdvantages
+from learner.connector import WEIGHTS, EpisodeAdvantages
 from learner.loss import LossInputs, explained_variance, ppo_loss
 from learner.minibatches import minibatch_rows
 from learner.module import policy_module
@@ -50,7 +50,15 @@ class EpisodePPOLearner(PPOTorchLearner):
         assert pipeline is not None
         pipeline.remove(AddOneTsToEpisodesAndTruncate)
         pipeline.remove(GeneralAdvantageEstimation)
-        pipeline.append(EpisodeAdvantages(gamma_d=config.gamma, gae_lambda=config.lambda_))
+        own = config.learner_config_dict
+        pipeline.append(
+            EpisodeAdvantages(
+                gamma_d=config.gamma,
+                gae_lambda=config.lambda_,
+                off_policy=own["algorithm"] == "appo",
+                weighting=own["weighting"],
+            )
+        )
 
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """Set everything that depends on the iteration."""
@@ -70,6 +78,7 @@ class EpisodePPOLearner(PPOTorchLearner):
     ) -> Iterator[MultiAgentBatch]:
         columns = cast("dict[str, torch.Tensor]", self._make_batch_if_necessary(training_data)[DEFAULT_MODULE_ID])
         row_count = len(columns[Columns.ACTIONS])
+        self.batch_metrics["decisions_trained"] = float(row_count)
         self.batch_metrics["explained_variance"] = explained_variance(
             columns[Postprocessing.VALUE_TARGETS], columns[Columns.VF_PREDS]
         )
@@ -79,7 +88,9 @@ class EpisodePPOLearner(PPOTorchLearner):
             minibatch_size=minibatch_size or row_count,
             generator=generator(self.config.learner_config_dict["seed"], "minibatches", self.iteration),
         ):
-            picked = {name: column[rows] for name, column in columns.items() if isinstance(column, torch.Tensor)}
+            share, weight = own_share(rows)
+            picked = {name: column[share] for name, column in columns.items() if isinstance(column, torch.Tensor)}
+            picked[WEIGHTS] = picked[WEIGHTS] * weight
             yield MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(picked)}, env_steps=len(rows))
 
     def compute_loss_for_module(
@@ -94,6 +105,7 @@ class EpisodePPOLearner(PPOTorchLearner):
                 log_prob=batch[Columns.ACTION_LOGP],
                 advantages=batch[Postprocessing.ADVANTAGES],
                 value_targets=batch[Postprocessing.VALUE_TARGETS],
+                weights=batch[WEIGHTS],
             ),
             clip=config.clip_param,
             value_coeff=config.vf_loss_coeff,
@@ -123,3 +135,15 @@ class EpisodePPOLearner(PPOTorchLearner):
             )
         self.step_metrics[-1]["grad_norm"] = norm
         self.get_optimizer(module_id=DEFAULT_MODULE_ID).step()
+
+
+def own_share(rows: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """The rows of a minibatch that this process takes, and the factor that makes the average over processes its mean.
+
+    Without other learner processes: all of them, and 1.
+    """
+    if not torch.distributed.is_initialized():
+        return rows, 1.0
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    share = rows[rank::world]
+    return (share, world * len(share) / len(rows)) if len(share) else (rows[:1], 0.0)

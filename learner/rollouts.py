@@ -13,13 +13,10 @@ from ray.actor import ActorHandle
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from addiffusion.config import Config, SamplerSection
-from addiffusion.errors import AdDiffusionError, RolloutError
 from addiffusion.records import Episode, FailedEpisode, Ticket
 from addiffusion.rollouts import Collected
+from learner.carried_calls import POLL_S, CarriedCalls, cause_of, lost_too_often, no_worker_left
 from learner.fleet import Fleet
-
-POLL_S = 0.5
-"""Longest sleep before deadlines and lost workers are looked at again; results end it at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +30,7 @@ class Call:
 
 
 class RayRollouts:
-    """Implements ``addiffusion.rollouts.Rollouts`` over actors that have ``collect`` and ``ping``.
+    """Implements ``addiffusion.rollouts.Rollouts`` over actors that have ``collect``, ``work`` and ``ping``.
 
     Tickets are split evenly over the workers that are up. A worker that dies, or outlasts ``rollout.timeout_s`` and
     is then restarted, loses its tickets to the others at once, and gets work again when it answers.
@@ -45,8 +42,19 @@ class RayRollouts:
         self._config = config
         self._weights: list[ray.ObjectRef] = []
         self._weight_version = -1
-        self.reissued_count = 0
+        self._carried = CarriedCalls(self.fleet, config)
+        self._reissued_count = 0
+        self._waited_s = 0.0
+
+    @property
+    def waited_s(self) -> float:
+        """Wall clock spent waiting for workers, since construction: all else is this process's own work."""
+        return self._waited_s + self._carried.waited_s
+
+    @property
+    def reissued_count(self) -> int:
         """Tickets handed to another worker because theirs was lost."""
+        return self._reissued_count + self._carried.reissued_count
 
     def set_weights(self, weights: Any, version: int) -> None:
         """Put ``weights`` into the object store, once; each worker fetches them with its next tickets."""
@@ -74,6 +82,10 @@ class RayRollouts:
                 self._wait_for_workers(idle_since)
         return merge(open_work.collected)
 
+    def advance(self, tickets: Sequence[Ticket]) -> Collected:
+        """One stretch of work that carries unfinished tickets over; see ``CarriedCalls.advance`` for what is raised."""
+        return self._carried.advance(tickets, self._weights, self._weight_version)
+
     def _hand_out(self, open_work: _OpenWork, sampler: SamplerSection | None) -> None:
         workers = self.fleet.up
         for number, worker_id in enumerate(workers):
@@ -89,7 +101,9 @@ class RayRollouts:
         open_work.pending.clear()
 
     def _take_results(self, open_work: _OpenWork) -> None:
+        started = time.perf_counter()
         ready, _ = ray.wait(list(open_work.calls), num_returns=1, timeout=POLL_S)
+        self._waited_s += time.perf_counter() - started
         for reference in ready:
             call = open_work.calls.pop(reference)
             try:
@@ -98,7 +112,7 @@ class RayRollouts:
                 self.fleet.lose(call.worker_id, type(error).__name__)
                 self._reissue(open_work, call)
             except RayTaskError as error:
-                raise _cause(error, call) from error
+                raise cause_of(error, call.worker_id) from error
 
     def _give_up_overdue(self, open_work: _OpenWork) -> None:
         now = time.monotonic()
@@ -110,25 +124,17 @@ class RayRollouts:
                 self._reissue(open_work, call)
 
     def _reissue(self, open_work: _OpenWork, call: Call) -> None:
-        self.reissued_count += len(call.tickets)
+        self._reissued_count += len(call.tickets)
         for ticket in call.tickets:
             open_work.losses[ticket.ticket_id] += 1
             if open_work.losses[ticket.ticket_id] > self._config.rollout.max_reissues:
-                raise RolloutError(
-                    f"Ticket {ticket.ticket_id} lost its worker {open_work.losses[ticket.ticket_id]} times: the "
-                    "workers' log says why they end (often memory: lower rollout.slots or rollout.workers).",
-                    ticket_id=ticket.ticket_id,
-                )
+                raise lost_too_often(ticket, open_work.losses[ticket.ticket_id])
         open_work.pending += call.tickets
 
     def _wait_for_workers(self, idle_since: float) -> None:
         waited_s = time.monotonic() - idle_since
         if self.fleet.hopeless or waited_s > self._config.cluster.start_timeout_s:
-            raise RolloutError(
-                f"No rollout worker is left, and none came back in {waited_s:.0f} s: the workers' log says why they "
-                "ended. The run can be resumed from its last checkpoint.",
-                waited_s=waited_s,
-            )
+            raise no_worker_left(waited_s)
         time.sleep(POLL_S)
 
 
@@ -157,9 +163,3 @@ def merge(parts: Iterable[Collected]) -> Collected:
         failed=tuple(sorted(failed, key=lambda failure: failure.ticket.ticket_id)),
         stage_s=dict(stage_s),
     )
-
-
-def _cause(error: RayTaskError, call: Call) -> AdDiffusionError:
-    if isinstance(error.cause, AdDiffusionError):
-        return error.cause
-    return RolloutError(f"Rollout worker {call.worker_id} failed on purpose or by a defect: {error.cause!r}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from addiffusion.errors import CheckpointError, ContractError, RolloutError
 from addiffusion.records import Episode, FailedEpisode, Prompt, Reference, Ticket
 from addiffusion.seeds import derive_seed, generator
+from learner.curriculum import Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,21 +37,31 @@ class LedgerState:
     """Times a ticket was handed out again."""
 
 
+WHOLE_POOL = (Stage(name="full", first_iteration=0, tiers=None),)
+
+
 class TicketLedger:
     """Tickets of every iteration as a pure function of (run seed, iteration, pool), and their book-keeping.
 
-    Ticket number m of the run takes entry m mod P of the pool of P in the order of epoch m // P: every entry is
-    trained equally often, whatever the batch size.
+    Ticket number m of a stage takes entry m mod P of the stage's pool of P in the order of epoch m // P: every entry is
+    trained equally often, whatever the batch size. Without a curriculum, the run is one stage.
     """
 
     def __init__(
-        self, pool: Sequence[PoolEntry], *, run_seed: int, batch_size: int, c_nfe: float, max_reissues: int
+        self,
+        pool: Sequence[PoolEntry],
+        *,
+        run_seed: int,
+        batch_size: int,
+        c_nfe: float,
+        max_reissues: int,
+        stages: Sequence[Stage] = WHOLE_POOL,
     ) -> None:
         if not pool:
             raise ContractError("A ticket ledger needs at least one (prompt, seed) to draw tickets from.")
         self.batch_size = batch_size
         self.state = LedgerState()
-        self._pool = tuple(pool)
+        self._pools = [(stage, tuple(entry for entry in pool if stage.holds(entry.prompt))) for stage in stages]
         self._run_seed = run_seed
         self._c_nfe = c_nfe
         self._max_reissues = max_reissues
@@ -99,10 +110,15 @@ class TicketLedger:
             RolloutError: a ticket has used up its reissues.
         """
         reasons = {failure.ticket.ticket_id: failure.reason for failure in failed}
-        for ticket_id in self._open:
+        again = {ticket_id: reasons.get(ticket_id, "no worker returned it") for ticket_id in self._open}
+        self._count(again, failed_count=len(reasons))
+        return tuple(self._open.values())
+
+    def _count(self, again: Mapping[int, str], *, failed_count: int) -> None:
+        """Note tickets that are handed out again, and why."""
+        for ticket_id, reason in again.items():
             self._reissues[ticket_id] += 1
             if self._reissues[ticket_id] > self._max_reissues:
-                reason = reasons.get(ticket_id, "no worker returned it")
                 raise RolloutError(
                     f"Ticket {ticket_id} was handed out {self._reissues[ticket_id]} times and failed each time; the "
                     f"last reason was: {reason}. Raise rollout.max_reissues if the cause is transient.",
@@ -111,10 +127,18 @@ class TicketLedger:
                 )
         self.state = replace(
             self.state,
-            failed_count=self.state.failed_count + len(reasons),
-            reissued_count=self.state.reissued_count + len(self._open),
+            failed_count=self.state.failed_count + failed_count,
+            reissued_count=self.state.reissued_count + len(again),
         )
-        return tuple(self._open.values())
+
+    def note_failures(self, failed: Sequence[FailedEpisode]) -> tuple[Ticket, ...]:
+        """Note failures of tickets that may belong to any iteration, and hand these tickets out again.
+
+        Raises:
+            RolloutError: a ticket has used up its reissues.
+        """
+        self._count({failure.ticket.ticket_id: failure.reason for failure in failed}, failed_count=len(failed))
+        return tuple(failure.ticket for failure in failed)
 
     def close(self, iteration: int) -> None:
         """Note that ``iteration`` has been trained.
@@ -146,8 +170,7 @@ class TicketLedger:
         self._open = {}
 
     def _ticket(self, number: int) -> Ticket:
-        epoch, position = divmod(number, len(self._pool))
-        entry = self._pool[epoch_order(self._run_seed, epoch, len(self._pool))[position]]
+        entry = self._entry(number)
         return Ticket(
             ticket_id=number,
             prompt=entry.prompt,
@@ -157,7 +180,13 @@ class TicketLedger:
             reference=entry.reference,
         )
 
+    def _entry(self, number: int) -> PoolEntry:
+        iteration = number // self.batch_size
+        stage, pool = next(pair for pair in reversed(self._pools) if pair[0].first_iteration <= iteration)
+        epoch, position = divmod(number - stage.first_iteration * self.batch_size, len(pool))
+        return pool[epoch_order(self._run_seed, epoch, len(pool))[position]]
+
 
 def epoch_order(run_seed: int, epoch: int, count: int) -> list[int]:
-    """The order in which an epoch goes through a pool of ``count`` entries."""
+    """The order in which an epoch of a stage goes through its pool of ``count`` entries."""
     return torch.randperm(count, generator=generator(run_seed, "tickets", epoch)).tolist()

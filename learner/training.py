@@ -8,7 +8,10 @@ from pathlib import Path
 from addiffusion.config import Config
 from addiffusion.errors import CheckpointError
 from addiffusion.rollouts import Rollouts
+from learner.batch import Batch, collect_batch
+from learner.carry_over import CarryOver
 from learner.checkpoint import Checkpoint, config_digest, save_checkpoint
+from learner.curriculum import curriculum_stages
 from learner.iteration import IterationReport, run_iteration
 from learner.state import Learner
 from learner.tickets import PoolEntry, TicketLedger
@@ -22,6 +25,7 @@ def build_ledger(config: Config, pool: Sequence[PoolEntry]) -> TicketLedger:
         batch_size=config.ppo.batch_size,
         c_nfe=config.reward.c_nfe,
         max_reissues=config.rollout.max_reissues,
+        stages=curriculum_stages(config.curriculum),
     )
 
 
@@ -33,6 +37,7 @@ class Training:
         self._ledger = ledger
         self._rollouts = rollouts
         self._learner = learner
+        self._carry_over: CarryOver | None = None
         rollouts.set_weights(learner.weights(), self.iteration)
 
     @property
@@ -47,20 +52,36 @@ class Training:
 
     def step(self) -> IterationReport:
         """Train one iteration; see ``learner.iteration.run_iteration`` for what may be raised."""
-        return run_iteration(self.iteration, ledger=self._ledger, rollouts=self._rollouts, learner=self._learner)
+        return run_iteration(
+            self.iteration,
+            collect=self._collect,
+            ledger=self._ledger,
+            rollouts=self._rollouts,
+            learner=self._learner,
+        )
+
+    def _collect(self, iteration: int) -> Batch:
+        if self._config.ppo.collection == "synchronous":
+            return collect_batch(iteration, ledger=self._ledger, rollouts=self._rollouts)
+        if self._carry_over is None:
+            self._carry_over = CarryOver(self._config, ledger=self._ledger, rollouts=self._rollouts)
+        return self._carry_over.collect(iteration)
 
     def due(self) -> bool:
         """Whether the state after the last iteration is to be saved: every ``checkpoint.every``, and at the end."""
         return self.finished or self.iteration % self._config.checkpoint.every == 0
 
-    def save(self, run_dir: Path) -> Path:
-        """Write a checkpoint into the run's folder and return its folder."""
-        return save_checkpoint(run_dir, self.checkpoint(), keep=self._config.checkpoint.keep)
+    def save(self, run_dir: Path, *, score: float | None = None) -> Path:
+        """Write a checkpoint into the run's folder and return its folder; the one of the highest score is kept."""
+        return save_checkpoint(run_dir, self.checkpoint(score), keep=self._config.checkpoint.keep)
 
-    def checkpoint(self) -> Checkpoint:
+    def checkpoint(self, score: float | None = None) -> Checkpoint:
         """The present state."""
         return Checkpoint(
-            learner=self._learner.state(), ledger=self._ledger.state, config_digest=config_digest(self._config)
+            learner=self._learner.state(),
+            ledger=self._ledger.state,
+            config_digest=config_digest(self._config),
+            score=score,
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -76,4 +97,5 @@ class Training:
             )
         self._learner.load_state(checkpoint.learner)
         self._ledger.restore(checkpoint.ledger)
+        self._carry_over = None  # what was under way belongs to another run
         self._rollouts.set_weights(self._learner.weights(), self.iteration)

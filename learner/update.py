@@ -33,7 +33,7 @@ class PolicyLearner:
         Returns:
             Means over gradient steps of ``policy_loss``, ``vf_loss``, ``entropy``, ``approx_kl``, ``clip_frac``,
             ``grad_norm`` and ``total_loss``; ``explained_variance`` of the values before the update;
-            ``entropy_coeff``.
+            ``entropy_coeff``; ``decisions_trained``, the rows of the learner's batch.
 
         Raises:
             UpdateError: a gradient is not finite.

@@ -1,4 +1,4 @@
-"""Tickets in, episodes out, in one process: the loop every rollout worker runs."""
+"""Tickets in, episodes out, in one process: what every rollout worker does."""
 
 from __future__ import annotations
 
@@ -12,19 +12,15 @@ from addiffusion.config import Config
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected
 from addiffusion.sampling.build import table_for
-from addiffusion.sampling.engine import Engine
 from addiffusion.scorers.base import Scoring
-from rollout_workers.group import Group, Pay, PolicyFunction
-from rollout_workers.intake import Intake
-from rollout_workers.lane import ScoringLane, scoring_lane
-from rollout_workers.sight import make_sight
-from rollout_workers.stopwatch import Stopwatch
+from rollout_workers.group import Pay, PolicyFunction
+from rollout_workers.shift import Shift
 
 _log = logging.getLogger(__name__)
 
 
 class Collector:
-    """Rolls tickets out. A call leaves nothing behind that the next one could notice.
+    """Rolls tickets out. ``collect`` leaves nothing behind that the next call could notice; ``carry`` does.
 
     Slots form up to two groups of equal size. Each has its own fixed network batch, so an episode is bitwise the same
     in either; while one group's images are being scored, the other one is in the network.
@@ -36,6 +32,7 @@ class Collector:
         self._config = config
         self._slots = config.rollout.slots
         self._halved = False
+        self._carried: Shift | None = None
         self._table = table_for(backbone, config.sampler, config.refine)
 
     @property
@@ -63,11 +60,58 @@ class Collector:
             ScorerError: the scorers gave no answer at all (a single image without a score only fails its ticket).
             torch.OutOfMemoryError: not even half the slots fit.
         """
+        pay = self._pay(act, weight_version)
         try:
-            return self._roll_out(tickets, act, weight_version)
-        except torch.OutOfMemoryError:
-            if self._halved or self._slots == 1:
-                raise
+            return self._roll_out(tickets, pay)
+        except torch.OutOfMemoryError as error:
+            self._halve(error)
+        return self._roll_out(tickets, pay)
+
+    def carry(self, tickets: Sequence[Ticket], act: PolicyFunction, *, weight_version: int, ticks: int) -> Collected:
+        """Take ``tickets`` in, work for ``ticks`` ticks, and return what has ended; the rest goes on at the next call.
+
+        Episodes under way go on with the weights behind ``act``. Otherwise as ``collect``; when the slots are halved,
+        unfinished episodes begin again.
+        """
+        pay = self._pay(act, weight_version)
+        if self._carried is None:
+            self._carried = self._shift(pay)
+        try:
+            return self._carried.work(tickets, pay, ticks=ticks)
+        except torch.OutOfMemoryError as error:
+            self._halve(error)
+        begun = self.abandon()
+        self._carried = self._shift(pay)
+        return self._carried.work(begun, pay, ticks=ticks)
+
+    def abandon(self) -> tuple[Ticket, ...]:
+        """Forget the tickets that ``carry`` has taken in and not returned, and say which."""
+        if self._carried is None:
+            return ()
+        with self._carried as shift:
+            self._carried = None
+            return shift.open_tickets
+
+    def _roll_out(self, tickets: Sequence[Ticket], pay: Pay) -> Collected:
+        with self._shift(pay) as shift:
+            return shift.work(tickets, pay)
+
+    def _shift(self, pay: Pay) -> Shift:
+        return Shift(
+            backbone=self._backbone,
+            scoring=self._scoring,
+            config=self._config,
+            table=self._table,
+            sizes=[self.group_size] * self._group_count,
+            pay=pay,
+        )
+
+    def _pay(self, act: PolicyFunction, weight_version: int) -> Pay:
+        return Pay(reward=self._config.reward, act=act, weight_version=weight_version)
+
+    def _halve(self, error: torch.OutOfMemoryError) -> None:
+        if self._halved or self._slots == 1:
+            raise error
         self._halved, before, self._slots = True, self._slots, self._slots // 2
         _log.warning(
             "out of memory with rollout.slots=%d: going on with %d; set rollout.slots=%d to start so.",
@@ -75,37 +119,3 @@ class Collector:
             self._slots,
             self._slots,
         )
-        return self._roll_out(tickets, act, weight_version)
-
-    def _roll_out(self, tickets: Sequence[Ticket], act: PolicyFunction, weight_version: int) -> Collected:
-        timed = Stopwatch()
-        intake = Intake(tickets, backbone=self._backbone, scoring=self._scoring, config=self._config)
-        pay = Pay(reward=self._config.reward, act=act, weight_version=weight_version)
-        with scoring_lane(self._scoring, timed) as lane:
-            groups = [self._group(lane, intake, pay, timed) for _ in range(self._group_count)]
-            while self._work(groups):
-                pass
-        return intake.outcome(timed.stage_s)
-
-    @staticmethod
-    def _work(groups: Sequence[Group]) -> bool:
-        """Half a tick of each group after the other; False when no work is left."""
-        for group in groups:
-            group.settle()
-            group.refill()
-            if group.busy:
-                group.advance()
-        return any(group.busy for group in groups)
-
-    def _group(self, lane: ScoringLane, intake: Intake, pay: Pay, timed: Stopwatch) -> Group:
-        config = self._config
-        engine = Engine(
-            self._backbone,
-            config.sampler,
-            config.refine,
-            slots=self.group_size,
-            guidance_scale=config.backbone.guidance_scale,
-            table=self._table,
-        )
-        sight = make_sight(config, backbone=self._backbone, scoring=self._scoring, intake=intake)
-        return Group(engine, sight=sight, lane=lane, intake=intake, pay=pay, timed=timed)

@@ -28,6 +28,8 @@ class Decision:
     """(3,)."""
     action: Action
     log_prob: float
+    weight_version: int
+    """Of the weights that took it."""
     info: SlotInfo
     """Where the slot stood before the action."""
     judged: Judged | None
@@ -72,13 +74,14 @@ class Draft:
             info: the slot's counts at the end.
             phi_width: width of phi, also where there is no decision.
             reward: how the episode is paid.
-            weight_version: version of the policy weights that took the decisions.
+            weight_version: version of the present policy weights.
 
         Raises:
             ScorerError: a score the reward needs is not a number.
         """
         actions = np.array([decision.action for decision in self.decisions], np.int64)
         spent = self._nfe_spent(info.nfe)
+        versions = np.array([decision.weight_version for decision in self.decisions], np.int64)
         judged = [*(decision.judged or _unjudged(final) for decision in self.decisions), final]
         scores = np.stack([one.scores for one in judged])
         return Episode(
@@ -103,7 +106,8 @@ class Draft:
             image=image.copy(),
             nfe=info.nfe,
             network_evals=info.network_evals,
-            weight_version=weight_version,
+            weight_version=int(versions[-1]) if len(versions) else weight_version,
+            carried_versions=versions if len(set(versions.tolist())) > 1 else None,
             seconds=time.perf_counter() - self.started_s,
             frames=self._frames(image) if self.ticket.keep_frames else None,
         )

@@ -62,6 +62,10 @@ class Group:
         # Where decisions see the very images that are returned, one decoder pass serves both.
         self._same_images = sight.looks and not engine.previews
 
+    def follow(self, pay: Pay) -> None:
+        """Decide and pay by ``pay`` from now on, episodes under way included."""
+        self._pay = pay
+
     @property
     def busy(self) -> bool:
         """Whether any slot holds an episode."""
@@ -183,6 +187,7 @@ class Group:
                 logits=logits.copy(),
                 action=action,
                 log_prob=log_prob,
+                weight_version=self._pay.weight_version,
                 info=self._engine.info(slot),
                 judged=judged,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,27 +22,44 @@ from rollout_workers.draft import Draft
 class Intake:
     """Hands tickets out in their order and takes episodes in. A ticket ends in exactly one of the two lists."""
 
-    def __init__(self, tickets: Sequence[Ticket], *, backbone: Backbone, scoring: Scoring, config: Config) -> None:
-        """Queue the tickets that can be paid; encode their prompts, and embed those the policy will see."""
-        _check_distinct(tickets)
+    def __init__(self, *, backbone: Backbone, scoring: Scoring, config: Config) -> None:
+        self._backbone, self._scoring, self._config = backbone, scoring, config
         self._paired = config.reward.preset == "paired"
         self._waiting: deque[Ticket] = deque()
         self._episodes: list[Episode] = []
         self._failed: list[FailedEpisode] = []
+        self._open: dict[int, Ticket] = {}
+        self._conditions: dict[str, PromptEmbedding] = {}
+        self._text_embeddings: dict[str, NDArray[np.float32]] = {}
+        negative = config.backbone.negative_prompt
+        self.negative: PromptEmbedding | None = backbone.encode_prompts([negative])[0] if negative else None
+        """What guidance leads away from; None is the empty prompt."""
+
+    @property
+    def open_tickets(self) -> tuple[Ticket, ...]:
+        """All whose outcome has not been taken."""
+        return tuple(self._open.values())
+
+    def add(self, tickets: Sequence[Ticket]) -> None:
+        """Queue the tickets that can be paid; encode their prompts, and embed those the policy will see.
+
+        Raises:
+            ContractError: a ticket is open already.
+        """
+        _check_distinct([*self._open.values(), *tickets])
+        self._open |= {ticket.ticket_id: ticket for ticket in tickets}
         for ticket in tickets:
             reason = self._refusal(ticket)
             if reason is None:
                 self._waiting.append(ticket)
             else:
                 self.fail(ticket, reason)
-        prompts = list(dict.fromkeys(ticket.prompt.text for ticket in self._waiting))
-        self._conditions = dict(zip(prompts, backbone.encode_prompts(prompts), strict=True))
-        negative = config.backbone.negative_prompt
-        self.negative: PromptEmbedding | None = backbone.encode_prompts([negative])[0] if negative else None
-        """What guidance leads away from; None is the empty prompt."""
-        observed = list(dict.fromkeys(ticket.prompt.text for ticket in self._waiting if ticket.forced is None))
-        embeds = config.observation.kind == "clip" and bool(observed)
-        self._text_embeddings = dict(zip(observed, scoring.embed_text(observed), strict=True)) if embeds else {}
+        prompts = _new(self._conditions, (ticket.prompt.text for ticket in self._waiting))
+        if prompts:
+            self._conditions |= zip(prompts, self._backbone.encode_prompts(prompts), strict=True)
+        observed = _new(self._text_embeddings, (t.prompt.text for t in self._waiting if t.forced is None))
+        if observed and self._config.observation.kind == "clip":
+            self._text_embeddings |= zip(observed, self._scoring.embed_text(observed), strict=True)
 
     def next(self) -> Draft | None:
         """The draft of the next ticket; None when all have been handed out."""
@@ -69,12 +86,20 @@ class Intake:
         self._failed.append(FailedEpisode(ticket=ticket, reason=reason, facts=facts))
 
     def outcome(self, stage_s: dict[str, float]) -> Collected:
-        """Everything in the order of ticket ids."""
-        return Collected(
+        """Everything that has ended since the last call, in the order of ticket ids."""
+        collected = Collected(
             episodes=tuple(sorted(self._episodes, key=lambda episode: episode.ticket.ticket_id)),
             failed=tuple(sorted(self._failed, key=lambda failed: failed.ticket.ticket_id)),
             stage_s=stage_s,
         )
+        for ended in (*self._episodes, *self._failed):
+            del self._open[ended.ticket.ticket_id]
+        self._episodes, self._failed = [], []
+        wanted = {ticket.prompt.text for ticket in self._open.values()}
+        for known in (self._conditions, self._text_embeddings):
+            for text in known.keys() - wanted:
+                del known[text]
+        return collected
 
     def _refusal(self, ticket: Ticket) -> str | None:
         if not ticket.prompt.text.strip():
@@ -88,6 +113,11 @@ class Intake:
 
 
 _NOTHING: NDArray[np.float32] = np.zeros(0, np.float32)
+
+
+def _new(known: Mapping[str, object], texts: Iterable[str]) -> list[str]:
+    """The texts that are not known yet, each once, in their order."""
+    return [text for text in dict.fromkeys(texts) if text not in known]
 
 
 def _check_distinct(tickets: Sequence[Ticket]) -> None:

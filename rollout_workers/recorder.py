@@ -22,7 +22,7 @@ from addiffusion.records import SCORE_NAMES, TERM_NAMES, Episode, Prompt, Refere
 
 FORMAT_KEY = b"addiffusion.episodes"
 """Key of the format version in a part file's metadata."""
-FORMAT_VERSION = b"1"
+FORMAT_VERSION = b"2"
 
 _FLOATS = pa.list_(pa.float32())
 _DECISION_FIELDS = (
@@ -52,13 +52,13 @@ _EPISODE_FIELDS = (
     pa.field("image_width", pa.int32()),
     pa.field("nfe", pa.int32()),
     pa.field("network_evals", pa.int32()),
-    pa.field("weight_version", pa.int64()),
     pa.field("seconds", pa.float64()),
 )
 SCHEMA = pa.schema(
     [
         pa.field("ticket_id", pa.int64(), nullable=False),
         pa.field("row", pa.int32(), nullable=False),
+        pa.field("weight_version", pa.int64(), nullable=False),
         *(pa.field(f"score_{name}", pa.float32()) for name in SCORE_NAMES),
         *_DECISION_FIELDS,
         *_EPISODE_FIELDS,
@@ -160,7 +160,9 @@ def _to_rows(episode: Episode) -> Iterator[_Row]:
 
 def _common(episode: Episode, row: int) -> _Row:
     scores = zip(SCORE_NAMES, episode.scores[row].tolist(), strict=True)
-    return {"ticket_id": episode.ticket.ticket_id, "row": row} | {f"score_{name}": value for name, value in scores}
+    version = [*episode.weight_versions.tolist(), episode.weight_version][row]
+    common = {"ticket_id": episode.ticket.ticket_id, "row": row, "weight_version": version}
+    return common | {f"score_{name}": value for name, value in scores}
 
 
 def _decision(episode: Episode, index: int) -> _Row:
@@ -184,7 +186,6 @@ def _whole(episode: Episode) -> _Row:
         "image_width": episode.image.shape[1],
         "nfe": episode.nfe,
         "network_evals": episode.network_evals,
-        "weight_version": episode.weight_version,
         "seconds": episode.seconds,
     }
 
@@ -206,6 +207,7 @@ def _ticket_columns(ticket: Ticket) -> _Row:
 
 def _from_rows(rows: Sequence[_Row]) -> Episode:
     *decisions, whole = rows
+    versions = np.array([row["weight_version"] for row in decisions], np.int64)
     return Episode(
         ticket=_ticket(whole),
         phi=_matrix(decisions, "phi", whole["phi_width"]),
@@ -221,6 +223,7 @@ def _from_rows(rows: Sequence[_Row]) -> Episode:
         nfe=whole["nfe"],
         network_evals=whole["network_evals"],
         weight_version=whole["weight_version"],
+        carried_versions=versions if len(set(versions.tolist())) > 1 else None,
         seconds=whole["seconds"],
     )
 

@@ -61,9 +61,19 @@ class DiffusionRunner(EnvRunner, Checkpointable):
                 are fetched once per version, not once per call.
             weight_version: version of ``weights``.
         """
+        self._take_weights(weights, weight_version)
+        return self.worker.collect(tickets, sampler=sampler)
+
+    def work(
+        self, tickets: Sequence[Ticket], *, session: int, weights: Sequence[ray.ObjectRef[Any]], weight_version: int
+    ) -> Collected:
+        """One stretch of ``rollout_workers.worker.Worker.work`` with the weights of ``weight_version``."""
+        self._take_weights(weights, weight_version)
+        return self.worker.work(tickets, session=session)
+
+    def _take_weights(self, weights: Sequence[ray.ObjectRef[Any]], weight_version: int) -> None:
         if weights and weight_version != self.worker.weight_version:
             self.worker.set_weights(ray.get(weights[0], timeout=self._timeout_s), weight_version)
-        return self.worker.collect(tickets, sampler=sampler)
 
     def sample(self, **kwargs: Any) -> Collected:
         """RLlib's name for ``collect``; needs the keyword ``tickets``."""

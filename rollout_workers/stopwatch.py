@@ -18,6 +18,12 @@ class Stopwatch:
     def __init__(self) -> None:
         self.stage_s: dict[str, float] = dict.fromkeys(STAGES, 0.0)
 
+    def take(self) -> dict[str, float]:
+        """The seconds since the last call."""
+        taken = self.stage_s
+        self.stage_s = dict.fromkeys(STAGES, 0.0)
+        return taken
+
     @contextmanager
     def __call__(self, stage: Stage) -> Iterator[None]:
         """Add the time spent inside the block to ``stage``."""

@@ -52,6 +52,8 @@ class Worker:
         self._connect_scoring = scoring
         self._parts: tuple[Backbone, Scoring] | None = None
         self._collectors: dict[SamplerSection, Collector] = {}
+        self._session = 0
+        self._ahead = Collected(episodes=())
         self.weight_version = NO_WEIGHTS
 
     def set_weights(self, weights: Mapping[str, NDArray[np.float32]], version: int) -> None:
@@ -66,20 +68,50 @@ class Worker:
             ContractError: tickets ask the policy, but it has no weights.
             RolloutError: an image has no score, and ``scorers.on_score_error`` is ``stop``.
         """
-        if self.weight_version == NO_WEIGHTS and any(ticket.forced is None for ticket in tickets):
-            raise ContractError("The rollout worker was asked for decisions before it was given policy weights.")
+        self._require_weights(tickets)
         with torch_threads(1):
             try:
                 collector = self._collector(sampler or self._config.sampler)
                 return collector.collect(tickets, self._act, weight_version=self.weight_version)
             except ScorerError as error:
-                return Collected(
-                    episodes=(),
-                    failed=tuple(
-                        FailedEpisode(ticket=ticket, reason=error.message)
-                        for ticket in sorted(tickets, key=lambda ticket: ticket.ticket_id)
-                    ),
-                )
+                return _all_failed(tickets, error)
+
+    def advance(self, tickets: Sequence[Ticket]) -> Collected:
+        """One stretch of work (``work``); returns what the stretch before it has finished.
+
+        One stretch late, because remote workers answer one stretch late: so that a serial run is their twin.
+        """
+        finished, self._ahead = self._ahead, self.work(tickets)
+        return finished
+
+    def work(self, tickets: Sequence[Ticket], *, session: int = 0) -> Collected:
+        """Take ``tickets`` in, work for ``rollout.carry_ticks`` ticks, and return what has ended; the rest goes on.
+
+        When the scorers don't answer, every ticket that was taken in and not returned comes back as failed.
+
+        Args:
+            tickets: new work.
+            session: whoever changes it has given up what was under way: it is forgotten.
+
+        Raises:
+            ContractError: tickets ask the policy, but it has no weights.
+            RolloutError: an image has no score, and ``scorers.on_score_error`` is ``stop``.
+        """
+        self._require_weights(tickets)
+        with torch_threads(1):
+            collector = self._collector(self._config.sampler)
+            if session != self._session:
+                self._session = session
+                collector.abandon()
+            try:
+                ticks = self._config.rollout.carry_ticks
+                return collector.carry(tickets, self._act, weight_version=self.weight_version, ticks=ticks)
+            except ScorerError as error:
+                return _all_failed(collector.abandon(), error)
+
+    def _require_weights(self, tickets: Sequence[Ticket]) -> None:
+        if self.weight_version == NO_WEIGHTS and any(ticket.forced is None for ticket in tickets):
+            raise ContractError("The rollout worker was asked for decisions before it was given policy weights.")
 
     def _collector(self, sampler: SamplerSection) -> Collector:
         if self._parts is None:
@@ -99,3 +131,13 @@ class Worker:
     def _act(self, phi: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
             return self._policy(torch.from_numpy(phi)).numpy()
+
+
+def _all_failed(tickets: Sequence[Ticket], error: ScorerError) -> Collected:
+    return Collected(
+        episodes=(),
+        failed=tuple(
+            FailedEpisode(ticket=ticket, reason=error.message)
+            for ticket in sorted(tickets, key=lambda ticket: ticket.ticket_id)
+        ),
+    )

@@ -1,18 +1,22 @@
 """The whole product, small: two workers, reward service and learner on Ray against the same run in one process.
 
-The Ray run loses a worker in its second iteration, and its reward service in the third. Neither that nor distribution
-may change a single bit.
+The Ray run loses a worker in its second iteration, and its reward service in the third; another one loses its driver
+and is resumed. Neither that nor distribution may change a single bit.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +28,7 @@ from addiffusion.config import Config, SamplerSection
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Episode, Ticket
 from addiffusion.rollouts import Collected, Rollouts
+from launch.config_text import to_yaml
 from launch.crew import Crew
 from launch.preflight import Plan
 from launch.sample import SampleOrder, draw
@@ -58,6 +63,8 @@ class Recording:
     rollouts: Rollouts
     before: Callable[[int], None]
     calls: list[tuple[Episode, ...]]
+    """A call that only hands failed tickets out again counts as part of the one before."""
+    failed: set[int] = field(default_factory=set[int])
 
     def set_weights(self, weights: object, version: int) -> None:
         self.rollouts.set_weights(weights, version)
@@ -65,8 +72,15 @@ class Recording:
     def collect(self, tickets: Sequence[Ticket], *, sampler: SamplerSection | None = None) -> Collected:
         self.before(len(self.calls))
         collected = self.rollouts.collect(tickets, sampler=sampler)
-        self.calls.append(collected.episodes)
+        again = bool(self.failed) and {ticket.ticket_id for ticket in tickets} <= self.failed
+        earlier = self.calls.pop() if again else ()
+        episodes = (*earlier, *collected.episodes)
+        self.calls.append(tuple(sorted(episodes, key=lambda episode: episode.ticket.ticket_id)))
+        self.failed = {failure.ticket.ticket_id for failure in collected.failed}
         return collected
+
+    def advance(self, tickets: Sequence[Ticket]) -> Collected:
+        return self.rollouts.advance(tickets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +144,63 @@ def distributed(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> F
     return finished
 
 
+DRIVER = "from launch.cli import main; main()"
+
+
+def kill_after_the_first_checkpoint(arguments: list[str], path: Path) -> None:
+    """A driver in a process of its own, killed by SIGKILL as soon as there is something to resume."""
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, *arguments], stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 240
+        while not list((path / "checkpoints").glob("iteration-*")):
+            assert driver.poll() is None, "the driver ended by itself"
+            assert time.monotonic() < deadline, "no checkpoint in time"
+            time.sleep(0.02)
+    finally:
+        driver.kill()
+        driver.wait(timeout=60)
+
+
+def test_a_killed_driver_is_resumed_as_if_nothing_had_been(serial: Finished, ray_cluster: str, tmp_path: Path) -> None:
+    import ray  # noqa: PLC0415 - after the fixture has set its environment
+
+    from launch.distributed import distributed_crew  # noqa: PLC0415
+
+    config = small_config()
+    config = config.model_copy(update={"checkpoint": config.checkpoint.model_copy(update={"every": 1})})
+    path, file = tmp_path / "run", tmp_path / "config.yaml"
+    file.write_text(to_yaml(config))
+    address = ray.get_runtime_context().gcs_address
+    kill_after_the_first_checkpoint(
+        ["train", "--config", str(file), f"run.dir={path}", f"cluster.address={address}"], path
+    )
+    checkpoint = load_checkpoint(latest_checkpoint(path))
+    assert 1 <= checkpoint.iteration < ITERATIONS
+
+    plan = Plan(
+        config=config,
+        path=path,
+        train_prompts=load_prompts(config.prompts, split="train", count=4, seed=0),
+        test_prompts=load_prompts(config.prompts, split="test", count=3, seed=0),
+        checkpoint=checkpoint,
+    )
+    outcome = run(plan, console=Console(file=io.StringIO()), roles=distributed_crew)
+    final = load_checkpoint(latest_checkpoint(path))
+    assert final.ledger.trained_count == BATCH * ITERATIONS
+    assert all(torch.equal(final.learner.policy[name], serial.weights[name]) for name in serial.weights)
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == [1, 2, 3]
+    assert {row["episodes_dropped"] for row in rows} == {row["audit_length_gap"] for row in rows} == {0}
+    assert outcome.result is not None
+    assert serial.outcome.result is not None
+    assert outcome.result["mean_nfe"] == serial.outcome.result["mean_nfe"]
+
+
 def assert_same(found: Episode, expected: Episode) -> None:
-    for field in fields(Episode):
-        if field.name in {*INFORMATIVE, "ticket", "frames"}:
+    for column in fields(Episode):
+        if column.name in {*INFORMATIVE, "ticket", "frames"}:
             continue
-        np.testing.assert_array_equal(getattr(found, field.name), getattr(expected, field.name), err_msg=field.name)
+        np.testing.assert_array_equal(getattr(found, column.name), getattr(expected, column.name), err_msg=column.name)
     assert (found.ticket.ticket_id, found.ticket.seed) == (expected.ticket.ticket_id, expected.ticket.seed)
 
 

@@ -6,8 +6,10 @@ import io
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,12 @@ import torch
 from rich.console import Console
 
 from addiffusion.config import Config, SamplerSection
-from addiffusion.errors import RolloutError
+from addiffusion.errors import ConfigError, RolloutError
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected, Rollouts
 from launch.crew import Crew
 from launch.preflight import Plan
+from launch.tracking import check_tracking
 from launch.train import Outcome, run
 from learner.checkpoint import latest_checkpoint, load_checkpoint
 from tests.fakes import UNSCORABLE, make_prompt
@@ -54,6 +57,9 @@ class SignalAfter:
             os.kill(os.getpid(), signal.SIGINT)
         return self.rollouts.collect(tickets, sampler=sampler)
 
+    def advance(self, tickets: Sequence[Ticket]) -> Collected:
+        return self.rollouts.advance(tickets)
+
 
 def interrupted_crew(count: int) -> object:
     @contextmanager
@@ -79,6 +85,7 @@ def test_a_run_leaves_everything_behind(finished: tuple[Path, Outcome, str]) -> 
     assert sorted(file.name for file in (path / "plots").iterdir()) == [
         "action_mix.png", "film_strips.png", "learning_curves.png", "stopping_times.png",
     ]  # fmt: skip
+    assert (path / "checkpoints" / "best").resolve().parent == (path / "checkpoints").resolve()
     assert json.loads((path / "result.json").read_text()) == outcome.result
     assert list((path / "tensorboard").iterdir())
 
@@ -147,3 +154,68 @@ def test_nothing_is_written_when_a_role_cannot_start(tmp_path: Path) -> None:
     with pytest.raises(RolloutError):
         train(toy_plan(tmp_path / "run", toy_config()), broken)
     assert not (tmp_path / "run").exists()
+
+
+def collapsing_plan(path: Path, **tracking: object) -> Plan:
+    """Images that are told to stop at once, as good as always."""
+    config = toy_config(
+        policy={"prior": [0.0005, 0.999, 0.0005]},
+        ppo={"iterations": 6},
+        alarms={"grace": 0, "patience": 2},
+        tracking={"plot_every_s": 0.001, **tracking},
+    )
+    return toy_plan(path, config)
+
+
+def test_a_collapsed_policy_is_told_once_and_ends_the_run_only_when_asked(tmp_path: Path) -> None:
+    outcome, text = train(collapsing_plan(tmp_path / "warned"))
+    assert outcome.result is not None
+    assert text.count("warning: always_stop: 100.0% of the images stop at their first decision") == 1
+    rows = [json.loads(line) for line in (tmp_path / "warned" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["alarm_always_stop"] for row in rows] == [0, 1, 1, 1, 1, 1]
+    assert (tmp_path / "warned" / "plots" / "training_action_mix.png").is_file()  # drawn while it ran
+
+    outcome, text = train(replace(collapsing_plan(tmp_path / "ended"), stop_on_collapse=True))
+    assert outcome.collapse is not None
+    assert outcome.collapse.name == "always_stop"
+    assert not outcome.interrupted
+    assert "stopped because of always_stop" in text
+    assert load_checkpoint(latest_checkpoint(tmp_path / "ended")).iteration == 2
+    assert (tmp_path / "ended" / "plots" / "learning_curves.png").is_file()
+
+
+WANDB = """
+import json, pathlib
+class Run:
+    def __init__(self, settings):
+        self.file = pathlib.Path(settings["dir"], "sent.jsonl").open("a")
+        self.write({name: settings[name] for name in ("project", "id", "resume", "mode")})
+    def write(self, what):
+        self.file.write(json.dumps(what) + "\\n")
+    def log(self, numbers, step):
+        self.write({"step": step, "nfe": numbers["nfe"]})
+    def finish(self, exit_code):
+        self.write({"exit_code": exit_code})
+        self.file.close()
+def init(**settings):
+    return Run(settings)
+"""
+
+
+def test_metrics_go_to_weights_and_biases_when_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wandb.py").write_text(WANDB)
+    monkeypatch.syspath_prepend(tmp_path)
+    plan = toy_plan(tmp_path / "run", toy_config(tracking={"wandb": "offline"}))
+    try:
+        train(plan)
+    finally:
+        sys.modules.pop("wandb", None)
+    sent = [json.loads(line) for line in (plan.path / "sent.jsonl").read_text().splitlines()]
+    assert sent[0] == {"project": "addiffusion", "id": "run", "resume": "allow", "mode": "offline"}
+    assert [line["step"] for line in sent[1:-1]] == [1, 2, 3]
+    assert sent[-1] == {"exit_code": 0}
+
+
+def test_tracking_without_its_package_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"tracking\.wandb=online needs the package wandb"):
+        check_tracking(toy_config(tracking={"wandb": "online"}))

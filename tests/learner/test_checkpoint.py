@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,16 @@ def test_the_newest_and_those_to_keep_stay(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / ".iteration-000101.partial").mkdir()
     assert [folder.name for folder in list_checkpoints(tmp_path)] == ["iteration-000010", "iteration-000100"]
     assert latest_checkpoint(tmp_path).name == "iteration-000100"
+
+
+def test_the_best_stays_however_old_it_is_and_has_a_link(tmp_path: Path) -> None:
+    for iteration, score in ((1, 0.1), (2, 0.5), (3, None), (4, 0.2), (5, 0.5), (6, 0.4), (7, 0.3)):
+        save_checkpoint(tmp_path, replace(make_checkpoint(iteration), score=score), keep=1)
+        if iteration == 4:
+            assert (tmp_path / "checkpoints" / "best").readlink() == Path("iteration-000002")
+    assert [folder.name[-1] for folder in list_checkpoints(tmp_path)] == ["5", "6", "7"]
+    assert load_checkpoint(tmp_path / "checkpoints" / "best").score == 0.5
+    assert load_checkpoint(latest_checkpoint(tmp_path)).iteration == 7
 
 
 def test_a_run_without_checkpoints_says_so(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ def make_inputs(count: int = 40, *, drift: float = 1.0) -> LossInputs:
         log_prob=torch.log_softmax(old, -1)[torch.arange(count), actions],
         advantages=torch.randn(count, generator=draws),
         value_targets=torch.randn(count, generator=draws),
+        weights=torch.ones(count),
     )
 
 

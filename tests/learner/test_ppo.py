@@ -15,8 +15,15 @@ from learner.tickets import PoolEntry
 from learner.training import Training, build_ledger
 from learner.update import PolicyLearner
 from rollout_workers.runner import DiffusionRunner
-from tests.fakes import ToyScoring, make_prompt
-from tests.rollout_workers.toy_run import MortalBackbone, make_config, make_tickets, make_worker, phi_width
+from tests.fakes import make_prompt
+from tests.rollout_workers.toy_run import (
+    MortalBackbone,
+    NanOnceScoring,
+    make_config,
+    make_tickets,
+    make_worker,
+    phi_width,
+)
 
 CONFIG = make_config()
 POOL = [PoolEntry(prompt=make_prompt(i), seed=i) for i in range(20)]
@@ -24,12 +31,12 @@ POOL = [PoolEntry(prompt=make_prompt(i), seed=i) for i in range(20)]
 
 @pytest.fixture
 def algorithm(ray_cluster: str, tmp_path: Path) -> Iterator[AdaptivePPO]:
-    """Two remote workers, one of which will be killed in the middle of an iteration."""
+    """Two remote workers: one will be killed in the middle of an iteration, one image will have a score that is NaN."""
     built = build_ppo_config(
         CONFIG,
         observation_width=phi_width(CONFIG),
         runner_class=DiffusionRunner,
-        scoring=ToyScoring,
+        scoring=partial(NanOnceScoring, tmp_path / "nan"),
         backbone=partial(MortalBackbone, tmp_path / "killed"),
         algorithm_class=AdaptivePPO,
     )
@@ -43,17 +50,22 @@ def serial_training() -> Training:
     return Training(CONFIG, ledger=build_ledger(CONFIG, POOL), rollouts=make_worker(CONFIG), learner=learner)
 
 
-def test_a_killed_worker_costs_no_episode_and_changes_no_weight(algorithm: AdaptivePPO, tmp_path: Path) -> None:
+def test_no_killed_worker_no_nan_and_no_resume_changes_a_weight(algorithm: AdaptivePPO, tmp_path: Path) -> None:
     with pytest.raises(ContractError, match=r"begin\(ledger\)"):
         algorithm.save(str(tmp_path / "too early"))
+    (tmp_path / "nan").touch()  # the NaN is for the training
     forced = algorithm.rollouts.collect(make_tickets(1, forced=Action.CONTINUE))
     assert [episode.nfe for episode in forced.episodes] == [8]
+    (tmp_path / "nan").unlink()
 
     training = algorithm.begin(build_ledger(CONFIG, POOL))
     result = algorithm.train()
     report = algorithm.report
     assert report is not None
     assert (tmp_path / "killed").exists()
+    assert (tmp_path / "nan").exists()
+    assert training.checkpoint().ledger.failed_count == 1
+    assert report.facts["episodes_dropped"] == report.facts["audit_length_gap"] == 0
     assert algorithm.rollouts.fleet.lost_count == 1
     assert [episode.ticket.ticket_id for episode in report.episodes] == list(range(64))
     assert result["env_runners"]["nfe"] == pytest.approx(report.rollout["nfe"])
@@ -72,6 +84,9 @@ def test_a_killed_worker_costs_no_episode_and_changes_no_weight(algorithm: Adapt
     algorithm.save(str(tmp_path / "saved"))
     algorithm.train()
     algorithm.restore(str(tmp_path / "saved"))
+    assert_same_state(training, serial)
+    algorithm.train()  # the update after a resume is that of the run that went on
+    serial.step()
     assert_same_state(training, serial)
 
 

@@ -116,6 +116,13 @@ def test_a_hanging_worker_is_restarted_and_its_tickets_go_to_the_others(crew: Cr
     assert rollouts.reissued_count == 5
 
 
+def test_a_slow_worker_is_waited_for(crew: Crew) -> None:
+    rollouts = crew.rollouts(1, 2)
+    crew.order(1, "dawdles")
+    assert_complete(rollouts.collect(TICKETS))
+    assert (rollouts.fleet.lost_count, rollouts.reissued_count) == (0, 0)
+
+
 @pytest.mark.parametrize(
     ("fault", "kind", "message"),
     [("is wrong", ContractError, "This is a defect"), ("raises", RolloutError, r"worker 1 .*ZeroDivisionError")],

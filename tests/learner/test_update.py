@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import ray
 import torch
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.evaluation.postprocessing import Postprocessing
@@ -13,8 +15,11 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from addiffusion.errors import CheckpointError, ContractError, UpdateError
 from addiffusion.records import Episode
 from learner.algorithm_config import build_ppo_config, entropy_schedule
+from learner.connector import WEIGHTS
 from learner.episodes import to_single_agent_episode
 from learner.gae import estimate_advantages, standardise
+from learner.ppo_learner import SCHEDULE_KEY
+from learner.shared_learner import SharedLearner
 from learner.update import PolicyLearner
 from tests.learner.toy import WIDTH, toy_config, toy_episode, toy_ticket
 from tests.learner.toy_learner import toy_learner
@@ -68,7 +73,7 @@ def test_reports_what_a_practitioner_watches() -> None:
     metrics = toy_learner(toy_config()).update(make_episodes(), iteration=0)
     assert set(metrics) == {
         *("total_loss", "policy_loss", "vf_loss", "entropy", "approx_kl", "clip_frac", "grad_norm"),
-        *("entropy_coeff", "explained_variance"),
+        *("entropy_coeff", "explained_variance", "decisions_trained"),
     }
     assert metrics["entropy"] == pytest.approx(np.log(3), abs=0.05)
     assert metrics["grad_norm"] > 0
@@ -129,6 +134,79 @@ def test_rllibs_batch_holds_every_decision_once_with_our_advantages() -> None:
     np.testing.assert_allclose(
         columns[Postprocessing.VALUE_TARGETS], np.concatenate(advantages) + np.concatenate(values), rtol=1e-4, atol=1e-5
     )
+
+
+def test_the_loss_is_rllibs_own_on_the_same_minibatch() -> None:
+    learner = build_ppo_config(toy_config(entropy_start=0.03), observation_width=WIDTH).build_learner()
+    learner.before_gradient_based_update(timesteps={SCHEDULE_KEY: 0})
+    data = TrainingData(episodes=[to_single_agent_episode(episode) for episode in make_episodes()])
+    columns = learner._make_batch_if_necessary(data)[DEFAULT_MODULE_ID]
+    config = learner.config.get_config_for_module(DEFAULT_MODULE_ID)
+    inputs = {"module_id": DEFAULT_MODULE_ID, "config": config, "batch": columns}
+    forward = learner.module[DEFAULT_MODULE_ID].forward_train(columns)
+    ours = learner.compute_loss_for_module(**inputs, fwd_out=forward)
+    theirs = PPOTorchLearner.compute_loss_for_module(learner, **inputs, fwd_out=forward)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_appo_is_ppo_where_no_decision_is_old() -> None:
+    episodes = on_policy(toy_learner(toy_config()))
+    ppo, appo = (toy_learner(toy_config(algorithm=algorithm)) for algorithm in ("ppo", "appo"))
+    for learner in (ppo, appo):
+        learner.update(episodes, iteration=0)
+    for name, value in appo.weights().items():
+        np.testing.assert_allclose(value, ppo.weights()[name], atol=1e-5)
+
+
+def test_appo_compares_with_the_present_policy_and_trusts_old_decisions_less() -> None:
+    episodes = make_episodes()  # actions of a uniform policy, which a trained one is far from
+    learner = toy_learner(toy_config(algorithm="appo", epochs=1, minibatch_size=1000))
+    metrics = learner.update(episodes, iteration=0)
+    assert metrics["approx_kl"] == pytest.approx(0, abs=1e-6)
+    assert metrics["clip_frac"] == 0
+
+
+def on_policy(learner: PolicyLearner) -> list[Episode]:
+    """The episodes as if this learner's policy had acted in them."""
+    network = learner._module.policy
+    with torch.no_grad():
+        return [
+            replace(
+                episode,
+                logits=(logits := network(torch.from_numpy(episode.phi))).numpy(),
+                log_prob=torch.log_softmax(logits, -1).numpy()[np.arange(len(episode.actions)), episode.actions],
+            )
+            for episode in make_episodes()
+        ]
+
+
+def test_weighting_by_episode_lets_short_episodes_count_as_much() -> None:
+    def share(weighting: str) -> float:
+        """Of the episode with one decision, beside one with 60."""
+        learner = toy_learner(toy_config(weighting=weighting))
+        data = TrainingData(episodes=[to_single_agent_episode(episode) for episode in make_episodes([1, 60])])
+        columns = learner._learner._make_batch_if_necessary(data)[DEFAULT_MODULE_ID]
+        return float(columns[WEIGHTS][0] / columns[WEIGHTS].sum())
+
+    assert share("decision") == pytest.approx(1 / 61)
+    assert share("episode") == pytest.approx(1 / 2)
+
+
+def test_several_learners_are_one(ray_cluster: str) -> None:
+    config = toy_config(learners=2, minibatch_size=7)
+    group = build_ppo_config(config, observation_width=WIDTH).build_learner_group()
+    several, one = SharedLearner(group), toy_learner(toy_config(minibatch_size=7))
+    try:
+        several.load_state(one.state())
+        for iteration in (0, 1):
+            theirs = several.update(make_episodes(seed=iteration), iteration=iteration)
+            ours = one.update(make_episodes(seed=iteration), iteration=iteration)
+            assert theirs["decisions_trained"] == ours["decisions_trained"] == 21
+            assert theirs["grad_norm"] == pytest.approx(ours["grad_norm"], rel=1e-3)
+        for name, value in several.weights().items():
+            np.testing.assert_allclose(value, one.weights()[name], atol=1e-4)
+    finally:
+        group.shutdown()
 
 
 def test_a_learner_with_a_restored_state_goes_on_bitwise_alike() -> None:

@@ -111,6 +111,9 @@ class ToyRollouts:
             stage_s={"network": 1.0},
         )
 
+    def advance(self, tickets: Sequence[Ticket]) -> Collected:
+        return self.collect(tickets)
+
     def _fails(self, ticket_id: int) -> bool:
         left = self._failures.get(ticket_id, 0)
         self._failures[ticket_id] = left - 1

@@ -17,7 +17,7 @@ from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected
 from tests.learner.toy import ToyRollouts
 
-Fault = Literal["dies", "hangs", "raises", "is wrong"]
+Fault = Literal["dies", "dawdles", "hangs", "raises", "is wrong"]
 
 
 class ToyActor:
@@ -52,6 +52,8 @@ def _show(fault: str) -> None:
     match fault:
         case "dies":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "dawdles":
+            time.sleep(2)
         case "hangs":
             time.sleep(600)
         case "raises":

@@ -12,7 +12,7 @@ from torch import Tensor
 from addiffusion.config import Config
 from addiffusion.observation.layout import clip_layout
 from addiffusion.policy import PolicyNetwork
-from addiffusion.records import Ticket
+from addiffusion.records import ScoreReply, ScoreRequest, Ticket
 from rollout_workers.worker import Worker
 from tests.fakes import ToyBackbone, ToyScoring, make_prompt
 
@@ -47,6 +47,21 @@ def make_tickets(count: int, **changes: Any) -> list[Ticket]:
         Ticket(ticket_id=i, prompt=make_prompt(i % 3), seed=i, action_seed=50 + i, c_nfe=0.01, **changes)
         for i in range(count)
     ]
+
+
+class NanOnceScoring(ToyScoring):
+    """Returns NaN for one image, without saying so, in the first request of whoever is first to make ``marker``."""
+
+    def __init__(self, marker: Path) -> None:
+        super().__init__()
+        self._marker = marker
+
+    def score(self, request: ScoreRequest) -> ScoreReply:
+        reply = super().score(request)
+        if not self._marker.exists():
+            self._marker.touch(exist_ok=False)
+            reply.values[0] = float("nan")
+        return reply
 
 
 class MortalBackbone(ToyBackbone):

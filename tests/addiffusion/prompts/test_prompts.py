@@ -95,7 +95,7 @@ def test_a_file_is_cut_into_disjoint_splits(tmp_path: Path) -> None:
     assert set().union(*texts.values()) == set(lines)
     shuffled = _file(tmp_path / "other.txt", "\n".join(reversed(lines)))
     assert {split: set(_texts(shuffled, split, 200)) for split in FILE_SPLITS} == texts
-    assert {prompt.tier for prompt in load_prompts(section, split="test", count=5, seed=0)} == {0}
+    assert {prompt.tier for prompt in load_prompts(section, split="test", count=5, seed=0)} == {1}
 
 
 def test_a_short_file_still_has_every_split_and_repeats_in_turn(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_file_has_no_compositional_split(tmp_path: Path) -> None:
         load_prompts(section, split="compositional", count=3, seed=0)
 
 
-@pytest.mark.parametrize("name", ["missing.txt", "."])
+@pytest.mark.parametrize("name", ["missing.txt", "missing.csv"])
 def test_an_unreadable_file_is_named_with_its_fix(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     with pytest.raises(PromptError, match=r"can't be read .*prompts\.source") as caught:
