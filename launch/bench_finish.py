@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 
 from addiffusion.config import Config
@@ -74,10 +75,15 @@ def choice(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if low >= high:
         return {}
     grid_nfe = np.linspace(low, high, _GRID)
-    means = {finish: float(np.interp(grid_nfe, *zip(*points, strict=True)).mean()) for finish, points in curves.items()}
+    means = {finish: _mean_over(grid_nfe, points) for finish, points in curves.items()}
     solver, passes = max(means, key=lambda finish: means[finish])
     means_by_name = {f"{name} {count}": mean for (name, count), mean in means.items()}
     return {"solver": solver, "passes": passes, "nfe_from": low, "nfe_to": high, "mean_scene": means_by_name}
+
+
+def _mean_over(grid_nfe: NDArray[np.float64], points: Sequence[tuple[float, float]]) -> float:
+    nfe, scores = np.array(points).T
+    return float(np.interp(grid_nfe, nfe, scores).mean())
 
 
 def choice_text(chosen: dict[str, Any]) -> str:

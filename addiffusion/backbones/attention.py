@@ -88,6 +88,7 @@ class UNetRecorder:
         self._store.watch_output(self._middle)
         self._cross, self._self = _layers(network, _CROSS_ATTENTION), _layers(self._middle, _SELF_ATTENTION)
         for layer in (*self._cross, *self._self):
+            assert layer.to_k is not None
             self._store.watch_output(layer.to_q)
             self._store.watch_output(layer.to_k)
 

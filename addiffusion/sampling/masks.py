@@ -67,9 +67,7 @@ def map_entropy(attention: Float[Tensor, "h w"]) -> float:
 
 def attention_mask(attention: Float[Tensor, "h w"], *, tau: float, sigma_blur: float) -> Float[Tensor, "h w"]:
     """The under-attended region: pixels below the tau quantile of the map."""
-    # The first value that is not below the (interpolated) quantile; unlike the quantile it takes one operation.
-    first = math.ceil(tau * (attention.numel() - 1)) + 1
-    return soften((attention < attention.flatten().kthvalue(first).values).float(), sigma_blur=sigma_blur)
+    return soften((attention < attention.flatten().quantile(tau)).float(), sigma_blur=sigma_blur)
 
 
 def grid_mask(height: int, width: int, *, sigma_blur: float) -> Float[Tensor, "h w"]:

@@ -53,11 +53,11 @@ class SlotInfo:
 class Moves:
     """What must happen to the latents after a pass or a decision: slots, in order."""
 
-    commit: list[int] = field(default_factory=list)
+    commit: list[int] = field(default_factory=list[int])
     """Their latent becomes the solver's next one."""
-    refine: list[int] = field(default_factory=list)
+    refine: list[int] = field(default_factory=list[int])
     """Their latent becomes the input of a refine pass."""
-    renoise: list[int] = field(default_factory=list)
+    renoise: list[int] = field(default_factory=list[int])
     """Their refined z0_pred is noised to their schedule point."""
 
 

@@ -38,7 +38,6 @@ def test_entropy_runs_from_one_pixel_to_all_of_them() -> None:
 def test_the_tau_quantile_is_the_masked_area(tau: float, seed: int) -> None:
     attention = torch.rand(16, 16, generator=torch.Generator().manual_seed(seed))
     sharp = masks.attention_mask(attention, tau=tau, sigma_blur=0.2)
-    assert torch.equal(sharp, masks.soften((attention < attention.flatten().quantile(tau)).float(), sigma_blur=0.2))
     assert sharp.mean().item() == pytest.approx(tau, abs=1.5 / 256)
     assert attention[sharp > 0.5].max() <= attention[sharp < 0.5].min()
 
