@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.config import RewardSection
 from addiffusion.observation.clip import Judged
-from addiffusion.records import Episode, Frames, Ticket
+from addiffusion.records import TERM_NAMES, Episode, Frames, Surveyed, Ticket
 from addiffusion.reward import compute_terms
 from addiffusion.sampling.slots import SlotInfo
+from addiffusion.sampling.tenant import Kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,23 @@ class Decision:
     """Scores of the prediction the decision saw; None where the policy decides without them."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A stop that is being tried at the last decision, and how to go on afterwards."""
+
+    kept: Kept
+    action: Action
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """What a tried stop has led to."""
+
+    row: int
+    nfe: int
+    final: Judged
+
+
 @dataclass(slots=True, kw_only=True)
 class Draft:
     """State of one busy slot. Everything random in it comes from the ticket."""
@@ -47,12 +65,20 @@ class Draft:
     images: list[NDArray[np.uint8]] = field(default_factory=list)
     """Predictions kept for a film strip."""
     masks: list[NDArray[np.float32] | None] = field(default_factory=list)
+    stops: list[Stop] = field(default_factory=list)
+    trial: Trial | None = None
     started_s: float = field(default_factory=time.perf_counter)
 
     @property
     def last_judged(self) -> Judged | None:
         """Scores at the previous decision; None before the first."""
         return self.decisions[-1].judged if self.decisions else None
+
+    @property
+    def tries_stop(self) -> bool:
+        """Whether stop is to be tried at the last decision before what was chosen there."""
+        survey = self.ticket.survey
+        return survey is not None and (len(self.decisions) - 1) % survey.every == 0
 
     def finish(
         self,
@@ -80,7 +106,6 @@ class Draft:
         actions = np.array([decision.action for decision in self.decisions], np.int64)
         spent = self._nfe_spent(info.nfe)
         judged = [*(decision.judged or _unjudged(final) for decision in self.decisions), final]
-        scores = np.stack([one.scores for one in judged])
         return Episode(
             ticket=self.ticket,
             phi=_rows([decision.phi for decision in self.decisions], phi_width),
@@ -89,16 +114,8 @@ class Draft:
             logits=_rows([decision.logits for decision in self.decisions], ACTION_COUNT),
             steps=np.array([decision.info.step for decision in self.decisions], np.int64),
             nfe_spent=spent,
-            scores=scores,
-            terms=compute_terms(
-                reward,
-                scores=scores,
-                dino=np.stack([one.dino_embedding for one in judged]),
-                nfe_spent=spent,
-                refined=actions == Action.REFINE,
-                c_nfe=self.ticket.c_nfe,
-                reference=self.ticket.reference,
-            ),
+            scores=np.stack([one.scores for one in judged]),
+            terms=self._terms(reward, judged, actions, spent),
             final_dino=final.dino_embedding,
             image=image.copy(),
             nfe=info.nfe,
@@ -106,6 +123,35 @@ class Draft:
             weight_version=weight_version,
             seconds=time.perf_counter() - self.started_s,
             frames=self._frames(image) if self.ticket.keep_frames else None,
+            surveyed=self._surveyed(judged) if self.ticket.survey is not None else None,
+        )
+
+    def _terms(
+        self, reward: RewardSection, judged: Sequence[Judged], actions: NDArray[np.int64], spent: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """(d, 4); nobody is paid for a survey."""
+        if self.ticket.survey is not None:
+            return np.zeros((len(actions), len(TERM_NAMES)), np.float32)
+        return compute_terms(
+            reward,
+            scores=np.stack([one.scores for one in judged]),
+            dino=np.stack([one.dino_embedding for one in judged]),
+            nfe_spent=spent,
+            refined=actions == Action.REFINE,
+            c_nfe=self.ticket.c_nfe,
+            reference=self.ticket.reference,
+        )
+
+    def _surveyed(self, judged: Sequence[Judged]) -> Surveyed:
+        stopped = [stop.final for stop in self.stops]
+        return Surveyed(
+            dino=np.stack([one.dino_embedding for one in judged]),
+            metrics=np.stack([one.metrics for one in judged]),
+            stop_rows=np.array([stop.row for stop in self.stops], np.int64),
+            stop_nfe=np.array([stop.nfe for stop in self.stops], np.int64),
+            stop_scores=_rows([one.scores for one in stopped], len(judged[-1].scores)),
+            stop_dino=_rows([one.dino_embedding for one in stopped], len(judged[-1].dino_embedding)),
+            stop_metrics=_rows([one.metrics for one in stopped], len(judged[-1].metrics)),
         )
 
     def _nfe_spent(self, nfe: int) -> NDArray[np.int64]:
@@ -123,6 +169,7 @@ def _unjudged(like: Judged) -> Judged:
         scores=np.full_like(like.scores, np.nan),
         clip_embedding=np.full_like(like.clip_embedding, np.nan),
         dino_embedding=np.full_like(like.dino_embedding, np.nan),
+        metrics=np.full_like(like.metrics, np.nan),
     )
 
 
