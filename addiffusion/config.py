@@ -121,6 +121,15 @@ class PolicySection(Section):
     prior: tuple[Probability, Probability, Probability] = (0.88, 0.06, 0.06)
     """Probabilities of continue, stop and refine before training: they must see late steps to learn about them."""
 
+    actions: tuple[Literal["continue", "stop", "refine"], ...] = ("continue", "stop", "refine")
+    """Actions the policy may take; `[continue, stop]` is the simple form, and what a trajectory bank can replay."""
+
+    @model_validator(mode="after")
+    def _can_go_on_and_end(self) -> Self:
+        if not {"continue", "stop"} <= set(self.actions):
+            raise ValueError("actions must hold continue and stop")
+        return self
+
     @model_validator(mode="after")
     def _prior_is_a_distribution(self) -> Self:
         if abs(sum(self.prior) - 1.0) > 1e-6:
@@ -170,6 +179,16 @@ class PromptsSection(Section):
     """Distinct (prompt, seed) pairs trained on; each has a full-length reference."""
 
 
+class BankSection(Section):
+    """The trajectory bank (`addiffusion bank build`)."""
+
+    every: int = Field(default=2, ge=1)
+    """Stop is tried at the first and then at every so-manieth decision: 1 is exact, 2 takes little more than half the
+    time."""
+    shard_size: int = Field(default=16, ge=1)
+    """Trajectories per file; a killed build loses at most one file's."""
+
+
 class EvaluationSection(Section):
     """The comparison at the end of a run."""
 
@@ -217,6 +236,8 @@ class Config(Section):
     """The learner."""
     prompts: PromptsSection = PromptsSection()
     """Training prompts."""
+    bank: BankSection = BankSection()
+    """The trajectory bank."""
     evaluation: EvaluationSection = EvaluationSection()
     """The comparison at the end of a run."""
     checkpoint: CheckpointSection = CheckpointSection()

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from addiffusion import __version__
 from addiffusion.errors import AdDiffusionError, UsageError
+from launch.cli_bank import bank_app
 from launch.cli_bench import bench_app
 from launch.cli_reward import reward_app, score
 
@@ -46,6 +47,7 @@ embedded_app = typer.Typer(no_args_is_help=True, help="The built-in world: its m
 app.add_typer(embedded_app, name="embedded")
 app.add_typer(reward_app, name="reward")
 app.add_typer(bench_app, name="bench")
+app.add_typer(bank_app, name="bank")
 app.command()(score)
 
 Overrides = Annotated[

@@ -42,6 +42,7 @@ def build_ppo_config(
     model_config = {
         "hidden": list(config.policy.hidden),
         "prior": list(config.policy.prior),
+        "actions": list(config.policy.actions),
         "seed": config.run.seed,
     }
     built = PPOConfig(algo_class=algorithm_class)
