@@ -108,9 +108,18 @@ class RewardSection(Section):
     terminal: TerminalWeights = TerminalWeights()
     """Weights of the final scores (`phase1` only)."""
     c_nfe: float = Field(default=0.01, ge=0)
-    """Price of one NFE."""
+    """Price of one NFE: of every training episode unless `c_nfe_range` is given, and of every held-out one."""
+    c_nfe_range: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
+    """Least and greatest price: each training episode's is drawn log-uniformly between them and shown to the policy,
+    so that one policy can be asked for any speed; null trains at `c_nfe` alone."""
     refine_bonus: float = Field(default=0.0)
     """Paid for each refine decision; 0 lets refine earn only what it adds to quality."""
+
+    @model_validator(mode="after")
+    def _range_rises(self) -> Self:
+        if self.c_nfe_range is not None and self.c_nfe_range[0] > self.c_nfe_range[1]:
+            raise ValueError("c_nfe_range must not fall")
+        return self
 
 
 class PolicySection(Section):
@@ -140,8 +149,8 @@ class PolicySection(Section):
 class PpoSection(Section):
     """The learner."""
 
-    iterations: int = Field(default=24, ge=1)
-    """Policy updates of the run."""
+    iterations: int = Field(default=24, ge=0)
+    """Policy updates of the run; 0 keeps the policy it starts with (see `warm_start`)."""
     batch_size: int = Field(default=64, ge=1)
     """Complete episodes per update, by ticket."""
     lr: float = Field(default=3.0e-4, gt=0)
@@ -187,6 +196,37 @@ class BankSection(Section):
     time."""
     shard_size: int = Field(default=16, ge=1)
     """Trajectories per file; a killed build loses at most one file's."""
+
+
+class WarmStartSection(Section):
+    """The policy before its first live episode, from a trajectory bank."""
+
+    bank: Path | None = None
+    """Bank to start from; null starts from the untrained policy. Its images also serve as references."""
+    clone_epochs: int = Field(default=10, ge=0)
+    """Epochs that imitate an oracle which stops with hindsight."""
+    improve_epochs: int = Field(default=60, ge=0)
+    """Epochs that climb the exact expected reward of the policy over the bank."""
+    batch_size: int = Field(default=32, ge=1)
+    """Trajectories per gradient step."""
+    lr: float = Field(default=1.0e-3, gt=0)
+    """AdamW learning rate of the first epoch; falls to 0 along a cosine."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW weight decay."""
+    hide_share: float = Field(default=0.5, ge=0, lt=1)
+    """Share of trajectories whose image or text embedding is hidden in a step."""
+    entropy_coeff: float = Field(default=0.002, ge=0)
+    """Bonus for undecided decisions, in units of reward."""
+    value_coeff: float = Field(default=0.5, ge=0)
+    """Weight of fitting the value network to the policy's exact values."""
+    refine_prob: Probability = 0.05
+    """Probability of refine, of which a bank knows nothing, where the policy may take it."""
+    refine_coeff: float = Field(default=1.0, ge=0)
+    """Weight of keeping it there."""
+    holdout_share: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the trajectories that choose the best epoch and are not trained on."""
+    threads: int = Field(default=1, ge=1)
+    """torch threads; results are the same for the same number."""
 
 
 class EvaluationSection(Section):
@@ -238,6 +278,8 @@ class Config(Section):
     """Training prompts."""
     bank: BankSection = BankSection()
     """The trajectory bank."""
+    warm_start: WarmStartSection = WarmStartSection()
+    """The policy before its first live episode, from a trajectory bank."""
     evaluation: EvaluationSection = EvaluationSection()
     """The comparison at the end of a run."""
     checkpoint: CheckpointSection = CheckpointSection()

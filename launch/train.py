@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from addiffusion.bank.archive import Bank
 from addiffusion.config import Config
 from addiffusion.records import Reference
 from evaluation.film import plot_film_strips
@@ -22,8 +23,9 @@ from launch.crew import Crew, assemble
 from launch.interrupt import Interrupt, interruptible
 from launch.metrics import iteration_row
 from launch.preflight import Plan
-from launch.references import Pairs, draw_references, load_references, save_references, training_pairs
+from launch.references import Pairs, draw_references, known_references, load_references, save_references, training_pairs
 from launch.run_folder import RunFolder
+from launch.warm_start import report_table, start_warm, warm_epochs
 from learner.iteration import IterationReport
 from learner.tickets import PoolEntry
 from learner.training import Training, build_ledger
@@ -97,17 +99,28 @@ class _Run:
     def _references(self, pairs: Pairs) -> Sequence[Reference] | None:
         if self.folder.references.is_file():
             return load_references(self.folder.references, pairs)
-        with self.view.progress("full-length images of the training prompts", len(pairs)) as advance:
-            references = draw_references(
+        known = known_references(pairs, self.plan.bank)
+        missing = [pair for pair in pairs if (pair[0].text, pair[1]) not in known]
+        drawn = self._drawn(missing)
+        if drawn is None:
+            return None
+        known |= {(prompt.text, seed): one for (prompt, seed), one in zip(missing, drawn, strict=True)}
+        references = [known[prompt.text, seed] for prompt, seed in pairs]
+        save_references(self.folder.references, pairs, references)
+        return references
+
+    def _drawn(self, missing: Pairs) -> Sequence[Reference] | None:
+        """References of the pairs that no bank holds; None when the run was interrupted."""
+        if not missing:
+            return ()
+        with self.view.progress("full-length images of the training prompts", len(missing)) as advance:
+            return draw_references(
                 self.crew.rollouts,
-                pairs,
+                missing,
                 config=self.config,
                 advance=advance,
                 stop=lambda: self.interrupt.requested,
             )
-        if references is not None:
-            save_references(self.folder.references, pairs, references)
-        return references
 
     def _train(self, pairs: Pairs, references: Sequence[Reference]) -> None:
         pool = [
@@ -123,6 +136,8 @@ class _Run:
         if self.plan.checkpoint is not None:
             training.restore(self.plan.checkpoint)
             self.folder.rewind(training.iteration)
+        elif self.plan.bank is not None:
+            self._start_warm(training, self.plan.bank)
         recorder = self._recorder(training.iteration)
         seconds: list[float] = []
         while not (training.finished or self.interrupt.requested):
@@ -131,6 +146,14 @@ class _Run:
                 recorder.append(report.episodes)
         if not training.finished:
             training.save(self.folder.path)
+
+    def _start_warm(self, training: Training, bank: Bank) -> None:
+        with self.view.progress(f"warm start on {len(bank.trajectories)} trajectories", warm_epochs(self.config)) as on:
+            report = start_warm(self.crew.learner, bank, self.config, advance=on)
+        training.share_weights()
+        self.view.say(report_table(report))
+        self.folder.write_warm_start(report.as_json())
+        training.save(self.folder.path)
 
     def _recorder(self, iteration: int) -> EpisodeRecorder | None:
         if not self.config.run.record_episodes:
@@ -161,7 +184,8 @@ class _Run:
 
     def _draw(self, holdout: Holdout) -> None:
         plots, episodes, num_steps = self.folder.plots, holdout.policy.episodes, self.config.sampler.num_steps
-        plot_learning_curves(self.folder.metrics(), plots / "learning_curves.png")
+        if rows := self.folder.metrics():
+            plot_learning_curves(rows, plots / "learning_curves.png")
         if episodes:
             plot_action_mix(episodes, plots / "action_mix.png", num_steps=num_steps)
             plot_stopping_times(episodes, plots / "stopping_times.png", num_steps=num_steps)

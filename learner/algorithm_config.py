@@ -68,7 +68,7 @@ def build_ppo_config(
 
 def entropy_schedule(section: PpoSection) -> Any:
     """The entropy coefficient by iteration, in RLlib's form: linear from the first to the last iteration."""
-    if section.iterations == 1:
+    if section.iterations <= 1:
         return section.entropy_start
     return [(0, section.entropy_start), (section.iterations - 1, section.entropy_end)]
 
