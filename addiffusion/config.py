@@ -114,6 +114,15 @@ class RewardSection(Section):
     so that one policy can be asked for any speed; null trains at `c_nfe` alone."""
     refine_bonus: float = Field(default=0.0)
     """Paid for each refine decision; 0 lets refine earn only what it adds to quality."""
+    refine_bonus_by: Literal["count", "entropy"] = "count"
+    """`entropy`: the bonus is multiplied by the entropy of the attention that chose the region, 1 where it is even."""
+    normalise: bool = True
+    """Divide scores by `scales`; false weighs them raw (ablation)."""
+    terminal_form: Literal["additive", "multiplicative"] = "additive"
+    """How the final parts are joined: their sum, or the product of (1 + part) minus 1, in which a bad part spoils the
+    others (ablation)."""
+    drop: tuple[Literal["quality", "efficiency", "terminal", "refine"], ...] = ()
+    """Terms that are not paid, nor their scores read (ablation)."""
 
     @model_validator(mode="after")
     def _range_rises(self) -> Self:
@@ -153,6 +162,9 @@ class PpoSection(Section):
     """Policy updates of the run; 0 keeps the policy it starts with (see `warm_start`)."""
     batch_size: int = Field(default=64, ge=1)
     """Complete episodes per update, by ticket."""
+    algorithm: Literal["ppo", "bc", "marwil"] = "ppo"
+    """`bc` imitates an oracle that stops with hindsight, `marwil` learns from stops anywhere, weighted by how they
+    turned out (arXiv:1806.00589); both from the trajectory bank `warm_start.bank` alone."""
     lr: float = Field(default=3.0e-4, gt=0)
     """Adam learning rate."""
     gamma_d: float = Field(default=1.0, gt=0, le=1)
@@ -204,10 +216,10 @@ class WarmStartSection(Section):
     bank: Path | None = None
     """Bank to start from; null starts from the untrained policy. Its images also serve as references."""
     clone_epochs: int = Field(default=10, ge=0)
-    """Epochs that imitate an oracle which stops with hindsight."""
-    improve_epochs: int = Field(default=60, ge=0)
-    """Epochs that climb the exact expected reward of the policy over the bank."""
-    batch_size: int = Field(default=32, ge=1)
+    """Epochs that value going on as an oracle would, which knows the future."""
+    improve_epochs: int = Field(default=40, ge=0)
+    """Epochs that value going on as the present policy would."""
+    batch_size: int = Field(default=16, ge=1)
     """Trajectories per gradient step."""
     lr: float = Field(default=1.0e-3, gt=0)
     """AdamW learning rate of the first epoch; falls to 0 along a cosine."""
@@ -215,8 +227,6 @@ class WarmStartSection(Section):
     """AdamW weight decay."""
     hide_share: float = Field(default=0.5, ge=0, lt=1)
     """Share of trajectories whose image or text embedding is hidden in a step."""
-    entropy_coeff: float = Field(default=0.002, ge=0)
-    """Bonus for undecided decisions, in units of reward."""
     value_coeff: float = Field(default=0.5, ge=0)
     """Weight of fitting the value network to the policy's exact values."""
     refine_prob: Probability = 0.05
@@ -284,6 +294,14 @@ class Config(Section):
     """The comparison at the end of a run."""
     checkpoint: CheckpointSection = CheckpointSection()
     """Checkpoints."""
+
+    @model_validator(mode="after")
+    def _offline_needs_a_bank(self) -> Self:
+        if self.ppo.algorithm in {"bc", "marwil"} and self.warm_start.bank is None:
+            raise ValueError(
+                f"ppo.algorithm={self.ppo.algorithm} learns from a trajectory bank: set warm_start.bank to one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _reward_needs_what_is_scored(self) -> Self:

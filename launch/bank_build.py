@@ -14,12 +14,12 @@ from rich.console import Console
 from addiffusion.actions import Action
 from addiffusion.bank.archive import read_shard, shard_path, write_shard
 from addiffusion.bank.plan import PLAN_FILE, BankPlan, bank_identity, check_fits, read_plan
-from addiffusion.bank.trajectory import trajectory_of
+from addiffusion.bank.trajectory import Trajectory, trajectory_of
 from addiffusion.config import Config
 from addiffusion.embedded.splits import Split
 from addiffusion.errors import ArchiveError, RolloutError
 from addiffusion.prompts import load_prompts
-from addiffusion.records import METRIC_NAMES, Prompt, Survey, Ticket
+from addiffusion.records import METRIC_NAMES, FailedEpisode, Prompt, Survey, Ticket
 from addiffusion.rollouts import Rollouts
 from addiffusion.scorers.base import Scoring
 from addiffusion.seeds import derive_seed
@@ -141,19 +141,22 @@ def _size(numbers: Sequence[int], plan: BankPlan) -> int:
 def _build_shard(rollouts: Rollouts, order: BankOrder, plan: BankPlan, number: int, prompts: Sequence[Prompt]) -> int:
     survey = Survey(every=plan.every, metrics=plan.metrics)
     tickets = [_ticket(row, prompts[row], order, survey) for row in _rows(plan, number)]
-    done = {}
+    done: dict[int, Trajectory] = {}
+    failed: tuple[FailedEpisode, ...] = ()
     for _ in range(order.config.rollout.max_reissues + 1):
         collected = rollouts.collect([ticket for ticket in tickets if ticket.ticket_id not in done])
         done |= {episode.ticket.ticket_id: trajectory_of(episode) for episode in collected.episodes}
-        if not collected.failed:
-            write_shard(shard_path(order.folder, number), [done[ticket.ticket_id] for ticket in tickets], plan)
-            return len(tickets)
-    failed = collected.failed[0]
-    raise RolloutError(
-        f"The trajectory of {failed.ticket.prompt.text!r} could not be rolled out: {failed.reason} What is finished is "
-        f"in {order.folder}; the same command goes on.",
-        ticket_id=failed.ticket.ticket_id,
-    )
+        failed = collected.failed
+        if not failed:
+            break
+    if failed:
+        raise RolloutError(
+            f"The trajectory of {failed[0].ticket.prompt.text!r} could not be rolled out: {failed[0].reason} What is "
+            f"finished is in {order.folder}; the same command goes on.",
+            ticket_id=failed[0].ticket.ticket_id,
+        )
+    write_shard(shard_path(order.folder, number), [done[ticket.ticket_id] for ticket in tickets], plan)
+    return len(tickets)
 
 
 def _ticket(row: int, prompt: Prompt, order: BankOrder, survey: Survey) -> Ticket:

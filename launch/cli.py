@@ -17,6 +17,7 @@ from addiffusion.errors import AdDiffusionError, UsageError
 from launch.cli_bank import bank_app
 from launch.cli_bench import bench_app
 from launch.cli_reward import reward_app, score
+from launch.cli_tune import tune
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -49,6 +50,7 @@ app.add_typer(reward_app, name="reward")
 app.add_typer(bench_app, name="bench")
 app.add_typer(bank_app, name="bank")
 app.command()(score)
+app.command()(tune)
 
 Overrides = Annotated[
     list[str] | None,

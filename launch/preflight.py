@@ -68,7 +68,8 @@ def _checked(config: Config, *, path: Path, checkpoint: Checkpoint | None = None
         check_resources(config, cpus=usable_cpus(), gpus=_gpus(config), where="this machine")
     _check_weights(config)
     _check_solver(config)
-    path_of_bank = config.warm_start.bank if checkpoint is None else None  # a checkpoint is past its warm start
+    needs_bank = checkpoint is None or config.ppo.algorithm != "ppo"  # a checkpoint is past its warm start
+    path_of_bank = config.warm_start.bank if needs_bank else None
     seed, section = config.run.seed, config.prompts
     return Plan(
         config=config,

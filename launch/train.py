@@ -25,7 +25,8 @@ from launch.metrics import iteration_row
 from launch.preflight import Plan
 from launch.references import Pairs, draw_references, known_references, load_references, save_references, training_pairs
 from launch.run_folder import RunFolder
-from launch.warm_start import report_table, start_warm, warm_epochs
+from launch.warm_start import demonstrations_of, report_table, start_warm, warm_epochs
+from learner.algorithm_config import OFFLINE
 from learner.iteration import IterationReport
 from learner.tickets import PoolEntry
 from learner.training import Training, build_ledger
@@ -83,7 +84,7 @@ class _Run:
 
     def to_the_end(self) -> Outcome:
         """References, training, comparison, figures."""
-        pairs = training_pairs(self.plan.train_prompts, seed=self.config.run.seed)
+        pairs = self._pairs()
         references = self._references(pairs)
         if references is None:
             self.view.say("stopped before training began; there is nothing to resume")
@@ -95,6 +96,13 @@ class _Run:
         holdout = self._compare()
         self._draw(holdout)
         return Outcome(result=self._report(holdout))
+
+    def _pairs(self) -> Pairs:
+        """What is trained on: the training prompts, or whatever a bank holds where nothing else is asked."""
+        bank = self.plan.bank
+        if bank is not None and self.config.ppo.algorithm in OFFLINE:
+            return [(one.prompt, one.seed) for one in bank.trajectories]
+        return training_pairs(self.plan.train_prompts, seed=self.config.run.seed)
 
     def _references(self, pairs: Pairs) -> Sequence[Reference] | None:
         if self.folder.references.is_file():
@@ -123,6 +131,7 @@ class _Run:
             )
 
     def _train(self, pairs: Pairs, references: Sequence[Reference]) -> None:
+        demonstrations = None if self.plan.bank is None else demonstrations_of(self.plan.bank, self.config)
         pool = [
             PoolEntry(prompt=prompt, seed=seed, reference=reference)
             for (prompt, seed), reference in zip(pairs, references, strict=True)
@@ -130,13 +139,13 @@ class _Run:
         training = Training(
             self.config,
             ledger=build_ledger(self.config, pool),
-            rollouts=self.crew.rollouts,
+            rollouts=demonstrations or self.crew.rollouts,
             learner=self.crew.learner,
         )
         if self.plan.checkpoint is not None:
             training.restore(self.plan.checkpoint)
             self.folder.rewind(training.iteration)
-        elif self.plan.bank is not None:
+        elif self.plan.bank is not None and demonstrations is None:
             self._start_warm(training, self.plan.bank)
         recorder = self._recorder(training.iteration)
         seconds: list[float] = []
@@ -146,6 +155,8 @@ class _Run:
                 recorder.append(report.episodes)
         if not training.finished:
             training.save(self.folder.path)
+        if demonstrations is not None:
+            self.crew.rollouts.set_weights(self.crew.learner.weights(), training.iteration)
 
     def _start_warm(self, training: Training, bank: Bank) -> None:
         with self.view.progress(f"warm start on {len(bank.trajectories)} trajectories", warm_epochs(self.config)) as on:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from rich.table import Table
 
 from addiffusion.bank.archive import Bank
+from addiffusion.bank.replay import BankRollouts
 from addiffusion.config import Config
 from addiffusion.policy import PolicyNetwork, ValueNetwork
+from learner.demonstrations import any_chooser, oracle_chooser
 from learner.state import Learner, LearnerState
 from learner.stopping import stack
 from learner.warm_start import Networks, Prices, WarmStart, WarmStartReport
@@ -17,6 +19,17 @@ from learner.warm_start import Networks, Prices, WarmStart, WarmStartReport
 def prices_of(config: Config) -> Prices:
     """The prices a run trains at."""
     return config.reward.c_nfe_range or (config.reward.c_nfe, config.reward.c_nfe)
+
+
+def demonstrations_of(bank: Bank, config: Config) -> BankRollouts | None:
+    """Episodes for an offline algorithm to imitate; None for one that learns from its own."""
+    match config.ppo.algorithm:
+        case "bc":
+            return BankRollouts(bank, config, chooser=oracle_chooser(config.reward))
+        case "marwil":
+            return BankRollouts(bank, config, chooser=any_chooser)
+        case _:
+            return None
 
 
 def warm_epochs(config: Config) -> int:

@@ -72,28 +72,30 @@ def stack(trajectories: Sequence[Trajectory], section: RewardSection) -> Paths:
     )
 
 
-def policy_values(
-    stop_prob: Float[Tensor, "n d"], paths: Paths, c_nfe: Float[Tensor, " n"], *, entropy_coeff: float = 0.0
-) -> Float[Tensor, "n d"]:
-    """Expected reward to go of a policy that stops with these probabilities; differentiable, and exact.
+def policy_values(stop_prob: Float[Tensor, "n d"], paths: Paths, c_nfe: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
+    """Expected reward to go of a policy that stops with these probabilities: exact, nothing is sampled.
 
-    V_i = p_i (quality_i - c passes_i) + (1 - p_i) (V_{i+1} - c) + entropy_coeff H(p_i). Its gradient is the policy
-    gradient with all actions and all states weighted as they occur: nothing is sampled.
+    V_i = p_i (quality_i - c passes_i) + (1 - p_i) (V_{i+1} - c).
     """
-    stop = paths.quality - c_nfe[:, None] * paths.passes
-    p = stop_prob.clamp(1e-6, 1 - 1e-6)
-    bonus = -entropy_coeff * (p * p.log() + (1 - p) * (1 - p).log())
+    stop = _stop_now(paths, c_nfe)
     value = paths.quality[:, -1]
     values = [value]
-    for i in reversed(range(p.shape[1] - 1)):
-        value = p[:, i] * stop[:, i] + (1 - p[:, i]) * (value - c_nfe) + bonus[:, i]
+    for i in reversed(range(stop.shape[1] - 1)):
+        value = torch.lerp(value - c_nfe, stop[:, i], stop_prob[:, i])
         values.append(value)
     return torch.stack(values[::-1], dim=1)
 
 
+def stop_advantages(values: Float[Tensor, "n d"], paths: Paths, c_nfe: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
+    """How much better it is to stop at once than to go on under a policy of these values; 0 at the last decision."""
+    advantages = torch.zeros_like(values)
+    advantages[:, :-1] = _stop_now(paths, c_nfe)[:, :-1] - (values[:, 1:] - c_nfe[:, None])
+    return advantages
+
+
 def oracle_values(paths: Paths, c_nfe: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
     """Reward to go of who knows each trajectory's future: V_i = max(quality_i - c passes_i, V_{i+1} - c)."""
-    stop = paths.quality - c_nfe[:, None] * paths.passes
+    stop = _stop_now(paths, c_nfe)
     value = paths.quality[:, -1]
     values = [value]
     for i in reversed(range(stop.shape[1] - 1)):
@@ -104,8 +106,7 @@ def oracle_values(paths: Paths, c_nfe: Float[Tensor, " n"]) -> Float[Tensor, "n 
 
 def oracle_stops(paths: Paths, c_nfe: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
     """1 where stopping is as good as anything that can still come, else 0."""
-    stop = paths.quality - c_nfe[:, None] * paths.passes
-    return (stop >= oracle_values(paths, c_nfe) - 1e-7).float()
+    return (_stop_now(paths, c_nfe) >= oracle_values(paths, c_nfe) - 1e-7).float()
 
 
 def returns_of(paths: Paths, stops: Int[Tensor, " n"], c_nfe: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -118,3 +119,7 @@ def best_fixed_stop(paths: Paths, c_nfe: Float[Tensor, " n"]) -> int:
     n, d = paths.quality.shape
     totals = [returns_of(paths, torch.full((n,), row), c_nfe).mean() for row in range(d)]
     return int(torch.stack(totals).argmax())
+
+
+def _stop_now(paths: Paths, c_nfe: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
+    return paths.quality - c_nfe[:, None] * paths.passes

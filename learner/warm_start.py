@@ -1,9 +1,11 @@
-"""A policy from a trajectory bank, before its first live episode: clone the oracle, then improve by exact gradients.
+"""A policy from a trajectory bank, before its first live episode: optimal stopping by classification.
 
-The oracle stops with hindsight, so cloning its decisions by cross-entropy gives the probability that now is as good as
-anything to come: a fair start, but not what is best for who can't know the future. From there the expected reward over
-the bank itself is climbed: it is a short recursion over the decisions of each trajectory (``learner.stopping``), so its
-gradient is exact. Trajectories of a held-out share choose the epoch that is kept (docs/adr/0041).
+On a bank the reward of stopping now and the reward of going on are both known for every decision, so each is a
+labelled example: stop where that is better, weighted by how much. ``clone`` epochs value going on as an oracle would,
+which knows each trajectory's future; ``improve`` epochs as the present policy itself would, which does not (policy
+iteration by classification, Lagoudakis and Parr, ICML 2003). Under weighted cross-entropy a policy stops where it
+expects to gain by it from all that phi tells, and hindsight cancels. Trajectories of a held-out share choose the epoch
+that is kept (docs/adr/0041).
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
@@ -26,7 +30,7 @@ from addiffusion.observation.scalars import PRICE_CENTRE, PRICE_FLOOR
 from addiffusion.policy import PolicyNetwork, ValueNetwork
 from addiffusion.seeds import generator
 from addiffusion.threads import torch_threads
-from learner.stopping import Paths, best_fixed_stop, oracle_stops, oracle_values, policy_values, returns_of
+from learner.stopping import Paths, best_fixed_stop, oracle_values, policy_values, returns_of, stop_advantages
 
 Prices = tuple[float, float]
 """Least and greatest price of a log-uniform draw; equal where the price is fixed."""
@@ -112,7 +116,7 @@ class WarmStart:
         with torch_threads(section.threads):
             for epoch in range(epochs):
                 for batch in self._batches():
-                    self._step(optimizer, parameters, batch, clone=epoch < section.clone_epochs)
+                    self._step(optimizer, batch, clone=epoch < section.clone_epochs)
                 schedule.step()
                 reward = self._held_out_reward()
                 if reward > best:
@@ -128,22 +132,20 @@ class WarmStart:
         for which in order.split(self._section.batch_size):
             yield self._train.rows(which)
 
-    def _step(
-        self, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], batch: Paths, *, clone: bool
-    ) -> None:
+    def _step(self, optimizer: torch.optim.Optimizer, batch: Paths, *, clone: bool) -> None:
         c_nfe = self._drawn_prices(len(batch))
         phi = self._blurred(self._priced(batch.phi, c_nfe))
         logits = self._networks.policy(phi)
-        stop_prob = _stop_prob(logits)
-        values = policy_values(stop_prob, batch, c_nfe, entropy_coeff=self._section.entropy_coeff)
-        if clone:
-            gain = nn.functional.binary_cross_entropy(stop_prob, oracle_stops(batch, c_nfe))
-        else:
-            gain = -values[:, 0].mean()
-        fit = (self._networks.value(phi) - values.detach()).square().mean()
+        margin = _stop_margin(logits)
+        values = policy_values((margin.detach() > 0).float(), batch, c_nfe)
+        advantages = stop_advantages(oracle_values(batch, c_nfe) if clone else values, batch, c_nfe)
+        weights = advantages.abs() / advantages.abs().mean().clamp_min(1e-8)
+        regret = nn.functional.binary_cross_entropy_with_logits(margin, (advantages > 0).float(), weights)
+        fit = (self._networks.value(phi) - values).square().mean()
         optimizer.zero_grad()
-        (gain + self._section.value_coeff * fit + self._refine_loss(logits)).backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+        (regret + self._section.value_coeff * fit + self._refine_loss(logits)).backward()
+        for network in (self._networks.policy, self._networks.value):
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
 
     def _drawn_prices(self, count: int) -> Float[Tensor, " n"]:
@@ -188,7 +190,7 @@ class WarmStart:
     @torch.no_grad()
     def _greedy(self, paths: Paths, c_nfe: Float[Tensor, " n"]) -> Tensor:
         """(n,) the first decision at which stop is the likeliest; the last where there is none."""
-        stops = _stop_prob(self._networks.policy(self._priced(paths.phi, c_nfe))) > 0.5
+        stops = _stop_margin(self._networks.policy(self._priced(paths.phi, c_nfe))) > 0
         stops[:, -1] = True
         return stops.int().argmax(dim=1)
 
@@ -208,11 +210,16 @@ class WarmStart:
             fixed_reward=float(returns_of(held, torch.full_like(stops, fixed), c_nfe).mean()),
             oracle_reward=float(oracle_values(held, c_nfe)[:, 0].mean()),
             passes=float(passes.mean()),
-            tier_spearman=float(stats.spearmanr(passes.numpy(), tiers.numpy()).statistic) if varied else math.nan,
+            tier_spearman=_spearman(passes.numpy(), tiers.numpy()) if varied else math.nan,
             train_reward=self._reward(self._train, price),
         )
 
 
-def _stop_prob(logits: Float[Tensor, "n d a"]) -> Float[Tensor, "n d"]:
-    """Of stop against continue."""
-    return torch.sigmoid(logits[..., Action.STOP] - logits[..., Action.CONTINUE])
+def _stop_margin(logits: Float[Tensor, "n d a"]) -> Float[Tensor, "n d"]:
+    """Log odds of stop against continue."""
+    return logits[..., Action.STOP] - logits[..., Action.CONTINUE]
+
+
+def _spearman(first: NDArray[np.float32], second: NDArray[np.int64]) -> float:
+    """Correlation of mean ranks."""
+    return float(np.corrcoef(stats.rankdata(first), stats.rankdata(second))[0, 1])

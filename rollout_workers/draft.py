@@ -104,7 +104,6 @@ class Draft:
             ScorerError: a score the reward needs is not a number.
         """
         actions = np.array([decision.action for decision in self.decisions], np.int64)
-        spent = self._nfe_spent(info.nfe)
         judged = [*(decision.judged or _unjudged(final) for decision in self.decisions), final]
         return Episode(
             ticket=self.ticket,
@@ -113,9 +112,9 @@ class Draft:
             log_prob=np.array([decision.log_prob for decision in self.decisions], np.float32),
             logits=_rows([decision.logits for decision in self.decisions], ACTION_COUNT),
             steps=np.array([decision.info.step for decision in self.decisions], np.int64),
-            nfe_spent=spent,
+            nfe_spent=self._nfe_spent(info.nfe),
             scores=np.stack([one.scores for one in judged]),
-            terms=self._terms(reward, judged, actions, spent),
+            terms=self._terms(reward, judged, actions, info),
             final_dino=final.dino_embedding,
             image=image.copy(),
             nfe=info.nfe,
@@ -127,7 +126,7 @@ class Draft:
         )
 
     def _terms(
-        self, reward: RewardSection, judged: Sequence[Judged], actions: NDArray[np.int64], spent: NDArray[np.int64]
+        self, reward: RewardSection, judged: Sequence[Judged], actions: NDArray[np.int64], info: SlotInfo
     ) -> NDArray[np.float32]:
         """(d, 4); nobody is paid for a survey."""
         if self.ticket.survey is not None:
@@ -136,11 +135,17 @@ class Draft:
             reward,
             scores=np.stack([one.scores for one in judged]),
             dino=np.stack([one.dino_embedding for one in judged]),
-            nfe_spent=spent,
+            nfe_spent=self._nfe_spent(info.nfe),
             refined=actions == Action.REFINE,
             c_nfe=self.ticket.c_nfe,
             reference=self.ticket.reference,
+            attention_entropy=self._entropies(info),
         )
+
+    def _entropies(self, info: SlotInfo) -> NDArray[np.float32]:
+        """(d,) of the attention each decision left behind: a refine's map is known once it is taken."""
+        after = [decision.info for decision in self.decisions[1:]]
+        return np.array([one.attention_entropy for one in [*after, info][: len(self.decisions)]], np.float32)
 
     def _surveyed(self, judged: Sequence[Judged]) -> Surveyed:
         stopped = [stop.final for stop in self.stops]

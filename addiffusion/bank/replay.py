@@ -57,7 +57,7 @@ class BankRollouts:
         Raises:
             ConfigError: the policy may refine.
         """
-        if Action.REFINE.name.lower() in config.policy.actions:
+        if chooser is None and Action.REFINE.name.lower() in config.policy.actions:
             raise ConfigError(
                 "A trajectory bank holds what follows continue and stop only: set policy.actions=[continue,stop] to "
                 "train or play a policy on it."

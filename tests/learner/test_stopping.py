@@ -20,6 +20,7 @@ from learner.stopping import (
     policy_values,
     returns_of,
     stack,
+    stop_advantages,
 )
 from tests.addiffusion.bank.toy_bank import toy_bank, toy_bank_config
 
@@ -80,17 +81,15 @@ def test_no_policy_beats_the_oracle_and_its_stops_reach_its_value(
     torch.testing.assert_close(returns_of(paths, stops, price), oracle, atol=1e-5, rtol=1e-5)
 
 
-def test_the_gradient_is_the_policy_gradient() -> None:
-    """d V_0 / d p_i = P(reach i) (quality_i - c passes_i - (V_{i+1} - c)), by autograd and by the formula."""
+def test_advantages_are_stop_against_going_on() -> None:
+    """At the oracle's values they are positive just where it stops, and they grow by what the future is worth less."""
     paths, price = make_paths([[0.3, -0.2, 0.9, 0.1]], [2.0, 2.0, 1.0, 0.0]), torch.tensor([0.05])
-    stop_prob = torch.tensor([[0.2, 0.6, 0.3, 0.5]], requires_grad=True)
-    values = policy_values(stop_prob, paths, price)
-    values[0, 0].backward()
-    reach = torch.tensor([1.0, 0.8, 0.8 * 0.4])
-    stop = paths.quality[0, :3] - 0.05 * paths.passes[0, :3]
-    expected = reach * (stop - (values[0, 1:].detach() - 0.05))
-    assert stop_prob.grad is not None
-    torch.testing.assert_close(stop_prob.grad[0, :3], expected, atol=1e-5, rtol=1e-5)
+    # stop now: .2, -.3, .85, .1; oracle: .75, .8, .85, .1; going on: .75, .8, .05
+    oracle = stop_advantages(oracle_values(paths, price), paths, price)
+    torch.testing.assert_close(oracle, torch.tensor([[-0.55, -1.1, 0.8, 0.0]]))
+    # a policy that never stops: .1 at the end, so -.05, 0, .05 for going on
+    never = policy_values(torch.zeros(1, 4), paths, price)
+    torch.testing.assert_close(stop_advantages(never, paths, price), torch.tensor([[0.25, -0.3, 0.8, 0.0]]))
 
 
 def test_untried_stops_lie_between_their_neighbours(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from learner.warm_start import Networks, WarmStart, WarmStartReport
 
 LAYOUT: Layout = clip_layout(clip_width=4, timestep_width=2)
 DECISIONS, NEED = 8, (1, 3, 5)
-SECTION = WarmStartSection(clone_epochs=4, improve_epochs=30, lr=5.0e-3, hide_share=0.0)
+SECTION = WarmStartSection(clone_epochs=10, improve_epochs=25, batch_size=8, lr=2.0e-2, hide_share=0.0)
 
 
 def paths_of(count: int) -> Paths:
@@ -36,7 +36,7 @@ def paths_of(count: int) -> Paths:
 
 
 def warmed(
-    *, actions: tuple[str, ...] = ("continue", "stop"), prices: tuple[float, float] = (0.02, 0.02), seed: int = 0
+    *, actions: tuple[str, ...] = ("continue", "stop"), prices: tuple[float, float] = (0.05, 0.05), seed: int = 0
 ) -> tuple[Networks, WarmStartReport]:
     torch.manual_seed(0)
     policy = PolicyNetwork(LAYOUT.width, (32,), prior=(0.88, 0.06, 0.06), actions=actions)
@@ -62,7 +62,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 def test_the_value_network_knows_what_the_policy_is_worth() -> None:
     networks, report = warmed()
     paths = paths_of(60)
-    paths.phi[:, :, LAYOUT.price_column] = math.log10(0.02 / 0.01)
+    paths.phi[:, :, LAYOUT.price_column] = math.log10(0.05 / 0.01)
     with torch.no_grad():
         assert float(networks.value(paths.phi)[:, 0].mean()) == pytest.approx(report.train_reward, abs=0.1)
 
