@@ -221,7 +221,7 @@ class WarmStartSection(Section):
     """Epochs that value going on as the present policy would."""
     batch_size: int = Field(default=16, ge=1)
     """Trajectories per gradient step."""
-    lr: float = Field(default=1.0e-3, gt=0)
+    lr: float = Field(default=3.0e-4, gt=0)
     """AdamW learning rate of the first epoch; falls to 0 along a cosine."""
     weight_decay: float = Field(default=0.01, ge=0)
     """AdamW weight decay."""

@@ -43,7 +43,7 @@ class Study(Section):
     """What is best."""
     trials: int = Field(default=16, ge=1)
     """Configurations tried."""
-    base: dict[str, Any] = {}
+    base: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Keys that all trials share."""
     space: Annotated[dict[str, Bounds | list[Any]], Field(min_length=1)]
     """Keys that are varied: bounds of a number, or a list to choose from."""

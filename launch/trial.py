@@ -10,7 +10,6 @@ from typing import TypeAlias, cast
 
 import numpy as np
 
-from addiffusion.actions import Action
 from addiffusion.bank.archive import Bank, open_bank
 from addiffusion.bank.replay import BankRollouts
 from addiffusion.config import Config
