@@ -1,4 +1,4 @@
-"""Commands around trajectory banks: `bank build`, `bank info`."""
+"""Commands around trajectory banks: `bank build`, `bank info`, `bank play`."""
 
 from __future__ import annotations
 
@@ -85,3 +85,27 @@ def info(folder: Folder, overrides: Overrides = None, config: Files = None, as_j
     else:
         for shown in tables(described):
             Console().print(shown)
+
+
+@bank_app.command()
+def play(
+    folder: Folder,
+    policy: Annotated[Path, typer.Option(metavar="RUN", help="Run folder of a trained policy.", show_default=False)],
+    prices: Annotated[
+        list[float] | None,
+        typer.Option("--price", min=0.0, help="Price per NFE; may be repeated.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Replay a policy that stops and continues on a bank, at several prices, beside an oracle.
+
+    On a bank of held-out prompts (`bank build --split test`) this is its whole speed/quality front, without an image.
+    """
+    from launch.bank_play import play as replay
+    from launch.bank_play import table
+
+    played = replay(folder, policy, prices or [])
+    if as_json:
+        typer.echo(json.dumps([one.as_json() for one in played]))
+    else:
+        Console().print(table(played))
