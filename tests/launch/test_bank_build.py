@@ -128,8 +128,7 @@ def test_a_policy_is_played_at_several_prices(tmp_path: Path) -> None:
     assert [one.c_nfe for one in played] == [0.0, 0.01]
     for one in played:
         assert one.oracle_reward >= max(one.reward, one.full_reward) - 1e-9
-        assert one.nfe_by_tier == {1: one.nfe}
-        assert one.tier_spearman is None
+        assert np.mean(list(one.nfe_by_tier.values())) == pytest.approx(one.nfe)  # as many prompts in each tier
         assert one.scene_diff is not None
     console = Console(record=True, width=120, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     console.print(front(played))
