@@ -24,7 +24,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from addiffusion.actions import Action
-from addiffusion.config import WarmStartSection
+from addiffusion.config_bank import WarmStartSection
 from addiffusion.observation.layout import Layout
 from addiffusion.observation.scalars import PRICE_CENTRE, PRICE_FLOOR
 from addiffusion.policy import PolicyNetwork, ValueNetwork

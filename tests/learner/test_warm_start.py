@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from addiffusion.actions import Action
-from addiffusion.config import WarmStartSection
+from addiffusion.config_bank import WarmStartSection
 from addiffusion.observation.layout import Layout, clip_layout
 from addiffusion.policy import PolicyNetwork, ValueNetwork
 from learner.stopping import Paths
