@@ -56,8 +56,12 @@ class EpisodeMarwilLearner(EpisodePPOLearner):
         Raises:
             UpdateError: the loss is not finite.
         """
-        loss = MARWILTorchLearner.compute_loss_for_module(
-            cast("MARWILTorchLearner", self), module_id=module_id, config=self.offline, batch=batch, fwd_out=fwd_out
+        own: Any = self  # RLlib's loss needs no more of its learner than what `build` has made
+        loss = cast(
+            "torch.Tensor",
+            MARWILTorchLearner.compute_loss_for_module(
+                own, module_id=module_id, config=self.offline, batch=batch, fwd_out=fwd_out
+            ),
         )
         if not bool(torch.isfinite(loss)):
             raise UpdateError(
