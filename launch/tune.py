@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 from rich.console import Console
@@ -145,7 +144,7 @@ def _domain(domain: Bounds | Sequence[Any]) -> Any:
     return tune.loguniform(domain.low, domain.high) if domain.log else tune.uniform(domain.low, domain.high)
 
 
-def _trial(result: ray.tune.Result) -> dict[str, Any]:
+def _trial(result: tune.Result) -> dict[str, Any]:
     values = {_dotted(key): value for key, value in (result.config or {}).items()}
     known = ("objective", "reward", "nfe", "scene_soft", "time_total_s")
     return values | {name: (result.metrics or {}).get(name) for name in known}

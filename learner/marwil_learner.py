@@ -34,10 +34,11 @@ class EpisodeMarwilLearner(EpisodePPOLearner):
     def build(self) -> None:
         """Build the learner and what RLlib's loss remembers between steps."""
         super().build()
-        cloning = self.config.learner_config_dict["algorithm"] == "bc"
+        config: Any = self.config  # PPO's, under RLlib's annotation of any algorithm's
+        cloning = config.learner_config_dict["algorithm"] == "bc"
         self.offline = BCConfig() if cloning else MARWILConfig().training(beta=MARWIL_BETA)
         self.offline.training(
-            vf_coeff=0.0 if cloning else self.config.vf_loss_coeff,
+            vf_coeff=0.0 if cloning else config.vf_loss_coeff,
             moving_average_sqd_adv_norm_update_rate=NORM_RATE,
             moving_average_sqd_adv_norm_start=NORM_START,
         )
