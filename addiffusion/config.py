@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from addiffusion.config_bank import BankSection, WarmStartSection
 from addiffusion.config_sampling import BackboneSection, ObservationSection, RefineSection, SamplerSection
 from addiffusion.config_scorers import ScorersSection
 from addiffusion.config_section import Section
@@ -111,9 +112,27 @@ class RewardSection(Section):
     terminal: TerminalWeights = TerminalWeights()
     """Weights of the final scores (`phase1` only)."""
     c_nfe: float = Field(default=0.01, ge=0)
-    """Price of one NFE."""
+    """Price of one NFE: of every training episode unless `c_nfe_range` is given, and of every held-out one."""
+    c_nfe_range: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
+    """Least and greatest price: each training episode's is drawn log-uniformly between them and shown to the policy,
+    so that one policy can be asked for any speed; null trains at `c_nfe` alone."""
     refine_bonus: float = Field(default=0.0)
     """Paid for each refine decision; 0 lets refine earn only what it adds to quality."""
+    refine_bonus_by: Literal["count", "entropy"] = "count"
+    """`entropy`: the bonus is multiplied by the entropy of the attention that chose the region, 1 where it is even."""
+    normalise: bool = True
+    """Divide scores by `scales`; false weighs them raw (ablation)."""
+    terminal_form: Literal["additive", "multiplicative"] = "additive"
+    """How the final parts are joined: their sum, or the product of (1 + part) minus 1, in which a bad part spoils the
+    others (ablation)."""
+    drop: tuple[Literal["quality", "efficiency", "terminal", "refine"], ...] = ()
+    """Terms that are not paid, nor their scores read (ablation)."""
+
+    @model_validator(mode="after")
+    def _range_rises(self) -> Self:
+        if self.c_nfe_range is not None and self.c_nfe_range[0] > self.c_nfe_range[1]:
+            raise ValueError("c_nfe_range must not fall")
+        return self
 
 
 class PolicySection(Section):
@@ -123,6 +142,15 @@ class PolicySection(Section):
     """Widths of the hidden layers of policy and value network."""
     prior: tuple[Probability, Probability, Probability] = (0.88, 0.06, 0.06)
     """Probabilities of continue, stop and refine before training: they must see late steps to learn about them."""
+
+    actions: tuple[Literal["continue", "stop", "refine"], ...] = ("continue", "stop", "refine")
+    """Actions the policy may take; `[continue, stop]` is the simple form, and what a trajectory bank can replay."""
+
+    @model_validator(mode="after")
+    def _can_go_on_and_end(self) -> Self:
+        if not {"continue", "stop"} <= set(self.actions):
+            raise ValueError("actions must hold continue and stop")
+        return self
 
     @model_validator(mode="after")
     def _prior_is_a_distribution(self) -> Self:
@@ -134,8 +162,8 @@ class PolicySection(Section):
 class PpoSection(Section):
     """The learner."""
 
-    iterations: int = Field(default=24, ge=1)
-    """Policy updates of the run."""
+    iterations: int = Field(default=24, ge=0)
+    """Policy updates of the run; 0 keeps the policy it starts with (see `warm_start`)."""
     batch_size: int = Field(default=64, ge=1)
     """Complete episodes per update, by ticket."""
     collection: Literal["synchronous", "carry_over"] = "synchronous"
@@ -143,9 +171,11 @@ class PpoSection(Section):
     `carry_over`: slots that an iteration leaves free begin the next ones, whose episodes go on with the new weights."""
     max_lag: int = Field(default=1, ge=1)
     """`carry_over`: iterations a ticket may be handed out ahead, so updates its oldest decision may be behind."""
-    algorithm: Literal["ppo", "appo"] = "ppo"
+    algorithm: Literal["ppo", "appo", "bc", "marwil"] = "ppo"
     """`appo` weighs decisions by weights of the past with V-trace (arXiv:1802.01561): for `carry_over` with a large
-    `max_lag`. The same as `ppo` where no decision is old."""
+    `max_lag`. The same as `ppo` where no decision is old. `bc` imitates an oracle that stops with hindsight, `marwil`
+    learns from stops anywhere, weighted by how they turned out (arXiv:1806.00589); both from the trajectory bank
+    `warm_start.bank` alone."""
     weighting: Literal["decision", "episode"] = "decision"
     """Every decision counts the same in the loss, or every episode, however long."""
     learners: int = Field(default=0, ge=0)
@@ -243,6 +273,10 @@ class Config(Section):
     """Training prompts."""
     curriculum: CurriculumSection = CurriculumSection()
     """Which tiers of prompts are trained when."""
+    bank: BankSection = BankSection()
+    """The trajectory bank."""
+    warm_start: WarmStartSection = WarmStartSection()
+    """The policy before its first live episode, from a trajectory bank."""
     evaluation: EvaluationSection = EvaluationSection()
     """The comparison at the end of a run."""
     checkpoint: CheckpointSection = CheckpointSection()
@@ -256,6 +290,14 @@ class Config(Section):
     def _learners_need_ray(self) -> Self:
         if self.ppo.learners and self.cluster.mode == "serial":
             raise ValueError("ppo.learners are processes of their own: set ppo.learners=0, or cluster.mode=ray")
+        return self
+
+    @model_validator(mode="after")
+    def _offline_needs_a_bank(self) -> Self:
+        if self.ppo.algorithm in {"bc", "marwil"} and self.warm_start.bank is None:
+            raise ValueError(
+                f"ppo.algorithm={self.ppo.algorithm} learns from a trajectory bank: set warm_start.bank to one"
+            )
         return self
 
     @model_validator(mode="after")

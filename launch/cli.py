@@ -15,9 +15,11 @@ from typer.core import TyperGroup
 
 from addiffusion import __version__
 from addiffusion.errors import AdDiffusionError, UsageError
+from launch.cli_bank import bank_app
 from launch.cli_bench import bench_app
 from launch.cli_bench_train import bench_train
 from launch.cli_reward import reward_app, score
+from launch.cli_tune import tune
 
 EXIT_FAILED, EXIT_USAGE, EXIT_COLLAPSED, EXIT_INTERRUPTED = 1, 2, 3, 130
 
@@ -49,7 +51,9 @@ app.add_typer(embedded_app, name="embedded")
 app.add_typer(reward_app, name="reward")
 app.add_typer(bench_app, name="bench")
 bench_app.command(name="train")(bench_train)
+app.add_typer(bank_app, name="bank")
 app.command()(score)
+app.command()(tune)
 
 Overrides = Annotated[
     list[str] | None,

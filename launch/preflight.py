@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from addiffusion.bank.archive import Bank, open_bank
 from addiffusion.config import Config
 from addiffusion.config_sampling import NOISY_SOLVERS
 from addiffusion.embedded.assets import weights_path
@@ -34,6 +35,8 @@ class Plan:
     test_prompts: tuple[Prompt, ...]
     checkpoint: Checkpoint | None = None
     """Where a resumed run goes on."""
+    bank: Bank | None = None
+    """What the policy starts from."""
     stop_on_collapse: bool = False
     """End the run when an alarm of ``alarms.stop_on`` holds."""
 
@@ -70,6 +73,8 @@ def _checked(config: Config, *, path: Path, checkpoint: Checkpoint | None = None
     _check_weights(config)
     _check_solver(config)
     check_tracking(config)
+    needs_bank = checkpoint is None or config.ppo.algorithm != "ppo"  # a checkpoint is past its warm start
+    path_of_bank = config.warm_start.bank if needs_bank else None
     seed, section = config.run.seed, config.prompts
     train_prompts = load_prompts(section, split="train", count=section.train_count, seed=seed)
     check_curriculum(config.curriculum, train_prompts)
@@ -79,6 +84,7 @@ def _checked(config: Config, *, path: Path, checkpoint: Checkpoint | None = None
         train_prompts=train_prompts,
         test_prompts=load_prompts(section, split=section.test_split, count=config.evaluation.prompt_count, seed=seed),
         checkpoint=checkpoint,
+        bank=None if path_of_bank is None else open_bank(path_of_bank, config),
     )
 
 

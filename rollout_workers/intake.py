@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from addiffusion import seeds
+from addiffusion.actions import Action
 from addiffusion.backbones.base import Backbone, PromptEmbedding
 from addiffusion.config import Config
 from addiffusion.errors import ContractError
@@ -57,7 +58,7 @@ class Intake:
         prompts = _new(self._conditions, (ticket.prompt.text for ticket in self._waiting))
         if prompts:
             self._conditions |= zip(prompts, self._backbone.encode_prompts(prompts), strict=True)
-        observed = _new(self._text_embeddings, (t.prompt.text for t in self._waiting if t.forced is None))
+        observed = _new(self._text_embeddings, (t.prompt.text for t in self._waiting if t.observed))
         if observed and self._config.observation.kind == "clip":
             self._text_embeddings |= zip(observed, self._scoring.embed_text(observed), strict=True)
 
@@ -66,11 +67,10 @@ class Intake:
         if not self._waiting:
             return None
         ticket = self._waiting.popleft()
-        observed = ticket.forced is None
         return Draft(
             ticket=ticket,
             text_embedding=self._text_embeddings.get(ticket.prompt.text, _NOTHING),
-            draws=seeds.generator(ticket.action_seed, "action") if observed and ticket.explore else None,
+            draws=seeds.generator(ticket.action_seed, "action") if ticket.forced is None and ticket.explore else None,
         )
 
     def condition(self, ticket: Ticket) -> PromptEmbedding:
@@ -104,6 +104,8 @@ class Intake:
     def _refusal(self, ticket: Ticket) -> str | None:
         if not ticket.prompt.text.strip():
             return f"The prompt of ticket {ticket.ticket_id} is empty: give it words."
+        if ticket.survey is not None and ticket.forced is not Action.CONTINUE:
+            return f"Ticket {ticket.ticket_id} asks for a survey, which needs forced=CONTINUE."
         if self._paired and ticket.forced is None and ticket.reference is None:
             return (
                 f"Ticket {ticket.ticket_id} has no reference, but reward.preset=paired pays relative to the "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,20 +20,8 @@ from addiffusion.sampling.condition import Condition
 from addiffusion.sampling.latents import Latents
 from addiffusion.sampling.slots import Moves, Phase, SlotInfo, Slots
 from addiffusion.sampling.table import SolverTable
+from addiffusion.sampling.tenant import Kept, Tenant
 from addiffusion.seeds import generator
-
-
-@dataclass(slots=True, kw_only=True)
-class _Tenant:
-    """What an episode owns beside its latent."""
-
-    seed: int
-    words: Tensor
-    """Places of the prompt's words among its tokens."""
-    refine_noise: torch.Generator
-    solver_noise: torch.Generator
-    mask: Tensor | None = None
-    attention_entropy: float = 0.0
 
 
 class Engine:
@@ -76,7 +63,7 @@ class Engine:
         self._refine = refine
         self._table = table or table_for(backbone, sampler, refine)
         self._slots = Slots(slots, self._table, warmup_steps=sampler.warmup_steps, refine_passes=refine.k)
-        self._tenants: list[_Tenant | None] = [None] * slots
+        self._tenants: list[Tenant | None] = [None] * slots
         self._latents = Latents(self._table, slots, backbone.latent_shape, backbone.device)
         self._condition = Condition(backbone, slots, guidance_scale=guidance_scale)
         self._timesteps: list[float] = self._table.timesteps.tolist()
@@ -176,7 +163,7 @@ class Engine:
         self._slots.admit(slot)
         noise = torch.randn(self._backbone.latent_shape, generator=generator(seed, "latent"))
         self._latents.put(slot, noise * self._table.init_noise_sigma)
-        self._tenants[slot] = _Tenant(
+        self._tenants[slot] = Tenant(
             seed=seed,
             words=embedding.keep.nonzero().flatten().to(self._backbone.device),
             refine_noise=generator(seed, "refine"),
@@ -209,6 +196,33 @@ class Engine:
         for slot in moves.refine:
             self._start_refine(slot)
         self._move(moves)
+
+    def keep(self, slot: int) -> Kept:
+        """Remember an episode that waits for a decision, so that two decisions can be tried after each other.
+
+        Raises:
+            SlotError: the slot is not DECIDING.
+        """
+        self._slots.require(slot, Phase.DECIDING)
+        return Kept(
+            state=self._slots.state(slot),
+            latents=self._latents.kept(slot),
+            solver_noise=self._tenant(slot).solver_noise.get_state(),
+        )
+
+    def put_back(self, slot: int, kept: Kept) -> None:
+        """Bring a slot back to the decision it was remembered at, once what was tried there is DONE.
+
+        What it attended to is not remembered: a refine must not be what comes next.
+
+        Raises:
+            SlotError: the slot is not DONE.
+        """
+        self._slots.require(slot, Phase.DONE)
+        self._slots.put_back(slot, kept.state)
+        with torch.inference_mode():
+            self._latents.put_back(slot, kept.latents)
+        self._tenant(slot).solver_noise.set_state(kept.solver_noise)
 
     def release(self, slot: int) -> None:
         """Empty a slot whose episode is done or has failed, or is given up where it waits for a decision.
@@ -299,7 +313,7 @@ class Engine:
         tenant.mask = mask.to(self._backbone.device)
         tenant.attention_entropy = tenant.attention_entropy if entropy is None else entropy
 
-    def _tenant(self, slot: int) -> _Tenant:
+    def _tenant(self, slot: int) -> Tenant:
         tenant = self._tenants[slot] if 0 <= slot < len(self._tenants) else None
         if tenant is None:
             self._slots.require(slot, *_OCCUPIED)

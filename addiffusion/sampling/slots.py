@@ -72,6 +72,17 @@ class _Slot:
     left: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotState:
+    """Where one slot stands, to come back to."""
+
+    phase: Phase
+    step: int
+    nfe: int
+    row: int
+    left: int
+
+
 class Slots:
     """S slots. Plain loops: up to hundreds of slots they cost a tick less than operations on arrays would."""
 
@@ -136,6 +147,15 @@ class Slots:
         """DONE, FAILED or DECIDING (its episode is given up) to EMPTY."""
         self.require(slot, Phase.DONE, Phase.FAILED, Phase.DECIDING)
         self._slots[slot].phase = Phase.EMPTY
+
+    def state(self, slot: int) -> SlotState:
+        """Where a slot stands."""
+        at = self._slots[slot]
+        return SlotState(phase=at.phase, step=at.step, nfe=at.nfe, row=at.row, left=at.left)
+
+    def put_back(self, slot: int, state: SlotState) -> None:
+        """Let a slot stand where it stood."""
+        self._slots[slot] = _Slot(phase=state.phase, step=state.step, nfe=state.nfe, row=state.row, left=state.left)
 
     def after_pass(self, finite: Sequence[bool]) -> Moves:
         """Account for one network pass of every running slot.

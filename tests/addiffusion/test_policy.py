@@ -95,3 +95,12 @@ def test_one_uniform_number_per_draw() -> None:
     choose(np.zeros(3, np.float32), used)
     torch.rand((), generator=fresh, dtype=torch.float64)
     assert torch.equal(used.get_state(), fresh.get_state())
+
+
+def test_a_forbidden_action_has_no_probability_and_no_gradient() -> None:
+    network = PolicyNetwork(3, (4,), actions=("continue", "stop"))
+    logits = network(torch.ones(2, 3))
+    probs = torch.softmax(logits, -1)
+    assert (probs[:, Action.REFINE] == 0).all()
+    assert torch.isfinite(-(probs * torch.log_softmax(logits, -1)).sum())
+    assert set(network.state_dict()) == set(PolicyNetwork(3, (4,)).state_dict())

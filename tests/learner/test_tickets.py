@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from addiffusion.errors import CheckpointError, ContractError, RolloutError
 from addiffusion.records import Episode, FailedEpisode, Ticket
-from learner.tickets import LedgerState, TicketLedger
+from learner.tickets import LedgerState, TicketLedger, drawn_price
 from tests.learner.toy import WIDTH, toy_episode, toy_pool
 
 
 def make_ledger(*, pool_size: int = 12, batch_size: int = 8, run_seed: int = 5, max_reissues: int = 2) -> TicketLedger:
     return TicketLedger(
-        toy_pool(pool_size), run_seed=run_seed, batch_size=batch_size, c_nfe=0.02, max_reissues=max_reissues
+        toy_pool(pool_size), run_seed=run_seed, batch_size=batch_size, prices=(0.02, 0.02), max_reissues=max_reissues
     )
 
 
@@ -104,3 +104,18 @@ def test_restore_goes_on_and_refuses_another_batch_size() -> None:
 def test_an_empty_pool_is_refused() -> None:
     with pytest.raises(ContractError, match="at least one"):
         make_ledger(pool_size=0)
+
+
+def test_prices_are_drawn_evenly_in_their_logarithm_by_ticket() -> None:
+    prices = [drawn_price((1e-3, 1e-1), 5, number) for number in range(400)]
+    assert prices == [drawn_price((1e-3, 1e-1), 5, number) for number in range(400)]
+    assert min(prices) >= 1e-3
+    assert max(prices) <= 1e-1
+    shares, _ = np.histogram(np.log10(prices), bins=4, range=(-3, -1))
+    assert shares.min() > 70
+    assert drawn_price((0.02, 0.02), 5, 7) == 0.02
+
+
+def test_tickets_carry_their_prices() -> None:
+    ledger = TicketLedger(toy_pool(), run_seed=5, batch_size=8, prices=(1e-3, 1e-1), max_reissues=2)
+    assert [ticket.c_nfe for ticket in ledger.tickets(1)] == [drawn_price((1e-3, 1e-1), 5, n) for n in range(8, 16)]
