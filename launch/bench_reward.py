@@ -103,7 +103,7 @@ def run(order: BenchOrder, console: Console) -> BenchResult:
             namespace=NAMESPACE,
             name=f"bench-{uuid4().hex[:8]}",
             load=_loader(order),
-            start_timeout_s=config.cluster.start_timeout_s,
+            start=Start(timeout_s=config.cluster.start_timeout_s),
         )
         for clients in CLIENTS:
             with console.status(f"through the service, {clients} clients"):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from addiffusion.config import ClusterSection, Config
 from addiffusion.errors import ClusterError
+from launch.token import secure
 
 NAMESPACE = "addiffusion"
 DRIVER_CPUS = 0.5
@@ -83,11 +84,11 @@ def ray_running(config: Config) -> Iterator[None]:
     prepare_environment()
     import ray  # noqa: PLC0415 - only after its environment is set
 
+    if config.cluster.address == "local":
+        secure(config.cluster.bind)
     _connect(config)
     try:
-        present = ray.cluster_resources()
-        where = "this machine" if config.cluster.address == "local" else "the cluster"
-        check_resources(config, cpus=present.get("CPU", 0.0), gpus=present.get("GPU", 0.0), where=where)
+        _check_offer(config)
         yield
     finally:
         ray.shutdown()
@@ -112,6 +113,20 @@ def ray_joined(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
+def _check_offer(config: Config) -> None:
+    """Compare the configuration with what the cluster has, or, where its autoscaler brings nodes, could have."""
+    from launch.placement import ROLLOUT, running_offer  # noqa: PLC0415 - imports the learner, and with it Ray
+
+    offer = running_offer()
+    where = "this machine" if config.cluster.address == "local" else "the cluster"
+    if offer.possible:
+        where += " with all nodes its autoscaler may start"
+    if offer.has(ROLLOUT):  # workers without room wait for a node: one has to fit
+        first = config.rollout.model_copy(update={"workers": 1, "max_workers": None})
+        config = config.model_copy(update={"rollout": first})
+    check_resources(config, cpus=offer.most("CPU"), gpus=offer.most("GPU"), where=where)
+
+
 def _connect(config: Config) -> None:
     failure: Exception | None = None
     for _ in range(_ATTEMPTS if config.cluster.address == "local" else 1):
@@ -134,6 +149,7 @@ def _init(config: Config) -> None:
             num_cpus=usable_cpus() if local else None,
             include_dashboard=True if local else None,
             dashboard_host="127.0.0.1",
+            _node_ip_address=config.cluster.bind if local else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
         )

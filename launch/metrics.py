@@ -3,39 +3,89 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
 
+from addiffusion.metrics import Meters, Metric
+from addiffusion.rollouts import Staff
 from learner.iteration import IterationReport
 
 Metrics = dict[str, float]
+Group = Literal["run", "agent", "learner"]
 
-MEANING: Mapping[str, str] = {
-    "iteration": "policy updates done",
-    "return": "mean undiscounted reward of an episode; `term_*` are its parts",
-    "score_*": "mean scores of the returned images",
-    "nfe": "mean NFE of an image; between `nfe_p10` and `nfe_p90` lie 80 % of the images",
-    "network_evals": "mean passes through the network of an image; a guided pass counts twice",
-    "decisions": "mean decisions of an episode",
-    "*_frac": "share of an action among all decisions",
-    "episodes_dropped": "tickets without an episode; reissued ones are not dropped",
-    "episodes_reissued": "tickets that were handed out again",
-    "collect_s": "wall clock of the rollouts",
-    "update_s": "wall clock of the update and the hand-over of the weights",
-    "stage_*_s": "seconds of a rollout stage, summed over workers",
-    "episodes_per_s": "episodes per second of the whole iteration",
-    "eta_s": "estimated wall clock to the last iteration",
-    "policy_loss": "PPO surrogate loss, mean over gradient steps; `vf_loss`, `total_loss` likewise",
-    "entropy": "of the policy, nats per decision",
-    "approx_kl": "KL divergence of the updated policy from the one that acted, nats",
-}
-"""What each metric means, by name or pattern."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowMetric:
+    """One number of an iteration: a key of metrics.jsonl, and a series that Ray exports."""
+
+    key: str
+    metric: Metric
+
+    @classmethod
+    def of(cls, key: str, unit: str, description: str, *, group: Group = "agent") -> RowMetric:
+        """The number ``key`` of the ``group`` it belongs to."""
+        kind = "counter" if key in _COUNTED else "gauge"
+        metric = Metric(name=f"addiffusion_{group}_{key}", kind=kind, unit=unit, description=description)
+        return cls(key=key, metric=metric)
+
+
+_COUNTED: Final = ("episodes_dropped", "episodes_reissued")
+_of: Final = RowMetric.of
+ROW: Final[Sequence[RowMetric]] = (
+    _of("iteration", "updates", "Policy updates done.", group="run"),
+    _of("episodes_dropped", "tickets", "Tickets without an episode; reissued ones are not dropped.", group="run"),
+    _of("episodes_reissued", "tickets", "Tickets that were handed out again.", group="run"),
+    _of("collect_s", "seconds", "Wall clock of the rollouts of an iteration.", group="run"),
+    _of("update_s", "seconds", "Wall clock of the update and the hand-over of the weights.", group="run"),
+    _of("episodes_per_s", "episodes per second", "Pace of the whole iteration.", group="run"),
+    _of("eta_s", "seconds", "Estimated wall clock to the last iteration.", group="run"),
+    _of("workers_up", "workers", "Rollout workers that can be given tickets.", group="run"),
+    _of("workers_absent", "workers", "Rollout workers that start, restart or wait for a node.", group="run"),
+    _of("workers_lost", "losses", "Times a rollout worker was lost since the run started.", group="run"),
+    _of("return", "reward", "Mean undiscounted reward of an episode; its parts are the terms."),
+    _of("term_quality", "reward", "Mean reward for the quality of the image."),
+    _of("term_efficiency", "reward", "Mean price paid for NFE, negative."),
+    _of("term_terminal", "reward", "Mean reward for the scores of the returned image."),
+    _of("term_refine_bonus", "reward", "Mean bonus for refine decisions."),
+    _of("score_clip", "cosine", "Mean CLIP score of the returned images."),
+    _of("score_aesthetic", "score", "Mean aesthetic score of the returned images."),
+    _of("score_image_reward", "score", "Mean preference score of the returned images."),
+    _of("nfe", "steps", "Mean NFE of an image."),
+    _of("nfe_p10", "steps", "NFE that 10 % of the images stay below."),
+    _of("nfe_p90", "steps", "NFE that 90 % of the images stay below."),
+    _of("network_evals", "passes", "Mean passes through the network of an image; a guided pass counts twice."),
+    _of("decisions", "decisions", "Mean decisions of an episode."),
+    _of("continue_frac", "fraction", "Share of continue among all decisions."),
+    _of("stop_frac", "fraction", "Share of stop among all decisions."),
+    _of("refine_frac", "fraction", "Share of refine among all decisions."),
+    _of("policy_loss", "loss", "PPO surrogate loss, mean over gradient steps.", group="learner"),
+    _of("vf_loss", "loss", "Loss of the value network, mean over gradient steps.", group="learner"),
+    _of("total_loss", "loss", "Sum of all losses, mean over gradient steps.", group="learner"),
+    _of("entropy", "nats", "Entropy of the policy per decision.", group="learner"),
+    _of("entropy_coeff", "coefficient", "Weight of the entropy in the loss.", group="learner"),
+    _of("approx_kl", "nats", "KL divergence of the updated policy from the one that acted.", group="learner"),
+    _of("clip_frac", "fraction", "Share of probability ratios outside the PPO clip range.", group="learner"),
+    _of("grad_norm", "norm", "Global norm of the gradient before clipping.", group="learner"),
+    _of("explained_variance", "fraction", "Variance of the returns that the value network explains.", group="learner"),
+)
+"""Every number of an iteration but `stage_*_s`: seconds of a rollout stage, summed over workers, which the workers
+themselves export."""
+ALL: Final = tuple(entry.metric for entry in ROW)
 
 
 def iteration_row(
-    report: IterationReport, *, episodes_dropped: int, earlier_s: Sequence[float], iterations_left: int
+    report: IterationReport,
+    *,
+    episodes_dropped: int,
+    earlier_s: Sequence[float],
+    iterations_left: int,
+    staff: Staff | None = None,
 ) -> Metrics:
-    """Flatten a report; ``earlier_s`` are the durations of the iterations before it in this process."""
+    """Flatten a report; ``earlier_s`` are the durations of the iterations before it in this process,
+    ``staff`` the rollout workers, where they are not part of it.
+    """
     nfe = [episode.nfe for episode in report.episodes]
     seconds = report.collect_s + report.update_s
     recent = [*earlier_s, seconds][-5:]
@@ -49,7 +99,22 @@ def iteration_row(
         "episodes_reissued": report.reissued_count,
         "collect_s": report.collect_s,
         "update_s": report.update_s,
+        **_staffing(staff),
         **{f"stage_{name}_s": value for name, value in report.stage_s.items()},
         "episodes_per_s": len(report.episodes) / seconds,
         "eta_s": iterations_left * sum(recent) / len(recent),
     }
+
+
+def _staffing(staff: Staff | None) -> Metrics:
+    if staff is None:
+        return {}
+    return {"workers_up": staff.up_count, "workers_absent": staff.absent_count, "workers_lost": staff.lost_count}
+
+
+def export(row: Mapping[str, float | int | None], meters: Meters) -> None:
+    """Hand the numbers of a finished iteration to ``meters``."""
+    for entry in ROW:
+        value = row.get(entry.key)
+        if value is not None:
+            meters.record(entry.metric, value)

@@ -11,7 +11,9 @@ from typing import Any
 from rich.console import Console
 
 from addiffusion.config import Config
+from addiffusion.metrics import Meters
 from addiffusion.records import Reference
+from addiffusion.rollouts import Staffed
 from evaluation.film import plot_film_strips
 from evaluation.holdout import Holdout, collapse, evaluate
 from evaluation.holdout_evidence import evidence
@@ -20,7 +22,7 @@ from evaluation.report import holdout_table, summary
 from launch.console import RunView, duration
 from launch.crew import Crew, assemble
 from launch.interrupt import Interrupt, interruptible
-from launch.metrics import iteration_row
+from launch.metrics import export, iteration_row
 from launch.preflight import Plan
 from launch.references import Pairs, draw_references, load_references, save_references, training_pairs
 from launch.run_folder import RunFolder
@@ -78,6 +80,7 @@ class _Run:
         self.view = view
         self.interrupt = interrupt
         self.start = start
+        self.meters: Meters = crew.meters(plan.path.name)
 
     def to_the_end(self) -> Outcome:
         """References, training, comparison, figures."""
@@ -146,7 +149,9 @@ class _Run:
             episodes_dropped=self.config.ppo.batch_size - len(report.episodes),
             earlier_s=seconds,
             iterations_left=self.config.ppo.iterations - training.iteration,
+            staff=rollouts.staff() if isinstance(rollouts := self.crew.rollouts, Staffed) else None,
         )
+        export(row, self.meters)
         seconds.append(report.collect_s + report.update_s)
         self.folder.append(row)
         if training.due():
