@@ -48,6 +48,8 @@ class Staff:
     """Workers that are starting, restarting, or wait for a node."""
     lost_count: int
     """Times a worker was lost."""
+    moved_count: int
+    """Tickets that went to another worker because theirs was lost."""
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from addiffusion import __version__
 from addiffusion.errors import AdDiffusionError, UsageError
 from launch.cli_bench import bench_app
+from launch.cli_doctor import doctor, token
 from launch.cli_reward import reward_app, score
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -47,6 +48,8 @@ app.add_typer(embedded_app, name="embedded")
 app.add_typer(reward_app, name="reward")
 app.add_typer(bench_app, name="bench")
 app.command()(score)
+app.command()(doctor)
+app.command()(token)
 
 Overrides = Annotated[
     list[str] | None,

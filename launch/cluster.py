@@ -12,7 +12,7 @@ from pathlib import Path
 
 from addiffusion.config import ClusterSection, Config
 from addiffusion.errors import ClusterError
-from launch.token import secure
+from launch.token import is_loopback, secure
 
 NAMESPACE = "addiffusion"
 DRIVER_CPUS = 0.5
@@ -140,8 +140,11 @@ def _connect(config: Config) -> None:
 
 def _init(config: Config) -> None:
     import ray  # noqa: PLC0415 - see ray_running
+    from ray._private import ray_constants  # noqa: PLC0415 - see ray_running
 
     local = config.cluster.address == "local"
+    if local:  # else Ray replaces loopback by the address of a network card, and then listens on all of them
+        ray_constants.ENABLE_RAY_CLUSTER = not is_loopback(config.cluster.bind)
     try:
         ray.init(
             address=config.cluster.address,

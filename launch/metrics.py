@@ -44,11 +44,12 @@ ROW: Final[Sequence[RowMetric]] = (
     _of("workers_up", "workers", "Rollout workers that can be given tickets.", group="run"),
     _of("workers_absent", "workers", "Rollout workers that start, restart or wait for a node.", group="run"),
     _of("workers_lost", "losses", "Times a rollout worker was lost since the run started.", group="run"),
+    _of("tickets_moved", "tickets", "Tickets that went to another worker since the run started.", group="run"),
     _of("return", "reward", "Mean undiscounted reward of an episode; its parts are the terms."),
     _of("term_quality", "reward", "Mean reward for the quality of the image."),
     _of("term_efficiency", "reward", "Mean price paid for NFE, negative."),
     _of("term_terminal", "reward", "Mean reward for the scores of the returned image."),
-    _of("term_refine_bonus", "reward", "Mean bonus for refine decisions."),
+    _of("term_refine", "reward", "Mean bonus for refine decisions."),
     _of("score_clip", "cosine", "Mean CLIP score of the returned images."),
     _of("score_aesthetic", "score", "Mean aesthetic score of the returned images."),
     _of("score_image_reward", "score", "Mean preference score of the returned images."),
@@ -83,8 +84,9 @@ def iteration_row(
     iterations_left: int,
     staff: Staff | None = None,
 ) -> Metrics:
-    """Flatten a report; ``earlier_s`` are the durations of the iterations before it in this process,
-    ``staff`` the rollout workers, where they are not part of it.
+    """Flatten a report.
+
+    ``earlier_s`` are the durations of the iterations before it in this process, ``staff`` the workers outside of it.
     """
     nfe = [episode.nfe for episode in report.episodes]
     seconds = report.collect_s + report.update_s
@@ -109,7 +111,12 @@ def iteration_row(
 def _staffing(staff: Staff | None) -> Metrics:
     if staff is None:
         return {}
-    return {"workers_up": staff.up_count, "workers_absent": staff.absent_count, "workers_lost": staff.lost_count}
+    return {
+        "workers_up": staff.up_count,
+        "workers_absent": staff.absent_count,
+        "workers_lost": staff.lost_count,
+        "tickets_moved": staff.moved_count,
+    }
 
 
 def export(row: Mapping[str, float | int | None], meters: Meters) -> None:

@@ -92,7 +92,7 @@ def ensure_token() -> Path | None:
     try:
         if not file.is_file():
             _write_token(file)
-        if file.stat().st_uid == os.getuid() and file.stat().st_mode & _OTHERS:
+        if file.stat().st_uid == os.getuid() and readable_by_others(file):
             file.chmod(stat.S_IRUSR | stat.S_IWUSR)
     except OSError as error:
         raise ClusterError(
@@ -100,6 +100,11 @@ def ensure_token() -> Path | None:
             path=str(file),
         ) from error
     return file
+
+
+def readable_by_others(file: Path) -> bool:
+    """Whether another user of this machine could take the token."""
+    return bool(file.stat().st_mode & _OTHERS)
 
 
 def _write_token(file: Path) -> None:

@@ -81,7 +81,12 @@ class RayRollouts:
 
     def staff(self) -> Staff:
         """Who is at work."""
-        return Staff(up_count=len(self.fleet.up), absent_count=len(self.fleet.absent), lost_count=self.fleet.lost_count)
+        return Staff(
+            up_count=len(self.fleet.up),
+            absent_count=len(self.fleet.absent),
+            lost_count=self.fleet.lost_count,
+            moved_count=self.reissued_count,
+        )
 
     def dismiss_absent(self) -> None:
         """End workers that wait for a node or for their restart: whoever ends the others would wait for them."""
