@@ -28,9 +28,10 @@ from rollout_workers.worker import NO_WEIGHTS, Worker
 class DiffusionRunner(EnvRunner, Checkpointable):
     """Rolls out the tickets it is handed. Holds nothing a restart would lose: weights come with every call.
 
-    ``env_config`` holds ``config`` (the run's ``Config``), ``scoring`` (makes the ``Scoring``) and, if wanted, ``meters``
-    (makes the ``Meters`` by worker id) and ``backbone`` (makes a ``Backbone`` in place of the configured one). The runner
-    RLlib makes in the driver's process is never given tickets in a distributed run, so it never loads a model.
+    ``env_config`` holds ``config`` (the run's ``Config``), ``scoring`` (makes the ``Scoring``) and, if wanted,
+    ``meters`` (makes the ``Meters`` by worker id) and ``backbone`` (makes a ``Backbone`` in place of the configured
+    one). The runner RLlib makes in the driver's process is never given tickets in a distributed run, so it never loads
+    a model.
     """
 
     _title = "loading"  # Ray asks for the repr of an actor whose constructor has failed, too

@@ -49,11 +49,23 @@ class Head:
     def ray(self, *arguments: str, timeout_s: float = 90.0) -> str:
         """Output of a `ray` command."""
         command = [str(BIN / "ray"), *arguments]
-        done = subprocess.run(
-            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=timeout_s, check=False
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+        log = self.folder / f"ray-{arguments[0]}.log"
+        with log.open("w+") as output:
+            try:
+                done = subprocess.run(
+                    command,
+                    cwd=ROOT,
+                    env=self.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    timeout=timeout_s,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired as error:
+                raise TimeoutError(f"{command}\n{log.read_text()[-4000:]}") from error
+        assert done.returncode == 0, f"{command}\n{log.read_text()[-4000:]}"
+        return log.read_text()
 
     def submit(self, job_id: str, *command: str) -> None:
         """The documented one-liner, without waiting for the job's end."""

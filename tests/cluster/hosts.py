@@ -1,6 +1,6 @@
 """Hosts that are not there: each with its own network, processes, files, shared memory and sshd, on one bridge.
 
-Needs root and Debian's openssh-server, rsync and iproute2. A host's root is an overlay of this machine's, kept in memory.
+Needs root and Debian's openssh-server, rsync and iproute2. A host's root is an overlay of this machine's, in memory.
 """
 
 from __future__ import annotations
