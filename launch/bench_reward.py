@@ -25,7 +25,7 @@ from addiffusion.threads import torch_threads
 from launch.bench_client import BenchClient, call_for, requests
 from launch.cluster import NAMESPACE, ray_running
 from launch.config_files import load_config
-from reward_service.actor import get_or_create, stop
+from reward_service.actor import Start, get_or_create, stop
 from reward_service.client import RemoteScoring
 
 BATCHES: Final = (4, 8, 16, 32)

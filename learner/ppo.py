@@ -50,7 +50,7 @@ class AdaptivePPO(PPO):
         super().cleanup()
 
     def _recruit(self, config: AlgorithmConfig, group: EnvRunnerGroup) -> Recruit:
-        resources = list(config.custom_resources_per_env_runner)
+        resources = list(cast("dict[str, float]", config.custom_resources_per_env_runner))
         return Recruiter(group, self.run_config.rollout, resource=resources[0]) if resources else dict
 
     def _setup_logdir(self) -> None:

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
-from tests.cluster.head import Head, running_head
+from tests.cluster.head import Head
 from tests.cluster.training import rows, train_command
 from tests.cluster.waiting import wait_for
 
 JOB_S = 240.0
 ENDLESS = 100_000
 LONG = train_command("runs/long", ENDLESS)
-
-
-@pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
-    with running_head(num_cpus=8, resources='{"rollout": 2, "reward": 1}') as head:
-        yield head
 
 
 def iterations_reached(head: Head, job_id: str, count: int) -> None:
