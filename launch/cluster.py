@@ -173,6 +173,12 @@ def connection_error(address: str, failure: Exception) -> ClusterError:
             cluster=versions[0],
             here=versions[1],
         )
+    if re.search(r"authenticat", text, re.IGNORECASE):
+        return ClusterError(
+            f"the cluster at {address} wants another token than this process has ({text}): copy ~/.ray/auth_token of "
+            "its head here with mode 0600, or set RAY_AUTH_TOKEN_PATH.",
+            address=address,
+        )
     if address == "local":
         cause = raylet_errors() or text
         return ClusterError(
