@@ -44,7 +44,7 @@ def token_source(environment: Mapping[str, str] = os.environ) -> TokenSource:
 
 
 def secure(bind: str) -> None:
-    """Before Ray is started here: switch token authentication on, with a token only this user can read.
+    """Before Ray is started here: a token that only this user can read, which ``ray.init`` then demands.
 
     Raises:
         ClusterError: ``bind`` is not loopback and authentication is switched off, or the token can't be kept.
@@ -52,8 +52,7 @@ def secure(bind: str) -> None:
     if auth_is_off():
         refuse_open(bind)
         return
-    os.environ[MODE] = "token"
-    ensure_token()
+    ensure_token()  # ``ray.init`` switches token mode on; set here, its modules that are loaded would not see it
 
 
 def refuse_open(bind: str) -> None:

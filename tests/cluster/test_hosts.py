@@ -150,7 +150,11 @@ def test_a_training_survives_a_host_that_is_cut_off(tmp_path: Path) -> None:
             log("training went on without it, its tickets went to the other")
             hosts[2].plug_in()
             row_where(head, hosts, "the worker's return", BACK_S, workers_lost=1, workers_up=2)
-            assert workers_by_host(head) == {host.address: 1 for host in hosts[1:]}
+            wait_for(
+                "the worker on its host",
+                lambda: workers_by_host(head) == {host.address: 1 for host in hosts[1:]},
+                timeout_s=BACK_S,
+            )
             log("the host is back and has its worker again")
             head.ray("job", "stop", "--address", head.dashboard, "long")
             assert head.ended("long", timeout_s=JOB_S) == "STOPPED"
@@ -170,6 +174,6 @@ def workers_by_host(head: Head) -> dict[str, int]:
     found: dict[str, int] = {}
     for actor in answer:
         if actor["class_name"] == "DiffusionRunner" and actor["state"] == "ALIVE":
-            address = nodes[actor["node_id"]]
+            address = nodes.get(actor["node_id"], "a node the dashboard has not listed yet")
             found[address] = found.get(address, 0) + 1
     return found
