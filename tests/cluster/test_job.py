@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.cluster.head import Head
 from tests.cluster.training import rows, train_command
 from tests.cluster.waiting import wait_for
 
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 JOB_S = 240.0
 ENDLESS = 100_000
 LONG = train_command("runs/long", ENDLESS)

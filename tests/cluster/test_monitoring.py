@@ -17,6 +17,7 @@ from tests.cluster.head import ROOT, Head, free_ports, started
 from tests.cluster.training import rows, train_command
 from tests.cluster.waiting import wait_for
 
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 JOB_S, SCRAPED_S = 240.0, 120.0
 RUN = "runs/watched"
 

@@ -80,9 +80,10 @@ def test_what_is_loopback(address: str, expected: bool) -> None:
 LISTENERS = """
 from addiffusion.config import Config
 from launch.cluster import ray_running
-import psutil
 
 with ray_running(Config()):
+    import psutil  # Ray's own copy
+
     me = psutil.Process()
     for process in [me, *me.children(recursive=True)]:
         for connection in process.net_connections("inet"):
