@@ -27,6 +27,10 @@ test:
 slow:
     uv run pytest -m slow
 
+# `ray up` on three simulated hosts, a training over them, one cut off: needs root, openssh-server, rsync, iproute2
+test-cluster:
+    uv run pytest -m cluster -s tests/cluster
+
 # rewrite formatting and what ruff can mend
 fix:
     uv run ruff format .

@@ -21,6 +21,8 @@ class RunSection(Section):
 
     dir: Path | None = None
     """Folder of the run; null makes `runs/<UTC time>`. A folder that exists is refused."""
+    if_exists: Literal["refuse", "resume"] = "refuse"
+    """A run folder that exists already: `resume` goes on with it, so that one command both starts and resumes."""
     seed: int = Field(default=0, ge=0)
     """Root of every random stream of the run."""
     record_episodes: bool = False
@@ -36,6 +38,8 @@ class ClusterSection(Section):
     """`ray` runs the roles as Ray actors; `serial` runs the same components in this process without Ray."""
     address: str = "local"
     """`local` starts Ray on this machine; `auto` or `host:port` joins a running cluster."""
+    bind: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    """`address=local`: the address Ray listens on; any other than loopback lets machines join, and needs a token."""
     start_timeout_s: float = Field(default=180.0, gt=0)
     """How long Ray and its actors may take to start."""
 
@@ -44,7 +48,10 @@ class RolloutSection(Section):
     """Rollout workers."""
 
     workers: int = Field(default=2, ge=1)
-    """Rollout workers; each owns one diffusion pipeline."""
+    """Rollout workers; each owns one diffusion pipeline. On a cluster whose nodes offer the resource `rollout`, those
+    that find no room wait for a node, and every further unit of it gets a worker too, also when its node joins."""
+    max_workers: int | None = Field(default=None, ge=1)
+    """Most workers on such a cluster; null: as many as it offers."""
     slots: int = Field(default=8, ge=1)
     """Images a worker denoises at once (S)."""
     groups: Literal[1, 2] = 2
@@ -59,6 +66,12 @@ class RolloutSection(Section):
     """`ppo.collection=carry_over`: ticks a worker works between two hand-overs."""
     max_reissues: int = Field(default=3, ge=0)
     """How often a lost or failed ticket is handed out again before the run stops."""
+
+    @model_validator(mode="after")
+    def _limit_leaves_room_for_the_first(self) -> Self:
+        if self.max_workers is not None and self.max_workers < self.workers:
+            raise ValueError(f"max_workers={self.max_workers} must not be below workers={self.workers}")
+        return self
 
 
 class Weights(Section):

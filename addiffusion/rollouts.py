@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from addiffusion.config import SamplerSection
 from addiffusion.records import Episode, FailedEpisode, Ticket
@@ -45,4 +45,27 @@ class Rollouts(Protocol):
         Raises:
             RolloutError: no worker came back in time.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staff:
+    """Remote workers of some ``Rollouts``."""
+
+    up_count: int
+    """Workers that can be given tickets."""
+    absent_count: int
+    """Workers that are starting, restarting, or wait for a node."""
+    lost_count: int
+    """Times a worker was lost."""
+    moved_count: int
+    """Tickets that went to another worker because theirs was lost."""
+
+
+@runtime_checkable
+class Staffed(Protocol):
+    """Rollouts that have workers which come and go."""
+
+    def staff(self) -> Staff:
+        """Who is at work."""
         ...

@@ -27,7 +27,7 @@ from launch.bench_client import BenchClient, call_for, requests, together
 from launch.bench_rounds import Measured, Ratio, Turn, measured, ratio, take_turns
 from launch.cluster import NAMESPACE, ray_running
 from launch.config_files import load_config
-from reward_service.actor import get_or_create, stop
+from reward_service.actor import Start, get_or_create, stop
 from reward_service.client import RemoteScoring
 
 BATCHES: Final = {"cpu": (4, 8, 16, 32), "cuda": (16, 32, 64, 128)}
@@ -214,7 +214,7 @@ def _served(config: Config, order: BenchOrder, batch: int) -> Iterator[RemoteSco
             namespace=NAMESPACE,
             name=f"bench-{uuid4().hex[:8]}",
             load=_loader(order),
-            start_timeout_s=config.cluster.start_timeout_s,
+            start=Start(timeout_s=config.cluster.start_timeout_s),
         )
         yield scoring
         stop(scoring)

@@ -132,7 +132,8 @@ class _Measured:
         view = RunView(Console(file=io.StringIO()), iterations=config.ppo.iterations)
         with tempfile.TemporaryDirectory() as home:
             folder = RunFolder.create(Path(home) / "run", config)
-            with folder, TrainingLoop(config, training, folder, view, stop_on_collapse=False) as loop:
+            loop = TrainingLoop(config, training, folder, view, crew=crew, stop_on_collapse=False)
+            with folder, loop:
                 loop.run(self._mark)
                 self._mark()
 

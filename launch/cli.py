@@ -18,6 +18,7 @@ from addiffusion.errors import AdDiffusionError, UsageError
 from launch.cli_bank import bank_app
 from launch.cli_bench import bench_app
 from launch.cli_bench_train import bench_train
+from launch.cli_doctor import doctor, token
 from launch.cli_reward import reward_app, score
 from launch.cli_tune import tune
 
@@ -54,6 +55,8 @@ bench_app.command(name="train")(bench_train)
 app.add_typer(bank_app, name="bank")
 app.command()(score)
 app.command()(tune)
+app.command()(doctor)
+app.command()(token)
 
 Overrides = Annotated[
     list[str] | None,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from addiffusion.config import ClusterSection, Config
 from addiffusion.errors import ClusterError
+from launch.token import is_loopback, secure
 
 NAMESPACE = "addiffusion"
 DRIVER_CPUS = 0.5
@@ -84,11 +85,11 @@ def ray_running(config: Config) -> Iterator[None]:
     prepare_environment()
     import ray  # noqa: PLC0415 - only after its environment is set
 
+    if config.cluster.address == "local":
+        secure(config.cluster.bind)
     _connect(config)
     try:
-        present = ray.cluster_resources()
-        where = "this machine" if config.cluster.address == "local" else "the cluster"
-        check_resources(config, cpus=present.get("CPU", 0.0), gpus=present.get("GPU", 0.0), where=where)
+        _check_offer(config)
         yield
     finally:
         ray.shutdown()
@@ -113,6 +114,20 @@ def ray_joined(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
+def _check_offer(config: Config) -> None:
+    """Compare the configuration with what the cluster has, or, where its autoscaler brings nodes, could have."""
+    from launch.placement import ROLLOUT, running_offer  # noqa: PLC0415 - imports the learner, and with it Ray
+
+    offer = running_offer()
+    where = "this machine" if config.cluster.address == "local" else "the cluster"
+    if offer.possible:
+        where += " with all nodes its autoscaler may start"
+    if offer.has(ROLLOUT):  # workers without room wait for a node: one has to fit
+        first = config.rollout.model_copy(update={"workers": 1, "max_workers": None})
+        config = config.model_copy(update={"rollout": first})
+    check_resources(config, cpus=offer.most("CPU"), gpus=offer.most("GPU"), where=where)
+
+
 def _connect(config: Config) -> None:
     failure: Exception | None = None
     for _ in range(_ATTEMPTS if config.cluster.address == "local" else 1):
@@ -126,8 +141,11 @@ def _connect(config: Config) -> None:
 
 def _init(config: Config) -> None:
     import ray  # noqa: PLC0415 - see ray_running
+    from ray._private import ray_constants  # noqa: PLC0415 - see ray_running
 
     local = config.cluster.address == "local"
+    if local:  # else Ray replaces loopback by the address of a network card, and then listens on all of them
+        ray_constants.ENABLE_RAY_CLUSTER = not is_loopback(config.cluster.bind)
     try:
         ray.init(
             address=config.cluster.address,
@@ -135,6 +153,7 @@ def _init(config: Config) -> None:
             num_cpus=usable_cpus() if local else None,
             include_dashboard=True if local else None,
             dashboard_host="127.0.0.1",
+            _node_ip_address=config.cluster.bind if local else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
@@ -154,6 +173,12 @@ def connection_error(address: str, failure: Exception) -> ClusterError:
             f"{versions[1]} on Python {pythons[1]}: install the same versions on both, or set cluster.address=local.",
             cluster=versions[0],
             here=versions[1],
+        )
+    if re.search(r"authenticat", text, re.IGNORECASE):
+        return ClusterError(
+            f"the cluster at {address} wants another token than this process has ({text}): copy ~/.ray/auth_token of "
+            "its head here with mode 0600, or set RAY_AUTH_TOKEN_PATH.",
+            address=address,
         )
     if address == "local":
         cause = raylet_errors() or text

@@ -5,16 +5,21 @@ Everything after this file is the same for both: whoever trains, evaluates or dr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from addiffusion.backbones.widths import feature_widths
 from addiffusion.config import Config, Weights
+from addiffusion.metrics import Meters, NoMeters
 from addiffusion.observation.layout import Layout, clip_layout, latent_layout
 from addiffusion.rollouts import Rollouts
 from addiffusion.scorers.base import Scoring
 from learner.state import Learner
+
+
+def _no_meters(_run: str) -> Meters:
+    return NoMeters()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +29,8 @@ class Crew:
     rollouts: Rollouts
     scoring: Scoring
     learner: Learner
+    meters: Callable[[str], Meters] = _no_meters
+    """Carries the metrics of the run called so."""
 
 
 def assemble(config: Config) -> AbstractContextManager[Crew]:

@@ -10,10 +10,12 @@ from uuid import uuid4
 from addiffusion.config import Config
 from launch.cluster import NAMESPACE
 from launch.crew import Crew, observation_width
+from launch.meters import replica_meters, run_meters, worker_meters
+from launch.placement import find_placement
 from launch.quiet import muted_stderr
-from learner.algorithm_config import build_ppo_config
+from learner.algorithm_config import Staffing, build_ppo_config, staff
 from learner.ppo import AdaptivePPO
-from reward_service.actor import get_or_create, stop
+from reward_service.actor import Start, get_or_create, stop
 from reward_service.client import RemoteScoring
 from rollout_workers.runner import DiffusionRunner
 
@@ -26,24 +28,24 @@ def distributed_crew(config: Config) -> Iterator[Crew]:
         ClusterError: an actor did not start in time.
         WeightsError: a scorer can't be loaded.
     """
-    shared = config.scorers.service
+    shared, place = config.scorers.service, find_placement(config)
     scoring = get_or_create(
         config.scorers,
         namespace=NAMESPACE,
         name=shared or f"run-{uuid4().hex[:8]}",
         detached=shared is not None,
-        start_timeout_s=config.cluster.start_timeout_s,
+        start=Start(timeout_s=config.cluster.start_timeout_s, resources=place.reward_resources, meters=replica_meters),
     )
-    algorithm = _build(config, scoring)
+    algorithm = _build(config, scoring, place.staffing)
     try:
-        yield Crew(rollouts=algorithm.rollouts, scoring=scoring, learner=algorithm.policy_learner)
+        yield Crew(rollouts=algorithm.rollouts, scoring=scoring, learner=algorithm.policy_learner, meters=run_meters)
     finally:
         algorithm.stop()
         if shared is None:
             stop(scoring)
 
 
-def _build(config: Config, scoring: RemoteScoring) -> AdaptivePPO:
+def _build(config: Config, scoring: RemoteScoring, staffing: Staffing) -> AdaptivePPO:
     built = build_ppo_config(
         config,
         observation_width=observation_width(config, scoring),
@@ -51,8 +53,9 @@ def _build(config: Config, scoring: RemoteScoring) -> AdaptivePPO:
         scoring=partial(_same, scoring),
         algorithm_class=AdaptivePPO,
     )
+    built.environment(env_config={**built.env_config, "meters": worker_meters})
     with muted_stderr():
-        algorithm = built.build_algo()
+        algorithm = staff(built, staffing).build_algo()
     assert isinstance(algorithm, AdaptivePPO)
     return algorithm
 

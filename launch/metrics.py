@@ -3,49 +3,106 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
 
+from addiffusion.embedded.scenes import TIERS
+from addiffusion.metrics import Meters, Metric
 from addiffusion.records import Episode
+from addiffusion.rollouts import Staff
+from learner.alarms import ALARM_NAMES
 from learner.iteration import IterationReport
 
 Metrics = dict[str, float]
-
-MEANING: Mapping[str, str] = {
-    "iteration": "policy updates done",
-    "return": "mean undiscounted reward of an episode; `term_*` are its parts",
-    "score_*": "mean scores of the returned images",
-    "nfe": "mean NFE of an image; between `nfe_p10` and `nfe_p90` lie 80 % of the images",
-    "nfe_tier*": "mean NFE of the prompts of a tier",
-    "network_evals": "mean passes through the network of an image; a guided pass counts twice",
-    "decisions": "mean decisions of an episode",
-    "*_frac": "share of an action among all decisions",
-    "only_continue_frac": "share of the images that only continue, to the last step",
-    "stop_at_once_frac": "share of the images that stop at their first decision",
-    "episodes_dropped": "tickets without an episode; reissued ones are not dropped",
-    "audit_length_gap": "decisions in the learner's batch over those of the tickets issued for it, minus 1: always 0",
-    "lag_mean": "mean updates between a decision and the weights of its iteration; `lag_max` the largest",
-    "carried_frac": "share of the episodes that more than one version of the weights acted",
-    "ahead_count": "finished episodes that wait for their iteration (carry_over)",
-    "decisions_trained": "decisions in the learner's batch",
-    "episodes_reissued": "tickets that were handed out again",
-    "collect_s": "wall clock of the rollouts",
-    "update_s": "wall clock of the update and the hand-over of the weights",
-    "broadcast_s": "the part of it that is the hand-over; workers fetch the weights with their next tickets",
-    "stage_*_s": "seconds of a rollout stage, summed over workers",
-    "episodes_per_s": "episodes per second of the whole iteration",
-    "eta_s": "estimated wall clock to the last iteration",
-    "policy_loss": "PPO surrogate loss, mean over gradient steps; `vf_loss`, `total_loss` likewise",
-    "explained_variance": "share of the variance of the value targets that the values explained before the update",
-    "alarm_*": "1 while a sign of collapse holds, else 0 (alarms.*)",
-    "entropy": "of the policy, nats per decision",
-    "approx_kl": "KL divergence of the updated policy from the one that acted, nats",
-}
-"""What each metric means, by name or pattern."""
+Group = Literal["run", "agent", "learner"]
 
 
-def iteration_row(report: IterationReport, *, earlier_s: Sequence[float], iterations_left: int) -> Metrics:
-    """Flatten a report; ``earlier_s`` are the durations of the iterations before it in this process."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowMetric:
+    """One number of an iteration: a key of metrics.jsonl, and a series that Ray exports."""
+
+    key: str
+    metric: Metric
+
+    @classmethod
+    def of(cls, key: str, unit: str, description: str, *, group: Group = "agent") -> RowMetric:
+        """The number ``key`` of the ``group`` it belongs to."""
+        kind = "counter" if key in _COUNTED else "gauge"
+        metric = Metric(name=f"addiffusion_{group}_{key}", kind=kind, unit=unit, description=description)
+        return cls(key=key, metric=metric)
+
+
+_COUNTED: Final = ("episodes_dropped", "episodes_reissued")
+_of: Final = RowMetric.of
+ROW: Final[Sequence[RowMetric]] = (
+    _of("iteration", "updates", "Policy updates done.", group="run"),
+    _of("episodes_dropped", "tickets", "Tickets without an episode; reissued ones are not dropped.", group="run"),
+    _of("episodes_reissued", "tickets", "Tickets that were handed out again.", group="run"),
+    _of("audit_length_gap", "fraction", "Decisions trained over those of the tickets issued, minus 1.", group="run"),
+    _of("decisions_trained", "decisions", "Decisions in the learner's batch.", group="run"),
+    _of("lag_mean", "updates", "Mean updates between a decision and its iteration's weights.", group="run"),
+    _of("lag_max", "updates", "Most updates between a decision and its iteration's weights.", group="run"),
+    _of(
+        "carried_frac", "fraction", "Share of the episodes acted by more than one version of the weights.", group="run"
+    ),
+    _of("ahead_count", "episodes", "Finished episodes that wait for their iteration (carry_over).", group="run"),
+    _of("collect_s", "seconds", "Wall clock of the rollouts of an iteration.", group="run"),
+    _of("update_s", "seconds", "Wall clock of the update and the hand-over of the weights.", group="run"),
+    _of("broadcast_s", "seconds", "The part of update_s that is the hand-over of the weights.", group="run"),
+    _of("episodes_per_s", "episodes per second", "Pace of the whole iteration.", group="run"),
+    _of("eta_s", "seconds", "Estimated wall clock to the last iteration.", group="run"),
+    _of("workers_up", "workers", "Rollout workers that can be given tickets.", group="run"),
+    _of("workers_absent", "workers", "Rollout workers that start, restart or wait for a node.", group="run"),
+    _of("workers_lost", "losses", "Times a rollout worker was lost since the run started.", group="run"),
+    _of("tickets_moved", "tickets", "Tickets that went to another worker since the run started.", group="run"),
+    _of("return", "reward", "Mean undiscounted reward of an episode; its parts are the terms."),
+    _of("term_quality", "reward", "Mean reward for the quality of the image."),
+    _of("term_efficiency", "reward", "Mean price paid for NFE, negative."),
+    _of("term_terminal", "reward", "Mean reward for the scores of the returned image."),
+    _of("term_refine", "reward", "Mean bonus for refine decisions."),
+    _of("score_clip", "cosine", "Mean CLIP score of the returned images."),
+    _of("score_aesthetic", "score", "Mean aesthetic score of the returned images."),
+    _of("score_image_reward", "score", "Mean preference score of the returned images."),
+    _of("nfe", "steps", "Mean NFE of an image."),
+    _of("nfe_p10", "steps", "NFE that 10 % of the images stay below."),
+    _of("nfe_p90", "steps", "NFE that 90 % of the images stay below."),
+    *(_of(f"nfe_tier{tier}", "steps", f"Mean NFE of the images of tier {tier}.") for tier in TIERS),
+    _of("network_evals", "passes", "Mean passes through the network of an image; a guided pass counts twice."),
+    _of("decisions", "decisions", "Mean decisions of an episode."),
+    _of("continue_frac", "fraction", "Share of continue among all decisions."),
+    _of("stop_frac", "fraction", "Share of stop among all decisions."),
+    _of("refine_frac", "fraction", "Share of refine among all decisions."),
+    _of("only_continue_frac", "fraction", "Share of the images that only continue, to the last step."),
+    _of("stop_at_once_frac", "fraction", "Share of the images that stop at their first decision."),
+    *(_of(f"alarm_{name}", "alarms", f"1 while the sign of collapse {name} holds, else 0.") for name in ALARM_NAMES),
+    _of("policy_loss", "loss", "PPO surrogate loss, mean over gradient steps.", group="learner"),
+    _of("vf_loss", "loss", "Loss of the value network, mean over gradient steps.", group="learner"),
+    _of("total_loss", "loss", "Sum of all losses, mean over gradient steps.", group="learner"),
+    _of("entropy", "nats", "Entropy of the policy per decision.", group="learner"),
+    _of("entropy_coeff", "coefficient", "Weight of the entropy in the loss.", group="learner"),
+    _of("approx_kl", "nats", "KL divergence of the updated policy from the one that acted.", group="learner"),
+    _of("clip_frac", "fraction", "Share of probability ratios outside the PPO clip range.", group="learner"),
+    _of("grad_norm", "norm", "Global norm of the gradient before clipping.", group="learner"),
+    _of("explained_variance", "fraction", "Variance of the returns that the value network explains.", group="learner"),
+)
+"""Every number of an iteration but `stage_*_s`: seconds of a rollout stage, summed over workers, which the workers
+themselves export."""
+ALL: Final = tuple(entry.metric for entry in ROW)
+
+
+def iteration_row(
+    report: IterationReport,
+    *,
+    earlier_s: Sequence[float],
+    iterations_left: int,
+    staff: Staff | None = None,
+) -> Metrics:
+    """Flatten a report.
+
+    ``earlier_s`` are the durations of the iterations before it in this process, ``staff`` the workers outside of it.
+    """
     nfe = [episode.nfe for episode in report.episodes]
     seconds = report.collect_s + report.update_s
     recent = [*earlier_s, seconds][-5:]
@@ -61,6 +118,7 @@ def iteration_row(report: IterationReport, *, earlier_s: Sequence[float], iterat
         "collect_s": report.collect_s,
         "update_s": report.update_s,
         "broadcast_s": report.broadcast_s,
+        **_staffing(staff),
         **{f"stage_{name}_s": value for name, value in report.stage_s.items()},
         "episodes_per_s": len(report.episodes) / seconds,
         "eta_s": iterations_left * sum(recent) / len(recent),
@@ -71,3 +129,22 @@ def _nfe_by_tier(episodes: Sequence[Episode]) -> Metrics:
     tiers = sorted({episode.ticket.prompt.tier for episode in episodes})
     nfe = {tier: [episode.nfe for episode in episodes if episode.ticket.prompt.tier == tier] for tier in tiers}
     return {f"nfe_tier{tier}": float(np.mean(values)) for tier, values in nfe.items()}
+
+
+def _staffing(staff: Staff | None) -> Metrics:
+    if staff is None:
+        return {}
+    return {
+        "workers_up": staff.up_count,
+        "workers_absent": staff.absent_count,
+        "workers_lost": staff.lost_count,
+        "tickets_moved": staff.moved_count,
+    }
+
+
+def export(row: Mapping[str, float | int | None], meters: Meters) -> None:
+    """Hand the numbers of a finished iteration to ``meters``."""
+    for entry in ROW:
+        value = row.get(entry.key)
+        if value is not None:
+            meters.record(entry.metric, value)

@@ -15,7 +15,7 @@ from addiffusion.prompts import load_prompts
 from addiffusion.records import Prompt
 from launch.cluster import check_resources, usable_cpus
 from launch.config_files import load_config
-from launch.run_folder import RunFolder, planned_path
+from launch.run_folder import RunFolder, going_on, located, planned_path
 from launch.tracking import check_tracking
 from learner.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
 from learner.curriculum import check_curriculum
@@ -50,7 +50,10 @@ def prepare(files: Sequence[Path], overrides: Sequence[str]) -> Plan:
     config = load_config(files, overrides)
     if config.resume is not None:
         return _resumed(config.resume, files, overrides)
-    return _checked(config, path=planned_path(config))
+    folder = going_on(config)
+    if folder is None:
+        return _checked(config, path=planned_path(config))
+    return _checked(config, path=folder, checkpoint=load_checkpoint(latest_checkpoint(folder)))
 
 
 def _resumed(path: Path, files: Sequence[Path], overrides: Sequence[str]) -> Plan:
@@ -61,7 +64,7 @@ def _resumed(path: Path, files: Sequence[Path], overrides: Sequence[str]) -> Pla
             "overrides of cluster and rollout can.",
             overrides=fixed,
         )
-    folder, _ = RunFolder.open(path)
+    folder, _ = RunFolder.open(path := located(path))
     moved = [item for item in overrides if not item.startswith("resume")]
     checkpoint = load_checkpoint(latest_checkpoint(folder.path))
     return _checked(load_config([folder.config_file], moved), path=path, checkpoint=checkpoint)

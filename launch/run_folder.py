@@ -18,6 +18,8 @@ from addiffusion.errors import RunFolderError
 from launch.config_files import load_resolved
 from launch.config_text import to_yaml
 
+_IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets it for the command of a submitted job."""
 _CONFIG, _METRICS, _RESULT, _WARM_START = "config.yaml", "metrics.jsonl", "result.json", "warm_start.json"
 
 
@@ -27,7 +29,7 @@ def planned_path(config: Config, *, now: datetime | None = None) -> Path:
     Raises:
         RunFolderError: something is there already, or nothing can be written there.
     """
-    path = config.run.dir or Path("runs") / (now or datetime.now(UTC)).strftime("%Y%m%d-%H%M%S")
+    path = located(config.run.dir or Path("runs") / (now or datetime.now(UTC)).strftime("%Y%m%d-%H%M%S"))
     if path.exists() or path.is_symlink():
         raise RunFolderError(
             f"run folder {path} exists already: give another run.dir, or go on with that run by resume={path}.",
@@ -37,6 +39,31 @@ def planned_path(config: Config, *, now: datetime | None = None) -> Path:
     if not (home.is_dir() and os.access(home, os.W_OK)):
         raise RunFolderError(f"run folder {path} can't be made: {home} is no folder you may write to.", path=str(path))
     return path
+
+
+def located(path: Path) -> Path:
+    """``path`` with ``~`` resolved. In a submitted job, a relative one starts from the home folder.
+
+    A job works in a copy of what was uploaded, which Ray deletes.
+    """
+    path = path.expanduser()
+    return Path.home() / path if _IN_A_JOB in os.environ and not path.is_absolute() else path
+
+
+def going_on(config: Config) -> Path | None:
+    """The folder of the run to go on with by ``run.if_exists=resume``; None when there is none yet.
+
+    A folder without a checkpoint, which a run leaves that was killed before its first, is put aside.
+    """
+    if config.run.if_exists != "resume" or config.run.dir is None:
+        return None
+    path = located(config.run.dir)
+    if not (path / _CONFIG).is_file():
+        return None
+    if any((path / "checkpoints").glob("iteration-*")):
+        return path
+    path.rename(path.with_name(f"{path.name}.{datetime.now(UTC):%Y%m%d-%H%M%S}.unfinished"))
+    return None
 
 
 class RunFolder:

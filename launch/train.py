@@ -151,8 +151,15 @@ class _Run:
             self.folder.rewind(training.iteration)
         elif self.plan.bank is not None and demonstrations is None:
             self._start_warm(training, self.plan.bank)
-        stop_on_collapse = self.plan.stop_on_collapse
-        with TrainingLoop(self.config, training, self.folder, self.view, stop_on_collapse=stop_on_collapse) as loop:
+        loop = TrainingLoop(
+            self.config,
+            training,
+            self.folder,
+            self.view,
+            crew=self.crew,
+            stop_on_collapse=self.plan.stop_on_collapse,
+        )
+        with loop:
             alarm = loop.run(lambda: self.interrupt.requested)
         if demonstrations is not None:
             self.crew.rollouts.set_weights(self.crew.learner.weights(), training.iteration)

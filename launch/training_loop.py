@@ -9,8 +9,10 @@ from types import TracebackType
 from typing import Self
 
 from addiffusion.config import Config
+from addiffusion.rollouts import Staffed
 from launch.console import RunView
-from launch.metrics import iteration_row
+from launch.crew import Crew
+from launch.metrics import export, iteration_row
 from launch.plotter import Plotter
 from launch.run_folder import RunFolder
 from launch.tracking import Tracker
@@ -30,11 +32,19 @@ class TrainingLoop:
     """Trains until the run is finished, somebody asks it to end, or (if wanted) its policy collapses."""
 
     def __init__(
-        self, config: Config, training: Training, folder: RunFolder, view: RunView, *, stop_on_collapse: bool
+        self,
+        config: Config,
+        training: Training,
+        folder: RunFolder,
+        view: RunView,
+        *,
+        crew: Crew,
+        stop_on_collapse: bool,
     ) -> None:
         """Go on where ``training`` stands; the folder's metrics must end there."""
         self._config, self._training, self._folder, self._view = config, training, folder, view
         self._stop_on_collapse = stop_on_collapse
+        self._rollouts, self._meters = crew.rollouts, crew.meters(folder.path.name)
         self._rows: list[Row] = list(folder.metrics())
         self._seconds: list[float] = []
         self._alarms: tuple[Alarm, ...] = ()
@@ -75,6 +85,7 @@ class TrainingLoop:
             report,
             earlier_s=self._seconds,
             iterations_left=self._config.ppo.iterations - self._training.iteration,
+            staff=self._rollouts.staff() if isinstance(self._rollouts, Staffed) else None,
         )
         self._seconds.append(report.collect_s + report.update_s)
         raised = raised_alarms([*self._rows, row], self._config.alarms, refine_allowed=refine_possible(report.episodes))
@@ -86,6 +97,7 @@ class TrainingLoop:
         self._rows.append(row)
         self._folder.append(row)
         self._tracker.log(row)
+        export(row, self._meters)
         if self._recorder is not None:
             self._recorder.append(report.episodes)
         if self._training.due():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import inf
 from typing import Any, cast
 
@@ -20,6 +21,15 @@ from learner.ppo_learner import EpisodePPOLearner
 
 OFFLINE = ("bc", "marwil")
 """Algorithms that learn from a trajectory bank."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Staffing:
+    """The rollout workers a run starts with."""
+
+    worker_count: int
+    resources: tuple[str, ...] = ()
+    """Custom resources a worker takes one unit of, so that only nodes that offer them get one."""
 
 
 def build_ppo_config(
@@ -67,6 +77,15 @@ def build_ppo_config(
     # RLlib's own seed would reset the global generators of this process; ours are all derived (addiffusion.seeds).
     built.debugging(seed=None, log_level="ERROR")
     built.reporting(min_time_s_per_iteration=None)
+    return built
+
+
+def staff(built: PPOConfig, staffing: Staffing) -> PPOConfig:
+    """The same configuration with other rollout workers than ``rollout.workers`` anywhere."""
+    built.env_runners(
+        num_env_runners=staffing.worker_count,
+        custom_resources_per_env_runner=dict.fromkeys(staffing.resources, 1.0),
+    )
     return built
 
 

@@ -103,7 +103,28 @@ def _point_to(link: Path, folder: Path) -> None:
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write ``folder`` atomically; a folder of that name is replaced."""
+    """Write ``folder`` atomically; a folder of that name is replaced.
+
+    Raises:
+        CheckpointError: the disk is full, or can't be written.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        _write_files(partial, _contents(checkpoint))
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+        _sync_folder(folder.parent)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)  # what is left of it may fill the disk
+        raise CheckpointError(
+            f"The checkpoint {folder} can't be written ({error.strerror}): make room there, or lower checkpoint.keep, "
+            "and resume from the checkpoint before it.",
+            path=str(folder),
+        ) from error
+
+
+def _contents(checkpoint: Checkpoint) -> dict[str, bytes]:
     payload = {
         POLICY_FILE: save_safetensors(checkpoint.learner.policy),
         VALUE_FILE: save_safetensors(checkpoint.learner.value),
@@ -117,17 +138,15 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "ledger": asdict(checkpoint.ledger),
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in payload.items()},
     }
-    payload[STATE_FILE] = json.dumps(state, indent=2).encode()
-    partial = folder.with_name(f".{folder.name}.partial")
+    return payload | {STATE_FILE: json.dumps(state, indent=2).encode()}
+
+
+def _write_files(partial: Path, payload: Mapping[str, bytes]) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for name, content in payload.items():
         _write_durably(partial / name, content)
     _sync_folder(partial)
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
-    _sync_folder(folder.parent)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:

@@ -35,6 +35,11 @@ class Fleet:
         return sorted(self._up)
 
     @property
+    def absent(self) -> list[int]:
+        """Ids of the workers that have not started yet, or are lost."""
+        return sorted(set(self._actors) - self._up)
+
+    @property
     def hopeless(self) -> bool:
         """Whether no worker is up and none can come back."""
         return not self._up and not self._next_ping and not self._pings
@@ -42,6 +47,11 @@ class Fleet:
     def actor(self, worker_id: int) -> ActorHandle[Any]:
         """The handle of a worker."""
         return self._actors[worker_id]
+
+    def join(self, actors: Mapping[int, ActorHandle[Any]]) -> None:
+        """Take over further ``actors``, which are given work once they answer."""
+        self._actors |= actors
+        self._next_ping |= dict.fromkeys(actors, time.monotonic())
 
     def lose(self, worker_id: int, reason: str, *, restart: bool = False) -> None:
         """Count a worker as lost until it answers; ``restart`` ends its process first (it hangs)."""
@@ -76,5 +86,5 @@ class Fleet:
         except RayActorError:  # restarting
             self._next_ping[worker_id] = time.monotonic() + PING_PAUSE_S
         else:
-            logger.info("Rollout worker %d is back.", worker_id)
             self._up.add(worker_id)
+            logger.warning("Rollout worker %d is up; %d of %d are.", worker_id, len(self._up), len(self._actors))

@@ -8,6 +8,7 @@ from typing import cast
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPO
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
 
 from addiffusion.config import Config
@@ -15,7 +16,8 @@ from addiffusion.errors import ContractError
 from learner.checkpoint import load_checkpoint, write_checkpoint
 from learner.iteration import IterationReport
 from learner.ppo_learner import EpisodePPOLearner
-from learner.rollouts import RayRollouts
+from learner.recruiting import Recruiter
+from learner.rollouts import RayRollouts, Recruit
 from learner.shared_learner import SharedLearner
 from learner.state import Learner
 from learner.tickets import TicketLedger
@@ -41,12 +43,20 @@ class AdaptivePPO(PPO):
         group = self.env_runner_group
         assert group is not None
         assert self.learner_group is not None
-        actors = group._worker_manager.actors()
-        self.rollouts = RayRollouts(actors, self.run_config)
+        self.rollouts = RayRollouts(group._worker_manager.actors(), self.run_config, self._recruit(config, group))
         if self.learner_group.is_local:
             self.policy_learner = PolicyLearner(cast("EpisodePPOLearner", self.learner_group._learner))
         else:
             self.policy_learner = SharedLearner(self.learner_group)
+
+    def cleanup(self) -> None:
+        """End all workers (called by RLlib's ``stop``, which would wait for those that have no node)."""
+        self.rollouts.dismiss_absent()
+        super().cleanup()
+
+    def _recruit(self, config: AlgorithmConfig, group: EnvRunnerGroup) -> Recruit:
+        resources = list(cast("dict[str, float]", config.custom_resources_per_env_runner))
+        return Recruiter(group, self.run_config.rollout, resource=resources[0]) if resources else dict
 
     def _setup_logdir(self) -> None:
         """Outside of Tune, RLlib would make a folder in the user's home that nothing is ever written to."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import ray
 from ray.actor import ActorHandle
@@ -14,9 +14,12 @@ from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from addiffusion.config import Config, SamplerSection
 from addiffusion.records import Episode, FailedEpisode, Ticket
-from addiffusion.rollouts import Collected
+from addiffusion.rollouts import Collected, Staff
 from learner.carried_calls import POLL_S, CarriedCalls, cause_of, lost_too_often, no_worker_left
 from learner.fleet import Fleet
+
+Recruit: TypeAlias = Callable[[], Mapping[int, ActorHandle[Any]]]
+"""Workers, by id, that have been started since it was last asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +39,10 @@ class RayRollouts:
     is then restarted, loses its tickets to the others at once, and gets work again when it answers.
     """
 
-    def __init__(self, actors: Mapping[int, ActorHandle[Any]], config: Config) -> None:
-        """Take over ``actors`` by worker id; those Ray may restart come back after a loss."""
+    def __init__(self, actors: Mapping[int, ActorHandle[Any]], config: Config, recruit: Recruit = dict) -> None:
+        """Take over ``actors`` by worker id; those Ray may restart come back after a loss. ``recruit`` finds more."""
         self.fleet = Fleet(actors)
+        self._recruit = recruit
         self._config = config
         self._weights: list[ray.ObjectRef] = []
         self._weight_version = -1
@@ -71,6 +75,7 @@ class RayRollouts:
         open_work = _OpenWork(pending=list(tickets))
         idle_since = time.monotonic()
         while open_work.pending or open_work.calls:
+            self.fleet.join(self._recruit())
             self.fleet.revive()
             if open_work.pending and self.fleet.up:
                 self._hand_out(open_work, sampler)
@@ -85,6 +90,20 @@ class RayRollouts:
     def advance(self, tickets: Sequence[Ticket]) -> Collected:
         """One stretch of work that carries unfinished tickets over; see ``CarriedCalls.advance`` for what is raised."""
         return self._carried.advance(tickets, self._weights, self._weight_version)
+
+    def staff(self) -> Staff:
+        """Who is at work."""
+        return Staff(
+            up_count=len(self.fleet.up),
+            absent_count=len(self.fleet.absent),
+            lost_count=self.fleet.lost_count,
+            moved_count=self.reissued_count,
+        )
+
+    def dismiss_absent(self) -> None:
+        """End workers that wait for a node or for their restart: whoever ends the others would wait for them."""
+        for worker_id in self.fleet.absent:
+            ray.kill(self.fleet.actor(worker_id))
 
     def _hand_out(self, open_work: _OpenWork, sampler: SamplerSection | None) -> None:
         workers = self.fleet.up

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import numpy as np
@@ -12,18 +13,19 @@ from numpy.typing import NDArray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from ray.util import list_named_actors
-from ray.util.metrics import Counter, Gauge, Histogram
 
 from addiffusion.config import ScorersSection
 from addiffusion.errors import AdDiffusionError, ClusterError, ScorerError
+from addiffusion.metrics import Meters, NoMeters
 from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.scorers.base import Scoring
 from reward_service.client import RemoteScoring, ServiceFacts
-from reward_service.metrics import ALL, Metric
 from reward_service.service import RewardService
 from reward_service.stats import ServiceStats
 
 LoadScoring = Callable[[ScorersSection], Scoring]
+MakeMeters = Callable[[str], Meters]
+"""By the name of a replica, in its process."""
 
 DEFAULT_NAME: Final = "reward"
 MAX_CONCURRENT_CALLS: Final = 1000
@@ -35,6 +37,18 @@ PROBE_S: Final = 0.05
 _PREFIX: Final = "reward:"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """How the actors of a service start."""
+
+    timeout_s: float = START_TIMEOUT_S
+    """How long they may take."""
+    resources: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Custom resources a node has to offer for a replica to run there."""
+    meters: MakeMeters | None = None
+    """Carries their metrics; None carries none."""
+
+
 class RewardActor:
     """One process that scores for all workers: one replica of a service.
 
@@ -43,12 +57,21 @@ class RewardActor:
 
     _title = "loading"  # Ray asks for the repr of an actor whose constructor has failed, too
 
-    def __init__(self, section: ScorersSection, load: LoadScoring | None = None, *, title: str = DEFAULT_NAME) -> None:
+    def __init__(
+        self,
+        section: ScorersSection,
+        load: LoadScoring | None = None,
+        *,
+        title: str = DEFAULT_NAME,
+        meters: MakeMeters | None = None,
+    ) -> None:
         import torch  # noqa: PLC0415 - only the actor's process needs torch and the scorers, not every caller's
 
         self._section = section
         torch.set_num_threads(1)  # the same arithmetic as the serial twin, and no contention with the workers
-        self._service = RewardService((load or _load_scoring)(section), section, RayMeters(title))
+        self._service = RewardService(
+            (load or _load_scoring)(section), section, meters(title) if meters else NoMeters()
+        )
         self._title = f"{title}, {section.kind} scorers on {section.device}"
 
     def __repr__(self) -> str:
@@ -79,23 +102,6 @@ class RewardActor:
     async def stats(self) -> ServiceStats:
         """Counters since this process started."""
         return self._service.stats()
-
-
-class RayMeters:
-    """The service's metrics as Ray's: `ray_addiffusion_reward_...` for Prometheus, tagged with the replica."""
-
-    def __init__(self, replica: str) -> None:
-        self._instruments = {metric.name: _instrument(metric, replica) for metric in ALL}
-
-    def record(self, metric: Metric, value: float, **tags: str) -> None:
-        """See ``Meters.record``."""
-        instrument = self._instruments[metric.name]
-        if isinstance(instrument, Gauge):
-            instrument.set(value, tags=tags)
-        elif isinstance(instrument, Counter):
-            instrument.inc(value, tags=tags)
-        else:
-            instrument.observe(value, tags=tags)
 
 
 class RayReplicas:
@@ -151,7 +157,7 @@ def get_or_create(
     name: str = DEFAULT_NAME,
     detached: bool = False,
     load: LoadScoring | None = None,
-    start_timeout_s: float = START_TIMEOUT_S,
+    start: Start | None = None,
 ) -> RemoteScoring:
     """The reward service called ``name`` with all its replicas, started if missing; returns when it is ready to score.
 
@@ -162,12 +168,14 @@ def get_or_create(
         ClusterError: it did not start in time, its scorers can't be loaded, or a service of other settings has the
             name already.
     """
+    start = start or Start()
     options: dict[str, Any] = {
         "namespace": namespace,
         "lifetime": "detached" if detached else "non_detached",
         "get_if_exists": True,
         "num_cpus": section.cpus,
         "num_gpus": section.gpus,
+        "resources": dict(start.resources),
         "max_restarts": -1,
         "max_task_retries": MAX_TASK_RETRIES,
         "max_concurrency": MAX_CONCURRENT_CALLS,
@@ -177,11 +185,11 @@ def get_or_create(
             "ActorHandle[Any]",
             ray.remote(RewardActor)
             .options(name=f"{_PREFIX}{name}:{index}", **options)
-            .remote(section, load, title=f"{name} {index + 1}/{section.replicas}"),
+            .remote(section, load, title=f"{name} {index + 1}/{section.replicas}", meters=start.meters),
         )
         for index in range(section.replicas)
     ]
-    facts, *_ = [_ready_facts(actor, name, start_timeout_s) for actor in actors]
+    facts, *_ = [_ready_facts(actor, name, start.timeout_s) for actor in actors]
     if facts.section != section:
         raise ClusterError(
             f"A reward service named {name!r} with other {_differences(facts.section, section)} runs in namespace "
@@ -253,17 +261,6 @@ def _actor_names(namespace: str) -> list[str]:
 def _differences(running: ScorersSection, asked: ScorersSection) -> str:
     keys = [key for key in type(asked).model_fields if getattr(running, key) != getattr(asked, key)]
     return ", ".join(f"scorers.{key}" for key in keys)
-
-
-def _instrument(metric: Metric, replica: str) -> Gauge | Counter | Histogram:
-    description = f"{metric.description} [{metric.unit}]"
-    tag_keys = ("replica", *metric.tags)
-    if metric.kind == "histogram":
-        made = Histogram(metric.name, description, boundaries=list(metric.boundaries), tag_keys=tag_keys)
-    else:
-        made = (Gauge if metric.kind == "gauge" else Counter)(metric.name, description, tag_keys=tag_keys)
-    made.set_default_tags({"replica": replica})
-    return made
 
 
 def _cause_of(error: RayTaskError) -> AdDiffusionError:

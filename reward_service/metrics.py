@@ -1,26 +1,13 @@
-"""The numbers a reward service reports while it works, each declared once; who carries them is somebody else's."""
+"""The numbers a reward service reports while it works, each declared once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final
+
+from addiffusion.metrics import Metric
 
 _MILLISECONDS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 5e3, 1e4, 6e4)
 _IMAGES: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """One series, or one per value of its tags."""
-
-    name: str
-    kind: Literal["gauge", "counter", "histogram"]
-    unit: str
-    description: str
-    tags: tuple[str, ...] = ()
-    boundaries: tuple[float, ...] = ()
-    """Upper bounds of a histogram's buckets."""
-
 
 QUEUE_DEPTH: Final = Metric(
     name="addiffusion_reward_queue_images",
@@ -89,18 +76,3 @@ HUNG: Final = Metric(
     tags=("scorer",),
 )
 ALL: Final = (QUEUE_DEPTH, BATCH_SIZE, WAIT, SCORER_TIME, IMAGES, CACHE_HITS, ERRORS, HELD_BACK, LATE, HUNG)
-
-
-class Meters(Protocol):
-    """Carries numbers to wherever they are watched."""
-
-    def record(self, metric: Metric, value: float, **tags: str) -> None:
-        """Set a gauge, add to a counter, or observe a value of a histogram."""
-        ...
-
-
-class NoMeters:
-    """Nobody watches."""
-
-    def record(self, metric: Metric, value: float, **tags: str) -> None:
-        """Do nothing."""

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from addiffusion.config import ScorersSection
 from addiffusion.errors import ScorerError
+from addiffusion.metrics import Meters, NoMeters
 from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.scorers.base import Metered, ScorerUsage, Scoring
 from addiffusion.scorers.requests import check_request, empty_reply, failed_reply, join_replies
 from reward_service.batcher import Batch, Batcher, Joiner
-from reward_service.metrics import Meters, NoMeters
 from reward_service.pieces import Source, group_of, merged_request, score_pieces, split_reply
 from reward_service.scoring_thread import HungError, ScoringThread
 from reward_service.stats import ServiceStats, Tally

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from addiffusion.metrics import Meters
 from addiffusion.scorers.base import ScorerUsage
 from reward_service import metrics
-from reward_service.metrics import Meters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,19 +17,24 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from addiffusion.backbones import load_backbone
 from addiffusion.config import Config, SamplerSection
+from addiffusion.metrics import Meters, NoMeters
 from addiffusion.policy import PolicyNetwork
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected
+from rollout_workers import metrics
 from rollout_workers.worker import NO_WEIGHTS, Worker
 
 
 class DiffusionRunner(EnvRunner, Checkpointable):
     """Rolls out the tickets it is handed. Holds nothing a restart would lose: weights come with every call.
 
-    ``env_config`` holds ``config`` (the run's ``Config``), ``scoring`` (makes the ``Scoring``) and, to replace the
-    configured diffusion model, ``backbone`` (makes the ``Backbone``). The runner RLlib makes in the driver's process
-    is never given tickets in a distributed run, so it never loads a model.
+    ``env_config`` holds ``config`` (the run's ``Config``), ``scoring`` (makes the ``Scoring``) and, if wanted,
+    ``meters`` (makes the ``Meters`` by worker id) and ``backbone`` (makes a ``Backbone`` in place of the configured
+    one). The runner RLlib makes in the driver's process is never given tickets in a distributed run, so it never loads
+    a model.
     """
+
+    _title = "loading"  # Ray asks for the repr of an actor whose constructor has failed, too
 
     def __init__(self, *, config: AlgorithmConfig, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
@@ -43,6 +48,15 @@ class DiffusionRunner(EnvRunner, Checkpointable):
             backbone=parts.get("backbone") or partial(load_backbone, run_config.backbone),
             scoring=parts["scoring"],
         )
+        make_meters = parts.get("meters")
+        self._meters: Meters = make_meters(str(self.worker_index)) if make_meters else NoMeters()
+        backbone = run_config.backbone
+        self._title = (
+            f"worker {self.worker_index}, {backbone.kind} on {backbone.device}, {run_config.rollout.slots} slots"
+        )
+
+    def __repr__(self) -> str:
+        return f"DiffusionRunner({self._title})"
 
     def collect(
         self,
@@ -62,18 +76,32 @@ class DiffusionRunner(EnvRunner, Checkpointable):
             weight_version: version of ``weights``.
         """
         self._take_weights(weights, weight_version)
-        return self.worker.collect(tickets, sampler=sampler)
+        collected = self.worker.collect(tickets, sampler=sampler)
+        self._report(collected)
+        return collected
 
     def work(
         self, tickets: Sequence[Ticket], *, session: int, weights: Sequence[ray.ObjectRef[Any]], weight_version: int
     ) -> Collected:
         """One stretch of ``rollout_workers.worker.Worker.work`` with the weights of ``weight_version``."""
         self._take_weights(weights, weight_version)
-        return self.worker.work(tickets, session=session)
+        collected = self.worker.work(tickets, session=session)
+        self._report(collected)
+        return collected
 
     def _take_weights(self, weights: Sequence[ray.ObjectRef[Any]], weight_version: int) -> None:
         if weights and weight_version != self.worker.weight_version:
             self.worker.set_weights(ray.get(weights[0], timeout=self._timeout_s), weight_version)
+
+    def _report(self, collected: Collected) -> None:
+        record = self._meters.record
+        record(metrics.EPISODES, len(collected.episodes))
+        record(metrics.FAILED, len(collected.failed))
+        record(metrics.NFE, sum(episode.nfe for episode in collected.episodes))
+        record(metrics.NETWORK_EVALS, sum(episode.network_evals for episode in collected.episodes))
+        record(metrics.WEIGHT_VERSION, self.worker.weight_version)
+        for stage, seconds in collected.stage_s.items():
+            record(metrics.STAGE_TIME, seconds, stage=stage)
 
     def sample(self, **kwargs: Any) -> Collected:
         """RLlib's name for ``collect``; needs the keyword ``tickets``."""

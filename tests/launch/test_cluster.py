@@ -67,3 +67,9 @@ def test_the_cause_comes_from_the_raylets_log(tmp_path: Path) -> None:
     logs.mkdir(parents=True)
     (logs / "raylet.err").write_text("one\n\ntwo\nthree\nagent did not start\n")
     assert raylet_errors(tmp_path) == "two / three / agent did not start"
+
+
+def test_a_missing_token_is_one_sentence() -> None:
+    error = connection_error("auto", RuntimeError("Token authentication is enabled but no\ntoken was found"))
+    assert error.message.startswith("the cluster at auto wants another token than this process has")
+    assert "~/.ray/auth_token" in error.message

@@ -10,7 +10,7 @@ import pytest
 
 from addiffusion.config import Config, RunSection
 from addiffusion.errors import RunFolderError
-from launch.run_folder import RunFolder, planned_path, write_text
+from launch.run_folder import RunFolder, going_on, located, planned_path, write_text
 
 
 def config_at(path: Path | None) -> Config:
@@ -81,3 +81,22 @@ def test_write_text_leaves_no_partial_file(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "one")
     write_text(tmp_path / "a.txt", "two")
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.txt", "two")]
+
+
+def test_one_command_starts_and_goes_on(tmp_path: Path) -> None:
+    config = Config.model_validate({"run": {"dir": tmp_path / "run", "if_exists": "resume"}})
+    assert going_on(config) is None
+    folder = RunFolder.create(planned_path(config), config)
+    assert going_on(config) is None  # killed before its first checkpoint: put aside
+    assert [path.name.startswith("run.") for path in tmp_path.iterdir()] == [True]
+    folder = RunFolder.create(planned_path(config), config)
+    (folder.checkpoints / "iteration-000001").mkdir(parents=True)
+    assert going_on(config) == tmp_path / "run"
+
+
+def test_a_submitted_job_keeps_its_runs_outside_of_its_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert located(Path("runs/a")) == Path("runs/a")
+    assert located(Path("~/a")) == Path.home() / "a"
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert located(Path("runs/a")) == Path.home() / "runs/a"
+    assert located(Path("/data/a")) == Path("/data/a")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -120,3 +121,15 @@ def test_the_digest_ignores_where_a_run_is_and_heeds_what_it_learns() -> None:
     faster = base.model_copy(update={"ppo": base.ppo.model_copy(update={"lr": 1.0e-3})})
     assert config_digest(base) == config_digest(moved)
     assert len({config_digest(config) for config in (base, seeded, faster)}) == 3
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_half_checkpoint(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "one", make_checkpoint(1))
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
+    try:
+        with pytest.raises(CheckpointError, match=r"two can't be written \(.+\): make room there"):
+            write_checkpoint(tmp_path / "two", make_checkpoint(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]

@@ -8,10 +8,10 @@ from collections import Counter, defaultdict
 import pytest
 
 from addiffusion.config import ScorersSection
+from addiffusion.metrics import Metric
 from addiffusion.scorers.base import ScorerUsage
 from addiffusion.scorers.remembered import RememberedScoring
 from reward_service import metrics
-from reward_service.metrics import Metric
 from reward_service.service import RewardService
 from reward_service.stats import ServiceStats, Tally
 from tests.reward_service.toy_scoring import ToyScoring, make_request

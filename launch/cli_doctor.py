@@ -1,0 +1,68 @@
+"""`addiffusion doctor` and `addiffusion token`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def doctor(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Configuration overrides of the run to come.", show_default=False
+        ),
+    ] = None,
+    config: Annotated[
+        list[Path] | None,
+        typer.Option("--config", "-c", metavar="FILE", help="YAML file over the shipped defaults.", show_default=False),
+    ] = None,
+    cluster_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also check this yaml of `ray up`, e.g. cluster.yaml.", show_default=False),
+    ] = None,
+    smoke: Annotated[bool, typer.Option(help="End with a tiny run of everything.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")] = False,
+) -> None:
+    """Say what this machine or cluster can run: versions, GPUs, token, weights, memory, and a tiny run.
+
+    Exit code 1 if anything stands in the way of the run that KEY=VALUE and FILE describe.
+    """
+    from launch.cluster import prepare_environment
+    from launch.quiet import log_to
+
+    prepare_environment()
+    console = Console(stderr=as_json)
+    log_to(console)
+    from launch.config_files import load_config
+    from launch.doctor import Order, examine, failed, table, to_json
+
+    order = Order(
+        config=load_config(config or [], overrides or []),
+        files=config or [],
+        overrides=overrides or [],
+        cluster_file=cluster_file,
+        smoke=smoke,
+    )
+    with console.status("looking"):
+        checks = list(examine(order))
+    if as_json:
+        typer.echo(json.dumps(to_json(checks)))
+    else:
+        console.print(table(checks), soft_wrap=True)
+    if failed(checks):
+        raise typer.Exit(1)
+
+
+def token() -> None:
+    """Make Ray's token if there is none, closed to other users, and print where it lies.
+
+    Every node of a cluster needs the same one: the files in cluster/ take it from there.
+    """
+    from launch.token import TOKEN, ensure_token
+
+    typer.echo(ensure_token() or f"in the environment, {TOKEN}")

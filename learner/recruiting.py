@@ -1,0 +1,46 @@
+"""Rollout workers for nodes that join: what RLlib starts once, started again whenever the cluster has grown."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
+
+from addiffusion.config import RolloutSection
+
+PAUSE_S = 5.0
+"""Between two looks at what the cluster offers."""
+
+
+class Recruiter:
+    """Implements ``learner.rollouts.Recruit``: a worker for every unit of ``resource`` that nodes offer.
+
+    Workers asked for by ``rollout.workers`` are started in any case. Those without room wait for a node; Ray's
+    autoscaler sees them and starts one. A worker whose node leaves is restarted by Ray wherever there is room.
+    """
+
+    def __init__(self, group: EnvRunnerGroup, rollout: RolloutSection, *, resource: str) -> None:
+        self._group = group
+        self._rollout = rollout
+        self._resource = resource
+        self._next_look = 0.0
+
+    def __call__(self) -> dict[int, ActorHandle[Any]]:
+        """The workers just started, by id. They have not answered yet."""
+        if time.monotonic() < self._next_look:
+            return {}
+        self._next_look = time.monotonic() + PAUSE_S
+        present = self._group._worker_manager.actors()
+        missing = wanted_workers(self._rollout, ray.cluster_resources().get(self._resource, 0.0)) - len(present)
+        if missing > 0:
+            self._group.add_workers(missing, validate=False)
+        return {key: actor for key, actor in self._group._worker_manager.actors().items() if key not in present}
+
+
+def wanted_workers(rollout: RolloutSection, units: float) -> int:
+    """How many workers a cluster that offers ``units`` should have."""
+    offered = int(units) if rollout.max_workers is None else min(int(units), rollout.max_workers)
+    return max(rollout.workers, offered)

@@ -1,0 +1,124 @@
+"""The shipped cluster files: Ray's schema, the locked version, closed to others, small uploads."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from addiffusion.errors import ClusterError
+from launch.cluster_file import load_cluster_file, problems
+from launch.placement import REWARD, ROLLOUT
+from tests.cluster.head import ROOT
+
+LAUNCHER_FILES = ["cluster.yaml", "cluster/gcp.yaml", "cluster/on_premises.yaml"]
+ALL_FILES = [*LAUNCHER_FILES, "cluster/kuberay.yaml", "cluster/kuberay_job.yaml", "cluster/slurm.sbatch"]
+RAY = version("ray")
+
+
+def test_the_locked_ray_is_the_installed_one() -> None:
+    (locked,) = re.findall(r'name = "ray"\nversion = "([^"]+)"', (ROOT / "uv.lock").read_text())
+    assert locked == RAY
+
+
+@pytest.mark.parametrize("file", LAUNCHER_FILES)
+def test_it_follows_rays_schema_and_has_no_known_problem(file: str) -> None:
+    assert problems(ROOT / file) == []
+
+
+@pytest.mark.parametrize("file", ALL_FILES)
+def test_its_header_says_how_to_start_watch_and_stop(file: str) -> None:
+    header = "".join(line for line in (ROOT / file).read_text().splitlines(keepends=True) if line.startswith("#"))
+    assert all(re.search(rf"^#   {word} ", header, re.MULTILINE) for word in ("start", "watch", "stop"))
+
+
+@pytest.mark.parametrize("file", LAUNCHER_FILES)
+def test_every_role_has_its_resource(file: str) -> None:
+    text = (ROOT / file).read_text()
+    assert re.search(rf"\b{ROLLOUT}\W+1", text)
+    assert re.search(rf"\b{REWARD}\W+1", text)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"docker": {"image": "rayproject/ray:2.9.0-py311-gpu", "container_name": "x"}}, f"must carry Ray {RAY}"),
+        ({"head_start_ray_commands": ["RAY_AUTH_MODE=token ray start --head"]}, "--dashboard-host=127.0.0.1"),
+        ({"worker_start_ray_commands": ["ray start --address=$RAY_HEAD_IP:6379"]}, "RAY_AUTH_MODE=token"),
+        ({"file_mounts": {}}, "must give every node the token"),
+    ],
+)
+def test_a_changed_file_gets_one_sentence(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:
+    (found,) = problems(changed(tmp_path, change))
+    assert sentence in found
+
+
+def test_a_file_without_a_gpu_type_gets_one_sentence(tmp_path: Path) -> None:
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    for kind in config["available_node_types"].values():
+        del kind["resources"]["GPU"]
+    (found,) = problems(changed(tmp_path, config))
+    assert "has a GPU, so rollout.gpus_per_worker" in found
+
+
+def test_ssh_that_is_open_to_the_world_gets_one_sentence(tmp_path: Path) -> None:
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    rule = {"FromPort": 22, "ToPort": 22, "IpProtocol": "tcp", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+    config["provider"]["security_group"]["IpPermissions"] = [rule]
+    (found,) = problems(changed(tmp_path, config))
+    assert "opens more than ssh from your own address" in found
+
+
+def test_an_unknown_key_or_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="does not follow the schema of Ray"):
+        load_cluster_file(changed(tmp_path, {"max_werkers": 3}))
+    with pytest.raises(ClusterError, match="can't be read"):
+        load_cluster_file(tmp_path / "nothing.yaml")
+
+
+def changed(folder: Path, change: dict[str, Any]) -> Path:
+    file = folder / "cluster.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load((ROOT / "cluster.yaml").read_text()) | change))
+    return file
+
+
+@pytest.mark.parametrize("file", ["cluster/kuberay.yaml", "cluster/kuberay_job.yaml"])
+def test_kubernetes_gets_the_locked_version_a_token_and_the_roles(file: str) -> None:
+    documents = list(yaml.safe_load_all((ROOT / file).read_text()))
+    (first, *_) = documents
+    assert first["apiVersion"] == "ray.io/v1"
+    spec = first["spec"].get("rayClusterSpec", first["spec"])
+    assert (spec["rayVersion"], spec["authOptions"]) == (RAY, {"mode": "token"})
+    (group,) = spec["workerGroupSpecs"]
+    assert REWARD in spec["headGroupSpec"]["rayStartParams"]["resources"]
+    assert ROLLOUT in group["rayStartParams"]["resources"]
+    for template in (spec["headGroupSpec"]["template"], group["template"]):
+        (container,) = template["spec"]["containers"]
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        assert {mount["name"] for mount in container["volumeMounts"]} == {
+            v["name"] for v in template["spec"]["volumes"]
+        }
+    kinds = [document["kind"] for document in documents]
+    assert kinds in (["RayCluster", "PersistentVolumeClaim", "NetworkPolicy"], ["RayJob"])
+
+
+def test_the_image_starts_from_the_locked_version() -> None:
+    assert f"FROM rayproject/ray:{RAY}-py311-gpu\n" in (ROOT / "cluster/Dockerfile").read_text()
+
+
+def test_the_slurm_script_is_shell_and_closed() -> None:
+    file = ROOT / "cluster/slurm.sbatch"
+    subprocess.run(["bash", "-n", str(file)], check=True, timeout=10)
+    text = file.read_text()
+    assert "RAY_AUTH_MODE=token" in text
+    assert "--dashboard-host=127.0.0.1" in text
+
+
+def test_a_job_has_time_to_save_when_it_is_stopped() -> None:
+    environment = yaml.safe_load((ROOT / "cluster/job.yaml").read_text())
+    assert int(environment["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]) >= 600
