@@ -44,6 +44,16 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StopRule:
+    """When a control stops, without a policy: at the first decision that one of the two holds for."""
+
+    at_step: int | None = None
+    """Schedule index i from which on it stops."""
+    change_below: float | None = None
+    """It stops where z0_pred has moved since the decision before by less than this share of its length."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
     """One episode to be rolled out. The episode is a pure function of this record and the policy weights."""
 
@@ -59,6 +69,8 @@ class Ticket:
     forced: Action | None = None
     """Take this action at every decision instead of asking the policy (references, static baselines). Such an
     episode is neither observed nor scored on its way: it has no decisions, and only the returned image has scores."""
+    stop_rule: StopRule | None = None
+    """With ``forced=CONTINUE``: where this control stops instead."""
     explore: bool = True
     """Draw actions from the policy's distribution; False takes the most likely one."""
     reference: Reference | None = None

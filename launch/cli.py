@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from addiffusion import __version__
 from addiffusion.errors import AdDiffusionError, UsageError
 from launch.cli_bench import bench_app
+from launch.cli_evaluate import evaluate, export
 from launch.cli_reward import reward_app, score
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -47,6 +48,8 @@ app.add_typer(embedded_app, name="embedded")
 app.add_typer(reward_app, name="reward")
 app.add_typer(bench_app, name="bench")
 app.command()(score)
+app.command()(evaluate)
+app.command()(export)
 
 Overrides = Annotated[
     list[str] | None,
@@ -150,7 +153,7 @@ def sample(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Run folder or checkpoint of a trained policy; without it: always continue.",
+            help="shipped, or the run, checkpoint or exported folder of a policy; without it: always continue.",
             show_default=False,
         ),
     ] = None,

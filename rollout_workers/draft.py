@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.config import RewardSection
@@ -48,6 +49,8 @@ class Draft:
     """Predictions kept for a film strip."""
     masks: list[NDArray[np.float32] | None] = field(default_factory=list)
     started_s: float = field(default_factory=time.perf_counter)
+    z0_before: Tensor | None = None
+    """Clean prediction of the decision before, for a rule that compares with it."""
 
     @property
     def last_judged(self) -> Judged | None:

@@ -1,0 +1,138 @@
+"""The order of a comparison: first who depends on nobody, then who is measured by what the agent spent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from addiffusion.config import RewardSection
+from evaluation.comparison.columns import Columns, columns_of
+from evaluation.comparison.contestants import ENGINE, Contestant, Item, fixed_stop, full_run
+from evaluation.comparison.draw import Studio, draw
+from evaluation.comparison.matching import equal_nfe, equal_time, mean_stop, random_stop
+from evaluation.comparison.oracle import BY_REWARD, oracle, oracle_share
+from evaluation.comparison.summary import Matches, Standings
+
+FULL = "full"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What a comparison consists of."""
+
+    agent: Contestant
+    others: tuple[Contestant, ...] = ()
+    """Independent of what the agent spends: prices, static samplers, search, baselines of the literature."""
+    solvers: tuple[str, ...] = ()
+    """Static solvers that also run with the agent's NFE, and in the agent's time."""
+    timed: bool = True
+    """Whether they run in the agent's time, too."""
+    controls: bool = True
+    """Random stop and fixed stop with the agent's own NFE."""
+    stops: tuple[int, ...] = ()
+    """Schedule indices at which every image is stopped, for the oracle and the curve of fixed stopping."""
+    oracles: tuple[str, ...] = (BY_REWARD,)
+    """Scores by which the best of these stops is taken."""
+    skipped: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Contestants that can't take part, each with the reason."""
+    margin: float = 0.01
+    """Largest loss that does not matter, as a share of the full run's mean."""
+
+
+def compare_all(
+    program: Program,
+    studio: Studio,
+    items: Sequence[Item],
+    *,
+    reward: RewardSection,
+    stage: Callable[[str, Sequence[Contestant], int], Callable[[Contestant, int], None]],
+) -> Standings:
+    """Draw everything a program asks for and put it side by side.
+
+    Args:
+        program: who takes part.
+        studio: who draws and judges, and where results lie; what lies there already is not drawn again.
+        items: prompts and seeds.
+        reward: what the oracle maximises.
+        stage: told of each stage's title, contestants and number of images; what it returns, of each chunk.
+
+    Raises:
+        RolloutError: images could not be drawn.
+        ArchiveError: results on disk can't be read.
+    """
+    full = full_run(program.agent.sampler)
+
+    def run(title: str, contestants: Sequence[Contestant]) -> None:
+        count = sum(contestant.takes(item) for contestant in contestants for item in items)
+        draw(studio, contestants, items, advance=stage(title, contestants, count))
+
+    stops = [fixed_stop(step, program.agent.sampler) for step in program.stops]
+    first = [program.agent, full, *program.others, *stops]
+    run("agent and independent baselines", first)
+    table = _Table(studio, items)
+    agent = table[program.agent]
+    second = _measured_by_nfe(program, studio, agent)
+    run("baselines at the agent's NFE", second)
+    third = _measured_by_time(program, table, [*first, *second]) if program.timed else []
+    run("baselines in the agent's time", third)
+    named = {one.name: one for one in [full, *program.others, *stops, *second, *third]}
+    others = {name: table[one] for name, one in named.items()}
+    oracles = _oracles(program, others, [FULL, *(stop.name for stop in stops)], reward)
+    best = oracles.get(f"oracle-{BY_REWARD}")
+    return Standings(
+        agent=agent,
+        others=others | oracles,
+        matches=Matches(
+            equal_nfe=tuple(one.name for one in second if one.kind == "static"),
+            equal_time=tuple(one.name for one in third),
+        ),
+        skipped=program.skipped,
+        oracle_share=float("nan") if best is None else oracle_share(agent, best, full=others[FULL], reward=reward),
+        margin=program.margin,
+    )
+
+
+class _Table:
+    """Columns by contestant, read from disk once; likeness is to the full run's images."""
+
+    def __init__(self, studio: Studio, items: Sequence[Item]) -> None:
+        self._store, self._items = studio.store, items
+        self._columns: dict[str, Columns] = {}
+
+    def __getitem__(self, contestant: Contestant) -> Columns:
+        if contestant.name not in self._columns:
+            full = None if contestant.name == FULL else self[full_run(contestant.sampler)]
+            results = self._store.read([contestant.name])[contestant.name]
+            self._columns[contestant.name] = columns_of(contestant, results, self._items, full)
+        return self._columns[contestant.name]
+
+
+def _measured_by_nfe(program: Program, studio: Studio, agent: Columns) -> list[Contestant]:
+    sampler, mean = program.agent.sampler, agent.mean("nfe")
+    matched = equal_nfe(program.solvers, sampler, mean)
+    if not program.controls:
+        return matched
+    # An image the agent lost is given its mean, so that every item has a stop.
+    nfe = np.where(agent.drawn, agent.nfe, round(mean)).astype(int).tolist()
+    controls = [random_stop(sampler, nfe, seed=studio.seed), mean_stop(sampler, mean, len(nfe), seed=studio.seed)]
+    return [*controls, *matched]
+
+
+def _measured_by_time(program: Program, table: _Table, drawn: Sequence[Contestant]) -> list[Contestant]:
+    """Static samplers timed so far, the full run among them, say what a pass costs on this machine."""
+    timed = [table[one] for one in drawn if one.via == ENGINE and (one.kind == "static" or one.name == FULL)]
+    known = {round(one.mean("nfe")): one.mean("seconds") for one in timed}
+    agent = table[program.agent]
+    return equal_time(program.solvers, program.agent.sampler, agent.mean("seconds"), known)
+
+
+def _oracles(
+    program: Program, others: Mapping[str, Columns], stops: Sequence[str], reward: RewardSection
+) -> dict[str, Columns]:
+    if not program.stops:
+        return {}
+    choices = [others[name] for name in stops]
+    found = [oracle(choices, by, full=others[FULL], reward=reward) for by in program.oracles]
+    return {one.contestant.name: one for one in found}
