@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from addiffusion import __version__
 from addiffusion.errors import AdDiffusionError, UsageError
 from launch.cli_bench import bench_app
-from launch.cli_evaluate import evaluate, export
+from launch.cli_evaluate import evaluate, export, report
 from launch.cli_reward import reward_app, score
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -50,6 +50,7 @@ app.add_typer(bench_app, name="bench")
 app.command()(score)
 app.command()(evaluate)
 app.command()(export)
+app.command()(report)
 
 Overrides = Annotated[
     list[str] | None,

@@ -102,3 +102,28 @@ def export(
     policy = export_policy(run, out)
     size = sum(value.nbytes for value in policy.weights.values()) / 1e6
     typer.echo(f"policy ({size:.1f} MB) and configuration are in {out}")
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run, or a comparison of `evaluate`.")],
+    comparison: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Comparison to show beside the run.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="HTML file; default report.html in the folder.")
+    ] = None,
+    films: Annotated[int, typer.Option(min=0, help="Held-out prompts to draw as film strips of a run.")] = 12,
+    show: Annotated[bool, typer.Option("--open/--no-open", help="Open it in the browser.")] = True,
+) -> None:
+    """Write one self-contained HTML page about a run, finished or running, or about a comparison."""
+    from launch.quiet import log_to
+
+    console = Console()
+    log_to(console)
+    with console.status("writing the page"):
+        from launch.report import ReportOrder, write_report
+
+        path = write_report(ReportOrder(folder=folder, comparison=comparison, out=out, films=films))
+    typer.echo(str(path))
+    if show:
+        typer.launch(path.absolute().as_uri())
