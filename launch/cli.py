@@ -16,6 +16,7 @@ from addiffusion import __version__
 from addiffusion.errors import AdDiffusionError, UsageError
 from launch.cli_bench import bench_app
 from launch.cli_evaluate import evaluate, export, report
+from launch.cli_gate import gate
 from launch.cli_reward import reward_app, score
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -51,6 +52,7 @@ app.command()(score)
 app.command()(evaluate)
 app.command()(export)
 app.command()(report)
+app.command()(gate)
 
 Overrides = Annotated[
     list[str] | None,

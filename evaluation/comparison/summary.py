@@ -99,6 +99,7 @@ def summarise(standings: Standings) -> dict[str, Any]:
         "repeats": round(len(agent.prompt_id) / max(1, len(np.unique(agent.prompt_id)))),
         "contestants": [_contestant(one, metrics) for one in standings.all],
         "comparisons": _holm_rows(comparisons(standings)),
+        "against_ddim20": _rows_against(standings, "ddim-20"),
         "non_inferiority": _non_inferiority(standings),
         "equal_nfe": list(standings.matches.equal_nfe),
         "equal_time": list(standings.matches.equal_time),
@@ -165,6 +166,16 @@ def _holm_rows(found: Sequence[Comparison]) -> list[dict[str, Any]]:
             "count": one.count,
         }
         for one, p_holm in zip(found, corrected, strict=True)
+    ]
+
+
+def _rows_against(standings: Standings, name: str) -> list[dict[str, Any]]:
+    """Agent minus one contestant in every quality score, not corrected for their number."""
+    found = ((metric, standings.against(name, metric)) for metric in standings.metrics())
+    return [
+        {"metric": metric, "difference": one.difference, "ci": _bounds(one), "p_value": one.p_value}
+        for metric, one in found
+        if one is not None
     ]
 
 

@@ -136,6 +136,7 @@ def _tiers(summary: Mapping[str, Any]) -> Chart:
             "x": [f"tier {tier}" for tier in _tier_names(summary)],
             "y": [one["by_tier"][tier][metric] for tier in _tier_names(summary)],
             "text": [f"{one['by_tier'][tier]['nfe'] or 0:.1f} NFE" for tier in _tier_names(summary)],
+            "textposition": "none",
             "hovertemplate": "<b>%{fullData.name}</b><br>%{x}: %{y:.3f}, %{text}<extra></extra>",
         }
         for one in chosen

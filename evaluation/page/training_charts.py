@@ -43,7 +43,9 @@ def training_charts(rows: Sequence[Row]) -> list[Chart]:
             ("approx_kl", "KL of the update", PURPLE),
         )
     ]
-    rows_of_three = {f"yaxis{number or ''}": {"domain": [d, d + 0.28]} for number, d in ((0, 0.72), (2, 0.36), (3, 0))}
+    rows_of_three: dict[str, Any] = {"xaxis": {"anchor": "y3"}} | {
+        f"yaxis{number or ''}": {"domain": [d, d + 0.28]} for number, d in ((0, 0.72), (2, 0.36), (3, 0))
+    }
     total = _line(steps, _column(rows, "return"), "total", GREY) | {"line": {"color": GREY, "width": 3, "dash": "dot"}}
     zero = {"yaxis": {"rangemode": "tozero"}}
     return [
