@@ -45,6 +45,15 @@ def evaluate(
     ] = None,
     stops: Annotated[int, typer.Option(min=0, help="Steps at which all images are stopped, for the oracle.")] = 9,
     best_of: Annotated[int, typer.Option(min=0, help="Random search over so many seeds; 0: none.")] = 8,
+    lcm_lora: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="LCM-LoRA of this model, for LCM-LoRA-4.", show_default=False)
+    ] = None,
+    sdxl_turbo: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="SDXL-Turbo's pipeline, for SDXL-Turbo-4.", show_default=False)
+    ] = None,
+    literature: Annotated[
+        bool, typer.Option(help="Self-attention guidance, Attend-and-Excite and distilled models, where at hand.")
+    ] = True,
     films: Annotated[int, typer.Option(min=0, help="Images whose every decision is kept for the report.")] = 24,
     margin: Annotated[
         float,
@@ -80,6 +89,9 @@ def evaluate(
         prices=tuple(price or ()),
         stops=stops,
         best_of=best_of,
+        literature=literature,
+        lcm_lora=lcm_lora,
+        sdxl_turbo=sdxl_turbo,
         films=films,
         margin=margin,
         quick=quick,

@@ -35,6 +35,7 @@ from evaluation.comparison.schedule import Program, compare_all
 from evaluation.comparison.summary import Standings
 from launch.console import RunView, duration
 from launch.crew import Crew, assemble, unpaid
+from launch.literature import Literature, literature
 from launch.policies import TrainedPolicy, load_policy
 from launch.run_folder import write_text
 from launch.stages import stages
@@ -67,6 +68,10 @@ class EvaluateOrder:
     converged: tuple[float, ...] = (0.02,)
     best_of: int = 8
     """Random search; 0: none."""
+    literature: bool = True
+    """Self-attention guidance, Attend-and-Excite, LCM-LoRA, SDXL-Turbo, where their parts are at hand."""
+    lcm_lora: Path | None = None
+    sdxl_turbo: Path | None = None
     films: int = 24
     margin: float = 0.01
     quick: bool = False
@@ -98,7 +103,10 @@ def evaluate(
     policy = load_policy(order.policy)
     config = _config(policy, overrides)
     prompts = evaluation_prompts(order.prompts, config, limit=order.limit)
-    program = make_program(order, config)
+    extra = (
+        literature(config, lcm_lora=order.lcm_lora, sdxl_turbo=order.sdxl_turbo) if order.literature else Literature()
+    )
+    program = make_program(order, config, extra)
     items = make_items(prompts, repeats=order.repeats, seed=config.run.seed)
     path = order.out or Path("evaluations") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     _claim(path, order, policy, config, prompts)
@@ -106,7 +114,7 @@ def evaluate(
     view.say(f"{policy.name} on {len(prompts)} prompts x {order.repeats} seeds; results go to {path}")
     start = datetime.now(UTC)
     with view, roles(config) as crew:
-        studio = _studio(order, config, policy, crew, path)
+        studio = _studio(order, config, policy, crew, path, extra)
         reward = policy.config([]).reward
         with stages(view.console) as stage:
             standings = compare_all(program, studio, items, reward=reward, stage=stage)
@@ -130,7 +138,7 @@ def evaluation_prompts(source: str, config: Config, *, limit: int) -> tuple[Prom
     return load_prompts(section, split=_split(split), count=limit, seed=config.run.seed)
 
 
-def make_program(order: EvaluateOrder, config: Config) -> Program:
+def make_program(order: EvaluateOrder, config: Config, extra: Literature) -> Program:
     """Who takes part.
 
     Raises:
@@ -149,7 +157,9 @@ def make_program(order: EvaluateOrder, config: Config) -> Program:
         others += [converged(change, sampler) for change in order.converged]
         if order.best_of > 1:
             others.append(best_of(order.best_of, static((*chosen, "ddim-20")[0], sampler)))
+    others += () if order.quick else extra.contestants
     return Program(
+        skipped={} if order.quick else extra.skipped,
         agent=agent(sampler, policy=0, name="agent", title=title, c_nfe=config.reward.c_nfe),
         others=tuple(others),
         solvers=solvers,
@@ -184,10 +194,13 @@ def _config(policy: TrainedPolicy, overrides: Sequence[str]) -> Config:
     return config.model_copy(update={"scorers": scorers})
 
 
-def _studio(order: EvaluateOrder, config: Config, policy: TrainedPolicy, crew: Crew, path: Path) -> Studio:
+def _studio(
+    order: EvaluateOrder, config: Config, policy: TrainedPolicy, crew: Crew, path: Path, extra: Literature
+) -> Studio:
+    made = {} if order.quick else {via: make(crew.scoring) for via, make in extra.makers.items()}
     workers = config.rollout.workers if config.cluster.mode == "ray" else 1
     return Studio(
-        rollouts={ENGINE: crew.rollouts},
+        rollouts={ENGINE: crew.rollouts, **made},
         scoring=crew.scoring,
         store=ResultStore(path),
         policies=[policy.weights],

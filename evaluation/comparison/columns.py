@@ -36,6 +36,8 @@ class Columns:
     """(n, e)."""
     errors: tuple[str, ...] = field(default=())
     """Why images are missing, one sentence each."""
+    _intervals: dict[str, Interval | None] = field(default_factory=dict[str, Interval | None], init=False, repr=False)
+    """Bootstrapped once, shown many times."""
 
     @property
     def drawn(self) -> NDArray[np.bool_]:
@@ -56,9 +58,11 @@ class Columns:
 
     def interval(self, name: str) -> Interval | None:
         """Bootstrap interval of the mean over prompts (seeds averaged first); None with too few prompts."""
-        values = mean_by_prompt(self.value(name), self.prompt_id)
-        values = values[np.isfinite(values)]
-        return bootstrap_interval(values) if len(values) >= MINIMUM_COUNT else None
+        if name not in self._intervals:
+            values = mean_by_prompt(self.value(name), self.prompt_id)
+            values = values[np.isfinite(values)]
+            self._intervals[name] = bootstrap_interval(values) if len(values) >= MINIMUM_COUNT else None
+        return self._intervals[name]
 
     def by_prompt(self, name: str) -> Column:
         """Mean of each prompt over its seeds."""

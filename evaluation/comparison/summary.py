@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,10 @@ class Standings:
     oracle_share: float
     margin: float
     """Largest loss that does not matter, as a share of the full run's mean score."""
+    _found: dict[tuple[str, str], Comparison | None] = field(
+        default_factory=dict[tuple[str, str], Comparison | None], init=False, repr=False
+    )
+    """Comparisons are resampled once, shown many times."""
 
     @property
     def full(self) -> Columns:
@@ -57,8 +61,11 @@ class Standings:
 
     def against(self, name: str, metric: str) -> Comparison | None:
         """Agent minus a contestant, prompt by prompt; None with too few pairs."""
-        other = self.others.get(name)
-        return None if other is None else paired(self.agent, other, metric)
+        key = (name, metric)
+        if key not in self._found:
+            other = self.others.get(name)
+            self._found[key] = None if other is None else paired(self.agent, other, metric)
+        return self._found[key]
 
     def non_inferiority(self, name: str, metric: str) -> NonInferiority | None:
         """Whether the agent loses less than the margin against a contestant; None where it can't be told."""

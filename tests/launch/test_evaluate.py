@@ -38,6 +38,7 @@ def prompt_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def order(policy: Path, prompts: Path, out: Path, **changes: object) -> EvaluateOrder:
     settings: dict[str, object] = {
         "samplers": ("ddim-4", "euler-3"), "stops": 3, "best_of": 2, "prices": (0.05,), "films": 2, "limit": 8,
+        "literature": False,
     }  # fmt: skip
     return EvaluateOrder(policy=str(policy), prompts=str(prompts), out=out, **(settings | changes))
 
@@ -191,7 +192,7 @@ def test_without_a_shipped_policy_one_sentence_says_how_to_make_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("launch.policies.POLICY_FOLDER", tmp_path)
-    with pytest.raises(RunFolderError, match=r"no shipped policy .* addiffusion export RUN --out"):
+    with pytest.raises(RunFolderError, match=r"no shipped policy .*addiffusion export RUN --out"):
         load_policy("shipped")
 
 
