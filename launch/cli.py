@@ -15,8 +15,9 @@ from typer.core import TyperGroup
 from addiffusion import __version__
 from addiffusion.errors import AdDiffusionError, UsageError
 from launch.cli_bench import bench_app
-from launch.cli_evaluate import evaluate, export, report
+from launch.cli_evaluate import evaluate, export, report, results
 from launch.cli_gate import gate
+from launch.cli_measure import judge, metrics
 from launch.cli_reward import reward_app, score
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -52,7 +53,10 @@ app.command()(score)
 app.command()(evaluate)
 app.command()(export)
 app.command()(report)
+app.command()(results)
 app.command()(gate)
+app.command()(metrics)
+app.command()(judge)
 
 Overrides = Annotated[
     list[str] | None,

@@ -139,3 +139,37 @@ def report(
     typer.echo(str(path))
     if show:
         typer.launch(path.absolute().as_uri())
+
+
+def results(
+    overrides: Overrides = None,
+    policy: Policy = "shipped",
+    limit: Annotated[int, typer.Option(min=6, help="Held-out prompts.")] = 300,
+    seeds: Annotated[int, typer.Option(min=1, help="Images per prompt.")] = 3,
+    comparison: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where images lie; an interrupted run goes on from there.")
+    ] = Path("evaluations/results"),
+    page: Annotated[Path, typer.Option(metavar="FILE", help="Page to write.")] = Path("docs/results.md"),
+) -> None:
+    """Measure the shipped policy against everybody in the embedded world and write docs/results.md.
+
+    Images that were drawn already are kept: after a kill, the same command goes on.
+    """
+    from launch.cluster import prepare_environment
+    from launch.quiet import log_to
+
+    prepare_environment()
+    console = Console()
+    log_to(console)
+    from evaluation.results_page import results_page, write_results
+    from launch.evaluate import EvaluateOrder
+    from launch.evaluate import evaluate as run
+    from launch.results import machine, result_command
+
+    order = EvaluateOrder(policy=policy, limit=limit, repeats=seeds, out=comparison)
+    done = run(order, overrides=overrides or [], console=console)
+    command = result_command(policy, limit=limit, seeds=seeds)
+    write_results(
+        page, results_page(done.standings, done.summary, command=command, machine=machine()), done.path / "plots"
+    )
+    console.print(f"{page} is written", highlight=False)
