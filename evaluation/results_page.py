@@ -19,12 +19,13 @@ def results_page(standings: Standings, summary: Mapping[str, Any], *, command: s
     metric = next(iter(standings.metrics()), "clip")
     found = comparisons(standings)
     categories = markdown_categories(standings)
+    stops = sum(name.startswith("stop-at-") for name in standings.others)
     parts = [
         "# Results in the embedded world",
         f"Written by `{command}` on {machine}: {summary['images']} images of {summary['prompts']} held-out prompts, "
-        f"{summary['repeats']} seeds each, the same prompts and seeds in every row. Seeds of one prompt are averaged before "
-        "anything is tested; brackets are 95 % BCa bootstrap intervals over prompts. Seconds are shares of the wall clock on "
-        "that machine, with policy, observation, decoding and one scoring of the returned image.",
+        f"{summary['repeats']} seeds each, the same prompts and seeds in every row. Seeds of one prompt are "
+        "averaged before anything is tested; brackets are 95 % BCa bootstrap intervals over prompts. Seconds are shares "
+        "of the wall clock on that machine, with policy, observation, decoding and one scoring of the returned image.",
         "## In short",
         "\n".join(f"* {line}" for line in verdicts(standings, summary)),
         "## Everybody",
@@ -38,13 +39,13 @@ def results_page(standings: Standings, summary: Mapping[str, Any], *, command: s
         *(["## By kind of demand", categories.rstrip()] if categories else []),
         *_absent(standings),
         "## How it was matched",
-        "* At the agent's NFE: each solver with the fewest steps that spend at least the agent's mean NFE, so that the doubt "
-        "is the opponent's.\n"
+        "* At the agent's NFE: each solver with the fewest steps that spend at least the agent's mean NFE, so that the "
+        "doubt is the opponent's.\n"
         "* In the agent's time: step counts from a line through the static samplers timed in this comparison.\n"
         "* Random stop: the agent's own NFE, dealt out to other images by chance. Fixed stop: the two steps around the "
         "agent's mean NFE.\n"
-        f"* Oracle: per image the best of {len([name for name in standings.others if name.startswith('stop-at-')])} stops "
-        "and the whole schedule, with hindsight: a lower bound of what perfect stopping would earn.",
+        f"* Oracle: per image the best of {stops} stops and the whole schedule, with hindsight. Perfect stopping would earn "
+        "at least that, so the agent's share of it is at most what is said above.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -72,8 +73,8 @@ def _no_worse(row: Mapping[str, Any]) -> str:
     verb = "is not worse than" if row["established"] else "is **not** shown to be no worse than"
     opponent = "its whole schedule" if row["against"] == "full" else "DDIM-50"
     return (
-        f"In {METRIC_TITLES.get(row['metric'], row['metric'])} it {verb} {opponent} by a margin of {row['margin']:.4f}: "
-        f"{row['difference']:+.4f} [{low:+.4f}, {high:+.4f}]."
+        f"In {METRIC_TITLES.get(row['metric'], row['metric'])} it {verb} {opponent} by a margin of "
+        f"{row['margin']:.4f}: {row['difference']:+.4f} [{low:+.4f}, {high:+.4f}]."
     )
 
 
