@@ -24,8 +24,8 @@ def results_page(standings: Standings, summary: Mapping[str, Any], *, command: s
         "# Results in the embedded world",
         f"Written by `{command}` on {machine}: {summary['images']} images of {summary['prompts']} held-out prompts, "
         f"{summary['repeats']} seeds each, the same prompts and seeds in every row. Seeds of one prompt are "
-        "averaged before anything is tested; brackets are 95 % BCa bootstrap intervals over prompts. Seconds are shares "
-        "of the wall clock on that machine, with policy, observation, decoding and one scoring of the returned image.",
+        "averaged before anything is tested; brackets are 95 % BCa bootstrap intervals over prompts. Seconds are "
+        "shares of the wall clock on that machine, with policy, observation, decoding and one scoring of the returned image.",
         "## In short",
         "\n".join(f"* {line}" for line in verdicts(standings, summary)),
         "## Everybody",
@@ -44,8 +44,8 @@ def results_page(standings: Standings, summary: Mapping[str, Any], *, command: s
         "* In the agent's time: step counts from a line through the static samplers timed in this comparison.\n"
         "* Random stop: the agent's own NFE, dealt out to other images by chance. Fixed stop: the two steps around the "
         "agent's mean NFE.\n"
-        f"* Oracle: per image the best of {stops} stops and the whole schedule, with hindsight. Perfect stopping would earn "
-        "at least that, so the agent's share of it is at most what is said above.",
+        f"* Oracle: per image the best of {stops} stops and the whole schedule, with hindsight. Perfect stopping would "
+        "earn at least that, so the agent's share of it is at most what is said above.",
     ]
     return "\n\n".join(parts) + "\n"
 
