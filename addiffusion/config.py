@@ -108,9 +108,27 @@ class RewardSection(Section):
     terminal: TerminalWeights = TerminalWeights()
     """Weights of the final scores (`phase1` only)."""
     c_nfe: float = Field(default=0.01, ge=0)
-    """Price of one NFE."""
+    """Price of one NFE: of every training episode unless `c_nfe_range` is given, and of every held-out one."""
+    c_nfe_range: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
+    """Least and greatest price: each training episode's is drawn log-uniformly between them and shown to the policy,
+    so that one policy can be asked for any speed; null trains at `c_nfe` alone."""
     refine_bonus: float = Field(default=0.0)
     """Paid for each refine decision; 0 lets refine earn only what it adds to quality."""
+    refine_bonus_by: Literal["count", "entropy"] = "count"
+    """`entropy`: the bonus is multiplied by the entropy of the attention that chose the region, 1 where it is even."""
+    normalise: bool = True
+    """Divide scores by `scales`; false weighs them raw (ablation)."""
+    terminal_form: Literal["additive", "multiplicative"] = "additive"
+    """How the final parts are joined: their sum, or the product of (1 + part) minus 1, in which a bad part spoils the
+    others (ablation)."""
+    drop: tuple[Literal["quality", "efficiency", "terminal", "refine"], ...] = ()
+    """Terms that are not paid, nor their scores read (ablation)."""
+
+    @model_validator(mode="after")
+    def _range_rises(self) -> Self:
+        if self.c_nfe_range is not None and self.c_nfe_range[0] > self.c_nfe_range[1]:
+            raise ValueError("c_nfe_range must not fall")
+        return self
 
 
 class PolicySection(Section):
@@ -120,6 +138,15 @@ class PolicySection(Section):
     """Widths of the hidden layers of policy and value network."""
     prior: tuple[Probability, Probability, Probability] = (0.88, 0.06, 0.06)
     """Probabilities of continue, stop and refine before training: they must see late steps to learn about them."""
+
+    actions: tuple[Literal["continue", "stop", "refine"], ...] = ("continue", "stop", "refine")
+    """Actions the policy may take; `[continue, stop]` is the simple form, and what a trajectory bank can replay."""
+
+    @model_validator(mode="after")
+    def _can_go_on_and_end(self) -> Self:
+        if not {"continue", "stop"} <= set(self.actions):
+            raise ValueError("actions must hold continue and stop")
+        return self
 
     @model_validator(mode="after")
     def _prior_is_a_distribution(self) -> Self:
@@ -131,10 +158,13 @@ class PolicySection(Section):
 class PpoSection(Section):
     """The learner."""
 
-    iterations: int = Field(default=24, ge=1)
-    """Policy updates of the run."""
+    iterations: int = Field(default=24, ge=0)
+    """Policy updates of the run; 0 keeps the policy it starts with (see `warm_start`)."""
     batch_size: int = Field(default=64, ge=1)
     """Complete episodes per update, by ticket."""
+    algorithm: Literal["ppo", "bc", "marwil"] = "ppo"
+    """`bc` imitates an oracle that stops with hindsight, `marwil` learns from stops anywhere, weighted by how they
+    turned out (arXiv:1806.00589); both from the trajectory bank `warm_start.bank` alone."""
     lr: float = Field(default=3.0e-4, gt=0)
     """Adam learning rate."""
     gamma_d: float = Field(default=1.0, gt=0, le=1)
@@ -168,6 +198,45 @@ class PromptsSection(Section):
     """Prompts of the final comparison; `compositional` (embedded only): colour-shape pairs that nothing trained on."""
     train_count: int = Field(default=192, ge=1)
     """Distinct (prompt, seed) pairs trained on; each has a full-length reference."""
+
+
+class BankSection(Section):
+    """The trajectory bank (`addiffusion bank build`)."""
+
+    every: int = Field(default=2, ge=1)
+    """Stop is tried at the first and then at every so-manieth decision: 1 is exact, 2 takes little more than half the
+    time."""
+    shard_size: int = Field(default=16, ge=1)
+    """Trajectories per file; a killed build loses at most one file's."""
+
+
+class WarmStartSection(Section):
+    """The policy before its first live episode, from a trajectory bank."""
+
+    bank: Path | None = None
+    """Bank to start from; null starts from the untrained policy. Its images also serve as references."""
+    clone_epochs: int = Field(default=10, ge=0)
+    """Epochs that value going on as an oracle would, which knows the future."""
+    improve_epochs: int = Field(default=40, ge=0)
+    """Epochs that value going on as the present policy would."""
+    batch_size: int = Field(default=16, ge=1)
+    """Trajectories per gradient step."""
+    lr: float = Field(default=3.0e-4, gt=0)
+    """AdamW learning rate of the first epoch; falls to 0 along a cosine."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW weight decay."""
+    hide_share: float = Field(default=0.5, ge=0, lt=1)
+    """Share of trajectories whose image or text embedding is hidden in a step."""
+    value_coeff: float = Field(default=0.5, ge=0)
+    """Weight of fitting the value network to the policy's exact values."""
+    refine_prob: Probability = 0.05
+    """Probability of refine, of which a bank knows nothing, where the policy may take it."""
+    refine_coeff: float = Field(default=1.0, ge=0)
+    """Weight of keeping it there."""
+    holdout_share: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the trajectories that choose the best epoch and are not trained on."""
+    threads: int = Field(default=1, ge=1)
+    """torch threads; results are the same for the same number."""
 
 
 class EvaluationSection(Section):
@@ -217,10 +286,22 @@ class Config(Section):
     """The learner."""
     prompts: PromptsSection = PromptsSection()
     """Training prompts."""
+    bank: BankSection = BankSection()
+    """The trajectory bank."""
+    warm_start: WarmStartSection = WarmStartSection()
+    """The policy before its first live episode, from a trajectory bank."""
     evaluation: EvaluationSection = EvaluationSection()
     """The comparison at the end of a run."""
     checkpoint: CheckpointSection = CheckpointSection()
     """Checkpoints."""
+
+    @model_validator(mode="after")
+    def _offline_needs_a_bank(self) -> Self:
+        if self.ppo.algorithm in {"bc", "marwil"} and self.warm_start.bank is None:
+            raise ValueError(
+                f"ppo.algorithm={self.ppo.algorithm} learns from a trajectory bank: set warm_start.bank to one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _reward_needs_what_is_scored(self) -> Self:

@@ -13,12 +13,14 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from addiffusion.actions import ACTION_COUNT, Action
+from addiffusion.actions import ACTION_COUNT, ACTION_NAMES, Action
 
 HIDDEN_GAIN = math.sqrt(2.0)
 """Orthogonal gain that keeps the variance through a ReLU (arXiv:1502.01852 Sec. 2.2)."""
 POLICY_GAIN = 0.01
 """Gain of the policy head: the first policy is close to its prior, whatever phi is (arXiv:2006.05990 Sec. 3.2)."""
+FORBIDDEN_LOGIT = -1.0e4
+"""Logit of an action the policy may not take: its probability is 0 in every precision, its entropy term too."""
 VALUE_GAIN = 1.0
 """Gain of the value head."""
 
@@ -26,16 +28,29 @@ VALUE_GAIN = 1.0
 class PolicyNetwork(nn.Module):
     """phi to the logits of the three actions, in the order of ``Action``."""
 
-    def __init__(self, input_width: int, hidden: Sequence[int], *, prior: Sequence[float] | None = None) -> None:
+    allowed: Tensor
+
+    def __init__(
+        self,
+        input_width: int,
+        hidden: Sequence[int],
+        *,
+        prior: Sequence[float] | None = None,
+        actions: Sequence[str] = ACTION_NAMES,
+    ) -> None:
         """An untrained network.
 
         Args:
             input_width: width of phi.
             hidden: widths of the hidden layers.
             prior: action probabilities the untrained policy is close to; None for uniform.
+            actions: names of the actions it may take.
         """
         super().__init__()
         self.layers = build_mlp((input_width, *hidden, ACTION_COUNT), head_gain=POLICY_GAIN)
+        # Not part of the state: it says what is allowed, not what was learned.
+        allowed = torch.tensor([name in actions for name in ACTION_NAMES])
+        self.register_buffer("allowed", allowed, persistent=False)
         if prior is not None:
             head = self.layers[-1]
             assert isinstance(head, nn.Linear)
@@ -44,7 +59,7 @@ class PolicyNetwork(nn.Module):
 
     def forward(self, phi: Float[Tensor, "*row p"]) -> Float[Tensor, "*row action"]:
         """Logits of any number of observations."""
-        return self.layers(phi)
+        return self.layers(phi).masked_fill(~self.allowed, FORBIDDEN_LOGIT)
 
 
 class ValueNetwork(nn.Module):

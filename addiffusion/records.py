@@ -54,6 +54,16 @@ class StopRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What a trajectory bank wants of a full-length episode beside its image."""
+
+    every: int = 1
+    """Stop is tried at the first and then at every so-manieth decision."""
+    metrics: tuple[str, ...] = ()
+    """Names of METRIC_NAMES to judge every image by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
     """One episode to be rolled out. The episode is a pure function of this record and the policy weights."""
 
@@ -68,15 +78,23 @@ class Ticket:
     """Price of one NFE in this episode."""
     forced: Action | None = None
     """Take this action at every decision instead of asking the policy (references, static baselines). Such an
-    episode is neither observed nor scored on its way: it has no decisions, and only the returned image has scores."""
+    episode is neither observed nor scored on its way: it has no decisions, and only the returned image has scores;
+    unless ``survey`` asks for them."""
     stop_rule: StopRule | None = None
     """With ``forced=CONTINUE``: where this control stops instead."""
     explore: bool = True
     """Draw actions from the policy's distribution; False takes the most likely one."""
     reference: Reference | None = None
     """Scores of the full-length image, where the reward needs them: workers hold no state of their own."""
+    survey: Survey | None = None
+    """Observe and score every decision of an episode forced to continue, and try stop on the way."""
     keep_frames: bool = False
     """Keep every decision's image and mask (film strips); costs memory."""
+
+    @property
+    def observed(self) -> bool:
+        """Whether its decisions are observed: the policy takes them, or a bank wants to know them."""
+        return self.forced is None or self.survey is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +139,26 @@ class Frames:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Surveyed:
+    """What a survey found. ``m`` metrics, ``s`` tried stops."""
+
+    dino: NDArray[np.float32]
+    """(d + 1, f) DINO features at each decision, then of the returned image."""
+    metrics: NDArray[np.float32]
+    """(d + 1, m) likewise; NaN where a prompt is outside what the metric understands."""
+    stop_rows: NDArray[np.int64]
+    """(s,) decisions at which stop was tried."""
+    stop_nfe: NDArray[np.int64]
+    """(s,) NFE of the whole episode had it stopped there."""
+    stop_scores: NDArray[np.float32]
+    """(s, k) of the image it would have returned."""
+    stop_dino: NDArray[np.float32]
+    """(s, f)."""
+    stop_metrics: NDArray[np.float32]
+    """(s, m)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
     """One finished image with all its decisions. Forced warm-up is in ``nfe`` but has no decision."""
 
@@ -152,6 +190,7 @@ class Episode:
     seconds: float
     """Wall clock from admission to the final score; informative only, never trained on."""
     frames: Frames | None = None
+    surveyed: Surveyed | None = None
 
     @property
     def rewards(self) -> NDArray[np.float32]:

@@ -17,9 +17,16 @@ is not in phi (docs/adr/0005).
 Preset ``phase1``. Differences of a potential without a reference, plus the similarity of successive predictions at
 every decision, plus weighted final scores in units of their scales. It pays for each step and so favours "always
 continue".
+
+Ablations, for both. ``normalise: false`` takes every scale as 1. ``terminal_form: multiplicative`` joins the final
+parts P (``paired``: Q(x[d]) and D; ``phase1``: each weighted final score) to ``prod(1 + P) - 1`` instead of their sum;
+what quality already pays is taken off again. ``drop`` leaves whole terms out.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,13 +48,15 @@ def compute_terms(  # noqa: PLR0913 - the six facts a reward is made of
     refined: NDArray[np.bool_],
     c_nfe: float,
     reference: Reference | None,
+    attention_entropy: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Reward terms (d, 4) of one episode, one row per decision, columns in the order of ``TERM_NAMES``.
 
     ``scores`` is (d + 1, k), ``dino`` (d + 1, f), ``nfe_spent`` and ``refined`` (d,), as in ``Episode``. Columns whose
     weight is 0 are not read. DINO features must be L2-normalised: their inner product is the cosine. ``c_nfe`` is the
     price of one pass in this episode (the ticket's, not the section's). An episode without decisions has no terms: the
-    result is (0, 4), and no reference is asked for.
+    result is (0, 4), and no reference is asked for. ``attention_entropy`` (d,) is that of the map behind each refine;
+    None where nothing was refined.
 
     Raises:
         ContractError: shapes or the reference do not fit the preset.
@@ -57,16 +66,15 @@ def compute_terms(  # noqa: PLR0913 - the six facts a reward is made of
     _check_shapes(scores, dino, refined, decision_count)
     if decision_count == 0:
         return np.zeros((0, len(TERM_NAMES)), np.float32)
-    quality, terminal = (
-        _paired(section, scores, dino, _needed(reference))
-        if section.preset == "paired"
-        else _phase1(section, scores, dino)
-    )
     terms = np.zeros((decision_count, len(TERM_NAMES)), np.float64)
-    terms[:, _QUALITY] = quality
-    terms[:, _EFFICIENCY] = -c_nfe * nfe_spent
-    terms[-1, _TERMINAL] = terminal
-    terms[:, _REFINE] = section.refine_bonus * refined
+    if "quality" not in section.drop:
+        terms[:, _QUALITY] = _quality(section, scores, dino, reference)
+    if "efficiency" not in section.drop:
+        terms[:, _EFFICIENCY] = -c_nfe * nfe_spent
+    if "terminal" not in section.drop:
+        terms[-1, _TERMINAL] = _terminal(section, scores[-1], dino[-1], reference)
+    if "refine" not in section.drop:
+        terms[:, _REFINE] = _refine_bonus(section, refined, attention_entropy)
     return terms.astype(np.float32)
 
 
@@ -80,7 +88,7 @@ def potential(
     """
     total = np.zeros(len(scores), np.float64)
     for column, name in enumerate(SCORE_NAMES):
-        weight = getattr(section.weights, name) / getattr(section.scales, name)
+        weight = getattr(section.weights, name) / _scale(section, name)
         if weight == 0.0:
             continue
         values = _finite(scores[:, column], name, "the episode")
@@ -111,45 +119,77 @@ def reference_of(episode: Episode) -> Reference:
     )
 
 
-def _paired(
-    section: RewardSection, scores: NDArray[np.float32], dino: NDArray[np.float32], reference: Reference
-) -> tuple[NDArray[np.float64], float]:
-    quality = _credited(section, scores, reference)
-    weight = section.weights.dino / section.scales.dino
-    if weight == 0.0:
-        return quality, 0.0
-    final = _finite(dino[-1], "dino", "the episode")
-    full_length = _finite(reference.dino_embedding, "dino", "the reference")
-    return quality, weight * (float((final * full_length).sum()) - 1.0)
-
-
-def _credited(section: RewardSection, scores: NDArray[np.float32], reference: Reference) -> NDArray[np.float64]:
-    """``paired``'s quality term (d,)."""
+def _quality(
+    section: RewardSection, scores: NDArray[np.float32], dino: NDArray[np.float32], reference: Reference | None
+) -> NDArray[np.float64]:
+    """Quality term (d,)."""
+    if section.preset == "phase1":
+        quality = np.diff(potential(section, scores))
+        if section.weights.dino > 0.0:
+            features = _finite(dino, "dino", "the episode")
+            quality = quality + section.weights.dino * (features[1:] * features[:-1]).sum(axis=1)
+        return quality
     if section.credit == "telescoped":
-        return np.diff(potential(section, scores, reference))
+        return np.diff(potential(section, scores, _needed(reference)))
     quality = np.zeros(len(scores) - 1, np.float64)
-    quality[-1] = potential(section, scores[-1:], reference)[0]
+    quality[-1] = potential(section, scores[-1:], _needed(reference))[0]
     return quality
 
 
-def _phase1(
-    section: RewardSection, scores: NDArray[np.float32], dino: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], float]:
-    quality = np.diff(potential(section, scores))
-    if section.weights.dino > 0.0:
-        features = _finite(dino, "dino", "the episode")
-        quality = quality + section.weights.dino * (features[1:] * features[:-1]).sum(axis=1)
-    return quality, _final_scores(section, scores[-1])
+def _terminal(
+    section: RewardSection, final: NDArray[np.float32], dino: NDArray[np.float32], reference: Reference | None
+) -> float:
+    """Terminal term, of the returned image alone."""
+    if section.preset == "phase1":
+        return _joined(section, _final_parts(section, final))
+    similarity = _similarity(section, dino, _needed(reference))
+    if section.terminal_form == "additive":
+        return similarity
+    quality = float(potential(section, final[None], reference)[0])
+    return _joined(section, [quality, similarity]) - quality
 
 
-def _final_scores(section: RewardSection, final: NDArray[np.float32]) -> float:
-    """``phase1``'s terminal term: final scores in units of their scales, weighted."""
-    total = 0.0
-    for column, name in enumerate(SCORE_NAMES):
-        weight = getattr(section.terminal, name) / getattr(section.scales, name)
-        if weight > 0.0:
-            total += weight * float(_finite(final[column], name, "the episode"))
-    return total
+def _joined(section: RewardSection, parts: Sequence[float]) -> float:
+    """The parts of the final image's worth as one number."""
+    if section.terminal_form == "additive":
+        return sum(parts)
+    return math.prod(1.0 + part for part in parts) - 1.0
+
+
+def _similarity(section: RewardSection, dino: NDArray[np.float32], reference: Reference) -> float:
+    """D <= 0: how far the image is from the full-length one."""
+    weight = section.weights.dino / _scale(section, "dino")
+    if weight == 0.0:
+        return 0.0
+    final = _finite(dino, "dino", "the episode")
+    full_length = _finite(reference.dino_embedding, "dino", "the reference")
+    return weight * (float((final * full_length).sum()) - 1.0)
+
+
+def _final_parts(section: RewardSection, final: NDArray[np.float32]) -> list[float]:
+    """``phase1``'s final scores in units of their scales, weighted; those without a weight are not read."""
+    weights = {name: getattr(section.terminal, name) / _scale(section, name) for name in SCORE_NAMES}
+    return [
+        weight * float(_finite(final[column], name, "the episode"))
+        for column, (name, weight) in enumerate(weights.items())
+        if weight > 0.0
+    ]
+
+
+def _refine_bonus(
+    section: RewardSection, refined: NDArray[np.bool_], attention_entropy: NDArray[np.float32] | None
+) -> NDArray[np.float64]:
+    """Refine term (d,)."""
+    bonus = section.refine_bonus * refined.astype(np.float64)
+    if section.refine_bonus_by == "count" or not bonus.any():
+        return bonus
+    if attention_entropy is None:
+        raise ContractError("reward.refine_bonus_by=entropy needs the attention entropy of each refine.")
+    return bonus * attention_entropy
+
+
+def _scale(section: RewardSection, name: str) -> float:
+    return getattr(section.scales, name) if section.normalise else 1.0
 
 
 def _finite(values: NDArray[np.float32], name: str, where: str) -> NDArray[np.float64]:

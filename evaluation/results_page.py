@@ -25,7 +25,8 @@ def results_page(standings: Standings, summary: Mapping[str, Any], *, command: s
         f"Written by `{command}` on {machine}: {summary['images']} images of {summary['prompts']} held-out prompts, "
         f"{summary['repeats']} seeds each, the same prompts and seeds in every row. Seeds of one prompt are "
         "averaged before anything is tested; brackets are 95 % BCa bootstrap intervals over prompts. Seconds are "
-        "shares of the wall clock on that machine, with policy, observation, decoding and one scoring of the returned image.",
+        "shares of the wall clock on that machine, with policy, observation, decoding and one scoring of the "
+        "returned image.",
         "## In short",
         "\n".join(f"* {line}" for line in verdicts(standings, summary)),
         "## Everybody",

@@ -14,11 +14,13 @@ from typer.core import TyperGroup
 
 from addiffusion import __version__
 from addiffusion.errors import AdDiffusionError, UsageError
+from launch.cli_bank import bank_app
 from launch.cli_bench import bench_app
 from launch.cli_evaluate import evaluate, export, report, results
 from launch.cli_gate import gate
 from launch.cli_measure import judge, metrics
 from launch.cli_reward import reward_app, score
+from launch.cli_tune import tune
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -49,6 +51,7 @@ embedded_app = typer.Typer(no_args_is_help=True, help="The built-in world: its m
 app.add_typer(embedded_app, name="embedded")
 app.add_typer(reward_app, name="reward")
 app.add_typer(bench_app, name="bench")
+app.add_typer(bank_app, name="bank")
 app.command()(score)
 app.command()(evaluate)
 app.command()(export)
@@ -57,6 +60,7 @@ app.command()(results)
 app.command()(gate)
 app.command()(metrics)
 app.command()(judge)
+app.command()(tune)
 
 Overrides = Annotated[
     list[str] | None,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from addiffusion.backbones.widths import feature_widths
 from addiffusion.config import Config, Weights
-from addiffusion.observation.layout import clip_layout, latent_layout
+from addiffusion.observation.layout import Layout, clip_layout, latent_layout
 from addiffusion.rollouts import Rollouts
 from addiffusion.scorers.base import Scoring
 from learner.update import PolicyLearner
@@ -40,13 +40,18 @@ def assemble(config: Config) -> AbstractContextManager[Crew]:
     return _ray_crew(config)
 
 
-def observation_width(config: Config, scoring: Scoring) -> int:
-    """p, the width of phi with the scorers and the backbone in use."""
+def observation_layout(config: Config, scoring: Scoring) -> Layout:
+    """Slices of phi with the scorers and the backbone in use."""
     timestep_width = config.observation.timestep_width
     if config.observation.kind == "clip":
-        return clip_layout(clip_width=scoring.clip_width, timestep_width=timestep_width).width
+        return clip_layout(clip_width=scoring.clip_width, timestep_width=timestep_width)
     widths = feature_widths(config.backbone)
-    return latent_layout(middle_width=widths.middle, text_width=widths.text, timestep_width=timestep_width).width
+    return latent_layout(middle_width=widths.middle, text_width=widths.text, timestep_width=timestep_width)
+
+
+def observation_width(config: Config, scoring: Scoring) -> int:
+    """p, the width of phi with the scorers and the backbone in use."""
+    return observation_layout(config, scoring).width
 
 
 def unpaid(config: Config) -> Config:

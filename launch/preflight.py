@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from addiffusion.bank.archive import Bank, open_bank
 from addiffusion.config import Config
 from addiffusion.config_sampling import NOISY_SOLVERS
 from addiffusion.embedded.assets import weights_path
@@ -32,6 +33,8 @@ class Plan:
     test_prompts: tuple[Prompt, ...]
     checkpoint: Checkpoint | None = None
     """Where a resumed run goes on."""
+    bank: Bank | None = None
+    """What the policy starts from."""
 
 
 def prepare(files: Sequence[Path], overrides: Sequence[str]) -> Plan:
@@ -65,6 +68,8 @@ def _checked(config: Config, *, path: Path, checkpoint: Checkpoint | None = None
         check_resources(config, cpus=usable_cpus(), gpus=_gpus(config), where="this machine")
     _check_weights(config)
     _check_solver(config)
+    needs_bank = checkpoint is None or config.ppo.algorithm != "ppo"  # a checkpoint is past its warm start
+    path_of_bank = config.warm_start.bank if needs_bank else None
     seed, section = config.run.seed, config.prompts
     return Plan(
         config=config,
@@ -72,6 +77,7 @@ def _checked(config: Config, *, path: Path, checkpoint: Checkpoint | None = None
         train_prompts=load_prompts(section, split="train", count=section.train_count, seed=seed),
         test_prompts=load_prompts(section, split=section.test_split, count=config.evaluation.prompt_count, seed=seed),
         checkpoint=checkpoint,
+        bank=None if path_of_bank is None else open_bank(path_of_bank, config),
     )
 
 

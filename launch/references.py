@@ -9,6 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from addiffusion.actions import Action
+from addiffusion.bank.archive import Bank
 from addiffusion.config import Config
 from addiffusion.errors import RolloutError, RunFolderError
 from addiffusion.records import Prompt, Reference, Ticket
@@ -17,6 +18,12 @@ from addiffusion.rollouts import Rollouts
 from addiffusion.seeds import derive_seed
 
 Pairs = Sequence[tuple[Prompt, int]]
+
+
+def known_references(pairs: Pairs, bank: Bank | None) -> dict[tuple[str, int], Reference]:
+    """References of the pairs that a trajectory bank holds, by text and seed."""
+    found = ((prompt.text, seed, bank.find(prompt.text, seed)) for prompt, seed in pairs) if bank is not None else ()
+    return {(text, seed): trajectory.reference for text, seed, trajectory in found if trajectory is not None}
 
 
 def training_pairs(prompts: Sequence[Prompt], *, seed: int) -> list[tuple[Prompt, int]]:

@@ -18,7 +18,7 @@ from addiffusion.errors import RunFolderError
 from launch.config_files import load_resolved
 from launch.config_text import to_yaml
 
-_CONFIG, _METRICS, _RESULT = "config.yaml", "metrics.jsonl", "result.json"
+_CONFIG, _METRICS, _RESULT, _WARM_START = "config.yaml", "metrics.jsonl", "result.json", "warm_start.json"
 
 
 def planned_path(config: Config, *, now: datetime | None = None) -> Path:
@@ -106,6 +106,10 @@ class RunFolder:
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write result.json."""
         write_text(self.path / _RESULT, json.dumps(result, indent=2) + "\n")
+
+    def write_warm_start(self, report: Mapping[str, Any]) -> None:
+        """Write warm_start.json."""
+        write_text(self.path / _WARM_START, json.dumps(report, indent=2) + "\n")
 
     def __enter__(self) -> Self:
         return self

@@ -100,7 +100,7 @@ def _for_one_image(config: Config) -> Config:
 def _roll_out(order: SampleOrder, config: Config, weights: Weights | None) -> Episode:
     scoring = load_scoring(config.scorers)
     width = observation_width(config, scoring)
-    policy = PolicyNetwork(width, () if weights is None else config.policy.hidden)
+    policy = PolicyNetwork(width, () if weights is None else config.policy.hidden, actions=config.policy.actions)
     worker = _worker(config, policy, scoring)
     worker.set_weights(_always_continue(width) if weights is None else weights, version=0)
     ticket = Ticket(

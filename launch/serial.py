@@ -30,7 +30,7 @@ def serial_crew(config: Config) -> Iterator[Crew]:
         width = observation_width(config, scoring)
         worker = Worker(
             config,
-            policy=PolicyNetwork(width, config.policy.hidden),
+            policy=PolicyNetwork(width, config.policy.hidden, actions=config.policy.actions),
             backbone=partial(load_backbone, config.backbone),
             scoring=lambda: scoring,
         )

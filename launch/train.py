@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from addiffusion.bank.archive import Bank
 from addiffusion.config import Config
 from addiffusion.records import Reference
 from evaluation.film import plot_film_strips
@@ -22,8 +23,10 @@ from launch.crew import Crew, assemble
 from launch.interrupt import Interrupt, interruptible
 from launch.metrics import iteration_row
 from launch.preflight import Plan
-from launch.references import Pairs, draw_references, load_references, save_references, training_pairs
+from launch.references import Pairs, draw_references, known_references, load_references, save_references, training_pairs
 from launch.run_folder import RunFolder
+from launch.warm_start import demonstrations_of, report_table, start_warm, warm_epochs
+from learner.algorithm_config import OFFLINE
 from learner.iteration import IterationReport
 from learner.tickets import PoolEntry
 from learner.training import Training, build_ledger
@@ -81,7 +84,7 @@ class _Run:
 
     def to_the_end(self) -> Outcome:
         """References, training, comparison, figures."""
-        pairs = training_pairs(self.plan.train_prompts, seed=self.config.run.seed)
+        pairs = self._pairs()
         references = self._references(pairs)
         if references is None:
             self.view.say("stopped before training began; there is nothing to resume")
@@ -94,22 +97,41 @@ class _Run:
         self._draw(holdout)
         return Outcome(result=self._report(holdout))
 
+    def _pairs(self) -> Pairs:
+        """What is trained on: the training prompts, or whatever a bank holds where nothing else is asked."""
+        bank = self.plan.bank
+        if bank is not None and self.config.ppo.algorithm in OFFLINE:
+            return [(one.prompt, one.seed) for one in bank.trajectories]
+        return training_pairs(self.plan.train_prompts, seed=self.config.run.seed)
+
     def _references(self, pairs: Pairs) -> Sequence[Reference] | None:
         if self.folder.references.is_file():
             return load_references(self.folder.references, pairs)
-        with self.view.progress("full-length images of the training prompts", len(pairs)) as advance:
-            references = draw_references(
+        known = known_references(pairs, self.plan.bank)
+        missing = [pair for pair in pairs if (pair[0].text, pair[1]) not in known]
+        drawn = self._drawn(missing)
+        if drawn is None:
+            return None
+        known |= {(prompt.text, seed): one for (prompt, seed), one in zip(missing, drawn, strict=True)}
+        references = [known[prompt.text, seed] for prompt, seed in pairs]
+        save_references(self.folder.references, pairs, references)
+        return references
+
+    def _drawn(self, missing: Pairs) -> Sequence[Reference] | None:
+        """References of the pairs that no bank holds; None when the run was interrupted."""
+        if not missing:
+            return ()
+        with self.view.progress("full-length images of the training prompts", len(missing)) as advance:
+            return draw_references(
                 self.crew.rollouts,
-                pairs,
+                missing,
                 config=self.config,
                 advance=advance,
                 stop=lambda: self.interrupt.requested,
             )
-        if references is not None:
-            save_references(self.folder.references, pairs, references)
-        return references
 
     def _train(self, pairs: Pairs, references: Sequence[Reference]) -> None:
+        demonstrations = None if self.plan.bank is None else demonstrations_of(self.plan.bank, self.config)
         pool = [
             PoolEntry(prompt=prompt, seed=seed, reference=reference)
             for (prompt, seed), reference in zip(pairs, references, strict=True)
@@ -117,12 +139,14 @@ class _Run:
         training = Training(
             self.config,
             ledger=build_ledger(self.config, pool),
-            rollouts=self.crew.rollouts,
+            rollouts=demonstrations or self.crew.rollouts,
             learner=self.crew.learner,
         )
         if self.plan.checkpoint is not None:
             training.restore(self.plan.checkpoint)
             self.folder.rewind(training.iteration)
+        elif self.plan.bank is not None and demonstrations is None:
+            self._start_warm(training, self.plan.bank)
         recorder = self._recorder(training.iteration)
         seconds: list[float] = []
         while not (training.finished or self.interrupt.requested):
@@ -131,6 +155,16 @@ class _Run:
                 recorder.append(report.episodes)
         if not training.finished:
             training.save(self.folder.path)
+        if demonstrations is not None:
+            self.crew.rollouts.set_weights(self.crew.learner.weights(), training.iteration)
+
+    def _start_warm(self, training: Training, bank: Bank) -> None:
+        with self.view.progress(f"warm start on {len(bank.trajectories)} trajectories", warm_epochs(self.config)) as on:
+            report = start_warm(self.crew.learner, bank, self.config, advance=on)
+        training.share_weights()
+        self.view.say(report_table(report))
+        self.folder.write_warm_start(report.as_json())
+        training.save(self.folder.path)
 
     def _recorder(self, iteration: int) -> EpisodeRecorder | None:
         if not self.config.run.record_episodes:
@@ -161,7 +195,8 @@ class _Run:
 
     def _draw(self, holdout: Holdout) -> None:
         plots, episodes, num_steps = self.folder.plots, holdout.policy.episodes, self.config.sampler.num_steps
-        plot_learning_curves(self.folder.metrics(), plots / "learning_curves.png")
+        if rows := self.folder.metrics():
+            plot_learning_curves(rows, plots / "learning_curves.png")
         if episodes:
             plot_action_mix(episodes, plots / "action_mix.png", num_steps=num_steps)
             plot_stopping_times(episodes, plots / "stopping_times.png", num_steps=num_steps)

@@ -14,8 +14,12 @@ from ray.rllib.env.env_runner import EnvRunner
 
 from addiffusion.actions import ACTION_COUNT
 from addiffusion.config import Config, PpoSection
+from learner.marwil_learner import EpisodeMarwilLearner
 from learner.module import PolicyModule
 from learner.ppo_learner import EpisodePPOLearner
+
+OFFLINE = ("bc", "marwil")
+"""Algorithms that learn from a trajectory bank."""
 
 
 def build_ppo_config(
@@ -42,6 +46,7 @@ def build_ppo_config(
     model_config = {
         "hidden": list(config.policy.hidden),
         "prior": list(config.policy.prior),
+        "actions": list(config.policy.actions),
         "seed": config.run.seed,
     }
     built = PPOConfig(algo_class=algorithm_class)
@@ -67,17 +72,22 @@ def build_ppo_config(
 
 def entropy_schedule(section: PpoSection) -> Any:
     """The entropy coefficient by iteration, in RLlib's form: linear from the first to the last iteration."""
-    if section.iterations == 1:
+    if section.iterations <= 1:
         return section.entropy_start
     return [(0, section.entropy_start), (section.iterations - 1, section.entropy_end)]
 
 
 def _set_training(built: PPOConfig, section: PpoSection, *, seed: int) -> None:
-    built.learners(num_learners=0, learner_class=EpisodePPOLearner, learner_config_dict={"seed": seed})
+    offline = section.algorithm in OFFLINE
+    built.learners(
+        num_learners=0,
+        learner_class=EpisodeMarwilLearner if offline else EpisodePPOLearner,
+        learner_config_dict={"seed": seed, "algorithm": section.algorithm},
+    )
     built.training(
         lr=section.lr,
         gamma=section.gamma_d,
-        lambda_=section.gae_lambda,
+        lambda_=1.0 if offline else section.gae_lambda,  # MARWIL weighs by what really came of a decision
         clip_param=section.clip,
         vf_clip_param=inf,  # the default clamps the squared error at 10 and with it the gradient of large errors
         vf_loss_coeff=section.value_coeff,

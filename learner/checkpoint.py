@@ -39,7 +39,7 @@ LEARNED_FROM: Any = {
     "run": {"seed"},
     "backbone": {"kind", "path", "guidance_scale"},
     "scorers": {"kind"},
-    **dict.fromkeys(("sampler", "refine", "observation", "reward", "policy", "ppo", "prompts"), True),
+    **dict.fromkeys(("sampler", "refine", "observation", "reward", "policy", "warm_start", "ppo", "prompts"), True),
 }
 """Keys of the configuration a learner's state depends on; where and how a run is spread out is not among them."""
 

@@ -19,9 +19,9 @@ from addiffusion.threads import torch_threads
 class PolicyModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
     """``policy`` acts, ``value`` only trains; rollout workers get the policy alone.
 
-    ``model_config`` holds ``hidden`` (layer widths), ``prior`` (action probabilities before training) and ``seed`` (the
-    run's): the initial weights are a function of these and of the observation's width, not of whatever drew random
-    numbers before.
+    ``model_config`` holds ``hidden`` (layer widths), ``prior`` (action probabilities before training), ``actions``
+    (those it may take) and ``seed`` (the run's): the initial weights are a function of these and of the observation's
+    width, not of whatever drew random numbers before.
     """
 
     policy: PolicyNetwork
@@ -33,7 +33,9 @@ class PolicyModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
         hidden = tuple(self.model_config["hidden"])
         with torch.random.fork_rng(devices=[]), torch_threads(1):  # the orthogonal init's last bits depend on threads
             torch.manual_seed(derive_seed(self.model_config["seed"], "policy"))
-            self.policy = PolicyNetwork(width, hidden, prior=self.model_config["prior"])
+            self.policy = PolicyNetwork(
+                width, hidden, prior=self.model_config["prior"], actions=self.model_config["actions"]
+            )
             torch.manual_seed(derive_seed(self.model_config["seed"], "value"))
             self.value = ValueNetwork(width, hidden)
 

@@ -44,15 +44,30 @@ class TicketLedger:
     """
 
     def __init__(
-        self, pool: Sequence[PoolEntry], *, run_seed: int, batch_size: int, c_nfe: float, max_reissues: int
+        self,
+        pool: Sequence[PoolEntry],
+        *,
+        run_seed: int,
+        batch_size: int,
+        prices: tuple[float, float],
+        max_reissues: int,
     ) -> None:
+        """A ledger at its beginning.
+
+        Args:
+            pool: what there is to train on.
+            run_seed: root of orders, action draws and prices.
+            batch_size: tickets per iteration.
+            prices: least and greatest price of an NFE; each ticket's is drawn log-uniformly between them.
+            max_reissues: how often one ticket may be handed out again.
+        """
         if not pool:
             raise ContractError("A ticket ledger needs at least one (prompt, seed) to draw tickets from.")
         self.batch_size = batch_size
         self.state = LedgerState()
         self._pool = tuple(pool)
         self._run_seed = run_seed
-        self._c_nfe = c_nfe
+        self._prices = prices
         self._max_reissues = max_reissues
         self._open: dict[int, Ticket] = {}
         self._reissues: Counter[int] = Counter()
@@ -153,7 +168,7 @@ class TicketLedger:
             prompt=entry.prompt,
             seed=entry.seed,
             action_seed=derive_seed(self._run_seed, "action", number),
-            c_nfe=self._c_nfe,
+            c_nfe=drawn_price(self._prices, self._run_seed, number),
             reference=entry.reference,
         )
 
@@ -161,3 +176,12 @@ class TicketLedger:
 def epoch_order(run_seed: int, epoch: int, count: int) -> list[int]:
     """The order in which an epoch goes through a pool of ``count`` entries."""
     return torch.randperm(count, generator=generator(run_seed, "tickets", epoch)).tolist()
+
+
+def drawn_price(prices: tuple[float, float], run_seed: int, number: int) -> float:
+    """The price of ticket ``number``: log-uniform between the two of ``prices``, or either where they are equal."""
+    low, high = prices
+    if low == high:
+        return low
+    share = float(torch.rand((), generator=generator(run_seed, "price", number), dtype=torch.float64))
+    return low * (high / low) ** share

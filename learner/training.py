@@ -20,7 +20,7 @@ def build_ledger(config: Config, pool: Sequence[PoolEntry]) -> TicketLedger:
         pool,
         run_seed=config.run.seed,
         batch_size=config.ppo.batch_size,
-        c_nfe=config.reward.c_nfe,
+        prices=config.reward.c_nfe_range or (config.reward.c_nfe, config.reward.c_nfe),
         max_reissues=config.rollout.max_reissues,
     )
 
@@ -33,7 +33,7 @@ class Training:
         self._ledger = ledger
         self._rollouts = rollouts
         self._learner = learner
-        rollouts.set_weights(learner.weights(), self.iteration)
+        self.share_weights()
 
     @property
     def iteration(self) -> int:
@@ -44,6 +44,10 @@ class Training:
     def finished(self) -> bool:
         """Whether all of ``ppo.iterations`` have been trained."""
         return self.iteration >= self._config.ppo.iterations
+
+    def share_weights(self) -> None:
+        """Give the workers the learner's weights, which somebody has replaced."""
+        self._rollouts.set_weights(self._learner.weights(), self.iteration)
 
     def step(self) -> IterationReport:
         """Train one iteration; see ``learner.iteration.run_iteration`` for what may be raised."""
@@ -76,4 +80,4 @@ class Training:
             )
         self._learner.load_state(checkpoint.learner)
         self._ledger.restore(checkpoint.ledger)
-        self._rollouts.set_weights(self._learner.weights(), self.iteration)
+        self.share_weights()

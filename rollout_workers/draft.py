@@ -14,9 +14,10 @@ from torch import Tensor
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.config import RewardSection
 from addiffusion.observation.clip import Judged
-from addiffusion.records import Episode, Frames, Ticket
+from addiffusion.records import TERM_NAMES, Episode, Frames, Surveyed, Ticket
 from addiffusion.reward import compute_terms
 from addiffusion.sampling.slots import SlotInfo
+from addiffusion.sampling.tenant import Kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,23 @@ class Decision:
     """Scores of the prediction the decision saw; None where the policy decides without them."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A stop that is being tried at the last decision, and how to go on afterwards."""
+
+    kept: Kept
+    action: Action
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """What a tried stop has led to."""
+
+    row: int
+    nfe: int
+    final: Judged
+
+
 @dataclass(slots=True, kw_only=True)
 class Draft:
     """State of one busy slot. Everything random in it comes from the ticket."""
@@ -48,6 +66,8 @@ class Draft:
     images: list[NDArray[np.uint8]] = field(default_factory=list)
     """Predictions kept for a film strip."""
     masks: list[NDArray[np.float32] | None] = field(default_factory=list)
+    stops: list[Stop] = field(default_factory=list)
+    trial: Trial | None = None
     started_s: float = field(default_factory=time.perf_counter)
     z0_before: Tensor | None = None
     """Clean prediction of the decision before, for a rule that compares with it."""
@@ -56,6 +76,12 @@ class Draft:
     def last_judged(self) -> Judged | None:
         """Scores at the previous decision; None before the first."""
         return self.decisions[-1].judged if self.decisions else None
+
+    @property
+    def tries_stop(self) -> bool:
+        """Whether stop is to be tried at the last decision before what was chosen there."""
+        survey = self.ticket.survey
+        return survey is not None and (len(self.decisions) - 1) % survey.every == 0
 
     def finish(
         self,
@@ -81,9 +107,7 @@ class Draft:
             ScorerError: a score the reward needs is not a number.
         """
         actions = np.array([decision.action for decision in self.decisions], np.int64)
-        spent = self._nfe_spent(info.nfe)
         judged = [*(decision.judged or _unjudged(final) for decision in self.decisions), final]
-        scores = np.stack([one.scores for one in judged])
         return Episode(
             ticket=self.ticket,
             phi=_rows([decision.phi for decision in self.decisions], phi_width),
@@ -91,17 +115,9 @@ class Draft:
             log_prob=np.array([decision.log_prob for decision in self.decisions], np.float32),
             logits=_rows([decision.logits for decision in self.decisions], ACTION_COUNT),
             steps=np.array([decision.info.step for decision in self.decisions], np.int64),
-            nfe_spent=spent,
-            scores=scores,
-            terms=compute_terms(
-                reward,
-                scores=scores,
-                dino=np.stack([one.dino_embedding for one in judged]),
-                nfe_spent=spent,
-                refined=actions == Action.REFINE,
-                c_nfe=self.ticket.c_nfe,
-                reference=self.ticket.reference,
-            ),
+            nfe_spent=self._nfe_spent(info.nfe),
+            scores=np.stack([one.scores for one in judged]),
+            terms=self._terms(reward, judged, actions, info),
             final_dino=final.dino_embedding,
             image=image.copy(),
             nfe=info.nfe,
@@ -109,6 +125,41 @@ class Draft:
             weight_version=weight_version,
             seconds=time.perf_counter() - self.started_s,
             frames=self._frames(image) if self.ticket.keep_frames else None,
+            surveyed=self._surveyed(judged) if self.ticket.survey is not None else None,
+        )
+
+    def _terms(
+        self, reward: RewardSection, judged: Sequence[Judged], actions: NDArray[np.int64], info: SlotInfo
+    ) -> NDArray[np.float32]:
+        """(d, 4); nobody is paid for a survey."""
+        if self.ticket.survey is not None:
+            return np.zeros((len(actions), len(TERM_NAMES)), np.float32)
+        return compute_terms(
+            reward,
+            scores=np.stack([one.scores for one in judged]),
+            dino=np.stack([one.dino_embedding for one in judged]),
+            nfe_spent=self._nfe_spent(info.nfe),
+            refined=actions == Action.REFINE,
+            c_nfe=self.ticket.c_nfe,
+            reference=self.ticket.reference,
+            attention_entropy=self._entropies(info),
+        )
+
+    def _entropies(self, info: SlotInfo) -> NDArray[np.float32]:
+        """(d,) of the attention each decision left behind: a refine's map is known once it is taken."""
+        after = [decision.info for decision in self.decisions[1:]]
+        return np.array([one.attention_entropy for one in [*after, info][: len(self.decisions)]], np.float32)
+
+    def _surveyed(self, judged: Sequence[Judged]) -> Surveyed:
+        stopped = [stop.final for stop in self.stops]
+        return Surveyed(
+            dino=np.stack([one.dino_embedding for one in judged]),
+            metrics=np.stack([one.metrics for one in judged]),
+            stop_rows=np.array([stop.row for stop in self.stops], np.int64),
+            stop_nfe=np.array([stop.nfe for stop in self.stops], np.int64),
+            stop_scores=_rows([one.scores for one in stopped], len(judged[-1].scores)),
+            stop_dino=_rows([one.dino_embedding for one in stopped], len(judged[-1].dino_embedding)),
+            stop_metrics=_rows([one.metrics for one in stopped], len(judged[-1].metrics)),
         )
 
     def _nfe_spent(self, nfe: int) -> NDArray[np.int64]:
@@ -126,6 +177,7 @@ def _unjudged(like: Judged) -> Judged:
         scores=np.full_like(like.scores, np.nan),
         clip_embedding=np.full_like(like.clip_embedding, np.nan),
         dino_embedding=np.full_like(like.dino_embedding, np.nan),
+        metrics=np.full_like(like.metrics, np.nan),
     )
 
 

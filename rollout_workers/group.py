@@ -18,7 +18,7 @@ from addiffusion.policy import choose
 from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.sampling.engine import Engine
 from rollout_workers.controls import forced_action
-from rollout_workers.draft import Decision, Draft
+from rollout_workers.draft import Decision, Draft, Stop, Trial
 from rollout_workers.intake import Intake
 from rollout_workers.lane import ScoringLane
 from rollout_workers.sight import Sight
@@ -48,6 +48,8 @@ class _Look:
     """Images that are returned, unless the policy goes on."""
     judged_slots: tuple[int, ...]
     reply: Future[ScoreReply] | None
+    metrics: Future[ScoreReply] | None
+    """What surveys ask for, of the same images."""
 
 
 class Group:
@@ -100,6 +102,7 @@ class Group:
             finals={**previews, **finals} if self._same_images else finals,
             judged_slots=judged_slots,
             reply=self._ask(judged_slots, shown),
+            metrics=self._ask_metrics(judged_slots, shown),
         )
 
     def settle(self) -> None:
@@ -109,7 +112,7 @@ class Group:
             return
         judged = self._judged(look)
         chosen = self._decide([slot for slot in look.asked if slot in self._drafts], judged)
-        self._commit(chosen)
+        self._commit(chosen | self._trials(chosen))
         self._film(chosen, look.previews)
         for slot in self._engine.done():
             if slot in judged and slot in look.finals:
@@ -119,7 +122,9 @@ class Group:
 
     def _forced_actions(self) -> dict[int, Action]:
         forced = ((slot, forced_action(self._drafts[slot], self._engine, slot)) for slot in self._engine.deciding())
-        return {slot: action for slot, action in forced if action is not None}
+        return {
+            slot: action for slot, action in forced if action is not None and not self._drafts[slot].ticket.observed
+        }
 
     def _decode(self, watched: Sequence[int], done: Sequence[int]) -> tuple[Images, Images]:
         """(previews, returned images) of slots; at fixed batch shapes, so that no image depends on another."""
@@ -138,6 +143,16 @@ class Group:
         prompts = tuple(self._drafts[slot].ticket.prompt.text for slot in slots)
         return self._lane.submit(ScoreRequest(images=np.stack([images[slot] for slot in slots]), prompts=prompts))
 
+    def _ask_metrics(self, slots: Sequence[int], images: Images) -> Future[ScoreReply] | None:
+        """Metrics of all slots if any of them is surveyed: those of one batch of tickets are surveyed alike."""
+        surveys = filter(None, (self._drafts[slot].ticket.survey for slot in slots))
+        names = next((survey.metrics for survey in surveys), ())
+        if not names:
+            return None
+        prompts = tuple(self._drafts[slot].ticket.prompt.text for slot in slots)
+        shown = np.stack([images[slot] for slot in slots])
+        return self._lane.submit(ScoreRequest(images=shown, prompts=prompts, names=names, embeddings=()))
+
     # ---------------------------------------------------------------- after it
 
     def _judged(self, look: _Look) -> dict[int, Judged]:
@@ -146,10 +161,11 @@ class Group:
             return {}
         with self._timed("wait"):
             reply = look.reply.result()
+            metrics = None if look.metrics is None else look.metrics.result().values
         judged: dict[int, Judged] = {}
         for row, (slot, error) in enumerate(zip(look.judged_slots, reply.errors, strict=True)):
             if error is None:
-                judged[slot] = Judged.of(reply, row)
+                judged[slot] = Judged.of(reply, row, metrics=None if metrics is None else metrics[row])
             else:
                 self._fail(slot, error)
         return judged
@@ -177,7 +193,10 @@ class Group:
 
     def _take(self, slot: int, phi: NDArray[np.float32], logits: NDArray[np.float32], judged: Judged | None) -> Action:
         draft = self._drafts[slot]
-        action, log_prob = choose(logits, draft.draws)
+        if draft.ticket.forced is None:
+            action, log_prob = choose(logits, draft.draws)
+        else:
+            action, log_prob, logits = draft.ticket.forced, 0.0, np.zeros_like(logits)
         draft.decisions.append(
             Decision(
                 phi=phi.copy(),
@@ -189,6 +208,13 @@ class Group:
             )
         )
         return action
+
+    def _trials(self, chosen: Mapping[int, Action]) -> dict[int, Action]:
+        """Stop, in the slots of ``chosen`` where it is to be tried first; each is remembered as it stands."""
+        tried = [slot for slot in chosen if self._drafts[slot].tries_stop]
+        for slot in tried:
+            self._drafts[slot].trial = Trial(kept=self._engine.keep(slot), action=chosen[slot])
+        return dict.fromkeys(tried, Action.STOP)
 
     def _commit(self, actions: Mapping[int, Action]) -> None:
         if actions:
@@ -207,6 +233,9 @@ class Group:
     def _complete(self, slot: int, final: Judged, image: NDArray[np.uint8]) -> None:
         """Close the episode of a slot that is done, whether by its last pass or by the decision just taken."""
         draft = self._drafts[slot]
+        if draft.trial is not None:
+            self._end_trial(slot, draft.trial, final)
+            return
         try:
             episode = draft.finish(
                 final=final,
@@ -221,6 +250,14 @@ class Group:
             return
         self._intake.finish(episode)
         self._free(slot)
+
+    def _end_trial(self, slot: int, trial: Trial, final: Judged) -> None:
+        """Note what stop has led to, and go on from the decision as if nothing had happened."""
+        draft = self._drafts[slot]
+        draft.stops.append(Stop(row=len(draft.decisions) - 1, nfe=self._engine.info(slot).nfe, final=final))
+        draft.trial = None
+        self._engine.put_back(slot, trial.kept)
+        self._commit({slot: trial.action})
 
     def _fail(self, slot: int, reason: str) -> None:
         info = self._engine.info(slot)

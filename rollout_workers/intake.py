@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from addiffusion import seeds
+from addiffusion.actions import Action
 from addiffusion.backbones.base import Backbone, PromptEmbedding
 from addiffusion.config import Config
 from addiffusion.errors import ContractError
@@ -40,7 +41,7 @@ class Intake:
         negative = config.backbone.negative_prompt
         self.negative: PromptEmbedding | None = backbone.encode_prompts([negative])[0] if negative else None
         """What guidance leads away from; None is the empty prompt."""
-        observed = list(dict.fromkeys(ticket.prompt.text for ticket in self._waiting if ticket.forced is None))
+        observed = list(dict.fromkeys(ticket.prompt.text for ticket in self._waiting if ticket.observed))
         embeds = config.observation.kind == "clip" and bool(observed)
         self._text_embeddings = dict(zip(observed, scoring.embed_text(observed), strict=True)) if embeds else {}
 
@@ -49,11 +50,10 @@ class Intake:
         if not self._waiting:
             return None
         ticket = self._waiting.popleft()
-        observed = ticket.forced is None
         return Draft(
             ticket=ticket,
             text_embedding=self._text_embeddings.get(ticket.prompt.text, _NOTHING),
-            draws=seeds.generator(ticket.action_seed, "action") if observed and ticket.explore else None,
+            draws=seeds.generator(ticket.action_seed, "action") if ticket.forced is None and ticket.explore else None,
         )
 
     def condition(self, ticket: Ticket) -> PromptEmbedding:
@@ -79,6 +79,8 @@ class Intake:
     def _refusal(self, ticket: Ticket) -> str | None:
         if not ticket.prompt.text.strip():
             return f"The prompt of ticket {ticket.ticket_id} is empty: give it words."
+        if ticket.survey is not None and ticket.forced is not Action.CONTINUE:
+            return f"Ticket {ticket.ticket_id} asks for a survey, which needs forced=CONTINUE."
         if self._paired and ticket.forced is None and ticket.reference is None:
             return (
                 f"Ticket {ticket.ticket_id} has no reference, but reward.preset=paired pays relative to the "

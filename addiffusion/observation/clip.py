@@ -10,7 +10,7 @@ order one by the reward's own scales: one unit of a delta is one unit of reward 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,10 @@ UNIT_LIMIT = 5.0
 _CLIP, _AESTHETIC, _IMAGE_REWARD = (SCORE_NAMES.index(name) for name in ("clip", "aesthetic", "image_reward"))
 
 
+def _none() -> NDArray[np.float32]:
+    return np.zeros(0, np.float32)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
     """What the scorers say of one image."""
@@ -39,14 +43,17 @@ class Judged:
     """(e,) L2-normalised."""
     dino_embedding: NDArray[np.float32]
     """(f,) L2-normalised."""
+    metrics: NDArray[np.float32] = field(default_factory=_none)
+    """(m,) what a survey asked for beside the scores."""
 
     @classmethod
-    def of(cls, reply: ScoreReply, row: int) -> Judged:
-        """Row ``row`` of a reply, copied out so that the reply itself can go."""
+    def of(cls, reply: ScoreReply, row: int, *, metrics: NDArray[np.float32] | None = None) -> Judged:
+        """Row ``row`` of a reply (and its metrics), copied out so that the reply itself can go."""
         return cls(
             scores=reply.values[row].copy(),
             clip_embedding=reply.clip_embedding[row].copy(),
             dino_embedding=reply.dino_embedding[row].copy(),
+            metrics=_none() if metrics is None else metrics.copy(),
         )
 
 

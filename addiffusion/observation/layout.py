@@ -51,6 +51,11 @@ class Layout:
         start = (0, *accumulate(self.widths))[index]
         return builtins.slice(start, start + self.widths[index])
 
+    @property
+    def price_column(self) -> int:
+        """Where the logarithm of the price lies: progress ends every observation."""
+        return self.width - len(PROGRESS_NAMES) + PROGRESS_NAMES.index("log_price")
+
     def fill(self, phi: NDArray[np.float32], name: str, values: NDArray[np.float32], *, mismatch: str) -> None:
         """Write a slice of ``phi``; ``mismatch`` says what is wrong when the values are not as wide as it is.
 

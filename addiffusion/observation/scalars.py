@@ -23,11 +23,16 @@ def progress(info: SlotInfo, *, num_steps: int, c_nfe: float) -> NDArray[np.floa
         [
             info.step / num_steps,
             info.nfe / num_steps,
-            math.log10(max(c_nfe, PRICE_FLOOR) / PRICE_CENTRE),
+            log_price(c_nfe),
             info.attention_entropy,
         ],
         dtype=np.float32,
     )
+
+
+def log_price(c_nfe: float) -> float:
+    """Price of an NFE as phi shows it: decades from PRICE_CENTRE."""
+    return math.log10(max(c_nfe, PRICE_FLOOR) / PRICE_CENTRE)
 
 
 def sinusoid(timestep: float, width: int) -> NDArray[np.float32]:

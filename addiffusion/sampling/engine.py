@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,19 +20,8 @@ from addiffusion.sampling.condition import Condition
 from addiffusion.sampling.latents import Latents
 from addiffusion.sampling.slots import Moves, Phase, SlotInfo, Slots
 from addiffusion.sampling.table import SolverTable
+from addiffusion.sampling.tenant import Kept, Tenant
 from addiffusion.seeds import generator
-
-
-@dataclass(slots=True, kw_only=True)
-class _Tenant:
-    """What an episode owns beside its latent."""
-
-    seed: int
-    keep: Tensor
-    refine_noise: torch.Generator
-    solver_noise: torch.Generator
-    mask: Tensor | None = None
-    attention_entropy: float = 0.0
 
 
 class Engine:
@@ -75,7 +63,7 @@ class Engine:
         self._refine = refine
         self._table = table or table_for(backbone, sampler, refine)
         self._slots = Slots(slots, self._table, warmup_steps=sampler.warmup_steps, refine_passes=refine.k)
-        self._tenants: list[_Tenant | None] = [None] * slots
+        self._tenants: list[Tenant | None] = [None] * slots
         self._latents = Latents(self._table, slots, backbone.latent_shape, backbone.device)
         self._condition = Condition(backbone, slots, guidance_scale=guidance_scale)
         self._pass: PassRecord | None = None
@@ -174,7 +162,7 @@ class Engine:
         self._slots.admit(slot)
         noise = torch.randn(self._backbone.latent_shape, generator=generator(seed, "latent"))
         self._latents.put(slot, noise * self._table.init_noise_sigma)
-        self._tenants[slot] = _Tenant(
+        self._tenants[slot] = Tenant(
             seed=seed,
             keep=embedding.keep,
             refine_noise=generator(seed, "refine"),
@@ -207,6 +195,33 @@ class Engine:
         for slot in moves.refine:
             self._start_refine(int(slot))
         self._move(moves)
+
+    def keep(self, slot: int) -> Kept:
+        """Remember an episode that waits for a decision, so that two decisions can be tried after each other.
+
+        Raises:
+            SlotError: the slot is not DECIDING.
+        """
+        self._slots.require(slot, Phase.DECIDING)
+        return Kept(
+            state=self._slots.state(slot),
+            latents=self._latents.kept(slot),
+            solver_noise=self._tenant(slot).solver_noise.get_state(),
+        )
+
+    def put_back(self, slot: int, kept: Kept) -> None:
+        """Bring a slot back to the decision it was remembered at, once what was tried there is DONE.
+
+        What it attended to is not remembered: a refine must not be what comes next.
+
+        Raises:
+            SlotError: the slot is not DONE.
+        """
+        self._slots.require(slot, Phase.DONE)
+        self._slots.put_back(slot, kept.state)
+        with torch.inference_mode():
+            self._latents.put_back(slot, kept.latents)
+        self._tenant(slot).solver_noise.set_state(kept.solver_noise)
 
     def release(self, slot: int) -> None:
         """Empty a slot whose episode is done or has failed, or is given up where it waits for a decision.
@@ -288,7 +303,7 @@ class Engine:
         tenant.mask, entropy = masks.make_mask(self._refine, source)
         tenant.attention_entropy = tenant.attention_entropy if entropy is None else entropy
 
-    def _tenant(self, slot: int) -> _Tenant:
+    def _tenant(self, slot: int) -> Tenant:
         self._slots.require(slot, *(phase for phase in Phase if phase is not Phase.EMPTY))
         tenant = self._tenants[slot]
         assert tenant is not None

@@ -86,6 +86,15 @@ class Latents:
         """Set a slot's latent."""
         self._state[0, slot] = z
 
+    def kept(self, slot: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Copies of a slot's state, of the state its last pass leads to, and of its clean prediction."""
+        return self._state[:, slot].clone(), self._next[:, slot].clone(), self.z0_pred[slot].clone()
+
+    def put_back(self, slot: int, kept: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Undo everything that happened to a slot since ``kept`` was taken; a base step must be what comes next."""
+        self._state, self._next, self.z0_pred = self._state.clone(), self._next.clone(), self.z0_pred.clone()
+        self._state[:, slot], self._next[:, slot], self.z0_pred[slot] = kept
+
     def clear(self, slot: int) -> None:
         """Forget all of a slot but its clean prediction."""
         self._state[:, slot] = 0

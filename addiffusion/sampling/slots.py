@@ -64,6 +64,17 @@ class Moves:
     """Slots whose refined z0_pred is noised to their schedule point."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotState:
+    """Where one slot stands, to come back to."""
+
+    phase: int
+    step: int
+    nfe: int
+    row: int
+    left: int
+
+
 class Slots:
     """S slots, each a pointer to a row of the solver table plus a count of the passes left in its phase."""
 
@@ -115,6 +126,17 @@ class Slots:
         """DONE, FAILED or DECIDING (its episode is given up) to EMPTY."""
         self.require(slot, Phase.DONE, Phase.FAILED, Phase.DECIDING)
         self.phase[slot] = Phase.EMPTY
+
+    def state(self, slot: int) -> SlotState:
+        """Where a slot stands."""
+        columns = (self.phase, self.step, self.nfe, self._row, self._left)
+        phase, step, nfe, row, left = (int(column[slot]) for column in columns)
+        return SlotState(phase=phase, step=step, nfe=nfe, row=row, left=left)
+
+    def put_back(self, slot: int, state: SlotState) -> None:
+        """Let a slot stand where it stood."""
+        self.phase[slot], self.step[slot], self.nfe[slot] = state.phase, state.step, state.nfe
+        self._row[slot], self._left[slot] = state.row, state.left
 
     def after_pass(self, finite: NDArray[np.bool_]) -> Moves:
         """Account for one network pass of every running slot.

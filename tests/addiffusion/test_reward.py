@@ -66,6 +66,46 @@ def test_refine_bonus_is_paid_per_refine_only() -> None:
     np.testing.assert_array_equal(terms[:, :REFINE], terms_of()[:, :REFINE])
 
 
+def test_a_refine_bonus_by_entropy_is_paid_by_how_even_attention_was() -> None:
+    section = RewardSection(refine_bonus=0.5, refine_bonus_by="entropy")
+    terms = terms_of(section, attention_entropy=np.array([0.8, 0.3], np.float32))
+    np.testing.assert_allclose(terms[:, REFINE], [0.4, 0.0], atol=1e-6)
+    with pytest.raises(ContractError, match="attention entropy"):
+        terms_of(section)
+
+
+def test_raw_scores_by_hand() -> None:
+    # (.30 - .30) * 1 + (5 - 5.3) * .5 + (.6 - .6) * .8 = -.15; .2 * (.8 - 1) = -.04
+    expected = [[0.0, -0.01, 0.0, 0.0], [-0.15, -0.05, -0.04, 0.0]]
+    np.testing.assert_allclose(terms_of(RewardSection(normalise=False)), expected, atol=1e-5)
+
+
+def test_multiplicative_terminals_by_hand() -> None:
+    # paired: quality -.5, similarity -.4: .5 * .6 - 1 = -.7, of which quality pays -.5
+    section = RewardSection(terminal_form="multiplicative")
+    np.testing.assert_allclose(terms_of(section)[-1, [QUALITY, TERMINAL]], [-0.5, -0.2], atol=1e-5)
+    # phase1: 12, 16.6667, 4.5: 13 * 17.6667 * 5.5 - 1
+    section = RewardSection(preset="phase1", terminal_form="multiplicative")
+    assert terms_of(section, reference=None)[-1, TERMINAL] == pytest.approx(1262.1667, abs=0.05)
+
+
+@pytest.mark.parametrize("preset", ["paired", "phase1"])
+@pytest.mark.parametrize("name", TERM_NAMES)
+def test_a_dropped_term_is_zero_and_the_others_stay(preset: Any, name: Any) -> None:
+    whole = RewardSection(preset=preset, refine_bonus=0.5)
+    dropped = terms_of(whole.model_copy(update={"drop": (name,)}))
+    column = TERM_NAMES.index(name)
+    assert (dropped[:, column] == 0).all()
+    others = [other for other in range(4) if other != column]
+    np.testing.assert_array_equal(dropped[:, others], terms_of(whole)[:, others])
+
+
+def test_without_quality_and_terminal_no_score_is_read() -> None:
+    section = RewardSection(drop=("quality", "terminal"))
+    terms = terms_of(section, scores=np.full_like(SCORES, np.nan), dino=np.full_like(DINO, np.nan), reference=None)
+    np.testing.assert_allclose(terms[:, EFFICIENCY], [-0.01, -0.05], atol=1e-7)
+
+
 def test_the_reference_itself_has_potential_zero() -> None:
     np.testing.assert_array_equal(potential(PAIRED, REFERENCE.scores[None], REFERENCE), [0.0])
 

@@ -16,7 +16,7 @@ from tests.learner.toy import WIDTH, toy_episode, toy_pool
 
 def make_ledger(*, pool_size: int = 12, batch_size: int = 8, run_seed: int = 5, max_reissues: int = 2) -> TicketLedger:
     return TicketLedger(
-        toy_pool(pool_size), run_seed=run_seed, batch_size=batch_size, c_nfe=0.02, max_reissues=max_reissues
+        toy_pool(pool_size), run_seed=run_seed, batch_size=batch_size, prices=(0.02, 0.02), max_reissues=max_reissues
     )
 
 

@@ -38,7 +38,7 @@ def phi_width(config: Config) -> int:
 
 
 def make_worker(config: Config) -> Worker:
-    policy = PolicyNetwork(phi_width(config), config.policy.hidden)
+    policy = PolicyNetwork(phi_width(config), config.policy.hidden, actions=config.policy.actions)
     return Worker(config, policy=policy, backbone=ToyBackbone, scoring=ToyScoring)
 
 

@@ -1,0 +1,63 @@
+"""Exact stopping on a trajectory whose ends are all known. Pure functions."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from addiffusion.bank.trajectory import Trajectory
+from addiffusion.config import RewardSection
+from addiffusion.errors import ConfigError
+from addiffusion.reward import compute_terms
+
+
+def reward_of_ends(trajectory: Trajectory, section: RewardSection, *, c_nfe: float) -> NDArray[np.float64]:
+    """(s,) what the whole episode would earn, were it stopped at each end: the sum of its rewards.
+
+    Args:
+        trajectory: with scores wherever the reward asks for them.
+        section: how episodes are paid.
+        c_nfe: price of one NFE.
+
+    Raises:
+        ScorerError: a score with a weight is not a number.
+    """
+    returns = [_episode_reward(trajectory, end, section, c_nfe) for end in range(len(trajectory.end_rows))]
+    return np.array(returns, np.float64)
+
+
+def nfe_spent(trajectory: Trajectory, end: int) -> NDArray[np.int64]:
+    """(d',) passes that follow each decision up to the next, or up to the image of ``end``."""
+    decided = trajectory.nfe[: trajectory.end_rows[end] + 1]
+    return np.diff(np.append(decided, trajectory.end_nfe[end]))
+
+
+def oracle_end(utility: NDArray[np.float64]) -> int:
+    """The best end by ``utility`` (s,), the earliest of equals. Hindsight: no policy can do better on average.
+
+    Raises:
+        ConfigError: a utility is not a number (a metric that does not understand the prompt).
+    """
+    if not np.isfinite(utility).all():
+        raise ConfigError("The ends of a trajectory have no number to be compared by: choose another score.")
+    return int(utility.argmax())
+
+
+def fixed_end(trajectory: Trajectory, *, nfe: float) -> int:
+    """The end whose NFE is nearest to a fixed budget, the cheaper of equals."""
+    return int(np.abs(trajectory.end_nfe - nfe).argmin())
+
+
+def _episode_reward(trajectory: Trajectory, end: int, section: RewardSection, c_nfe: float) -> float:
+    spent = nfe_spent(trajectory, end)
+    seen = len(spent)
+    terms = compute_terms(
+        section,
+        scores=np.concatenate([trajectory.scores[:seen], trajectory.end_scores[end : end + 1]]),
+        dino=np.concatenate([trajectory.dino[:seen], trajectory.end_dino[end : end + 1]]),
+        nfe_spent=spent,
+        refined=np.zeros(seen, np.bool_),
+        c_nfe=c_nfe,
+        reference=trajectory.reference if section.preset == "paired" else None,
+    )
+    return float(terms.astype(np.float64).sum())

@@ -1,0 +1,142 @@
+"""What a bank is of: the model, schedule, finish, scorers and observation its numbers depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from addiffusion.config import Config
+from addiffusion.embedded.assets import WEIGHTS_FOLDER
+from addiffusion.errors import ArchiveError
+from addiffusion.observation.layout import Layout
+
+SCHEMA_VERSION = 1
+PLAN_FILE = "bank.json"
+_DEPENDS_ON: Any = {
+    "backbone": {"kind", "path", "guidance_scale", "negative_prompt", "image_size", "preview", "lora", "dtype"},
+    "sampler": True,
+    "observation": True,
+    "reward": {"scales"},
+    "scorers": {"kind", "clip", "aesthetic", "dino", "image_reward"},
+}
+"""Keys of the configuration that a bank's numbers depend on. Scales are in phi."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BankPlan:
+    """What a bank is of, and how it is laid out."""
+
+    identity: Mapping[str, Any]
+    """``bank_identity`` of the configuration it was built with, by dotted key."""
+    layout: Layout
+    """Slices of phi."""
+    split: str
+    """Split of the prompts."""
+    count: int
+    """Trajectories planned."""
+    every: int
+    """Stop was tried at every so-manieth decision."""
+    metrics: tuple[str, ...]
+    """Names of the metric columns."""
+    shard_size: int
+    """Trajectories per file."""
+
+    def write(self, folder: Path) -> None:
+        """Put the plan into ``folder``, which is made when missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        values = {
+            "schema_version": SCHEMA_VERSION,
+            "identity": self.identity,
+            "layout": {"names": self.layout.names, "widths": self.layout.widths},
+            **{name: getattr(self, name) for name in ("split", "count", "every", "metrics", "shard_size")},
+        }
+        partial = folder / f".{PLAN_FILE}.partial"
+        partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        partial.replace(folder / PLAN_FILE)
+
+
+def read_plan(folder: Path) -> BankPlan:
+    """The plan of the bank in ``folder``.
+
+    Raises:
+        ArchiveError: there is no bank, or one of another schema version.
+    """
+    path = folder / PLAN_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArchiveError(
+            f"{folder} is no trajectory bank: it has no {PLAN_FILE}; build one with `addiffusion bank build {folder}`.",
+            path=str(folder),
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ArchiveError(f"{path} can't be read ({error}); build the bank anew.", path=str(path)) from error
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ArchiveError(
+            f"{path} says schema_version {version}, but this version of addiffusion reads {SCHEMA_VERSION}: build the "
+            "bank anew.",
+            path=str(path),
+            version=version,
+        )
+    layout = Layout(names=tuple(values["layout"]["names"]), widths=tuple(values["layout"]["widths"]))
+    rest = {name: values[name] for name in ("identity", "split", "count", "every", "shard_size")}
+    return BankPlan(layout=layout, metrics=tuple(values["metrics"]), **rest)
+
+
+def bank_identity(config: Config) -> dict[str, Any]:
+    """What a bank built with ``config`` depends on, by dotted key; ``weights`` is a digest of the model's files."""
+    tree = config.model_dump(mode="json", include=_DEPENDS_ON)
+    return {**_flat(tree), "weights": _weights_digest(config)}
+
+
+def check_fits(plan: BankPlan, config: Config, folder: Path) -> None:
+    """Refuse a bank whose numbers are not those that ``config`` would give.
+
+    Raises:
+        ArchiveError: it was built with another model, schedule, finish, observation or scorers; the message names the
+            keys.
+    """
+    expected = bank_identity(config)
+    others = [key for key in sorted({*expected, *plan.identity}) if plan.identity.get(key) != expected.get(key)]
+    if others:
+        shown = ", ".join(f"{key} ({plan.identity.get(key)!r} there, {expected.get(key)!r} here)" for key in others)
+        raise ArchiveError(
+            f"The trajectory bank {folder} is of another configuration: {shown}. Build it anew with `addiffusion bank "
+            "build`, or set these keys as they were.",
+            path=str(folder),
+            keys=others,
+        )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        flat |= _flat(value, f"{key}.") if isinstance(value, dict) else {key: value}
+    return flat
+
+
+def _weights_digest(config: Config) -> str | None:
+    """The embedded world's by content, a local pipeline's by names and sizes; None for a hub id."""
+    if config.backbone.path is None:
+        return _digest({path: path.read_bytes() for path in _files(WEIGHTS_FOLDER)})
+    folder = Path(config.backbone.path).expanduser()
+    if not folder.is_dir():
+        return None
+    return _digest({path.relative_to(folder): str(path.stat().st_size).encode() for path in _files(folder)})
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _digest(parts: Mapping[Path, bytes]) -> str:
+    total = hashlib.sha256()
+    for path, content in parts.items():
+        total.update(path.name.encode() + b"\x1f" + hashlib.sha256(content).digest())
+    return total.hexdigest()[:16]

@@ -1,0 +1,98 @@
+"""One full-length path of a (prompt, seed), with everything that stopping on it would have led to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from addiffusion.errors import ContractError
+from addiffusion.records import METRIC_NAMES, SCORE_NAMES, Episode, Prompt, Reference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trajectory:
+    """Shapes: ``d`` decisions, ``p`` width of phi, ``k`` scores, ``m`` metrics, ``f`` DINO features, ``s`` ends."""
+
+    prompt: Prompt
+    seed: int
+    steps: NDArray[np.int64]
+    """(d,) schedule index i of each decision."""
+    nfe: NDArray[np.int64]
+    """(d,) passes so far at each decision."""
+    evals_per_nfe: int
+    """Passes through the network per NFE: 2 with guidance."""
+    phi: NDArray[np.float32]
+    """(d, p) as a policy would have seen it; the price in it is that of the build."""
+    scores: NDArray[np.float32]
+    """(d + 1, k) of the prediction at each decision, then of the full-length image; NaN where nobody looked."""
+    metrics: NDArray[np.float32]
+    """(d + 1, m) likewise."""
+    dino: NDArray[np.float32]
+    """(d + 1, f) likewise."""
+    end_rows: NDArray[np.int64]
+    """(s,) decisions at which the path can end, rising; the last end is the full length, at decision d - 1."""
+    end_nfe: NDArray[np.int64]
+    """(s,) NFE of the whole episode that ends so, finish passes included."""
+    end_scores: NDArray[np.float32]
+    """(s, k) of the image it returns."""
+    end_metrics: NDArray[np.float32]
+    """(s, m)."""
+    end_dino: NDArray[np.float32]
+    """(s, f)."""
+
+    @property
+    def reference(self) -> Reference:
+        """What ``paired`` rewards are relative to: the full-length image."""
+        return Reference(scores=self.scores[-1].copy(), dino_embedding=self.dino[-1].copy())
+
+    def ends(self, name: str, metrics: tuple[str, ...] = METRIC_NAMES) -> NDArray[np.float64]:
+        """(s,) a score or metric of the image of each end, by its name.
+
+        Args:
+            name: a name of SCORE_NAMES or of ``metrics``.
+            metrics: names of the metric columns (``bank.plan.metrics``).
+
+        Raises:
+            ContractError: there is no such column.
+        """
+        if name in SCORE_NAMES:
+            return self.end_scores[:, SCORE_NAMES.index(name)].astype(np.float64)
+        if name not in metrics[: self.end_metrics.shape[1]]:
+            raise ContractError(f"A trajectory has no column {name!r}; it has {', '.join((*SCORE_NAMES, *metrics))}.")
+        return self.end_metrics[:, metrics.index(name)].astype(np.float64)
+
+    def end_at(self, row: int) -> int:
+        """The end that a stop at decision ``row`` leads to: its own, or the next one that was tried."""
+        return int(np.searchsorted(self.end_rows, row))
+
+
+def trajectory_of(episode: Episode) -> Trajectory:
+    """The trajectory that a surveyed episode yields.
+
+    Raises:
+        ContractError: the episode was not surveyed.
+    """
+    found = episode.surveyed
+    if found is None:
+        raise ContractError(f"Episode {episode.ticket.ticket_id} was not surveyed, so it is no trajectory of a bank.")
+    last = len(episode.actions) - 1
+    tried = found.stop_rows < last  # stopping at the last decision is what continuing there is
+    nfe_left = episode.nfe_spent[::-1].cumsum()[::-1]
+    return Trajectory(
+        prompt=episode.ticket.prompt,
+        seed=episode.ticket.seed,
+        steps=episode.steps,
+        nfe=episode.nfe - nfe_left,
+        evals_per_nfe=episode.network_evals // episode.nfe,
+        phi=episode.phi,
+        scores=episode.scores,
+        metrics=found.metrics,
+        dino=found.dino,
+        end_rows=np.append(found.stop_rows[tried], last),
+        end_nfe=np.append(found.stop_nfe[tried], episode.nfe),
+        end_scores=np.concatenate([found.stop_scores[tried], episode.scores[-1:]]),
+        end_metrics=np.concatenate([found.stop_metrics[tried], found.metrics[-1:]]),
+        end_dino=np.concatenate([found.stop_dino[tried], found.dino[-1:]]),
+    )

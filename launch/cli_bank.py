@@ -1,0 +1,87 @@
+"""Commands around trajectory banks: `bank build`, `bank info`."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+bank_app = typer.Typer(
+    no_args_is_help=True, help="Trajectory banks: every prompt rolled out once, with every place it could have stopped."
+)
+
+Folder = Annotated[Path, typer.Argument(metavar="BANK", help="Folder of the bank.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Configuration overrides such as bank.every=1.", show_default=False),
+]
+Files = Annotated[
+    list[Path] | None,
+    typer.Option("--config", "-c", metavar="FILE", help="YAML file over the shipped defaults.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Progress on stderr; one JSON object on stdout.")]
+EXIT_INTERRUPTED = 130
+
+
+class BankSplit(StrEnum):
+    """Which prompts are rolled out."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+    COMPOSITIONAL = "compositional"
+
+
+@bank_app.command()
+def build(
+    folder: Folder,
+    overrides: Overrides = None,
+    split: Annotated[BankSplit, typer.Option(help="train has the very images that `train` trains on.")] = (
+        BankSplit.TRAIN
+    ),
+    count: Annotated[
+        int | None,
+        typer.Option(min=1, help="Prompts, one seed each; without it prompts.train_count.", show_default=False),
+    ] = None,
+    config: Files = None,
+    as_json: Json = False,
+) -> None:
+    """Roll prompts out to full length, score every step, and try stop on the way.
+
+    A build that was killed goes on where it was; one with a larger --count grows.
+    """
+    from launch.cluster import prepare_environment
+    from launch.quiet import log_to
+
+    prepare_environment()
+    console = Console(stderr=as_json)
+    log_to(console)
+    from launch.bank_build import BankOrder
+    from launch.bank_build import build as build_bank
+    from launch.config_files import load_config
+
+    resolved = load_config(config or [], overrides or [])
+    order = BankOrder(folder=folder, config=resolved, split=split.value, count=count or resolved.prompts.train_count)
+    built = build_bank(order, console=console)
+    if as_json:
+        typer.echo(json.dumps({"trajectories": built.trajectory_count, "new": built.new_count, "s": built.seconds}))
+    if not built.complete:
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+@bank_app.command()
+def info(folder: Folder, overrides: Overrides = None, config: Files = None, as_json: Json = False) -> None:
+    """Show what a bank holds, and where an oracle would stop."""
+    from launch.bank_info import describe, tables
+    from launch.config_files import load_config
+
+    described = describe(folder, load_config(config or [], overrides or []))
+    if as_json:
+        typer.echo(json.dumps(described.as_json()))
+    else:
+        for shown in tables(described):
+            Console().print(shown)

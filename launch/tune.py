@@ -1,0 +1,151 @@
+"""`addiffusion tune`: Ray Tune and Optuna over any configuration keys."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.search.optuna import OptunaSearch
+from rich.console import Console
+from rich.table import Table
+
+from addiffusion.config import Config
+from addiffusion.errors import RolloutError
+from launch.cluster import ray_running
+from launch.config_files import load_config
+from launch.config_text import to_yaml
+from launch.run_folder import write_text
+from launch.study import Bounds, Study, as_overrides
+from launch.trial import run_trial
+
+BEST_FILE = "best.yaml"
+_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneOrder:
+    """A study to run, or to go on with."""
+
+    study: Study
+    folder: Path
+    bank: Path | None
+    """None trains live."""
+    files: tuple[Path, ...]
+    overrides: tuple[str, ...]
+    """Of all trials; the study's own keys go over them."""
+    concurrent: int = 1
+
+    def config(self, values: dict[str, Any] | None = None) -> Config:
+        """The configuration of the trial with these values."""
+        replay = () if self.bank is None else ('policy.actions=["continue","stop"]',)
+        changed = as_overrides({**self.study.base, **(values or {})})
+        return load_config(self.files, [*replay, *self.overrides, *changed])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuned:
+    """What came of a study, best trial first."""
+
+    trials: tuple[dict[str, Any], ...]
+    """Values of the varied keys, and what the trial achieved."""
+    best_file: Path
+    failed_count: int
+
+
+def tune_study(order: TuneOrder, *, console: Console) -> Tuned:
+    """Run all trials that are missing in the folder, and write the best configuration there.
+
+    Raises:
+        UsageError: a configuration of the study can't be used.
+        RolloutError: every trial failed.
+    """
+    order.config()
+    with ray_running(order.config()):
+        console.print(f"{order.study.trials} trials in {order.folder}", highlight=False)
+        results = _tuner(order).fit()
+        done = [_trial(result) for result in results if result.error is None]
+        if not done:
+            raise RolloutError(f"Every trial of the study failed; the first: {results.errors[0]}.")
+    done.sort(key=lambda trial: -trial["objective"])
+    best = {key: value for key, value in done[0].items() if key in order.study.space}
+    path = order.folder / BEST_FILE
+    write_text(path, to_yaml(order.config(best)))
+    return Tuned(trials=tuple(done), best_file=path, failed_count=len(results.errors))
+
+
+def table(tuned: Tuned, study: Study) -> Table:
+    """The best trials."""
+    shown = Table(
+        title=f"best of {len(tuned.trials)} trials, by {study.objective.score} - {study.objective.c_nfe:g} NFE"
+    )
+    keys = [*study.space, "objective", "reward", "nfe", "scene_soft"]
+    for key in keys:
+        shown.add_column(key, justify="right")
+    for trial in tuned.trials[:_SHOWN]:
+        shown.add_row(*(f"{value:.4g}" if isinstance(value := trial[key], float) else str(value) for key in keys))
+    return shown
+
+
+def _tuner(order: TuneOrder) -> tune.Tuner:
+    folder = order.folder.absolute()
+    trainable = tune.with_resources(_Trainable(order), {"cpu": 1})
+    if tune.Tuner.can_restore(str(folder)):
+        return tune.Tuner.restore(str(folder), trainable=trainable, resume_unfinished=True, restart_errored=True)
+    search = OptunaSearch(metric="objective", mode="max", seed=order.config().run.seed)
+    return tune.Tuner(
+        trainable,
+        param_space={_flat(key): _domain(domain) for key, domain in order.study.space.items()},
+        tune_config=tune.TuneConfig(
+            metric="objective",
+            mode="max",
+            num_samples=order.study.trials,
+            search_alg=search,
+            max_concurrent_trials=order.concurrent,
+        ),
+        run_config=tune.RunConfig(name=folder.name, storage_path=str(folder.parent), verbose=1),
+    )
+
+
+class _Trainable:
+    """A function of the varied values, for Tune's workers."""
+
+    __name__ = "trial"
+
+    def __init__(self, order: TuneOrder) -> None:
+        self._order = order
+
+    def __call__(self, values: dict[str, Any]) -> None:
+        """Train and report once."""
+        os.environ["OMP_NUM_THREADS"] = "1"
+        config = self._order.config({_dotted(key): value for key, value in values.items()})
+        bank = None if self._order.bank is None else self._order.bank.absolute()
+        tune.report(run_trial(config, self._order.study.objective, bank=bank))
+
+
+def _flat(key: str) -> str:
+    """Tune reads dots and slashes of keys as nesting."""
+    return key.replace(".", ":")
+
+
+def _dotted(key: str) -> str:
+    return key.replace(":", ".")
+
+
+def _domain(domain: Bounds | Sequence[Any]) -> Any:
+    if not isinstance(domain, Bounds):
+        return tune.choice(list(domain))
+    if domain.integer:
+        low, high = int(domain.low), int(domain.high) + 1
+        return tune.lograndint(low, high) if domain.log else tune.randint(low, high)
+    return tune.loguniform(domain.low, domain.high) if domain.log else tune.uniform(domain.low, domain.high)
+
+
+def _trial(result: ray.tune.Result) -> dict[str, Any]:
+    values = {_dotted(key): value for key, value in (result.config or {}).items()}
+    known = ("objective", "reward", "nfe", "scene_soft", "time_total_s")
+    return values | {name: (result.metrics or {}).get(name) for name in known}

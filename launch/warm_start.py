@@ -1,0 +1,80 @@
+"""The warm start of a run: from a trajectory bank to the learner's first weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.table import Table
+
+from addiffusion.bank.archive import Bank
+from addiffusion.bank.replay import BankRollouts
+from addiffusion.config import Config
+from addiffusion.policy import PolicyNetwork, ValueNetwork
+from learner.demonstrations import any_chooser, oracle_chooser
+from learner.state import Learner, LearnerState
+from learner.stopping import stack
+from learner.warm_start import Networks, Prices, WarmStart, WarmStartReport
+
+
+def prices_of(config: Config) -> Prices:
+    """The prices a run trains at."""
+    return config.reward.c_nfe_range or (config.reward.c_nfe, config.reward.c_nfe)
+
+
+def demonstrations_of(bank: Bank, config: Config) -> BankRollouts | None:
+    """Episodes for an offline algorithm to imitate; None for one that learns from its own."""
+    match config.ppo.algorithm:
+        case "bc":
+            return BankRollouts(bank, config, chooser=oracle_chooser(config.reward))
+        case "marwil":
+            return BankRollouts(bank, config, chooser=any_chooser)
+        case _:
+            return None
+
+
+def warm_epochs(config: Config) -> int:
+    """How often ``start_warm`` calls its ``advance``."""
+    return config.warm_start.clone_epochs + config.warm_start.improve_epochs
+
+
+def start_warm(learner: Learner, bank: Bank, config: Config, *, advance: Callable[[int], None]) -> WarmStartReport:
+    """Give ``learner`` the networks that a warm start on ``bank`` makes of its own; its optimizer stays fresh.
+
+    Raises:
+        ConfigError: the reward pays for more than the returned image.
+    """
+    untrained, width = learner.state(), bank.plan.layout.width
+    networks = Networks(
+        policy=PolicyNetwork(width, config.policy.hidden, actions=config.policy.actions),
+        value=ValueNetwork(width, config.policy.hidden),
+    )
+    networks.load((untrained.policy, untrained.value))
+    warm = WarmStart(
+        networks,
+        stack(bank.trajectories, config.reward),
+        layout=bank.plan.layout,
+        section=config.warm_start,
+        prices=prices_of(config),
+        seed=config.run.seed,
+    )
+    report = warm.run(advance)
+    policy, value = networks.state()
+    learner.load_state(LearnerState(policy=policy, value=value, optimizer=untrained.optimizer))
+    return report
+
+
+def report_table(report: WarmStartReport) -> Table:
+    """The warm start beside its opponents, on the held-out trajectories of the bank."""
+    table = Table(title="warm start, on held-out trajectories of the bank")
+    for name in ("stops", "reward", "share of oracle's gain"):
+        table.add_column(name, justify="left" if name == "stops" else "right")
+    rows = (
+        ("never", report.full_reward),
+        ("all at the best step", report.fixed_reward),
+        ("by the policy", report.reward),
+        ("by an oracle", report.oracle_reward),
+    )
+    gain = report.oracle_reward - report.full_reward
+    for name, reward in rows:
+        table.add_row(name, f"{reward:+.4f}", f"{(reward - report.full_reward) / gain:.0%}" if gain > 0 else "-")
+    return table

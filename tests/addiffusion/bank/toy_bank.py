@@ -1,0 +1,54 @@
+"""A bank of the closed-form toy world, built in memory by a real rollout worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from addiffusion.actions import Action
+from addiffusion.bank.archive import Bank, open_bank, shard_path, write_shard
+from addiffusion.bank.plan import BankPlan, bank_identity
+from addiffusion.bank.trajectory import Trajectory, trajectory_of
+from addiffusion.config import Config
+from addiffusion.observation.layout import clip_layout
+from addiffusion.records import METRIC_NAMES, Survey
+from tests.fakes import ToyScoring
+from tests.rollout_workers.toy_run import make_config, make_tickets, make_worker
+
+ACTIONS = ("continue", "stop")
+
+
+def toy_bank_config(**sections: Any) -> Config:
+    """Paid by `paired`, without refine."""
+    policy = {"hidden": (16,), "actions": ACTIONS}
+    return make_config(**{"reward": {"preset": "paired"}, "policy": policy, **sections})
+
+
+def toy_plan(config: Config, *, count: int, every: int = 1) -> BankPlan:
+    return BankPlan(
+        identity=bank_identity(config),
+        layout=clip_layout(clip_width=ToyScoring.clip_width, timestep_width=config.observation.timestep_width),
+        split="train",
+        count=count,
+        every=every,
+        metrics=METRIC_NAMES,
+        shard_size=4,
+    )
+
+
+def toy_trajectories(config: Config, *, count: int = 6, every: int = 1) -> list[Trajectory]:
+    survey = Survey(every=every, metrics=METRIC_NAMES)
+    collected = make_worker(config).collect(make_tickets(count, forced=Action.CONTINUE, survey=survey))
+    assert not collected.failed
+    return [trajectory_of(episode) for episode in collected.episodes]
+
+
+def toy_bank(folder: Path, config: Config, *, count: int = 6, every: int = 1) -> Bank:
+    """A bank on disk, read back."""
+    plan = toy_plan(config, count=count, every=every)
+    plan.write(folder)
+    trajectories = toy_trajectories(config, count=count, every=every)
+    for number in range(-(-count // plan.shard_size)):
+        part = trajectories[number * plan.shard_size : (number + 1) * plan.shard_size]
+        write_shard(shard_path(folder, number), part, plan)
+    return open_bank(folder, config)
