@@ -44,6 +44,16 @@ def evaluate(
         list[float] | None, typer.Option(min=0.0, help="Ask the policy at this price of an NFE, too; may be repeated.")
     ] = None,
     stops: Annotated[int, typer.Option(min=0, help="Steps at which all images are stopped, for the oracle.")] = 9,
+    oracle: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SCORE", help="Oracle stop by this score; may be repeated. Default reward and clip."),
+    ] = None,
+    bank: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Trajectory bank of these prompts, for an exact oracle.", show_default=False
+        ),
+    ] = None,
     best_of: Annotated[int, typer.Option(min=0, help="Random search over so many seeds; 0: none.")] = 8,
     lcm_lora: Annotated[
         Path | None, typer.Option(metavar="FILE", help="LCM-LoRA of this model, for LCM-LoRA-4.", show_default=False)
@@ -89,6 +99,8 @@ def evaluate(
         prices=tuple(price or ()),
         stops=stops,
         best_of=best_of,
+        oracles=tuple(oracle or ("reward", "clip")),
+        bank=bank,
         literature=literature,
         lcm_lora=lcm_lora,
         sdxl_turbo=sdxl_turbo,

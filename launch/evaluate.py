@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
 from rich.console import Console
 
+from addiffusion.bank.archive import open_bank
 from addiffusion.config import Config
 from addiffusion.embedded.splits import Split
 from addiffusion.errors import RunFolderError
@@ -65,6 +66,9 @@ class EvaluateOrder:
     stops: int = 9
     """Steps at which all images are stopped, for oracle and curve; 0: no oracle."""
     oracles: tuple[str, ...] = ("reward", "clip")
+    """Scores by which the best stop of each image is taken; `reward` is the policy's own."""
+    bank: Path | None = None
+    """Trajectory bank of the same prompts and seeds: the oracle is then exact."""
     converged: tuple[float, ...] = (0.02,)
     best_of: int = 8
     """Random search; 0: none."""
@@ -107,6 +111,8 @@ def evaluate(
         literature(config, lcm_lora=order.lcm_lora, sdxl_turbo=order.sdxl_turbo) if order.literature else Literature()
     )
     program = make_program(order, config, extra)
+    if order.bank is not None:
+        program = replace(program, bank=open_bank(order.bank, policy.config(list(overrides))))
     items = make_items(prompts, repeats=order.repeats, seed=config.run.seed)
     path = order.out or Path("evaluations") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     _claim(path, order, policy, config, prompts)

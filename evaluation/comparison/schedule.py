@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from addiffusion.bank.archive import Bank
 from addiffusion.config import RewardSection
+from evaluation.comparison.bank_stops import bank_stops
 from evaluation.comparison.columns import Columns, columns_of
 from evaluation.comparison.contestants import ENGINE, Contestant, Item, fixed_stop, full_run
 from evaluation.comparison.draw import Studio, draw
@@ -35,6 +37,8 @@ class Program:
     """Schedule indices at which every image is stopped, for the oracle and the curve of fixed stopping."""
     oracles: tuple[str, ...] = (BY_REWARD,)
     """Scores by which the best of these stops is taken."""
+    bank: Bank | None = None
+    """Trajectory bank of the items: the oracle then has every stop instead of ``stops``."""
     skipped: Mapping[str, str] = field(default_factory=dict[str, str])
     """Contestants that can't take part, each with the reason."""
     margin: float = 0.01
@@ -79,7 +83,10 @@ def compare_all(
     run("baselines in the agent's time", third)
     named = {one.name: one for one in [full, *program.others, *stops, *second, *third]}
     others = {name: table[one] for name, one in named.items()}
-    oracles = _oracles(program, others, [FULL, *(stop.name for stop in stops)], reward)
+    choices = [others[FULL], *(others[stop.name] for stop in stops)]
+    if program.bank is not None:
+        choices = bank_stops(program.bank, items, others[FULL])
+    oracles = _oracles(program, choices, others[FULL], reward)
     best = oracles.get(f"oracle-{BY_REWARD}")
     return Standings(
         agent=agent,
@@ -128,11 +135,8 @@ def _measured_by_time(program: Program, table: _Table, drawn: Sequence[Contestan
     return equal_time(program.solvers, program.agent.sampler, agent.mean("seconds"), known)
 
 
-def _oracles(
-    program: Program, others: Mapping[str, Columns], stops: Sequence[str], reward: RewardSection
-) -> dict[str, Columns]:
-    if not program.stops:
+def _oracles(program: Program, choices: Sequence[Columns], full: Columns, reward: RewardSection) -> dict[str, Columns]:
+    if len(choices) < 2:
         return {}
-    choices = [others[name] for name in stops]
-    found = [oracle(choices, by, full=others[FULL], reward=reward) for by in program.oracles]
+    found = [oracle(choices, by, full=full, reward=reward) for by in program.oracles]
     return {one.contestant.name: one for one in found}
