@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from addiffusion import __version__
 from addiffusion.errors import AdDiffusionError, UsageError
+from launch.cli_ablate import ablate
 from launch.cli_bank import bank_app
 from launch.cli_bench import bench_app
 from launch.cli_evaluate import evaluate, export, report, results
@@ -58,6 +59,7 @@ app.command()(export)
 app.command()(report)
 app.command()(results)
 app.command()(gate)
+app.command()(ablate)
 app.command()(metrics)
 app.command()(judge)
 app.command()(tune)

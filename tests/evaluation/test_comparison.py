@@ -42,7 +42,8 @@ def drawn(name: str, nfe: list[int] | int, clip: np.ndarray, full: Columns | Non
             contestant=name, index=item.index, prompt_id=item.prompt.prompt_id, prompt=item.prompt.text,
             tier=item.prompt.tier, repeat=0, seed=item.seed, nfe=spent[item.index], network_evals=2 * spent[item.index],
             seconds=0.01 * spent[item.index],
-            scores={"clip": float(clip[item.index]), "aesthetic": 5.0, "image_reward": 0.0}, clip_embedding=(1.0, 0.0), dino_embedding=(0.6, 0.8),
+            scores={"clip": float(clip[item.index]), "aesthetic": 5.0, "image_reward": 0.0},
+            clip_embedding=(1.0, 0.0), dino_embedding=(0.6, 0.8),
         )
         for item in ITEMS
     ]  # fmt: skip
