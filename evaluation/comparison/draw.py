@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from addiffusion.errors import RolloutError
+from addiffusion.errors import ConfigError, RolloutError
 from addiffusion.records import METRIC_NAMES, SCORE_NAMES, Episode, Prompt, ScoreRequest
 from addiffusion.rollouts import Rollouts
 from addiffusion.scorers.base import Scoring
@@ -48,34 +48,47 @@ def draw(
     items: Sequence[Item],
     *,
     advance: Callable[[Contestant, int], None],
-) -> None:
+) -> dict[str, str]:
     """Draw what is not on disk yet. ``advance`` is told of every chunk that is there.
+
+    Returns:
+        Contestants that the model can't draw (a solver that does not fit it), by name, with the reason.
 
     Raises:
         RolloutError: no worker could finish a chunk in time, or no image of a chunk could be drawn.
+        ArchiveError: the folder holds images of a contestant of the same name that were drawn otherwise.
     """
     for contestant in contestants:
         studio.store.claim(contestant.name, contestant.as_json())
-    chunks = math.ceil(len(items) / studio.chunk_size)
+    refused: dict[str, str] = {}
     warmed: set[Any] = set()
-    for chunk in range(chunks):
+    for chunk in range(math.ceil(len(items) / studio.chunk_size)):
         part = items[chunk * studio.chunk_size : (chunk + 1) * studio.chunk_size]
         for contestant in contestants:
             taken = [item for item in part if contestant.takes(item)]
-            if not studio.store.has(contestant.name, chunk) and taken:
-                _warm_up(studio, contestant, taken[:1], warmed)
-                _draw_chunk(studio, contestant, chunk, taken)
+            if taken and contestant.name not in refused and not studio.store.has(contestant.name, chunk):
+                try:
+                    _warm_up(studio, contestant, taken[:1], warmed)
+                except ConfigError as error:
+                    refused[contestant.name] = error.message
+                else:
+                    _draw_chunk(studio, contestant, chunk, taken)
             advance(contestant, len(taken))
+    return refused
 
 
 def _warm_up(studio: Studio, contestant: Contestant, items: Sequence[Item], warmed: set[Any]) -> None:
-    """Models, solver tables and caches are made in the first call of each sampler: nobody's images pay for them."""
+    """Models, solver tables and caches are made in the first call of each sampler: nobody's images pay for them.
+
+    Raises:
+        ConfigError: the model can't be sampled so.
+    """
     key = (contestant.via, contestant.sampler, contestant.policy is not None)
     if key not in warmed:
-        warmed.add(key)
         _hand_policy(studio, contestant)
         tickets = tickets_of(replace(contestant, draws=1), items, seed=-1)
         studio.rollouts[contestant.via].collect(tickets, sampler=contestant.sampler)
+        warmed.add(key)
 
 
 def _hand_policy(studio: Studio, contestant: Contestant) -> None:

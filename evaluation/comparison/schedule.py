@@ -9,6 +9,7 @@ import numpy as np
 
 from addiffusion.bank.archive import Bank
 from addiffusion.config import RewardSection
+from addiffusion.errors import ConfigError
 from evaluation.comparison.bank_stops import bank_stops
 from evaluation.comparison.columns import Columns, columns_of
 from evaluation.comparison.contestants import ENGINE, Contestant, Item, fixed_stop, full_run
@@ -18,6 +19,7 @@ from evaluation.comparison.oracle import BY_REWARD, oracle, oracle_share
 from evaluation.comparison.summary import Matches, Standings
 
 FULL = "full"
+Stage = Callable[[str, Sequence[Contestant], int], Callable[[Contestant, int], None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +53,7 @@ def compare_all(
     items: Sequence[Item],
     *,
     reward: RewardSection,
-    stage: Callable[[str, Sequence[Contestant], int], Callable[[Contestant, int], None]],
+    stage: Stage,
 ) -> Standings:
     """Draw everything a program asks for and put it side by side.
 
@@ -66,27 +68,21 @@ def compare_all(
         RolloutError: images could not be drawn.
         ArchiveError: results on disk can't be read.
     """
-    full = full_run(program.agent.sampler)
-
-    def run(title: str, contestants: Sequence[Contestant]) -> None:
-        count = sum(contestant.takes(item) for contestant in contestants for item in items)
-        draw(studio, contestants, items, advance=stage(title, contestants, count))
-
-    stops = [fixed_stop(step, program.agent.sampler) for step in program.stops]
-    first = [program.agent, full, *program.others, *stops]
-    run("agent and independent baselines", first)
+    course = _Course(program, studio, items, stage)
+    stops = tuple(fixed_stop(step, program.agent.sampler) for step in program.stops)
+    whole = full_run(program.agent.sampler)
+    first = course.run("agent and independent baselines", [program.agent, whole, *program.others, *stops])
     table = _Table(studio, items)
     agent = table[program.agent]
-    second = _measured_by_nfe(program, studio, agent)
-    run("baselines at the agent's NFE", second)
-    third = _measured_by_time(program, table, [*first, *second]) if program.timed else []
-    run("baselines in the agent's time", third)
-    named = {one.name: one for one in [full, *program.others, *stops, *second, *third]}
-    others = {name: table[one] for name, one in named.items()}
-    choices = [others[FULL], *(others[stop.name] for stop in stops)]
+    second = course.run("baselines at the agent's NFE", _measured_by_nfe(program, studio, agent))
+    timed = _measured_by_time(program, table, [*first, *second]) if program.timed else []
+    third = course.run("baselines in the agent's time", timed)
+    others = {one.name: table[one] for one in [*first, *second, *third] if one is not program.agent}
+    full = others[FULL]
+    choices = [full, *(others[stop.name] for stop in stops)]
     if program.bank is not None:
-        choices = bank_stops(program.bank, items, others[FULL])
-    oracles = _oracles(program, choices, others[FULL], reward)
+        choices = bank_stops(program.bank, items, full)
+    oracles = _oracles(program, choices, full, reward)
     best = oracles.get(f"oracle-{BY_REWARD}")
     return Standings(
         agent=agent,
@@ -95,10 +91,33 @@ def compare_all(
             equal_nfe=tuple(one.name for one in second if one.kind == "static"),
             equal_time=tuple(one.name for one in third),
         ),
-        skipped=program.skipped,
-        oracle_share=float("nan") if best is None else oracle_share(agent, best, full=others[FULL], reward=reward),
+        skipped=dict(program.skipped) | course.refused,
+        oracle_share=float("nan") if best is None else oracle_share(agent, best, full=full, reward=reward),
         margin=program.margin,
     )
+
+
+class _Course:
+    """The stages one after the other; who can't be drawn is told and left out from then on."""
+
+    def __init__(self, program: Program, studio: Studio, items: Sequence[Item], stage: Stage) -> None:
+        self._agent, self._studio, self._items, self._stage = program.agent, studio, items, stage
+        self.refused: dict[str, str] = {}
+        """Reason by title."""
+
+    def run(self, title: str, contestants: Sequence[Contestant]) -> list[Contestant]:
+        """Draw a stage; those who could be drawn.
+
+        Raises:
+            ConfigError: the agent itself, or its whole schedule, can't be drawn.
+        """
+        count = sum(one.takes(item) for one in contestants for item in self._items)
+        refused = draw(self._studio, contestants, self._items, advance=self._stage(title, contestants, count))
+        for name in (self._agent.name, FULL):
+            if name in refused:
+                raise ConfigError(refused[name])
+        self.refused |= {one.title: refused[one.name] for one in contestants if one.name in refused}
+        return [one for one in contestants if one.name not in refused]
 
 
 class _Table:

@@ -37,8 +37,8 @@ def prompt_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def order(policy: Path, prompts: Path, out: Path, **changes: object) -> EvaluateOrder:
     settings: dict[str, object] = {
-        "samplers": ("ddim-4", "euler-3"), "stops": 3, "best_of": 2, "prices": (0.05,), "films": 2, "limit": 8,
-        "literature": False,
+        "samplers": ("ddim-4", "euler-3", "flow_euler-4"), "stops": 3, "best_of": 2, "prices": (0.05,), "films": 2,
+        "limit": 8, "literature": False,
     }  # fmt: skip
     return EvaluateOrder(policy=str(policy), prompts=str(prompts), out=out, **(settings | changes))
 
@@ -104,7 +104,9 @@ def test_the_summary_has_the_promised_keys_and_honest_numbers(finished: tuple[Ev
     own = next(one for one in summary["contestants"] if one["name"] == "full")["to_full"]
     assert own["cmmd"] == pytest.approx(0, abs=1e-9)
     assert own["fd_dino"] == pytest.approx(0, abs=1e-6)
-    assert "agent" in text
+    reason = "sampler.solver=flow_euler can't sample this model, which is a diffusion"
+    assert summary["skipped"]["Euler (flow)-4"].startswith(reason)
+    assert "Euler (flow)-4 skipped" in text
     assert "Static samplers at the agent's NFE" in text
 
 
