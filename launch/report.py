@@ -79,7 +79,8 @@ def _of_run(order: ReportOrder, roles: Roles) -> Material:
     if order.comparison is not None:
         if not (order.comparison / MANIFEST).is_file():
             raise RunFolderError(f"{order.comparison} is no comparison: make one with `addiffusion evaluate`.")
-        return Material(**(base | _comparison_part(order.comparison)) | {"status": status})
+        parts: dict[str, Any] = {**base, **_comparison_part(order.comparison), "status": status}
+        return Material(**parts)
     command = f"addiffusion train -c {folder.config_file}"
     films, spent, notes = _drawn_now(order, roles)
     return Material(**base, status=status, command=command, films=films, spent=spent, notes=notes)

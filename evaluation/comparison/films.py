@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -52,7 +53,8 @@ class FilmStore:
         folder = self._path / contestant
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f"partial-{film.index:05d}.npz"
-        np.savez_compressed(partial, **{name: np.asarray(getattr(film, name)) for name in Film.__slots__})
+        arrays: dict[str, Any] = {name: np.asarray(getattr(film, name)) for name in Film.__slots__}
+        np.savez_compressed(partial, **arrays)
         partial.replace(folder / f"{film.index:05d}.npz")
 
     def read(self, contestant: str) -> list[Film]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from evaluation.comparison.columns import Columns
 from evaluation.comparison.summary import Standings
@@ -41,6 +42,9 @@ def plot_pareto(standings: Standings, path: Path, *, metric: str) -> Path:
         for axes, cost, label in ((left, "nfe", "NFE per image"), (right, "seconds", "seconds per image")):
             _panel(axes, standings, metric, cost)
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_xlabel(f"{label} (log)")
         left.set_ylabel(METRIC_TITLES.get(metric, metric))
         left.set_title("Quality against network passes")

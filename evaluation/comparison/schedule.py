@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -74,6 +74,7 @@ def compare_all(
     first = course.run("agent and independent baselines", [program.agent, whole, *program.others, *stops])
     table = _Table(studio, items)
     agent = table[program.agent]
+    program = replace(program, solvers=course.fitting(program.solvers))
     second = course.run("baselines at the agent's NFE", _measured_by_nfe(program, studio, agent))
     timed = _measured_by_time(program, table, [*first, *second]) if program.timed else []
     third = course.run("baselines in the agent's time", timed)
@@ -104,6 +105,11 @@ class _Course:
         self._agent, self._studio, self._items, self._stage = program.agent, studio, items, stage
         self.refused: dict[str, str] = {}
         """Reason by title."""
+        self._refused_solvers: set[str] = set()
+
+    def fitting(self, solvers: Sequence[str]) -> tuple[str, ...]:
+        """Solvers that were not refused so far."""
+        return tuple(solver for solver in solvers if solver not in self._refused_solvers)
 
     def run(self, title: str, contestants: Sequence[Contestant]) -> list[Contestant]:
         """Draw a stage; those who could be drawn.
@@ -116,6 +122,7 @@ class _Course:
         for name in (self._agent.name, FULL):
             if name in refused:
                 raise ConfigError(refused[name])
+        self._refused_solvers |= {name.rpartition("-")[0] for name in refused}
         self.refused |= {one.title: refused[one.name] for one in contestants if one.name in refused}
         return [one for one in contestants if one.name not in refused]
 
