@@ -10,7 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionAttendAndExcitePipeline, StableDiffusionSAGPipeline
+from diffusers.pipelines.deprecated.stable_diffusion_attend_and_excite.pipeline_stable_diffusion_attend_and_excite import (  # noqa: E501 - diffusers' own path
+    StableDiffusionAttendAndExcitePipeline,
+)
+from diffusers.pipelines.deprecated.stable_diffusion_sag.pipeline_stable_diffusion_sag import StableDiffusionSAGPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor
