@@ -44,6 +44,16 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StopRule:
+    """When a control stops, without a policy: at the first decision that one of the two holds for."""
+
+    at_step: int | None = None
+    """Schedule index i from which on it stops."""
+    change_below: float | None = None
+    """It stops where z0_pred has moved since the decision before by less than this share of its length."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
     """What a trajectory bank wants of a full-length episode beside its image."""
 
@@ -70,6 +80,8 @@ class Ticket:
     """Take this action at every decision instead of asking the policy (references, static baselines). Such an
     episode is neither observed nor scored on its way: it has no decisions, and only the returned image has scores;
     unless ``survey`` asks for them."""
+    stop_rule: StopRule | None = None
+    """With ``forced=CONTINUE``: where this control stops instead."""
     explore: bool = True
     """Draw actions from the policy's distribution; False takes the most likely one."""
     reference: Reference | None = None

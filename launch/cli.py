@@ -15,10 +15,14 @@ from typer.core import TyperGroup
 
 from addiffusion import __version__
 from addiffusion.errors import AdDiffusionError, UsageError
+from launch.cli_ablate import ablate
 from launch.cli_bank import bank_app
 from launch.cli_bench import bench_app
 from launch.cli_bench_train import bench_train
 from launch.cli_doctor import doctor, token
+from launch.cli_evaluate import evaluate, export, report, results
+from launch.cli_gate import gate
+from launch.cli_measure import judge, metrics
 from launch.cli_reward import reward_app, score
 from launch.cli_tune import tune
 
@@ -54,6 +58,14 @@ app.add_typer(bench_app, name="bench")
 bench_app.command(name="train")(bench_train)
 app.add_typer(bank_app, name="bank")
 app.command()(score)
+app.command()(evaluate)
+app.command()(export)
+app.command()(report)
+app.command()(results)
+app.command()(gate)
+app.command()(ablate)
+app.command()(metrics)
+app.command()(judge)
 app.command()(tune)
 app.command()(doctor)
 app.command()(token)
@@ -166,7 +178,7 @@ def sample(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Run folder or checkpoint of a trained policy; without it: always continue.",
+            help="shipped, or the run, checkpoint or exported folder of a policy; without it: always continue.",
             show_default=False,
         ),
     ] = None,

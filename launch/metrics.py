@@ -44,9 +44,7 @@ ROW: Final[Sequence[RowMetric]] = (
     _of("decisions_trained", "decisions", "Decisions in the learner's batch.", group="run"),
     _of("lag_mean", "updates", "Mean updates between a decision and its iteration's weights.", group="run"),
     _of("lag_max", "updates", "Most updates between a decision and its iteration's weights.", group="run"),
-    _of(
-        "carried_frac", "fraction", "Share of the episodes acted by more than one version of the weights.", group="run"
-    ),
+    _of("carried_frac", "fraction", "Share of episodes acted by more than one version of the weights.", group="run"),
     _of("ahead_count", "episodes", "Finished episodes that wait for their iteration (carry_over).", group="run"),
     _of("collect_s", "seconds", "Wall clock of the rollouts of an iteration.", group="run"),
     _of("update_s", "seconds", "Wall clock of the update and the hand-over of the weights.", group="run"),

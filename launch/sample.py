@@ -26,8 +26,7 @@ from addiffusion.seeds import derive_seed
 from evaluation.film import plot_film_strips
 from launch.config_files import load_config
 from launch.crew import observation_width, unpaid
-from launch.run_folder import RunFolder
-from learner.checkpoint import STATE_FILE, latest_checkpoint, load_checkpoint
+from launch.policies import load_policy
 from rollout_workers.worker import Worker
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -45,7 +44,7 @@ class SampleOrder:
     film: Path | None = None
     """Where to put a film strip."""
     policy: Path | None = None
-    """Run folder or checkpoint; None always continues."""
+    """Run, checkpoint or exported folder, or `shipped`; None always continues."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +69,9 @@ def draw(order: SampleOrder, *, files: Sequence[Path], overrides: Sequence[str])
         raise PromptError("the prompt is empty: say what to draw.")
     for path in filter(None, (order.out, order.film)):
         _check_writable(path)
-    weights, run_files = (None, []) if order.policy is None else _load_policy(order.policy)
+    policy = None if order.policy is None else load_policy(str(order.policy))
+    run_files = [] if policy is None else [policy.config_file]
+    weights = None if policy is None else policy.weights
     config = _for_one_image(load_config([*run_files, *files], overrides))
     episode = _roll_out(order, config, weights)
     _write_png(order.out, episode.image, order.scale)
@@ -84,15 +85,6 @@ def _check_writable(path: Path) -> None:
         raise UsageError(f"{path} can't be written: give a file name that ends in .png.", path=str(path))
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise UsageError(f"{path} can't be written: {path.parent} is no folder you may write to.", path=str(path))
-
-
-def _load_policy(path: Path) -> tuple[Weights, list[Path]]:
-    """Policy weights and the configuration file of the run they come from."""
-    checkpoint_folder = path if (path / STATE_FILE).is_file() else None
-    run_path = checkpoint_folder.absolute().parent.parent if checkpoint_folder else path
-    folder, _ = RunFolder.open(run_path)
-    checkpoint = load_checkpoint(checkpoint_folder or latest_checkpoint(folder.path))
-    return {name: tensor.numpy() for name, tensor in checkpoint.learner.policy.items()}, [folder.config_file]
 
 
 def _for_one_image(config: Config) -> Config:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.config import RewardSection
@@ -70,6 +71,8 @@ class Draft:
     stops: list[Stop] = field(default_factory=list)
     trial: Trial | None = None
     started_s: float = field(default_factory=time.perf_counter)
+    z0_before: Tensor | None = None
+    """Clean prediction of the decision before, for a rule that compares with it."""
 
     @property
     def last_judged(self) -> Judged | None:

@@ -17,6 +17,7 @@ from addiffusion.observation.clip import Judged
 from addiffusion.policy import choose
 from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.sampling.engine import Engine
+from rollout_workers.controls import forced_action
 from rollout_workers.draft import Decision, Draft, Stop, Trial
 from rollout_workers.intake import Intake
 from rollout_workers.lane import ScoringLane
@@ -124,7 +125,7 @@ class Group:
     # ---------------------------------------------------------------- before the scorers answer
 
     def _forced_actions(self) -> dict[int, Action]:
-        forced = ((slot, self._drafts[slot].ticket.forced) for slot in self._engine.deciding())
+        forced = ((slot, forced_action(self._drafts[slot], self._engine, slot)) for slot in self._engine.deciding())
         return {
             slot: action for slot, action in forced if action is not None and not self._drafts[slot].ticket.observed
         }

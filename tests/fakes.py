@@ -149,7 +149,7 @@ class ToyScoring:
         dino = np.stack([_unit(_colours(image, self.dino_width, "toy dino")) for image in request.images])
         text = self.embed_text(request.prompts)
         columns = [self._column(name, request.images, clip, text) for name in request.names]
-        values = np.stack(columns, axis=1)
+        values = np.stack(columns, axis=1) if columns else np.zeros((len(request.images), 0), np.float32)
         values[[error is not None for error in errors]] = np.nan
         return ScoreReply(names=request.names, values=values, clip_embedding=clip, dino_embedding=dino, errors=errors)
 

@@ -8,6 +8,8 @@ from typing import Final
 from addiffusion.errors import WeightsError
 
 WEIGHTS_FOLDER: Final = Path(__file__).parent / "weights"
+POLICY_FOLDER: Final = Path(__file__).parent / "policy"
+"""The policy that ships: ``policy.safetensors`` and the ``config.yaml`` it was trained with."""
 
 
 def weights_path(*parts: str) -> Path:

@@ -38,7 +38,7 @@ def markdown_table(comparisons: Sequence[Comparison], *, alpha: float = 0.05, di
     Raises:
         EvaluationError: no comparison, or intervals of different levels.
     """
-    rows = _rows(comparisons, _Dialect(escape=_escape_markdown, number=_markdown_number), alpha, digits)
+    rows = _rows(comparisons, _Dialect(escape=escape_markdown, number=_markdown_number), alpha, digits)
     lines = [rows[0], ["---", "---", *["---:"] * (len(_COLUMNS) - 2)], *rows[1:]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
@@ -49,7 +49,7 @@ def latex_table(comparisons: Sequence[Comparison], *, alpha: float = 0.05, digit
     Raises:
         EvaluationError: no comparison, or intervals of different levels.
     """
-    rows = _rows(comparisons, _Dialect(escape=_escape_latex, number=_latex_number), alpha, digits)
+    rows = _rows(comparisons, _Dialect(escape=escape_latex, number=_latex_number), alpha, digits)
     head, *body = [f"{' & '.join(row)} \\\\" for row in rows]
     columns = "ll" + "r" * (len(_COLUMNS) - 2)
     lines = [
@@ -99,7 +99,8 @@ def _row(comparison: Comparison, p_value: float, *, dialect: _Dialect, alpha: fl
     ]
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
+    """Text that no Markdown renderer takes for marks."""
     return _MARKDOWN_SPECIAL.sub(r"\\\1", " ".join(text.split()))
 
 
@@ -107,7 +108,8 @@ def _markdown_number(number: str, bold: bool) -> str:
     return f"**{number}**" if bold else number
 
 
-def _escape_latex(text: str) -> str:
+def escape_latex(text: str) -> str:
+    """Text that LaTeX sets as it is."""
     return "".join(_LATEX_SPECIAL.get(sign, sign) for sign in " ".join(text.split()))
 
 

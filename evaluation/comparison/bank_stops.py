@@ -1,0 +1,54 @@
+"""Every stop of every image, from a trajectory bank: with it the oracle is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from addiffusion.bank.archive import Bank
+from addiffusion.bank.trajectory import Trajectory
+from addiffusion.records import METRIC_NAMES, SCORE_NAMES
+from evaluation.comparison.columns import Columns
+from evaluation.comparison.contestants import Item
+from evaluation.metrics.similarity import cosine_similarity
+
+
+def bank_stops(bank: Bank, items: Sequence[Item], full: Columns) -> list[Columns]:
+    """One set of columns per end that the bank's trajectories have; items it does not hold are NaN.
+
+    Args:
+        bank: built with the agent's sampler.
+        items: prompts and seeds of the comparison.
+        full: full-length images, whose features likeness is measured to.
+    """
+    found = [(item.index, bank.find(item.prompt.text, item.seed)) for item in items]
+    held = {index: trajectory for index, trajectory in found if trajectory is not None}
+    count = max((len(one.end_rows) for one in held.values()), default=0)
+    return [_columns(end, held, full) for end in range(count)]
+
+
+def _columns(end: int, held: dict[int, Trajectory], full: Columns) -> Columns:
+    here = {index: one for index, one in held.items() if end < len(one.end_rows)}
+    blank = np.full(len(full.nfe), np.nan)
+    nfe, evals = blank.copy(), blank.copy()
+    scores = {name: blank.copy() for name in (*SCORE_NAMES, *METRIC_NAMES, "dino_similarity")}
+    dino = np.full_like(full.dino, np.nan)
+    for index, one in here.items():
+        nfe[index] = one.end_nfe[end]
+        evals[index] = one.end_nfe[end] * one.evals_per_nfe
+        for column, name in enumerate(SCORE_NAMES):
+            scores[name][index] = one.end_scores[end, column]
+        for column in range(one.end_metrics.shape[1]):
+            scores[METRIC_NAMES[column]][index] = one.end_metrics[end, column]
+        dino[index] = one.end_dino[end]
+    rows = np.array(sorted(here), np.int64)
+    scores["dino_similarity"][rows] = _likeness(dino[rows], full.dino[rows])
+    contestant = replace(full.contestant, name=f"bank-stop-{end}", title=f"bank, end {end}")
+    return replace(full, contestant=contestant, nfe=nfe, network_evals=evals, scores=scores, dino=dino, errors=())
+
+
+def _likeness(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
+    return cosine_similarity(ours, theirs) if len(ours) else np.zeros(0)

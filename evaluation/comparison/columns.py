@@ -1,0 +1,125 @@
+"""Results as columns: one value per item, so that row i of every contestant is the same prompt and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from evaluation.comparison.contestants import Contestant, Item
+from evaluation.comparison.results import ImageResult
+from evaluation.metrics.similarity import cosine_similarity
+from evaluation.significance.intervals import MINIMUM_COUNT, Interval, bootstrap_interval
+from evaluation.significance.paired import mean_by_prompt
+
+Column = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Columns:
+    """One contestant over the items; NaN where it has no image or no score."""
+
+    contestant: Contestant
+    tier: NDArray[np.int64]
+    prompt_id: NDArray[np.int64]
+    nfe: Column
+    network_evals: Column
+    seconds: Column
+    scores: Mapping[str, Column]
+    """By score name, and ``dino_similarity`` to the full-length image."""
+    dino: NDArray[np.float64]
+    """(n, f) features of the returned images."""
+    clip: NDArray[np.float64]
+    """(n, e)."""
+    errors: tuple[str, ...] = field(default=())
+    """Why images are missing, one sentence each."""
+    _intervals: dict[str, Interval | None] = field(default_factory=dict[str, Interval | None], init=False, repr=False)
+    """Bootstrapped once, shown many times."""
+
+    @property
+    def drawn(self) -> NDArray[np.bool_]:
+        """(n,) items that have an image."""
+        return np.isfinite(self.nfe)
+
+    def value(self, name: str) -> Column:
+        """A column by name: ``nfe``, ``network_evals``, ``seconds``, or a score; all NaN where there is none."""
+        if name in ("nfe", "network_evals", "seconds"):
+            return getattr(self, name)
+        return self.scores.get(name, np.full(len(self.nfe), np.nan))
+
+    def mean(self, name: str, rows: NDArray[np.bool_] | None = None) -> float:
+        """Mean over the rows that have it; NaN when none has."""
+        values = self.value(name) if rows is None else self.value(name)[rows]
+        values = values[np.isfinite(values)]
+        return float(values.mean()) if len(values) else float("nan")
+
+    def interval(self, name: str) -> Interval | None:
+        """Bootstrap interval of the mean over prompts (seeds averaged first); None with too few prompts."""
+        if name not in self._intervals:
+            values = mean_by_prompt(self.value(name), self.prompt_id)
+            values = values[np.isfinite(values)]
+            self._intervals[name] = bootstrap_interval(values) if len(values) >= MINIMUM_COUNT else None
+        return self._intervals[name]
+
+    def by_prompt(self, name: str) -> Column:
+        """Mean of each prompt over its seeds."""
+        return mean_by_prompt(self.value(name), self.prompt_id)
+
+
+def columns_of(
+    contestant: Contestant, results: Sequence[ImageResult], items: Sequence[Item], full: Columns | None
+) -> Columns:
+    """Lay results out over the items. ``full`` gives the images that similarity is measured to; None: its own."""
+    count = len(items)
+    names = sorted({name for result in results for name in result.scores})
+    values = {name: np.full(count, np.nan) for name in (*names, "nfe", "network_evals", "seconds")}
+    good = [result for result in results if result.error is None]
+    dino, clip = _matrix(good, "dino_embedding", count), _matrix(good, "clip_embedding", count)
+    for result in good:
+        for name in ("nfe", "network_evals", "seconds"):
+            values[name][result.index] = getattr(result, name)
+        for name, score in result.scores.items():
+            values[name][result.index] = score
+    scores = {name: values[name] for name in names}
+    scores["dino_similarity"] = _similarity(dino, dino if full is None else full.dino)
+    return Columns(
+        contestant=contestant,
+        tier=np.array([item.prompt.tier for item in items]),
+        prompt_id=np.array([item.prompt.prompt_id for item in items]),
+        nfe=values["nfe"],
+        network_evals=values["network_evals"],
+        seconds=values["seconds"],
+        scores=scores,
+        dino=dino,
+        clip=clip,
+        errors=tuple(result.error for result in results if result.error is not None),
+    )
+
+
+def tier_correlation(columns: Columns) -> float:
+    """Spearman's rho of NFE and tier over images, mean ranks for ties; NaN where either has one value only."""
+    rows = columns.drawn & (columns.tier > 0)
+    nfe, tier = columns.nfe[rows], columns.tier[rows]
+    if len(np.unique(nfe)) < 2 or len(np.unique(tier)) < 2:
+        return float("nan")
+    return float(np.corrcoef(stats.rankdata(nfe), stats.rankdata(tier))[0, 1])
+
+
+def _matrix(results: Sequence[ImageResult], name: str, count: int) -> NDArray[np.float64]:
+    width = max((len(getattr(result, name)) for result in results), default=0)
+    rows = np.full((count, width), np.nan)
+    for result in results:
+        rows[result.index] = getattr(result, name)
+    return rows
+
+
+def _similarity(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Column:
+    values = np.full(len(ours), np.nan)
+    if ours.shape == theirs.shape and ours.shape[1]:
+        both = np.isfinite(ours).all(axis=1) & np.isfinite(theirs).all(axis=1)
+        if both.any():
+            values[both] = cosine_similarity(ours[both], theirs[both])
+    return values

@@ -1,0 +1,201 @@
+"""Who takes part in a comparison, and what each of its tickets says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from addiffusion.actions import Action
+from addiffusion.config import Config, SamplerSection
+from addiffusion.config_sampling import Solver
+from addiffusion.errors import UsageError
+from addiffusion.records import Prompt, StopRule, Ticket
+from addiffusion.seeds import derive_seed
+
+ENGINE = "engine"
+Kind = Literal["agent", "static", "control", "search", "oracle", "other"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One image everybody draws: a prompt and a seed."""
+
+    index: int
+    prompt: Prompt
+    repeat: int
+    """Which of the prompt's seeds: 0, 1, ..."""
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contestant:
+    """One way to draw the items through the engine."""
+
+    name: str
+    """Key in files and JSON; names a folder, so lower case without spaces."""
+    title: str
+    kind: Kind
+    sampler: SamplerSection
+    via: str = ENGINE
+    """Who draws it: the engine of the agent's own model, or a baseline with a pipeline of its own."""
+    policy: int | None = None
+    """Which of the policies decides; None: nobody does."""
+    c_nfe: float = 0.0
+    """Price of an NFE the policy is told."""
+    stop_steps: tuple[int, ...] | None = None
+    """Schedule index at which each item stops, by item index; one that the schedule does not reach never stops."""
+    change_below: float | None = None
+    """Stops where z0_pred changes by less than this share."""
+    draws: int = 1
+    """Images per item, of which the best by CLIP score is kept; seeds after the first are its own."""
+    repeats: int | None = None
+    """Draws only the first so many seeds of each prompt; None: all."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What decides about its images: a resumed comparison must find the same."""
+        return {
+            "name": self.name,
+            "via": self.via,
+            "sampler": self.sampler.model_dump(mode="json"),
+            "policy": self.policy,
+            "c_nfe": self.c_nfe,
+            "stop_steps": self.stop_steps,
+            "change_below": self.change_below,
+            "draws": self.draws,
+        }
+
+    def takes(self, item: Item) -> bool:
+        """Whether it draws an item."""
+        return self.repeats is None or item.repeat < self.repeats
+
+
+def make_items(prompts: Sequence[Prompt], *, repeats: int, seed: int) -> list[Item]:
+    """Every prompt with each of its seeds. The seeds of repeat 0 are those of the table after a training."""
+    pairs = [(prompt, repeat) for repeat in range(repeats) for prompt in prompts]
+    return [
+        Item(index=index, prompt=prompt, repeat=repeat, seed=_image_seed(seed, prompt, repeat))
+        for index, (prompt, repeat) in enumerate(pairs)
+    ]
+
+
+def tickets_of(contestant: Contestant, items: Sequence[Item], *, seed: int, films: int = 0) -> list[Ticket]:
+    """``draws`` tickets per item; ticket ``index * draws + n`` is the n-th draw. The first ``films`` keep frames."""
+    return [
+        Ticket(
+            ticket_id=item.index * contestant.draws + draw,
+            prompt=item.prompt,
+            seed=item.seed if draw == 0 else derive_seed(item.seed, "search", draw),
+            action_seed=derive_seed(seed, "evaluation-action", item.prompt.prompt_id, item.repeat),
+            c_nfe=contestant.c_nfe,
+            forced=None if contestant.policy is not None else Action.CONTINUE,
+            stop_rule=_rule(contestant, item),
+            explore=False,
+            keep_frames=contestant.kind == "agent" and item.index < films,
+        )
+        for item in items
+        for draw in range(contestant.draws)
+    ]
+
+
+def full_run(sampler: SamplerSection) -> Contestant:
+    """Always continue: the whole schedule of the agent's own sampler."""
+    return Contestant(name="full", title=f"always continue ({sampler.num_steps})", kind="control", sampler=sampler)
+
+
+def agent(sampler: SamplerSection, *, policy: int, name: str, title: str, c_nfe: float) -> Contestant:
+    """A policy's likeliest actions."""
+    return Contestant(name=name, title=title, kind="agent", sampler=sampler, policy=policy, c_nfe=c_nfe)
+
+
+def static(text: str, sampler: SamplerSection) -> Contestant:
+    """A static sampler by its name: `ddim-20`, `dpm++2m-12`, ...
+
+    Raises:
+        UsageError: it is no solver and number of steps.
+    """
+    solver, _, steps = text.rpartition("-")
+    solvers = [name for name in get_args(Solver) if name != "pipeline"]
+    if solver not in solvers or not steps.isdigit() or int(steps) < 2:
+        raise UsageError(
+            f"{text!r} is no static sampler: give SOLVER-STEPS such as ddim-20, with at least 2 steps and one of "
+            f"{', '.join(solvers)}.",
+            sampler=text,
+        )
+    section = sampler.model_copy(
+        update={"solver": solver, "num_steps": int(steps), "warmup_steps": 1, "finish_steps": 0}
+    )
+    return Contestant(name=text, title=static_title(text), kind="static", sampler=section)
+
+
+def static_title(name: str) -> str:
+    """How a static sampler is written: `DPM-Solver++-12` for `dpm++2m-12`."""
+    solver, _, steps = name.rpartition("-")
+    return f"{_SOLVER_TITLES.get(solver, solver)}-{steps}"
+
+
+def best_of(draws: int, sampler: Contestant) -> Contestant:
+    """Random search: as many seeds of a static sampler, the best by CLIP score kept; on the first seed only."""
+    return Contestant(
+        name=f"best-of-{draws}-{sampler.name}",
+        title=f"best of {draws} {sampler.title}",
+        kind="search",
+        sampler=sampler.sampler,
+        draws=draws,
+        repeats=1,
+    )
+
+
+def converged(change_below: float, sampler: SamplerSection) -> Contestant:
+    """Stop where successive predictions barely differ."""
+    return Contestant(
+        name=f"converged-{change_below:g}",
+        title=f"stop at change < {change_below:g}",
+        kind="control",
+        sampler=sampler,
+        change_below=change_below,
+    )
+
+
+def fixed_stop(step: int, sampler: SamplerSection) -> Contestant:
+    """Every image stops after the same step, with the agent's own finish."""
+    return Contestant(
+        name=f"stop-at-{step}",
+        title=f"stop at step {step}",
+        kind="control",
+        sampler=sampler,
+        stop_steps=(step,),
+    )
+
+
+_SOLVER_TITLES = {
+    "ddim": "DDIM",
+    "dpm++2m": "DPM-Solver++",
+    "dpm++3m": "DPM-Solver++(3M)",
+    "euler": "Euler",
+    "unipc2": "UniPC",
+    "unipc3": "UniPC(3)",
+    "pndm": "PNDM",
+    "flow_euler": "Euler (flow)",
+    "euler_ancestral": "Euler a",
+    "lcm": "LCM",
+}
+
+
+def _rule(contestant: Contestant, item: Item) -> StopRule | None:
+    steps = contestant.stop_steps
+    if steps is not None:
+        return StopRule(at_step=steps[item.index % len(steps)])
+    return None if contestant.change_below is None else StopRule(change_below=contestant.change_below)
+
+
+def _image_seed(seed: int, prompt: Prompt, repeat: int) -> int:
+    place = () if repeat == 0 else (repeat,)
+    return derive_seed(seed, "holdout", prompt.prompt_id, *place)
+
+
+def default_statics(config: Config) -> tuple[str, ...]:
+    """The samplers of the field at their usual step counts, as far as the model's family knows them."""
+    if config.sampler.solver == "flow_euler":
+        return ("flow_euler-20", "flow_euler-50")
+    return ("ddim-20", "ddim-50", "dpm++2m-20", "dpm++2m-50", "euler-20", "unipc2-20", "pndm-20")

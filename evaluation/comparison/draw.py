@@ -1,0 +1,197 @@
+"""Contestants draw the items, chunk by chunk and in turns, so that all of them meet the same load of the machine."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from addiffusion.errors import ConfigError, RolloutError
+from addiffusion.records import METRIC_NAMES, SCORE_NAMES, Episode, Prompt, ScoreRequest
+from addiffusion.rollouts import Rollouts
+from addiffusion.scorers.base import Scoring
+from evaluation.comparison.categories import category_scores
+from evaluation.comparison.contestants import Contestant, Item, tickets_of
+from evaluation.comparison.films import FilmStore
+from evaluation.comparison.results import ImageResult, ResultStore
+
+PolicyState = Mapping[str, NDArray[np.float32]]
+_CLIP = SCORE_NAMES.index("clip")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Studio:
+    """Who draws and judges, with what, and where the results go."""
+
+    rollouts: Mapping[str, Rollouts]
+    """By ``Contestant.via``."""
+    scoring: Scoring
+    store: ResultStore
+    policies: Sequence[PolicyState]
+    seed: int
+    chunk_size: int
+    """Items a contestant draws before the next one has its turn."""
+    films: int = 0
+    """Items whose every decision is kept for film strips, of each agent."""
+    scenes: bool = False
+    """Whether prompts are captions of the embedded world, which can be checked by category."""
+
+
+def draw(
+    studio: Studio,
+    contestants: Sequence[Contestant],
+    items: Sequence[Item],
+    *,
+    advance: Callable[[Contestant, int], None],
+) -> dict[str, str]:
+    """Draw what is not on disk yet. ``advance`` is told of every chunk that is there.
+
+    Returns:
+        Contestants that the model can't draw (a solver that does not fit it), by name, with the reason.
+
+    Raises:
+        RolloutError: no worker could finish a chunk in time, or no image of a chunk could be drawn.
+        ArchiveError: the folder holds images of a contestant of the same name that were drawn otherwise.
+    """
+    for contestant in contestants:
+        studio.store.claim(contestant.name, contestant.as_json())
+    refused: dict[str, str] = {}
+    warmed: set[Any] = set()
+    for chunk in range(math.ceil(len(items) / studio.chunk_size)):
+        part = items[chunk * studio.chunk_size : (chunk + 1) * studio.chunk_size]
+        for contestant in contestants:
+            taken = [item for item in part if contestant.takes(item)]
+            if taken and contestant.name not in refused and not studio.store.has(contestant.name, chunk):
+                try:
+                    _warm_up(studio, contestant, taken[:1], warmed)
+                except ConfigError as error:
+                    refused[contestant.name] = error.message
+                else:
+                    _draw_chunk(studio, contestant, chunk, taken)
+            advance(contestant, len(taken))
+    return refused
+
+
+def _warm_up(studio: Studio, contestant: Contestant, items: Sequence[Item], warmed: set[Any]) -> None:
+    """Models, solver tables and caches are made in the first call of each sampler: nobody's images pay for them.
+
+    Raises:
+        ConfigError: the model can't be sampled so.
+    """
+    key = (contestant.via, contestant.sampler, contestant.policy is not None)
+    if key not in warmed:
+        _hand_policy(studio, contestant)
+        tickets = tickets_of(replace(contestant, draws=1), items, seed=-1)
+        studio.rollouts[contestant.via].collect(tickets, sampler=contestant.sampler)
+        warmed.add(key)
+
+
+def _hand_policy(studio: Studio, contestant: Contestant) -> None:
+    if contestant.policy is not None:
+        studio.rollouts[contestant.via].set_weights(studio.policies[contestant.policy], contestant.policy)
+
+
+def _draw_chunk(studio: Studio, contestant: Contestant, chunk: int, items: Sequence[Item]) -> None:
+    _hand_policy(studio, contestant)
+    tickets = tickets_of(contestant, items, seed=studio.seed, films=studio.films)
+    start = time.perf_counter()
+    collected = studio.rollouts[contestant.via].collect(tickets, sampler=contestant.sampler)
+    seconds = (time.perf_counter() - start) / len(items)
+    if not collected.episodes:
+        raise RolloutError(f"{contestant.title} drew none of {len(tickets)} images: {collected.failed[0].reason}")
+    best = _best(collected.episodes, contestant.draws)
+    reasons = {failed.ticket.ticket_id // contestant.draws: failed.reason for failed in collected.failed}
+    judged = judge_images(
+        studio.scoring,
+        [(episode.image, episode.ticket.prompt) for episode in best.values()],
+        scenes=studio.scenes,
+    )
+    final = dict(zip(best, judged, strict=True))
+    results = [
+        _result(contestant, item, best.get(item.index), final.get(item.index), reasons.get(item.index), seconds)
+        for item in items
+    ]
+    FilmStore(studio.store.path).keep(contestant.name, list(best.values()))
+    studio.store.write(chunk, results, {index: episode.image for index, episode in best.items()})
+
+
+def _best(episodes: Sequence[Episode], draws: int) -> dict[int, Episode]:
+    """The draw of each item with the highest CLIP score, in the order of items; it bears the passes of all draws."""
+    found: dict[int, list[Episode]] = {}
+    for episode in episodes:
+        found.setdefault(episode.ticket.ticket_id // draws, []).append(episode)
+    if draws == 1:
+        return {index: group[0] for index, group in found.items()}
+    return {
+        index: replace(
+            max(group, key=lambda episode: float(episode.scores[-1, _CLIP])),
+            nfe=sum(episode.nfe for episode in group),
+            network_evals=sum(episode.network_evals for episode in group),
+        )
+        for index, group in found.items()
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What scorers say of a returned image."""
+
+    scores: Mapping[str, float]
+    clip_embedding: tuple[float, ...]
+    dino_embedding: tuple[float, ...]
+
+
+def judge_images(scoring: Scoring, pairs: Sequence[tuple[NDArray[np.uint8], Prompt]], *, scenes: bool) -> list[Judged]:
+    """Every score the scorers have, and the embeddings, of images with their prompts."""
+    if not pairs:
+        return []
+    images, prompts = np.stack([image for image, _ in pairs]), tuple(prompt.text for _, prompt in pairs)
+    names = tuple(name for name in scoring.names if scenes or name not in METRIC_NAMES)
+    reply = scoring.score(ScoreRequest(images=images, prompts=prompts, names=names))
+    return [
+        Judged(
+            scores=dict(zip(reply.names, map(float, reply.values[row]), strict=True))
+            | (category_scores(image, prompt.text) if scenes else {}),
+            clip_embedding=tuple(map(float, reply.clip_embedding[row])),
+            dino_embedding=tuple(map(float, reply.dino_embedding[row])),
+        )
+        for row, (image, prompt) in enumerate(pairs)
+    ]
+
+
+def _result(
+    contestant: Contestant,
+    item: Item,
+    episode: Episode | None,
+    judged: Judged | None,
+    reason: str | None,
+    seconds: float,
+) -> ImageResult:
+    place = {
+        "contestant": contestant.name,
+        "index": item.index,
+        "prompt_id": item.prompt.prompt_id,
+        "prompt": item.prompt.text,
+        "tier": item.prompt.tier,
+        "repeat": item.repeat,
+        "seed": item.seed,
+    }
+    if episode is None or judged is None:
+        return ImageResult(**place, error=reason or "The image was lost.")
+    return ImageResult(
+        **place,
+        nfe=episode.nfe,
+        network_evals=episode.network_evals,
+        seconds=seconds,
+        latency_s=episode.seconds,
+        actions=tuple(map(int, episode.actions)),
+        steps=tuple(map(int, episode.steps)),
+        scores=judged.scores,
+        clip_embedding=judged.clip_embedding,
+        dino_embedding=judged.dino_embedding,
+    )

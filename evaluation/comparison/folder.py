@@ -1,0 +1,67 @@
+"""What a finished comparison leaves in its folder: one table of all images, summary, tables, figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation.comparison.contestants import Item
+from evaluation.comparison.plots import plot_pareto
+from evaluation.comparison.results import ResultStore
+from evaluation.comparison.sets import set_metrics
+from evaluation.comparison.summary import Standings, comparisons, summarise
+from evaluation.comparison.tables import latex_standings, markdown_breakdown, markdown_categories, markdown_standings
+from evaluation.significance.tables import latex_table, markdown_table
+
+SUMMARY = "summary.json"
+
+
+def finish_folder(
+    path: Path, standings: Standings, items: Sequence[Item], *, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write ``results.parquet``, ``summary.json``, tables and figures; the summary.
+
+    Args:
+        path: folder of the comparison.
+        standings: its outcome.
+        items: what was drawn.
+        facts: added to the summary: which policy, which prompts, which command.
+    """
+    store = ResultStore(path)
+    store.join([one.contestant.name for one in standings.all if one.contestant.kind != "oracle"])
+    summary = dict(facts) | summarise(standings)
+    for entry, one in zip(summary["contestants"], standings.all, strict=True):
+        entry["to_full"] = set_metrics(one, standings.full, items, store)
+    _write(path / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    _write(path / "tables.md", _markdown(standings))
+    _write(path / "standings.tex", latex_standings(standings))
+    found = comparisons(standings)
+    if found:
+        _write(path / "comparisons.tex", latex_table(found))
+    for metric in standings.metrics():
+        plot_pareto(standings, path / "plots" / f"pareto_{metric}.png", metric=metric)
+    return summary
+
+
+def _markdown(standings: Standings) -> str:
+    metric = next(iter(standings.metrics()), "clip")
+    found = comparisons(standings)
+    parts = [
+        "# Standings\n",
+        markdown_standings(standings),
+        "# Agent minus each\n",
+        markdown_table(found) if found else "Too few prompts to compare.\n",
+        "# By tier\n",
+        markdown_breakdown(standings, metric),
+    ]
+    categories = markdown_categories(standings)
+    return "\n".join([*parts, *(["# By kind of demand\n", categories] if categories else [])])
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

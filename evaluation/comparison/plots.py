@@ -1,0 +1,103 @@
+"""The Pareto picture: quality against passes and against seconds, with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from evaluation.comparison.columns import Columns
+from evaluation.comparison.summary import Standings
+from evaluation.comparison.tables import METRIC_TITLES
+from evaluation.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION, save, style
+
+KIND_COLORS = {
+    "agent": VERMILLION,
+    "static": BLUE,
+    "control": GREY,
+    "search": PURPLE,
+    "other": ORANGE,
+    "oracle": GREEN,
+}
+KIND_TITLES = {
+    "agent": "agent",
+    "static": "static samplers",
+    "control": "stopping rules",
+    "search": "search",
+    "other": "guidance, distilled",
+    "oracle": "oracle (hindsight)",
+}
+_MARKERS = {"agent": "*", "static": "o", "control": "s", "search": "D", "other": "^", "oracle": "P"}
+
+
+def plot_pareto(standings: Standings, path: Path, *, metric: str) -> Path:
+    """One panel against NFE, one against seconds per image; bars are 95 % bootstrap intervals over prompts."""
+    with style():
+        figure = Figure(figsize=(13, 5.4), layout="constrained")
+        left, right = figure.subplots(1, 2, sharey=True)
+        for axes, cost, label in ((left, "nfe", "NFE per image"), (right, "seconds", "seconds per image")):
+            _panel(axes, standings, metric, cost)
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_xlabel(f"{label} (log)")
+        left.set_ylabel(METRIC_TITLES.get(metric, metric))
+        left.set_title("Quality against network passes")
+        right.set_title("Quality against time: policy, observation and decoding included")
+        handles, labels = left.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=9)
+        return save(figure, path)
+
+
+def _panel(axes: Axes, standings: Standings, metric: str, cost: str) -> None:
+    for kind, color in KIND_COLORS.items():
+        members = [one for one in standings.all if one.contestant.kind == kind and _shown(one, metric, cost)]
+        for number, one in enumerate(members):
+            interval = one.interval(metric)
+            value = one.mean(metric)
+            errors = None if interval is None else [[value - interval.low], [interval.high - value]]
+            axes.errorbar(
+                [one.mean(cost)],
+                [value],
+                yerr=errors,
+                fmt=_MARKERS[kind],
+                markersize=13 if one is standings.agent else 7 if kind != "agent" else 10,
+                color=color,
+                ecolor=color,
+                elinewidth=1,
+                alpha=1.0 if one is standings.agent else 0.8,
+                label=KIND_TITLES[kind] if number == 0 else None,
+                zorder=3 if kind == "agent" else 2,
+            )
+    _curve(axes, [one for one in standings.all if one.contestant.kind == "agent"], metric, cost, VERMILLION)
+    stops = [one for name, one in standings.others.items() if name.startswith("stop-at-")]
+    _curve(axes, stops, metric, cost, GREY)
+    for solver, color in zip(("ddim", "dpm++2m"), (BLUE, SKY), strict=True):
+        members = [one for name, one in standings.others.items() if name.rpartition("-")[0] == solver]
+        _curve(axes, members, metric, cost, color)
+    agent = standings.agent
+    if _shown(agent, metric, cost):
+        axes.annotate(
+            agent.contestant.title,
+            (agent.mean(cost), agent.mean(metric)),
+            xytext=(8, -14),
+            textcoords="offset points",
+            color=INK,
+            weight="bold",
+            fontsize=9,
+        )
+
+
+def _curve(axes: Axes, members: Sequence[Columns], metric: str, cost: str, color: str) -> None:
+    points = sorted((one.mean(cost), one.mean(metric)) for one in members if _shown(one, metric, cost))
+    if len(points) > 1:
+        axes.plot(*zip(*points, strict=True), color=color, linewidth=1, alpha=0.6, zorder=1)
+
+
+def _shown(columns: Columns, metric: str, cost: str) -> bool:
+    return math.isfinite(columns.mean(metric)) and math.isfinite(columns.mean(cost)) and columns.mean(cost) > 0

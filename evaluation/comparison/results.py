@@ -1,0 +1,213 @@
+"""What contestants drew, image by image, on disk: one Parquet part per contestant and chunk, images as PNG.
+
+A part is whole or not there, so a comparison that was killed goes on with the parts that are missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from addiffusion.errors import ArchiveError
+
+FORMAT_KEY = b"addiffusion.results"
+FORMAT_VERSION = b"1"
+_FLOATS, _INTS = pa.list_(pa.float32()), pa.list_(pa.int16())
+_BASE = (
+    pa.field("contestant", pa.string(), nullable=False),
+    pa.field("index", pa.int32(), nullable=False),
+    pa.field("prompt_id", pa.int64()),
+    pa.field("prompt", pa.string()),
+    pa.field("tier", pa.int8()),
+    pa.field("repeat", pa.int16()),
+    pa.field("seed", pa.int64()),
+    pa.field("error", pa.string()),
+    pa.field("nfe", pa.int32()),
+    pa.field("network_evals", pa.int32()),
+    pa.field("seconds", pa.float64()),
+    pa.field("latency_s", pa.float64()),
+    pa.field("actions", _INTS),
+    pa.field("steps", _INTS),
+    pa.field("image", pa.string()),
+    pa.field("clip_embedding", _FLOATS),
+    pa.field("dino_embedding", _FLOATS),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageResult:
+    """One image of one contestant, or why there is none."""
+
+    contestant: str
+    index: int
+    """Of the item; equal indices are equal prompts and seeds."""
+    prompt_id: int
+    prompt: str
+    tier: int
+    repeat: int
+    seed: int
+    error: str | None = None
+    """Set: the image could not be drawn, and every number is NaN or 0."""
+    nfe: int = 0
+    network_evals: int = 0
+    seconds: float = float("nan")
+    """Its share of the wall clock of its chunk: policy, observation, decode and one scoring included."""
+    latency_s: float = float("nan")
+    """Wall clock from its first pass to its final score, beside its neighbours in the batch."""
+    actions: tuple[int, ...] = ()
+    steps: tuple[int, ...] = ()
+    """Schedule index of each action."""
+    scores: Mapping[str, float] = field(default_factory=dict[str, float])
+    """By score name; NaN where there is none."""
+    clip_embedding: tuple[float, ...] = ()
+    dino_embedding: tuple[float, ...] = ()
+
+
+class ResultStore:
+    """The folder of one comparison: ``parts/``, ``images/`` and, at the end, ``results.parquet``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def has(self, contestant: str, chunk: int) -> bool:
+        """Whether a part is there."""
+        return self._part(contestant, chunk).is_file()
+
+    def claim(self, contestant: str, spec: Mapping[str, Any]) -> None:
+        """Say what decides about a contestant's images.
+
+        Raises:
+            ArchiveError: the folder holds images of a contestant of this name that were drawn otherwise.
+        """
+        path = self.path / "parts" / contestant / "contestant.json"
+        text = json.dumps(spec, indent=1, sort_keys=True)
+        if path.is_file() and path.read_text(encoding="utf-8") != text:
+            raise ArchiveError(
+                f"{path.parent} holds images of {contestant} that were drawn with other settings: give another folder, "
+                "or delete this one.",
+                path=str(path.parent),
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def write(self, chunk: int, results: Sequence[ImageResult], images: Mapping[int, NDArray[np.uint8]]) -> None:
+        """Keep a chunk of one contestant: its images (by item index) first, then the part that vouches for them."""
+        contestant = results[0].contestant
+        for result in results:
+            if result.index in images:
+                write_png(self.image_path(contestant, result), images[result.index])
+        _write(self._part(contestant, chunk), results, self.path, self)
+
+    def read(self, contestants: Iterable[str]) -> dict[str, list[ImageResult]]:
+        """All parts of contestants, in the order of items.
+
+        Raises:
+            ArchiveError: a part can't be read, or something else wrote it.
+        """
+        return {name: self._read_contestant(name) for name in contestants}
+
+    def join(self, contestants: Sequence[str]) -> Path:
+        """Write every part of ``contestants`` into ``results.parquet``."""
+        rows = [result for results in self.read(contestants).values() for result in results]
+        path = self.path / "results.parquet"
+        _write(path, rows, self.path, self)
+        return path
+
+    def image_path(self, contestant: str, result: ImageResult) -> Path:
+        """Where the PNG of an image lies."""
+        return self.path / "images" / contestant / f"{result.prompt_id:05d}-{result.repeat}.png"
+
+    def image(self, result: ImageResult) -> NDArray[np.uint8]:
+        """(H, W, 3).
+
+        Raises:
+            ArchiveError: the PNG is missing or damaged.
+        """
+        path = self.image_path(result.contestant, result)
+        try:
+            with Image.open(path) as opened:
+                return np.asarray(opened.convert("RGB"))
+        except OSError as error:
+            raise ArchiveError(
+                f"The image {path} can't be read ({error}); delete parts/{result.contestant} beside it to draw "
+                "its images again.",
+                path=str(path),
+            ) from error
+
+    def _part(self, contestant: str, chunk: int) -> Path:
+        return self.path / "parts" / contestant / f"{chunk:05d}.parquet"
+
+    def _read_contestant(self, name: str) -> list[ImageResult]:
+        paths = sorted((self.path / "parts" / name).glob("*.parquet"))
+        results = [result for path in paths for result in read_results(path)]
+        return sorted(results, key=lambda result: result.index)
+
+
+def read_results(path: Path) -> list[ImageResult]:
+    """The rows of a part or of ``results.parquet``.
+
+    Raises:
+        ArchiveError: the file can't be read, or something else wrote it.
+    """
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise ArchiveError(
+            f"{path} can't be read as a Parquet file of results ({error}); delete it to have its images drawn again.",
+            path=str(path),
+        ) from error
+    if (table.schema.metadata or {}).get(FORMAT_KEY) != FORMAT_VERSION:
+        raise ArchiveError(f"{path} is no file of results of format version {FORMAT_VERSION.decode()}.", path=str(path))
+    return [_from_row(row) for row in table.to_pylist()]
+
+
+def write_png(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write an image (H, W, 3), whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    Image.fromarray(image).save(partial, format="PNG")
+    partial.replace(path)
+
+
+def _write(path: Path, results: Sequence[ImageResult], root: Path, store: ResultStore) -> None:
+    names = sorted({name for result in results for name in result.scores})
+    fields = [*_BASE, *(pa.field(f"score_{name}", pa.float64()) for name in names)]
+    schema = pa.schema(fields, metadata={FORMAT_KEY: FORMAT_VERSION, b"scores": json.dumps(names).encode()})
+    rows = [
+        _to_row(result, names, str(store.image_path(result.contestant, result).relative_to(root))) for result in results
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial, compression="zstd")
+    partial.replace(path)
+
+
+def _to_row(result: ImageResult, names: Sequence[str], image: str) -> dict[str, Any]:
+    plain = {
+        field.name: getattr(result, field.name)
+        for field in _BASE
+        if field.name not in ("image", "actions", "steps", "clip_embedding", "dino_embedding")
+    }
+    lists = {name: list(getattr(result, name)) for name in ("actions", "steps", "clip_embedding", "dino_embedding")}
+    scores = {f"score_{name}": result.scores.get(name, float("nan")) for name in names}
+    return {**plain, **lists, **scores, "image": None if result.error else image}
+
+
+def _from_row(row: Mapping[str, Any]) -> ImageResult:
+    lists: dict[str, Any] = {
+        name: tuple(row[name]) for name in ("actions", "steps", "clip_embedding", "dino_embedding")
+    }
+    scores = {name.removeprefix("score_"): value for name, value in row.items() if name.startswith("score_")}
+    plain: dict[str, Any] = {
+        name: row[name] for name in (field.name for field in _BASE) if name != "image" and name not in lists
+    }
+    return ImageResult(**plain, **lists, scores=scores)

@@ -1,0 +1,218 @@
+"""What a comparison amounts to: means with intervals, paired differences, matched opponents, one JSON object."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from addiffusion.records import METRIC_NAMES, SCORE_NAMES
+from evaluation.comparison.columns import Columns, tier_correlation
+from evaluation.significance.holm import holm
+from evaluation.significance.intervals import MINIMUM_COUNT, Interval
+from evaluation.significance.paired import Comparison, NonInferiority, compare, non_inferiority
+
+QUALITY = (*METRIC_NAMES, *SCORE_NAMES)
+"""Scores of every table, where they exist."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matches:
+    """Names of the contestants that spend what the agent spends."""
+
+    equal_nfe: tuple[str, ...] = ()
+    equal_time: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standings:
+    """A finished comparison."""
+
+    agent: Columns
+    others: Mapping[str, Columns]
+    """Everyone else by name; ``full`` is among them."""
+    matches: Matches
+    skipped: Mapping[str, str]
+    """Contestants that took no part, with the reason."""
+    oracle_share: float
+    margin: float
+    """Largest loss that does not matter, as a share of the full run's mean score."""
+    _found: dict[tuple[str, str], Comparison | None] = field(
+        default_factory=dict[tuple[str, str], Comparison | None], init=False, repr=False
+    )
+    """Comparisons are resampled once, shown many times."""
+
+    @property
+    def full(self) -> Columns:
+        """The agent's own schedule to its end."""
+        return self.others["full"]
+
+    @property
+    def all(self) -> list[Columns]:
+        """The agent first, then the others."""
+        return [self.agent, *self.others.values()]
+
+    def metrics(self) -> list[str]:
+        """Quality scores that the agent has, in their order."""
+        return [name for name in QUALITY if math.isfinite(self.agent.mean(name))]
+
+    def against(self, name: str, metric: str) -> Comparison | None:
+        """Agent minus a contestant, prompt by prompt; None with too few pairs."""
+        key = (name, metric)
+        if key not in self._found:
+            other = self.others.get(name)
+            self._found[key] = None if other is None else paired(self.agent, other, metric)
+        return self._found[key]
+
+    def non_inferiority(self, name: str, metric: str) -> NonInferiority | None:
+        """Whether the agent loses less than the margin against a contestant; None where it can't be told."""
+        other = self.others.get(name)
+        if other is None:
+            return None
+        margin = self.margin * abs(self.full.mean(metric))
+        ours, theirs = self.agent.by_prompt(metric), other.by_prompt(metric)
+        if not margin > 0 or int(np.isfinite(ours - theirs).sum()) < MINIMUM_COUNT:
+            return None
+        return non_inferiority(ours, theirs, margin=margin)
+
+
+def paired(ours: Columns, theirs: Columns, metric: str) -> Comparison | None:
+    """Difference of two contestants, seeds of a prompt averaged first; None with too few pairs."""
+    mine, other = ours.by_prompt(metric), theirs.by_prompt(metric)
+    if int(np.isfinite(mine - other).sum()) < MINIMUM_COUNT:
+        return None
+    return compare(mine, other, name=f"{ours.contestant.title} - {theirs.contestant.title}", metric=metric)
+
+
+def comparisons(standings: Standings) -> list[Comparison]:
+    """Agent against every contestant of its own league, by the first quality score and by CLIP."""
+    metrics = list(dict.fromkeys([*standings.metrics()[:1], "clip"]))
+    rivals = [name for name, other in standings.others.items() if other.contestant.kind not in ("oracle", "agent")]
+    found = (standings.against(name, metric) for metric in metrics for name in rivals)
+    return [comparison for comparison in found if comparison is not None]
+
+
+def summarise(standings: Standings) -> dict[str, Any]:
+    """Everything a program may want; null where there is no number."""
+    agent = standings.agent
+    metrics = standings.metrics()
+    headline = _headline(standings)
+    return headline | {
+        "images": int(agent.drawn.sum()),
+        "prompts": len(np.unique(agent.prompt_id)),
+        "repeats": round(len(agent.prompt_id) / max(1, len(np.unique(agent.prompt_id)))),
+        "contestants": [_contestant(one, metrics) for one in standings.all],
+        "comparisons": _holm_rows(comparisons(standings)),
+        "against_ddim20": _rows_against(standings, "ddim-20"),
+        "non_inferiority": _non_inferiority(standings),
+        "equal_nfe": list(standings.matches.equal_nfe),
+        "equal_time": list(standings.matches.equal_time),
+        "skipped": dict(standings.skipped),
+        "dropped": {one.contestant.name: len(one.errors) for one in standings.all if one.errors},
+        "margin": standings.margin,
+    }
+
+
+def _headline(standings: Standings) -> dict[str, Any]:
+    agent, full = standings.agent, standings.full
+    scene, clip = standings.against("full", "scene_soft"), standings.against("full", "clip")
+    chance = standings.against("random-stop", standings.metrics()[0] if standings.metrics() else "clip")
+    return {
+        "mean_nfe": _number(agent.mean("nfe")),
+        "mean_nfe_full": _number(full.mean("nfe")),
+        "nfe_saved": _number(1 - agent.mean("nfe") / full.mean("nfe")),
+        "scene_diff": None if scene is None else scene.difference,
+        "scene_diff_ci": _bounds(scene),
+        "clip_diff": None if clip is None else clip.difference,
+        "clip_diff_ci": _bounds(clip),
+        "scene_full": _number(full.mean("scene_soft")),
+        "clip_full": _number(full.mean("clip")),
+        "spearman_nfe_tier": _number(tier_correlation(agent)),
+        "oracle_share": _number(standings.oracle_share),
+        "random_stop_diff": None if chance is None else chance.difference,
+        "random_stop_diff_ci": _bounds(chance),
+        "nfe_by_tier": {
+            str(tier): _number(agent.mean("nfe", agent.tier == tier)) for tier in np.unique(agent.tier).tolist()
+        },
+    }
+
+
+def _contestant(columns: Columns, metrics: Sequence[str]) -> dict[str, Any]:
+    names = ["nfe", "network_evals", "seconds", *metrics, "dino_similarity"]
+    tiers = [tier for tier in np.unique(columns.tier).tolist() if tier > 0]
+    categories = [name for name in columns.scores if name.startswith("category_")]
+    return {
+        "name": columns.contestant.name,
+        "title": columns.contestant.title,
+        "kind": columns.contestant.kind,
+        "images": int(columns.drawn.sum()),
+        "dropped": len(columns.errors),
+        "c_nfe": columns.contestant.c_nfe if columns.contestant.policy is not None else None,
+        "mean": {name: _number(columns.mean(name)) for name in names},
+        "ci": {name: _interval(columns.interval(name)) for name in names},
+        "by_tier": {
+            str(tier): {name: _number(columns.mean(name, columns.tier == tier)) for name in names} for tier in tiers
+        },
+        "by_category": {name.removeprefix("category_"): _number(columns.mean(name)) for name in categories},
+    }
+
+
+def _holm_rows(found: Sequence[Comparison]) -> list[dict[str, Any]]:
+    corrected = holm([one.p_value for one in found]) if found else np.zeros(0)
+    return [
+        {
+            "name": one.name,
+            "metric": one.metric,
+            "difference": one.difference,
+            "ci": _bounds(one),
+            "p_value": one.p_value,
+            "p_holm": float(p_holm),
+            "count": one.count,
+        }
+        for one, p_holm in zip(found, corrected, strict=True)
+    ]
+
+
+def _rows_against(standings: Standings, name: str) -> list[dict[str, Any]]:
+    """Agent minus one contestant in every quality score, not corrected for their number."""
+    found = ((metric, standings.against(name, metric)) for metric in standings.metrics())
+    return [
+        {"metric": metric, "difference": one.difference, "ci": _bounds(one), "p_value": one.p_value}
+        for metric, one in found
+        if one is not None
+    ]
+
+
+def _non_inferiority(standings: Standings) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for name in ("full", "ddim-50"):
+        for metric in ("scene_soft", "clip"):
+            found = standings.non_inferiority(name, metric)
+            if found is not None:
+                rows.append(
+                    {
+                        "against": name,
+                        "metric": metric,
+                        "margin": found.margin,
+                        "difference": found.difference,
+                        "ci": [found.interval.low, found.interval.high],
+                        "p_value": found.p_value,
+                        "established": found.established,
+                    }
+                )
+    return rows
+
+
+def _bounds(comparison: Comparison | None) -> list[float] | None:
+    return None if comparison is None else [comparison.interval.low, comparison.interval.high]
+
+
+def _interval(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else [interval.low, interval.high]
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,106 @@
+"""Where trained policies come from: the one that ships, a run, a checkpoint, an exported folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from addiffusion.config import Config
+from addiffusion.embedded.assets import POLICY_FOLDER
+from addiffusion.errors import CheckpointError, RunFolderError
+from launch.config_files import load_config
+from launch.config_text import to_yaml
+from launch.run_folder import RunFolder, write_text
+from learner.checkpoint import STATE_FILE, latest_checkpoint, load_checkpoint
+
+SHIPPED = "shipped"
+CONFIG_FILE, WEIGHTS_FILE = "config.yaml", "policy.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedPolicy:
+    """Policy weights and the configuration they were trained with."""
+
+    name: str
+    """How a user named it."""
+    config_file: Path
+    weights: Mapping[str, NDArray[np.float32]]
+
+    def config(self, overrides: list[str]) -> Config:
+        """The configuration of its training under ``overrides``.
+
+        Raises:
+            ConfigError: a key or value can't be used.
+        """
+        return load_config([self.config_file], overrides)
+
+
+def load_policy(name: str) -> TrainedPolicy:
+    """The policy called ``shipped``, or that of a run folder, a checkpoint folder, or an exported folder.
+
+    Raises:
+        RunFolderError: there is none.
+        CheckpointError: its files are missing or damaged.
+    """
+    path = POLICY_FOLDER if name == SHIPPED else Path(name)
+    if name == SHIPPED and not (path / WEIGHTS_FILE).is_file():
+        raise RunFolderError(
+            f"There is no shipped policy in this installation ({path} has no {WEIGHTS_FILE}): train one with "
+            "`addiffusion train`, then give its run folder, or make it the shipped one with "
+            f"`addiffusion export RUN --out {path}`.",
+            path=str(path),
+        )
+    if (path / WEIGHTS_FILE).is_file() and (path / CONFIG_FILE).is_file():
+        return TrainedPolicy(name=name, config_file=path / CONFIG_FILE, weights=_read(path / WEIGHTS_FILE))
+    return _of_run(path, name)
+
+
+def export_policy(run: str, out: Path) -> TrainedPolicy:
+    """Write policy and configuration of a run into ``out``: all that is needed to use the policy elsewhere.
+
+    Where the run was and what machine it had are left out of the configuration.
+
+    Raises:
+        RunFolderError: there is no run, or ``out`` can't be written.
+        CheckpointError: it has no checkpoint, or a damaged one.
+    """
+    policy = load_policy(run)
+    config = policy.config([])
+    portable = config.model_copy(
+        update={
+            "resume": None,
+            "run": config.run.model_copy(update={"dir": None}),
+            "cluster": Config().cluster,
+            "rollout": Config().rollout,
+        }
+    )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        partial = out / f"{WEIGHTS_FILE}.partial"
+        save_file({name: np.ascontiguousarray(value) for name, value in policy.weights.items()}, partial)
+        partial.replace(out / WEIGHTS_FILE)
+        write_text(out / CONFIG_FILE, to_yaml(portable))
+    except OSError as error:
+        raise RunFolderError(f"The policy can't be written to {out}: {error.strerror}.", path=str(out)) from error
+    return TrainedPolicy(name=str(out), config_file=out / CONFIG_FILE, weights=policy.weights)
+
+
+def _of_run(path: Path, name: str) -> TrainedPolicy:
+    checkpoint = path if (path / STATE_FILE).is_file() else None
+    folder, _ = RunFolder.open(checkpoint.absolute().parent.parent if checkpoint else path)
+    loaded = load_checkpoint(checkpoint or latest_checkpoint(folder.path))
+    weights = {key: tensor.numpy() for key, tensor in loaded.learner.policy.items()}
+    return TrainedPolicy(name=name, config_file=folder.config_file, weights=weights)
+
+
+def _read(path: Path) -> dict[str, NDArray[np.float32]]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"The policy {path} can't be read ({error}): export it again.", path=str(path)) from error

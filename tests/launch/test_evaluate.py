@@ -1,0 +1,215 @@
+"""`addiffusion evaluate` around toy models: who takes part, what is written, going on after a kill, bad input."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from addiffusion.config import Config, SamplerSection
+from addiffusion.errors import ArchiveError, CheckpointError, RunFolderError, UsageError
+from addiffusion.records import Ticket
+from addiffusion.rollouts import Collected, Rollouts
+from evaluation.comparison.results import read_results
+from launch.crew import Crew
+from launch.evaluate import Evaluated, EvaluateOrder, evaluate
+from launch.evaluate_view import standings_table
+from launch.policies import export_policy, load_policy
+from tests.launch.toy_crew import toy_crew
+from tests.launch.toy_policy import toy_policy
+
+PROMPTS = 60
+
+
+@pytest.fixture(scope="module")
+def prompt_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("prompts") / "prompts.txt"
+    path.write_text("\n".join(f"toy scene {number}" for number in range(PROMPTS)))
+    return path
+
+
+def order(policy: Path, prompts: Path, out: Path, **changes: object) -> EvaluateOrder:
+    settings: dict[str, object] = {
+        "samplers": ("ddim-4", "euler-3", "flow_euler-4"), "stops": 3, "best_of": 2, "prices": (0.05,), "films": 2,
+        "limit": 8, "literature": False,
+    }  # fmt: skip
+    return EvaluateOrder(policy=str(policy), prompts=str(prompts), out=out, **(settings | changes))
+
+
+def run(wanted: EvaluateOrder, roles: object = toy_crew) -> tuple[Evaluated, str]:
+    stream = io.StringIO()
+    console = Console(file=stream, width=200)
+    evaluated = evaluate(wanted, overrides=[], console=console, roles=roles)
+    console.print(standings_table(evaluated.standings))
+    return evaluated, stream.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, prompt_file: Path) -> tuple[Evaluated, str, Path]:
+    folder = tmp_path_factory.mktemp("evaluation")
+    policy = toy_policy(folder / "policy")
+    return *run(order(policy, prompt_file, folder / "out", repeats=2)), policy
+
+
+def test_everybody_draws_the_same_pairs_and_all_of_it_is_on_disk(finished: tuple[Evaluated, str, Path]) -> None:
+    evaluated, _, _ = finished
+    rows = read_results(evaluated.path / "results.parquet")
+    names = {row.contestant for row in rows}
+    assert {"agent", "full", "price-0.05", "ddim-4", "euler-3", "converged-0.02", "best-of-2-ddim-4", "random-stop",
+            "mean-stop"} <= names  # fmt: skip
+    pairs = {name: {(row.index, row.seed) for row in rows if row.contestant == name} for name in names}
+    assert all(pairs[name] == pairs["agent"] for name in names if not name.startswith("best-of"))
+    assert len(pairs["agent"]) == 16
+    assert len({seed for _, seed in pairs["agent"]}) == 16
+    assert pairs["best-of-2-ddim-4"] < pairs["agent"]  # the first seed of each prompt only
+    assert len(list((evaluated.path / "images" / "agent").glob("*.png"))) == 16
+    for name in ("summary.json", "tables.md", "standings.tex", "comparisons.tex", "plots/pareto_clip.png"):
+        assert (evaluated.path / name).stat().st_size > 0
+    assert len(list((evaluated.path / "films" / "agent").glob("*.npz"))) == 2
+
+
+def test_what_each_spends_is_what_it_is_called_for(finished: tuple[Evaluated, str, Path]) -> None:
+    standings = finished[0].standings
+    agent, full = standings.agent, standings.full
+    assert full.nfe.tolist() == [8] * 16
+    assert standings.others["ddim-4"].nfe.tolist() == [4] * 16
+    assert set(standings.others["best-of-2-ddim-4"].nfe[:8].tolist()) == {8}
+    dealt, own = standings.others["random-stop"].nfe, np.clip(agent.nfe, 5, 8)  # 5: earliest stop with its finish
+    assert Counter(dealt.tolist()) == Counter(own.tolist())
+    assert standings.others["mean-stop"].mean("nfe") == pytest.approx(np.clip(agent.mean("nfe"), 5, 8), abs=1 / 16)
+    for name in standings.matches.equal_nfe:
+        assert agent.mean("nfe") <= standings.others[name].mean("nfe") < agent.mean("nfe") + 1
+    assert standings.others["oracle-clip"].mean("clip") >= max(
+        one.mean("clip") for name, one in standings.others.items() if name.startswith("stop-at") or name == "full"
+    )
+
+
+def test_the_summary_has_the_promised_keys_and_honest_numbers(finished: tuple[Evaluated, str, Path]) -> None:
+    evaluated, text, _ = finished
+    summary = json.loads((evaluated.path / "summary.json").read_text())
+    assert {"mean_nfe", "scene_diff", "scene_diff_ci", "clip_diff_ci", "spearman_nfe_tier", "oracle_share",
+            "random_stop_diff_ci"} <= summary.keys()  # fmt: skip
+    agent, full = evaluated.standings.agent, evaluated.standings.full
+    assert summary["mean_nfe"] == pytest.approx(float(agent.nfe.mean()))
+    assert summary["clip_diff"] == pytest.approx(float((agent.scores["clip"] - full.scores["clip"]).mean()))
+    low, high = summary["clip_diff_ci"]
+    assert low <= summary["clip_diff"] <= high
+    own = next(one for one in summary["contestants"] if one["name"] == "full")["to_full"]
+    assert own["cmmd"] == pytest.approx(0, abs=1e-9)
+    assert own["fd_dino"] == pytest.approx(0, abs=1e-6)
+    reason = "sampler.solver=flow_euler can't sample this model, which is a diffusion"
+    assert summary["skipped"]["Euler (flow)-4"].startswith(reason)
+    assert "Euler (flow)-4 skipped" in text
+    assert "Static samplers at the agent's NFE" in text
+
+
+class CutShort:
+    """Rollouts that end the process's will to live at the ``count``-th call."""
+
+    def __init__(self, rollouts: Rollouts, count: int) -> None:
+        self.rollouts, self.left, self.tickets = rollouts, count, 0
+
+    def set_weights(self, weights: object, version: int) -> None:
+        self.rollouts.set_weights(weights, version)
+
+    def collect(self, tickets: Sequence[Ticket], *, sampler: SamplerSection | None = None) -> Collected:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.tickets += len(tickets)
+        return self.rollouts.collect(tickets, sampler=sampler)
+
+
+def counting_crew(seen: list[CutShort], count: int) -> object:
+    @contextmanager
+    def crew(config: Config) -> Iterator[Crew]:
+        with toy_crew(config) as toys:
+            seen.append(CutShort(toys.rollouts, count))
+            yield Crew(rollouts=seen[-1], scoring=toys.scoring, learner=toys.learner)
+
+    return crew
+
+
+def test_a_killed_comparison_goes_on_and_ends_in_the_same_images(
+    finished: tuple[Evaluated, str, Path], prompt_file: Path, tmp_path: Path
+) -> None:
+    whole, _, policy = finished
+    wanted, seen = order(policy, prompt_file, tmp_path / "out", repeats=2), []
+    with pytest.raises(KeyboardInterrupt):
+        run(wanted, counting_crew(seen, 12))
+    resumed, _ = run(wanted, counting_crew(seen, -1))
+    again, _ = run(wanted, counting_crew(seen, -1))
+    assert seen[2].tickets == 1  # nothing is drawn again; the sampler that does not fit is asked once more
+    assert seen[1].tickets > 0
+
+    def drawn(path: Path) -> dict[tuple[str, int], tuple[object, ...]]:
+        rows = read_results(path / "results.parquet")
+        return {(row.contestant, row.index): (row.nfe, row.actions, row.scores["clip"]) for row in rows}
+
+    # Who has the agent's time depends on the clock; everybody else must be the same.
+    mine, theirs = drawn(resumed.path), drawn(whole.path)
+    shared = {key for key in mine if key[0] not in resumed.standings.matches.equal_time}
+    assert all(mine[key] == theirs[key] for key in shared if key in theirs)
+    assert {key[0] for key in shared} <= {key[0] for key in theirs}
+    assert drawn(again.path) == mine
+
+
+def test_a_folder_of_another_comparison_is_refused(
+    finished: tuple[Evaluated, str, Path], prompt_file: Path, tmp_path: Path
+) -> None:
+    whole, _, policy = finished
+    with pytest.raises(RunFolderError, match="another policy, other prompts or other settings"):
+        run(order(policy, prompt_file, whole.path, limit=7))
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "to-mother.txt").write_text("dear")
+    with pytest.raises(RunFolderError, match="something else than a comparison"):
+        run(order(policy, prompt_file, tmp_path / "letters"))
+
+
+def test_a_damaged_part_is_named(finished: tuple[Evaluated, str, Path], prompt_file: Path, tmp_path: Path) -> None:
+    _, _, policy = finished
+    wanted = order(policy, prompt_file, tmp_path / "out", quick=True, samplers=None, limit=6)
+    run(wanted)
+    part = next((tmp_path / "out" / "parts" / "full").glob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(ArchiveError, match=r"can't be read as a Parquet file of results .* delete it"):
+        run(wanted)
+
+
+def test_a_sampler_that_is_none_lists_those_there_are(prompt_file: Path, tmp_path: Path) -> None:
+    policy = toy_policy(tmp_path / "policy")
+    with pytest.raises(UsageError, match=r"'ddim' is no static sampler: .* ddim, dpm\+\+2m"):
+        run(order(policy, prompt_file, tmp_path / "out", samplers=("ddim",)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_shipped_policy_one_sentence_says_how_to_make_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("launch.policies.POLICY_FOLDER", tmp_path)
+    with pytest.raises(RunFolderError, match=r"no shipped policy .*addiffusion export RUN --out"):
+        load_policy("shipped")
+
+
+def test_an_exported_policy_is_the_same_without_its_machine(tmp_path: Path) -> None:
+    from tests.launch.toy_crew import toy_config  # noqa: PLC0415
+
+    config = toy_config(run={"dir": "/somewhere/else"}, rollout={"workers": 7})
+    source = toy_policy(tmp_path / "source", config)
+    export_policy(str(source), tmp_path / "exported")
+    found = load_policy(str(tmp_path / "exported"))
+    assert "somewhere" not in found.config_file.read_text()
+    assert found.config([]).rollout == Config().rollout
+    assert found.config([]).sampler == config.sampler
+    expected = load_policy(str(source)).weights
+    assert all(np.array_equal(found.weights[name], expected[name]) for name in expected)
+    (tmp_path / "exported" / "policy.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="export it again"):
+        load_policy(str(tmp_path / "exported"))
