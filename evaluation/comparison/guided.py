@@ -34,6 +34,10 @@ class GuidedRollouts:
             failed=tuple(one for one in outcomes if isinstance(one, FailedEpisode)),
         )
 
+    def advance(self, tickets: Sequence[Ticket]) -> Collected:
+        """``collect``: images are drawn one after the other, each to its end."""
+        return self.collect(tickets)
+
     def _episode(self, ticket: Ticket, sampler: SamplerSection) -> Episode | FailedEpisode:
         start = time.perf_counter()
         drawn = self._pipeline.draw(ticket.prompt.text, seed=ticket.seed, sampler=sampler)

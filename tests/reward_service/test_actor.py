@@ -19,8 +19,10 @@ import ray
 
 from addiffusion.config import ScorersSection
 from addiffusion.errors import ClusterError, ContractError, ScorerError
+from addiffusion.metrics import Meters
 from addiffusion.records import ScoreReply
-from reward_service.actor import RayMeters, RayReplicas, connect, get_or_create, service_names, stop
+from launch.meters import replica_meters
+from reward_service.actor import RayReplicas, connect, get_or_create, service_names, stop
 from reward_service.client import RemoteScoring
 from reward_service.metrics import ALL, QUEUE_DEPTH
 from tests.reward_service.toy_scoring import (
@@ -35,16 +37,16 @@ SECTION = ScorersSection(batch_images=8, max_wait_ms=2.0, timeout_s=60.0, cpus=0
 
 
 @pytest.fixture(scope="module")
-def meters(ray_cluster: str) -> RayMeters:
+def meters(ray_cluster: str) -> Meters:
     """One value of every metric: Ray's agent collects every few seconds, and the last test looks."""
-    probe = RayMeters("probe")
+    probe = replica_meters("probe")
     for metric in ALL:
         probe.record(metric, 3.0, **dict.fromkeys(metric.tags, "clip"))
     return probe
 
 
 @pytest.fixture(scope="module")
-def scoring(ray_cluster: str, meters: RayMeters) -> Iterator[RemoteScoring]:
+def scoring(ray_cluster: str, meters: Meters) -> Iterator[RemoteScoring]:
     remote = get_or_create(SECTION, namespace=ray_cluster, name="shared-reward", load=load_slow_toy)
     yield remote
     stop(remote)
@@ -220,7 +222,7 @@ def exported() -> tuple[Series, dict[str, str]]:
 
 
 @pytest.mark.usefixtures("scoring")
-def test_every_metric_reaches_prometheus_with_its_unit(meters: RayMeters) -> None:
+def test_every_metric_reaches_prometheus_with_its_unit(meters: Meters) -> None:
     ending = {"gauge": "", "counter": "_total", "histogram": "_count"}  # Ray's sum is a guess from the buckets
     probes = {(f"ray_{metric.name}{ending[metric.kind]}", "probe", *("clip" for _ in metric.tags)) for metric in ALL}
     series, texts = exported()
