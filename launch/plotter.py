@@ -43,7 +43,8 @@ class Plotter:
 
     def _report_failure(self) -> None:
         """A picture that can't be drawn is told of, and ends no training."""
-        error = self._drawing.exception() if self._drawing is not None else None
+        drawing = self._drawing
+        error = drawing.exception() if drawing is not None and not drawing.cancelled() else None
         if error is not None:
             _log.warning("the plots could not be drawn: %s", error)
 

@@ -58,7 +58,7 @@ def test_override_values_are_json_or_text(tmp_path: Path) -> None:
     ("override", "words"),
     [
         ("ppo.lrr=1", ["ppo.lrr", "did you mean ppo.lr?", "max_grad_norm"]),
-        ("lr=1", ["unknown key lr", "did you mean ppo.lr?"]),
+        ("lr=1", ["unknown key lr", "did you mean ppo.lr or warm_start.lr?"]),
         ("nonsense=1", ["unknown key nonsense", "top-level keys", "evaluation"]),
         ("ppo.lr.x=1", ["ppo.lr can't be {'x': 1}", "number"]),
         ("ppo=1", ["ppo is a section", "iterations"]),

@@ -152,7 +152,7 @@ def test_failing_tickets_are_handed_out_again() -> None:
 
 
 def test_decisions_outside_the_allowed_versions_are_refused() -> None:
-    ledger = TicketLedger(toy_pool(), run_seed=0, batch_size=1, c_nfe=0.0, max_reissues=0)
+    ledger = TicketLedger(toy_pool(), run_seed=0, batch_size=1, prices=(0.0, 0.0), max_reissues=0)
     old = toy_episode(toy_ticket(), phi=np.zeros((1, 3), np.float32), actions=[1], rewards=[0.0], weight_version=2)
     with pytest.raises(StaleWeightsError, match=r"weight versions \[2\], but only 3 to 4"):
         BatchBuilder(4, ledger, oldest=3).build([old])

@@ -16,7 +16,7 @@ PROMPTS = [Prompt(prompt_id=number, text=f"prompt {number}", tier=1 + number % 3
 def ledger(**section: int) -> TicketLedger:
     pool = [PoolEntry(prompt=prompt, seed=prompt.prompt_id) for prompt in PROMPTS]
     stages = curriculum_stages(CurriculumSection.model_validate(section))
-    return TicketLedger(pool, run_seed=3, batch_size=8, c_nfe=0.01, max_reissues=0, stages=stages)
+    return TicketLedger(pool, run_seed=3, batch_size=8, prices=(0.01, 0.01), max_reissues=0, stages=stages)
 
 
 def tiers(book: TicketLedger, iteration: int) -> set[int]:
@@ -39,7 +39,7 @@ def test_every_entry_of_a_stage_is_drawn_equally_often() -> None:
 def test_ticket_ids_run_on_and_no_curriculum_changes_nothing() -> None:
     assert [ticket.ticket_id for ticket in ledger(simple_iterations=1).tickets(2)] == list(range(16, 24))
     pool = [PoolEntry(prompt=prompt, seed=prompt.prompt_id) for prompt in PROMPTS]
-    plain = TicketLedger(pool, run_seed=3, batch_size=8, c_nfe=0.01, max_reissues=0)
+    plain = TicketLedger(pool, run_seed=3, batch_size=8, prices=(0.01, 0.01), max_reissues=0)
     assert ledger().tickets(5) == plain.tickets(5)
 
 

@@ -192,6 +192,7 @@ def test_weighting_by_episode_lets_short_episodes_count_as_much() -> None:
     assert share("episode") == pytest.approx(1 / 2)
 
 
+@pytest.mark.slow
 def test_several_learners_are_one(ray_cluster: str) -> None:
     config = toy_config(learners=2, minibatch_size=7)
     group = build_ppo_config(config, observation_width=WIDTH).build_learner_group()

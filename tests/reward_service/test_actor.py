@@ -22,7 +22,7 @@ from addiffusion.errors import ClusterError, ContractError, ScorerError
 from addiffusion.metrics import Meters
 from addiffusion.records import ScoreReply
 from launch.meters import replica_meters
-from reward_service.actor import RayReplicas, connect, get_or_create, service_names, stop
+from reward_service.actor import RayReplicas, Start, connect, get_or_create, service_names, stop
 from reward_service.client import RemoteScoring
 from reward_service.metrics import ALL, QUEUE_DEPTH
 from tests.reward_service.toy_scoring import (
@@ -47,7 +47,13 @@ def meters(ray_cluster: str) -> Meters:
 
 @pytest.fixture(scope="module")
 def scoring(ray_cluster: str, meters: Meters) -> Iterator[RemoteScoring]:
-    remote = get_or_create(SECTION, namespace=ray_cluster, name="shared-reward", load=load_slow_toy)
+    remote = get_or_create(
+        SECTION,
+        namespace=ray_cluster,
+        name="shared-reward",
+        load=load_slow_toy,
+        start=Start(meters=replica_meters),
+    )
     yield remote
     stop(remote)
 
