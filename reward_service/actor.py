@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -35,6 +36,8 @@ START_TIMEOUT_S: Final = 180.0
 PROBE_S: Final = 0.05
 """How long a client waits for replicas to say how busy they are."""
 _PREFIX: Final = "reward:"
+_SWITCH_S: Final = 5.0e-4
+"""Longest hold of the interpreter while the scoring thread wants it: receiving a request must not hold up a pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +70,7 @@ class RewardActor:
     ) -> None:
         import torch  # noqa: PLC0415 - only the actor's process needs torch and the scorers, not every caller's
 
+        sys.setswitchinterval(_SWITCH_S)
         self._section = section
         torch.set_num_threads(1)  # the same arithmetic as the serial twin, and no contention with the workers
         self._service = RewardService(
