@@ -18,10 +18,8 @@ from addiffusion.config import Config
 from addiffusion.errors import AdDiffusionError, RolloutError
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected
-from learner.fleet import Fleet
+from learner.fleet import POLL_S, Fleet
 
-POLL_S = 0.5
-"""Longest sleep before deadlines and lost workers are looked at again; results end it at once."""
 _CALLS = 2
 
 
@@ -57,19 +55,9 @@ class CarriedCalls:
             AdDiffusionError: what a worker raised on purpose.
         """
         self._orphans += tickets
-        self._await_worker()
+        self._fleet.await_worker(self._config.cluster.start_timeout_s)
         self._submit(self._share_out(), weights, version)
         return Collected(episodes=()) if self._has_room() else self._next_answer()
-
-    def _await_worker(self) -> None:
-        since = time.monotonic()
-        self._fleet.revive()
-        while not self._fleet.up:
-            waited_s = time.monotonic() - since
-            if self._fleet.hopeless or waited_s > self._config.cluster.start_timeout_s:
-                raise no_worker_left(waited_s)
-            time.sleep(POLL_S)
-            self._fleet.revive()
 
     def _share_out(self) -> dict[int, list[Ticket]]:
         """Each ticket to the worker that has the fewest, among those that have room for a call."""
@@ -164,13 +152,4 @@ def lost_too_often(ticket: Ticket, count: int) -> RolloutError:
         f"Ticket {ticket.ticket_id} lost its worker {count} times: the workers' log says why they end (often memory: "
         "lower rollout.slots or rollout.workers).",
         ticket_id=ticket.ticket_id,
-    )
-
-
-def no_worker_left(waited_s: float) -> RolloutError:
-    """Nobody is there to roll anything out."""
-    return RolloutError(
-        f"No rollout worker is left, and none came back in {waited_s:.0f} s: the workers' log says why they ended. The "
-        "run can be resumed from its last checkpoint.",
-        waited_s=waited_s,
     )

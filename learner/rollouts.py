@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -15,11 +15,8 @@ from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 from addiffusion.config import Config, SamplerSection
 from addiffusion.records import Episode, FailedEpisode, Ticket
 from addiffusion.rollouts import Collected, Staff
-from learner.carried_calls import POLL_S, CarriedCalls, cause_of, lost_too_often, no_worker_left
-from learner.fleet import Fleet
-
-Recruit: TypeAlias = Callable[[], Mapping[int, ActorHandle[Any]]]
-"""Workers, by id, that have been started since it was last asked."""
+from learner.carried_calls import CarriedCalls, cause_of, lost_too_often
+from learner.fleet import POLL_S, Fleet, Recruit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +38,7 @@ class RayRollouts:
 
     def __init__(self, actors: Mapping[int, ActorHandle[Any]], config: Config, recruit: Recruit = dict) -> None:
         """Take over ``actors`` by worker id; those Ray may restart come back after a loss. ``recruit`` finds more."""
-        self.fleet = Fleet(actors)
-        self._recruit = recruit
+        self.fleet = Fleet(actors, recruit)
         self._config = config
         self._weights: list[ray.ObjectRef] = []
         self._weight_version = -1
@@ -73,18 +69,15 @@ class RayRollouts:
             AdDiffusionError: what a worker raised on purpose (a defect or a wrong configuration, not a loss).
         """
         open_work = _OpenWork(pending=list(tickets))
-        idle_since = time.monotonic()
         while open_work.pending or open_work.calls:
-            self.fleet.join(self._recruit())
-            self.fleet.revive()
+            if open_work.calls:
+                self.fleet.revive()
+            else:
+                self.fleet.await_worker(self._config.cluster.start_timeout_s)
             if open_work.pending and self.fleet.up:
                 self._hand_out(open_work, sampler)
-            if open_work.calls:
-                idle_since = time.monotonic()
-                self._take_results(open_work)
-                self._give_up_overdue(open_work)
-            else:
-                self._wait_for_workers(idle_since)
+            self._take_results(open_work)
+            self._give_up_overdue(open_work)
         return merge(open_work.collected)
 
     def advance(self, tickets: Sequence[Ticket]) -> Collected:
@@ -149,12 +142,6 @@ class RayRollouts:
             if open_work.losses[ticket.ticket_id] > self._config.rollout.max_reissues:
                 raise lost_too_often(ticket, open_work.losses[ticket.ticket_id])
         open_work.pending += call.tickets
-
-    def _wait_for_workers(self, idle_since: float) -> None:
-        waited_s = time.monotonic() - idle_since
-        if self.fleet.hopeless or waited_s > self._config.cluster.start_timeout_s:
-            raise no_worker_left(waited_s)
-        time.sleep(POLL_S)
 
 
 @dataclass(slots=True, kw_only=True)

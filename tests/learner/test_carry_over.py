@@ -210,6 +210,14 @@ def test_one_remote_worker_gives_the_episodes_of_a_serial_run(fleet: list[RayRol
             assert one.logits.tobytes() == other.logits.tobytes()
 
 
+def test_a_worker_that_joins_is_given_tickets(fleet: list[RayRollouts]) -> None:
+    config = carry_config()
+    joining = dict(remote(config, None).fleet._actors)
+    fleet.append(RayRollouts({}, config, lambda: {number: joining.pop(number) for number in list(joining)}))
+    assert ids(train(start(config, fleet[0]))) == list(range(10 * ITERATIONS))
+    assert fleet[0].fleet.up == [0]
+
+
 def test_a_worker_that_is_killed_costs_nothing(fleet: list[RayRollouts], tmp_path: Path) -> None:
     config = carry_config().model_copy(update={"cluster": Config().cluster})
     marker = tmp_path / "killed"
