@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,8 @@ def test_shipped_studies_vary_keys_that_exist(path: Path) -> None:
             key: getattr(domain, end) if isinstance(domain, Bounds) else domain[0]
             for key, domain in study.space.items()
         }
-        load_config((), as_overrides({**study.base, **values}))
+        tree = load_config((), as_overrides({**study.base, **values})).model_dump(mode="json")
+        assert {key: reduce(getitem, key.split("."), tree) for key in values} == values
 
 
 def test_there_are_a_sweep_and_three_profiles() -> None:

@@ -51,7 +51,8 @@ def test_a_bank_of_another_finish_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_what_does_not_change_a_bank_does_not_refuse_it(tmp_path: Path) -> None:
     toy_bank(tmp_path, CONFIG)
-    open_bank(tmp_path, toy_bank_config(reward={"preset": "phase1", "c_nfe": 0.5}, ppo={"lr": 1.0}))
+    other = toy_bank_config(reward={"preset": "phase1", "c_nfe": 0.5}, ppo={"lr": 1.0})
+    assert open_bank(tmp_path, other).complete
 
 
 def test_no_bank_is_said_so(tmp_path: Path) -> None:
