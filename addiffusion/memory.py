@@ -1,14 +1,20 @@
-"""How the C library keeps memory that tensors have given back."""
+"""This machine's memory: how much there is, and how the C library keeps what tensors have given back."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Names of mallopt's parameters, as malloc.h has them."""
 _LARGEST_MMAP_THRESHOLD = 2**25
 _NEVER = 2**30
+
+
+def machine_bytes() -> int:
+    """Memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def keep_freed_memory() -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
+from addiffusion.ranks import rank_correlation
 from addiffusion.records import METRIC_NAMES, SCORE_NAMES
 from evaluation.holdout import ArmResult, Holdout
 from evaluation.significance.intervals import MINIMUM_COUNT
@@ -86,12 +86,10 @@ def _scores(result: ArmResult, metric: str) -> dict[int, float]:
 
 
 def _tier_correlation(result: ArmResult) -> float:
-    """Spearman's rho with mean ranks for ties; tier 0 says nothing about difficulty and is left out."""
+    """Rank correlation; tier 0 says nothing about difficulty and is left out."""
     rows = [(episode.nfe, episode.ticket.prompt.tier) for episode in result.episodes if episode.ticket.prompt.tier > 0]
     spent, tiers = zip(*rows, strict=True) if rows else ((), ())
-    if len(set(spent)) < 2 or len(set(tiers)) < 2:
-        return float("nan")
-    return float(np.corrcoef(stats.rankdata(spent), stats.rankdata(tiers))[0, 1])
+    return rank_correlation(spent, tiers)
 
 
 def _difference(comparison: Comparison | None) -> str:

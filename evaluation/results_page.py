@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from addiffusion.files import write_text
 from evaluation.comparison.summary import Standings, comparisons
 from evaluation.comparison.tables import METRIC_TITLES, markdown_breakdown, markdown_categories, markdown_standings
 from evaluation.significance.tables import markdown_table
@@ -106,6 +107,4 @@ def write_results(path: Path, text: str, plots: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for plot in sorted(plots.glob("pareto_*.png")):
         (folder / plot.name).write_bytes(plot.read_bytes())
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, text)

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from addiffusion.actions import Action
+from addiffusion.files import whole_file
 
 # Okabe and Ito, "Color Universal Design", 2008.
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
@@ -52,9 +53,8 @@ def style() -> Iterator[None]:
 def save(figure: Figure, path: Path) -> Path:
     """Write ``figure`` as PNG, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    figure.savefig(partial, format="png", dpi=140, bbox_inches="tight", pad_inches=0.15)
-    partial.replace(path)
+    with whole_file(path) as draft:
+        figure.savefig(draft, format="png", dpi=140, bbox_inches="tight", pad_inches=0.15)
     return path
 
 

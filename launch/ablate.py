@@ -15,10 +15,10 @@ from rich.table import Table
 
 from addiffusion.config import Config
 from addiffusion.errors import ConfigError
+from addiffusion.files import write_text
 from launch.config_files import load_config, read_yaml, shipped_files
 from launch.crew import Crew, assemble
 from launch.preflight import Plan, prepare
-from launch.run_folder import write_text
 from launch.train import run as train
 from learner.checkpoint import list_checkpoints
 

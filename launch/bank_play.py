@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,12 +10,12 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
-from scipy import stats
 
 from addiffusion.bank.archive import Bank, open_bank
 from addiffusion.bank.oracle import oracle_end, reward_of_ends
 from addiffusion.bank.replay import BankRollouts
 from addiffusion.config import Config
+from addiffusion.ranks import rank_correlation
 from addiffusion.records import Episode, Ticket
 from launch.run_folder import RunFolder
 from learner.checkpoint import latest_checkpoint, load_checkpoint
@@ -89,12 +90,12 @@ def _played(bank: Bank, config: Config, rollouts: BankRollouts, price: float) ->
     best = [oracle_end(values) for values in worth]
     nfe = np.array([episode.nfe for episode in episodes])
     tiers = np.array([one.prompt.tier for one in bank.trajectories])
-    varied = len(set(nfe.tolist())) > 1 and len(set(tiers.tolist())) > 1
+    correlation = rank_correlation(nfe, tiers)
     return Played(
         c_nfe=price,
         nfe=float(nfe.mean()),
         nfe_by_tier={int(tier): float(nfe[tiers == tier].mean()) for tier in np.unique(tiers)},
-        tier_spearman=float(np.corrcoef(stats.rankdata(nfe), stats.rankdata(tiers))[0, 1]) if varied else None,
+        tier_spearman=None if math.isnan(correlation) else correlation,
         reward=float(np.mean([episode.rewards.sum() for episode in episodes])),
         full_reward=float(np.mean([values[-1] for values in worth])),
         oracle_reward=float(np.mean([values.max() for values in worth])),

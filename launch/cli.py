@@ -23,10 +23,11 @@ from launch.cli_doctor import doctor, token
 from launch.cli_evaluate import evaluate, export, report, results
 from launch.cli_gate import gate
 from launch.cli_measure import judge, metrics
+from launch.cli_options import EXIT_INTERRUPTED, AsJson, prepared_console
 from launch.cli_reward import reward_app, score
 from launch.cli_tune import tune
 
-EXIT_FAILED, EXIT_USAGE, EXIT_COLLAPSED, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_COLLAPSED = 1, 2, 3
 
 
 class Commands(TyperGroup):
@@ -123,18 +124,13 @@ def train(
         bool,
         typer.Option("--stop-on-collapse", help="Save, leave with exit code 3 when an alarm of alarms.stop_on rings."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Progress on stderr; one JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a policy and compare it with fixed samplers on held-out prompts.
 
     Everything is written to a new folder (run.dir, by default runs/<UTC time>). `resume=FOLDER` goes on with a run.
     """
-    from launch.cluster import prepare_environment
-    from launch.quiet import log_to
-
-    prepare_environment()
-    console = Console(stderr=as_json)
-    log_to(console)
+    console = prepared_console(as_json=as_json)
     with console.status("checking the configuration"):
         from launch.preflight import prepare
         from launch.train import run
@@ -234,7 +230,7 @@ def embedded_card(
     ] = None,
     prompts: Annotated[int, typer.Option(min=1, help="Test prompts per tier for the quality figures.")] = 100,
     curve_prompts: Annotated[int, typer.Option(min=1, help="Test prompts per tier for the curves.")] = 32,
-    as_json: Annotated[bool, typer.Option("--json", help="Progress on stderr; one JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure the built-in world again: quality by tier, what steps are worth, scorers, cost. Minutes on two cores."""
     from addiffusion.embedded.assets import WEIGHTS_FOLDER

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from launch.cli_options import AsJson, prepared_console
 
 
 def ablate(
@@ -24,18 +25,13 @@ def ablate(
         Path | None,
         typer.Option(metavar="BANK", help="Start every variant from this trajectory bank.", show_default=False),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Progress on stderr; one JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train every variant of a study and put their held-out results side by side.
 
     Trainings that are done are kept: a study that was interrupted goes on with the same --out.
     """
-    from launch.cluster import prepare_environment
-    from launch.quiet import log_to
-
-    prepare_environment()
-    console = Console(stderr=as_json)
-    log_to(console)
+    console = prepared_console(as_json=as_json)
     from launch.ablate import AblateOrder, ablation_table, load_ablation
     from launch.ablate import ablate as run
 

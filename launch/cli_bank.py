@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from launch.cli_options import EXIT_INTERRUPTED, AsJson, Files, prepared_console
+
 bank_app = typer.Typer(
     no_args_is_help=True, help="Trajectory banks: every prompt rolled out once, with every place it could have stopped."
 )
@@ -19,12 +21,6 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Configuration overrides such as bank.every=1.", show_default=False),
 ]
-Files = Annotated[
-    list[Path] | None,
-    typer.Option("--config", "-c", metavar="FILE", help="YAML file over the shipped defaults.", show_default=False),
-]
-Json = Annotated[bool, typer.Option("--json", help="Progress on stderr; one JSON object on stdout.")]
-EXIT_INTERRUPTED = 130
 
 
 class BankSplit(StrEnum):
@@ -48,18 +44,13 @@ def build(
         typer.Option(min=1, help="Prompts, one seed each; without it prompts.train_count.", show_default=False),
     ] = None,
     config: Files = None,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Roll prompts out to full length, score every step, and try stop on the way.
 
     A build that was killed goes on where it was; one with a larger --count grows.
     """
-    from launch.cluster import prepare_environment
-    from launch.quiet import log_to
-
-    prepare_environment()
-    console = Console(stderr=as_json)
-    log_to(console)
+    console = prepared_console(as_json=as_json)
     from launch.bank_build import BankOrder
     from launch.bank_build import build as build_bank
     from launch.config_files import load_config
@@ -74,7 +65,7 @@ def build(
 
 
 @bank_app.command()
-def info(folder: Folder, overrides: Overrides = None, config: Files = None, as_json: Json = False) -> None:
+def info(folder: Folder, overrides: Overrides = None, config: Files = None, as_json: AsJson = False) -> None:
     """Show what a bank holds, and where an oracle would stop."""
     from launch.bank_info import describe, tables
     from launch.config_files import load_config
@@ -95,7 +86,7 @@ def play(
         list[float] | None,
         typer.Option("--price", min=0.0, help="Price per NFE; may be repeated.", show_default=False),
     ] = None,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Replay a policy that stops and continues on a bank, at several prices, beside an oracle.
 

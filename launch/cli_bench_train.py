@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from launch.cli_bench import AsJson, Files, Overrides
+from launch.cli_options import prepared_console
 
 
 def bench_train(
@@ -25,12 +26,7 @@ def bench_train(
     These workers are SIMULATED: they sleep for as long as the real ones were seen to take per episode, and return
     episodes of real size; so it says whether learner and driver keep up, not what a machine's cores do.
     """
-    from launch.cluster import prepare_environment
-    from launch.quiet import log_to
-
-    prepare_environment()
-    console = Console(stderr=True)
-    log_to(console)
+    console = prepared_console(as_json=True)
     from launch.bench_train import bench_train as measure
     from launch.bench_train import table_of, train_order
 

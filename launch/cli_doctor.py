@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from launch.cli_options import Files, prepared_console
 
 
 def doctor(
@@ -17,10 +18,7 @@ def doctor(
             metavar="[KEY=VALUE]...", help="Configuration overrides of the run to come.", show_default=False
         ),
     ] = None,
-    config: Annotated[
-        list[Path] | None,
-        typer.Option("--config", "-c", metavar="FILE", help="YAML file over the shipped defaults.", show_default=False),
-    ] = None,
+    config: Files = None,
     cluster_file: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Also check this yaml of `ray up`, e.g. cluster.yaml.", show_default=False),
@@ -32,12 +30,7 @@ def doctor(
 
     Exit code 1 if anything stands in the way of the run that KEY=VALUE and FILE describe.
     """
-    from launch.cluster import prepare_environment
-    from launch.quiet import log_to
-
-    prepare_environment()
-    console = Console(stderr=as_json)
-    log_to(console)
+    console = prepared_console(as_json=as_json)
     from launch.config_files import load_config
     from launch.doctor import Order, examine, failed, table, to_json
 

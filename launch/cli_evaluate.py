@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-AsJson = Annotated[bool, typer.Option("--json", help="Progress on stderr; one JSON object on stdout.")]
+from launch.cli_options import AsJson, prepared_console
+
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
@@ -79,12 +80,7 @@ def evaluate(
     Every static solver also runs with the agent's mean NFE and in the agent's time. A run that was interrupted goes on
     with the same --out.
     """
-    from launch.cluster import prepare_environment
-    from launch.quiet import log_to
-
-    prepare_environment()
-    console = Console(stderr=as_json)
-    log_to(console)
+    console = prepared_console(as_json=as_json)
     from launch.evaluate import EvaluateOrder
     from launch.evaluate import evaluate as run
     from launch.evaluate_view import standings_table
@@ -167,12 +163,7 @@ def results(
 
     Images that were drawn already are kept: after a kill, the same command goes on.
     """
-    from launch.cluster import prepare_environment
-    from launch.quiet import log_to
-
-    prepare_environment()
-    console = Console()
-    log_to(console)
+    console = prepared_console()
     from evaluation.results_page import results_page, write_results
     from launch.evaluate import EvaluateOrder
     from launch.evaluate import evaluate as run

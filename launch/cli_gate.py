@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from launch.cli_options import AsJson, prepared_console
 
 
 class GateName(StrEnum):
@@ -33,15 +34,10 @@ def gate(
     ] = None,
     longest: Annotated[float, typer.Option(min=0.001, help="g1: seconds an iteration may take.")] = 60.0,
     limit: Annotated[int, typer.Option(min=6, help="g2, g3 without a folder: prompts.")] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="Progress on stderr; one JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check one gate of the plan: every criterion with its figure; exit code 1 where one fails."""
-    from launch.cluster import prepare_environment
-    from launch.quiet import log_to
-
-    prepare_environment()
-    console = Console(stderr=as_json)
-    log_to(console)
+    console = prepared_console(as_json=as_json)
     from launch.gates import GateOrder, check_gate, gate_table
 
     order = GateOrder(gate=name.value, folder=folder, overrides=tuple(overrides or ()), longest_s=longest, limit=limit)

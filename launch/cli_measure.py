@@ -10,13 +10,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from launch.cli_options import AsJson
+
 Prompts = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE", help="A prompt per line, in the order of file names; a comparison's folder knows them."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Progress on stderr; one JSON object on stdout.")]
 
 
 def metrics(

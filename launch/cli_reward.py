@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from launch.cli_bench import bench_app
+from launch.cli_options import Files, prepared_console
 
 reward_app = typer.Typer(no_args_is_help=True, help="Reward services that run on a cluster.")
 
@@ -21,10 +22,6 @@ Settings = Annotated[
     typer.Option(
         "--set", "-s", metavar="KEY=VALUE", help="Configuration override such as scorers.kind=pretrained; repeatable."
     ),
-]
-Files = Annotated[
-    list[Path] | None,
-    typer.Option("--config", "-c", metavar="FILE", help="YAML file over the shipped defaults.", show_default=False),
 ]
 
 
@@ -108,12 +105,7 @@ def bench_reward(
 
     The last line is JSON; with --json it is the only one on stdout.
     """
-    from launch.cluster import prepare_environment
-    from launch.quiet import log_to
-
-    prepare_environment()
-    console = Console(stderr=as_json)
-    log_to(console)
+    console = prepared_console(as_json=as_json)
     from launch.bench_reward import BenchOrder, run, table
 
     order = BenchOrder(

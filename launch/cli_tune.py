@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from launch.cli_options import AsJson, Files, prepared_console
 
 
 def tune(
@@ -28,26 +29,18 @@ def tune(
         typer.Option("--out", "-o", metavar="DIR", help="Folder; runs/tune-<study> by default.", show_default=False),
     ] = None,
     concurrent: Annotated[int, typer.Option(min=1, help="Trials at once, each on one CPU.")] = 1,
-    config: Annotated[
-        list[Path] | None,
-        typer.Option("--config", "-c", metavar="FILE", help="YAML file over the shipped defaults.", show_default=False),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Progress on stderr; one JSON object on stdout.")] = False,
+    config: Files = None,
+    as_json: AsJson = False,
 ) -> None:
     """Search for the best configuration with Ray Tune and Optuna, and write it as YAML.
 
     A study that was interrupted goes on when it is started again with the same folder.
     """
-    from launch.cluster import prepare_environment
-    from launch.quiet import log_to
-
-    prepare_environment()
+    console = prepared_console(as_json=as_json)
     from addiffusion.errors import ConfigError
 
     if (bank is None) != live:
         raise ConfigError("tune needs either --bank BANK (see `addiffusion bank build`) or --live.")
-    console = Console(stderr=as_json)
-    log_to(console)
     from launch.study import load_study
     from launch.tune import TuneOrder, table, tune_study
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import tempfile
 import time
@@ -19,6 +18,7 @@ from rich.table import Table
 
 from addiffusion.config import Config
 from addiffusion.errors import AdDiffusionError
+from addiffusion.memory import machine_bytes
 from launch import token
 from launch.cluster import check_resources, ray_joined, usable_cpus
 from launch.cluster_file import problems
@@ -111,7 +111,7 @@ def _gpus() -> Check:
 
 
 def _memory() -> Check:
-    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    size = machine_bytes() / GIB
     cpus = usable_cpus()
     return Check(name="CPUs", detail=f"{cpus}, {size:.0f} GB of memory", facts={"cpus": cpus, "memory_gb": size})
 

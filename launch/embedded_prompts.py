@@ -10,6 +10,7 @@ from typing import Any
 from addiffusion.config import PromptsSection
 from addiffusion.embedded.splits import Split
 from addiffusion.errors import UsageError
+from addiffusion.files import whole_file
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Prompt
 
@@ -27,11 +28,9 @@ def write_prompts(path: Path, lines: Sequence[str]) -> None:
     Raises:
         UsageError: the file can't be written.
     """
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
+        with whole_file(path) as draft, draft.open("w", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
-        partial.replace(path)
     except OSError as error:
         raise UsageError(
             f"The prompts can't be written to {path} ({error.strerror}); give --out a file in a folder that exists.",

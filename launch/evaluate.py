@@ -17,6 +17,7 @@ from addiffusion.bank.archive import open_bank
 from addiffusion.config import Config
 from addiffusion.embedded.splits import Split
 from addiffusion.errors import RunFolderError
+from addiffusion.files import write_text
 from addiffusion.prompts import load_prompts
 from addiffusion.records import METRIC_NAMES, Prompt
 from evaluation.comparison.contestants import (
@@ -38,7 +39,6 @@ from launch.console import RunView, duration
 from launch.crew import Crew, assemble, unpaid
 from launch.literature import Literature, literature
 from launch.policies import TrainedPolicy, load_policy
-from launch.run_folder import write_text
 from launch.stages import stages
 
 MANIFEST = "comparison.json"
@@ -153,7 +153,6 @@ def make_program(order: EvaluateOrder, config: Config, extra: Literature) -> Pro
     sampler = config.sampler
     chosen = order.samplers if order.samplers is not None else () if order.quick else default_statics(config)
     solvers = order.matched if order.matched is not None else _solvers(chosen or ("ddim-20", "dpm++2m-20"))
-    title = "agent"
     others: list[Contestant] = [
         agent(sampler, policy=0, name=f"price-{price:g}", title=f"agent at price {price:g}", c_nfe=price)
         for price in order.prices
@@ -166,7 +165,7 @@ def make_program(order: EvaluateOrder, config: Config, extra: Literature) -> Pro
     others += () if order.quick else extra.contestants
     return Program(
         skipped={} if order.quick else extra.skipped,
-        agent=agent(sampler, policy=0, name="agent", title=title, c_nfe=config.reward.c_nfe),
+        agent=agent(sampler, policy=0, name="agent", title="agent", c_nfe=config.reward.c_nfe),
         others=tuple(others),
         solvers=solvers,
         stops=stop_grid(config, order.stops),

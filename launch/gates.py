@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import resource
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from addiffusion.backbones import load_backbone
 from addiffusion.config import Config
 from addiffusion.devices import resolve_device
 from addiffusion.errors import RunFolderError
+from addiffusion.memory import machine_bytes
 from addiffusion.policy import PolicyNetwork
 from addiffusion.records import Prompt, Ticket
 from addiffusion.scorers.families import load_scoring
@@ -124,7 +124,7 @@ def _peak(device: torch.device) -> float:
 def _capacity(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory / _GB
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GB
+    return machine_bytes() / _GB
 
 
 def _iterations(order: GateOrder, console: Console) -> list[dict[str, float | None]]:

@@ -14,9 +14,10 @@ from safetensors.numpy import load_file, save_file
 from addiffusion.config import Config
 from addiffusion.embedded.assets import POLICY_FOLDER
 from addiffusion.errors import CheckpointError, RunFolderError
+from addiffusion.files import whole_file, write_text
 from launch.config_files import load_config
 from launch.config_text import to_yaml
-from launch.run_folder import RunFolder, write_text
+from launch.run_folder import RunFolder
 from learner.checkpoint import STATE_FILE, latest_checkpoint, load_checkpoint
 
 SHIPPED = "shipped"
@@ -82,9 +83,8 @@ def export_policy(run: str, out: Path) -> TrainedPolicy:
     )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        partial = out / f"{WEIGHTS_FILE}.partial"
-        save_file({name: np.ascontiguousarray(value) for name, value in policy.weights.items()}, partial)
-        partial.replace(out / WEIGHTS_FILE)
+        with whole_file(out / WEIGHTS_FILE) as draft:
+            save_file({name: np.ascontiguousarray(value) for name, value in policy.weights.items()}, draft)
         write_text(out / CONFIG_FILE, to_yaml(portable))
     except OSError as error:
         raise RunFolderError(f"The policy can't be written to {out}: {error.strerror}.", path=str(out)) from error

@@ -15,6 +15,7 @@ from tensorboardX import SummaryWriter
 
 from addiffusion.config import Config
 from addiffusion.errors import RunFolderError
+from addiffusion.files import write_text
 from launch.config_files import load_resolved
 from launch.config_text import to_yaml
 
@@ -152,13 +153,6 @@ class RunFolder:
         if self._writer is None:
             self._writer = SummaryWriter(logdir=str(self.path / "tensorboard"))
         return self._writer
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` in one step."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def _json_number(value: float | None) -> float | None:

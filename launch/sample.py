@@ -18,6 +18,7 @@ from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.backbones import load_backbone
 from addiffusion.config import Config
 from addiffusion.errors import PromptError, RolloutError, UsageError
+from addiffusion.files import whole_file
 from addiffusion.policy import PolicyNetwork
 from addiffusion.records import SCORE_NAMES, Episode, Prompt, Ticket
 from addiffusion.scorers.base import Scoring
@@ -158,6 +159,5 @@ def _summary(order: SampleOrder, episode: Episode) -> str:
 
 def _write_png(path: Path, image: NDArray[np.uint8], scale: int) -> None:
     enlarged = image.repeat(scale, axis=0).repeat(scale, axis=1)
-    partial_path = path.with_name(path.name + ".partial")
-    Image.fromarray(enlarged).save(partial_path, format="PNG")
-    partial_path.replace(path)
+    with whole_file(path) as draft:
+        Image.fromarray(enlarged).save(draft, format="PNG")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 import numpy as np
+import torch
 
 from addiffusion.bank.archive import Bank, open_bank
 from addiffusion.bank.replay import BankRollouts
@@ -122,8 +123,6 @@ def _on_bank(config: Config, path: Path) -> Iterator[Ground]:
 
 def _order(count: int) -> list[int]:
     """The same for all trials of all studies."""
-    import torch  # noqa: PLC0415 - takes seconds
-
     return torch.randperm(count, generator=generator("tune", "held out")).tolist()
 
 

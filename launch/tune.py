@@ -15,10 +15,10 @@ from rich.table import Table
 
 from addiffusion.config import Config
 from addiffusion.errors import RolloutError
+from addiffusion.files import write_text
 from launch.cluster import ray_running
 from launch.config_files import load_config
 from launch.config_text import to_yaml
-from launch.run_folder import write_text
 from launch.study import Bounds, Study, as_overrides
 from launch.trial import run_trial
 

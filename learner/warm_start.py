@@ -16,11 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor, nn
 
 from addiffusion.actions import Action
@@ -28,6 +25,7 @@ from addiffusion.config_bank import WarmStartSection
 from addiffusion.observation.layout import Layout
 from addiffusion.observation.scalars import PRICE_CENTRE, PRICE_FLOOR
 from addiffusion.policy import PolicyNetwork, ValueNetwork
+from addiffusion.ranks import rank_correlation
 from addiffusion.seeds import generator
 from addiffusion.threads import torch_threads
 from learner.stopping import Paths, best_fixed_stop, oracle_values, policy_values, returns_of, stop_advantages
@@ -201,7 +199,6 @@ class WarmStart:
         fixed = best_fixed_stop(self._train, torch.full((len(self._train),), price))
         stops = self._greedy(held, c_nfe)
         passes, tiers = held.nfe(stops), held.tiers
-        varied = len(passes.unique()) > 1 and len(tiers.unique()) > 1
         return WarmStartReport(
             epoch=kept,
             epochs=epochs,
@@ -210,7 +207,7 @@ class WarmStart:
             fixed_reward=float(returns_of(held, torch.full_like(stops, fixed), c_nfe).mean()),
             oracle_reward=float(oracle_values(held, c_nfe)[:, 0].mean()),
             passes=float(passes.mean()),
-            tier_spearman=_spearman(passes.numpy(), tiers.numpy()) if varied else math.nan,
+            tier_spearman=rank_correlation(passes.numpy(), tiers.numpy()),
             train_reward=self._reward(self._train, price),
         )
 
@@ -218,8 +215,3 @@ class WarmStart:
 def _stop_margin(logits: Float[Tensor, "n d a"]) -> Float[Tensor, "n d"]:
     """Log odds of stop against continue."""
     return logits[..., Action.STOP] - logits[..., Action.CONTINUE]
-
-
-def _spearman(first: NDArray[np.float32], second: NDArray[np.int64]) -> float:
-    """Correlation of mean ranks."""
-    return float(np.corrcoef(stats.rankdata(first), stats.rankdata(second))[0, 1])

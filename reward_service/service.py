@@ -18,6 +18,7 @@ from addiffusion.metrics import Meters, NoMeters
 from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.scorers.base import Metered, ScorerUsage, Scoring
 from addiffusion.scorers.requests import check_request, empty_reply, failed_reply, join_replies
+from addiffusion.scorers.wrapped import WrappedScoring
 from reward_service.batcher import Batch, Batcher, Joiner
 from reward_service.pieces import Source, group_of, merged_request, score_pieces, split_reply
 from reward_service.scoring_thread import HungError, ScoringThread
@@ -32,7 +33,7 @@ class _Pending:
     answer: asyncio.Future[ScoreReply]
 
 
-class RewardService:
+class RewardService(WrappedScoring):
     """Batches the scoring requests of many callers over one ``Scoring``.
 
     All coroutines belong to one event loop. Scoring has a thread of its own, so the loop goes on accepting meanwhile.
@@ -40,7 +41,7 @@ class RewardService:
     """
 
     def __init__(self, scoring: Scoring, section: ScorersSection, meters: Meters | None = None) -> None:
-        self._scoring = scoring
+        super().__init__(scoring)
         self._section = section
         self._batcher = Batcher(
             max_images=section.batch_images, max_wait_s=section.max_wait_ms / 1000, clock=time.monotonic
@@ -55,21 +56,6 @@ class RewardService:
         self._runner: asyncio.Task[None] | None = None
         self._tally = Tally(meters or NoMeters())
         self._scored_image_count = 0
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every score column a request may ask for."""
-        return self._scoring.names
-
-    @property
-    def clip_width(self) -> int:
-        """Width of CLIP image and text embeddings."""
-        return self._scoring.clip_width
-
-    @property
-    def dino_width(self) -> int:
-        """Width of DINO features."""
-        return self._scoring.dino_width
 
     def stats(self) -> ServiceStats:
         """The counters so far."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.errors import ArchiveError
+from addiffusion.files import whole_file
 from addiffusion.records import SCORE_NAMES, TERM_NAMES, Episode, Prompt, Reference, Ticket
 
 FORMAT_KEY = b"addiffusion.episodes"
@@ -89,9 +90,8 @@ class EpisodeRecorder:
             return None
         table = pa.Table.from_pylist([row for episode in episodes for row in _to_rows(episode)], schema=SCHEMA)
         path = self._folder / f"{self._name}-{self._next_number():06d}.parquet"
-        partial = path.with_suffix(".partial")
-        pq.write_table(table, partial, compression="zstd")
-        partial.replace(path)
+        with whole_file(path) as draft:
+            pq.write_table(table, draft, compression="zstd")
         return path
 
     def rewind(self, part_count: int) -> None:

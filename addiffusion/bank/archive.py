@@ -19,6 +19,7 @@ from addiffusion.bank.plan import SCHEMA_VERSION, BankPlan, check_fits, read_pla
 from addiffusion.bank.trajectory import Trajectory
 from addiffusion.config import Config
 from addiffusion.errors import ArchiveError
+from addiffusion.files import whole_file
 from addiffusion.records import SCORE_NAMES, Prompt
 
 FORMAT_KEY = b"addiffusion.bank"
@@ -75,9 +76,8 @@ def write_shard(path: Path, trajectories: Sequence[Trajectory], plan: BankPlan) 
     """Write one shard, whole or not at all."""
     tables = [_table(one, plan) for one in trajectories]
     metadata = {FORMAT_KEY: str(SCHEMA_VERSION).encode()}
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.concat_tables(tables).replace_schema_metadata(metadata), partial, compression="zstd")
-    partial.replace(path)
+    with whole_file(path) as draft:
+        pq.write_table(pa.concat_tables(tables).replace_schema_metadata(metadata), draft, compression="zstd")
 
 
 def read_shard(path: Path, plan: BankPlan) -> list[Trajectory]:

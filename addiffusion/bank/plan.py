@@ -12,6 +12,7 @@ from typing import Any
 from addiffusion.config import Config
 from addiffusion.embedded.assets import WEIGHTS_FOLDER
 from addiffusion.errors import ArchiveError
+from addiffusion.files import write_text
 from addiffusion.observation.layout import Layout
 
 SCHEMA_VERSION = 1
@@ -54,9 +55,7 @@ class BankPlan:
             "layout": {"names": self.layout.names, "widths": self.layout.widths},
             **{name: getattr(self, name) for name in ("split", "count", "every", "metrics", "shard_size")},
         }
-        partial = folder / f".{PLAN_FILE}.partial"
-        partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        partial.replace(folder / PLAN_FILE)
+        write_text(folder / PLAN_FILE, json.dumps(values, indent=2) + "\n")
 
 
 def read_plan(folder: Path) -> BankPlan:

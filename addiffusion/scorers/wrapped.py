@@ -1,4 +1,4 @@
-"""What every ``Scoring`` around another one leaves as it is."""
+"""What everything around a ``Scoring`` leaves as it is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from addiffusion.scorers.base import Scoring
 
 
 class WrappedScoring:
-    """Base of a ``Scoring`` that changes how another one answers, not what can be asked of it."""
+    """Base of whatever changes how a ``Scoring`` answers, not what can be asked of it."""
 
     def __init__(self, scoring: Scoring) -> None:
         self._scoring = scoring

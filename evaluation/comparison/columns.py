@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
+from addiffusion.ranks import rank_correlation
 from evaluation.comparison.contestants import Contestant, Item
 from evaluation.comparison.results import ImageResult
 from evaluation.metrics.similarity import cosine_similarity
@@ -102,10 +102,7 @@ def columns_of(
 def tier_correlation(columns: Columns) -> float:
     """Spearman's rho of NFE and tier over images, mean ranks for ties; NaN where either has one value only."""
     rows = columns.drawn & (columns.tier > 0)
-    nfe, tier = columns.nfe[rows], columns.tier[rows]
-    if len(np.unique(nfe)) < 2 or len(np.unique(tier)) < 2:
-        return float("nan")
-    return float(np.corrcoef(stats.rankdata(nfe), stats.rankdata(tier))[0, 1])
+    return rank_correlation(columns.nfe[rows], columns.tier[rows])
 
 
 def _matrix(results: Sequence[ImageResult], name: str, count: int) -> NDArray[np.float64]:

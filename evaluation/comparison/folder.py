@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from addiffusion.files import write_text
 from evaluation.comparison.contestants import Item
 from evaluation.comparison.plots import plot_pareto
 from evaluation.comparison.results import ResultStore
@@ -34,12 +35,12 @@ def finish_folder(
     summary = dict(facts) | summarise(standings)
     for entry, one in zip(summary["contestants"], standings.all, strict=True):
         entry["to_full"] = set_metrics(one, standings.full, items, store)
-    _write(path / SUMMARY, json.dumps(summary, indent=2) + "\n")
-    _write(path / "tables.md", _markdown(standings))
-    _write(path / "standings.tex", latex_standings(standings))
+    write_text(path / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    write_text(path / "tables.md", _markdown(standings))
+    write_text(path / "standings.tex", latex_standings(standings))
     found = comparisons(standings)
     if found:
-        _write(path / "comparisons.tex", latex_table(found))
+        write_text(path / "comparisons.tex", latex_table(found))
     for metric in standings.metrics():
         plot_pareto(standings, path / "plots" / f"pareto_{metric}.png", metric=metric)
     return summary
@@ -58,10 +59,3 @@ def _markdown(standings: Standings) -> str:
     ]
     categories = markdown_categories(standings)
     return "\n".join([*parts, *(["# By kind of demand\n", categories] if categories else [])])
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

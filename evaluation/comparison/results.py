@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from addiffusion.errors import ArchiveError
+from addiffusion.files import whole_file
 
 FORMAT_KEY = b"addiffusion.results"
 FORMAT_VERSION = b"1"
@@ -173,9 +174,8 @@ def read_results(path: Path) -> list[ImageResult]:
 def write_png(path: Path, image: NDArray[np.uint8]) -> None:
     """Write an image (H, W, 3), whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    Image.fromarray(image).save(partial, format="PNG")
-    partial.replace(path)
+    with whole_file(path) as draft:
+        Image.fromarray(image).save(draft, format="PNG")
 
 
 def _write(path: Path, results: Sequence[ImageResult], root: Path, store: ResultStore) -> None:
@@ -186,9 +186,8 @@ def _write(path: Path, results: Sequence[ImageResult], root: Path, store: Result
         _to_row(result, names, str(store.image_path(result.contestant, result).relative_to(root))) for result in results
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), partial, compression="zstd")
-    partial.replace(path)
+    with whole_file(path) as draft:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), draft, compression="zstd")
 
 
 def _to_row(result: ImageResult, names: Sequence[str], image: str) -> dict[str, Any]:

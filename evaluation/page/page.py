@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from addiffusion.files import write_text
 from evaluation.comparison.tables import METRIC_TITLES
 from evaluation.page.charts import charts
 from evaluation.page.material import Material
@@ -24,9 +25,7 @@ _HIDDEN = ("nfe", "network_evals", "seconds")
 
 def write_page(path: Path, material: Material) -> Path:
     """Write one HTML file that needs no other, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(render(material), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, render(material))
     return path
 
 

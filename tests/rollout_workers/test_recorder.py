@@ -114,7 +114,7 @@ def test_nothing_to_write_writes_nothing(tmp_path: Path) -> None:
 def test_a_part_is_complete_or_absent(tmp_path: Path) -> None:
     recorder = EpisodeRecorder(tmp_path, name="w")
     recorder.append([_episode(0, 2)])
-    (tmp_path / "w-000001.partial").write_bytes(b"PAR1 cut off")  # what a killed process leaves behind
+    (tmp_path / "w-000001.parquet.partial").write_bytes(b"PAR1 cut off")  # what a killed process leaves behind
     assert len(list(read_episodes(tmp_path))) == 1
     recorder.append([_episode(1, 2)])
     assert len(list(read_episodes(tmp_path))) == 2
