@@ -140,21 +140,24 @@ class UNetPass:
 
     def _alike(self, layers: Sequence[Attention]) -> Iterator[Sequence[Attention]]:
         """Layers whose probabilities have one shape, as many together as memory should hold at once."""
-        alike: dict[tuple[int, ...], list[Attention]] = {}
+        alike: dict[tuple[int, torch.Size, int], list[Attention]] = {}
         for layer in layers:
             query, key = self._seen[layer.to_q].shape, self._seen[layer.to_k].shape
-            alike.setdefault((layer.heads, query[1], query[2], key[1]), []).append(layer)
-        for (heads, pixels, _, keys), group in alike.items():
+            alike.setdefault((layer.heads, query, key[1]), []).append(layer)
+        for (heads, (_, pixels, _), keys), group in alike.items():
             count = max(1, _HELD // (heads * pixels * keys))
             yield from (group[start : start + count] for start in range(0, len(group), count))
 
-    def _total(self, layers: Sequence[Any], row: int) -> Float[Tensor, "pixel key"]:
+    def _total(self, layers: Sequence[Attention], row: int) -> Float[Tensor, "pixel key"]:
         """Sum over layers of one shape, and over their heads, of a row's softmax over keys, float32."""
-        query = torch.stack([self._seen[layer.to_q][row] for layer in layers])
-        key = torch.stack([self._seen[layer.to_k][row] for layer in layers])
-        like = layers[0]
-        scores = like.get_attention_scores(like.head_to_batch_dim(query), like.head_to_batch_dim(key))
-        return scores.sum(0, dtype=torch.float32)
+        query, key = (
+            torch.cat([self._seen[projection][row] for projection in projections], dim=-1)
+            .float()
+            .unflatten(-1, (layers[0].heads * len(layers), -1))
+            for projections in zip(*((layer.to_q, layer.to_k) for layer in layers), strict=True)
+        )
+        scores = torch.bmm(query.transpose(0, 1), key.permute(1, 2, 0)).mul_(layers[0].scale)
+        return scores.softmax(-1).sum(0)
 
 
 def resize_maps(maps: Float[Tensor, "map pixel"], size: Sequence[int]) -> Float[Tensor, "map h w"]:

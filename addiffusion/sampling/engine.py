@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -161,8 +161,7 @@ class Engine:
         self._slots.require(slot, Phase.EMPTY)
         self._condition.put(slot, embedding, negative=negative, guidance_scale=guidance_scale)
         self._slots.admit(slot)
-        noise = torch.randn(self._backbone.latent_shape, generator=generator(seed, "latent"))
-        self._latents.put(slot, noise * self._table.init_noise_sigma)
+        self._latents.put(slot, self._draw(generator(seed, "latent")) * self._table.init_noise_sigma)
         self._tenants[slot] = Tenant(
             seed=seed,
             words=embedding.keep.nonzero().flatten().to(self._backbone.device),
@@ -269,29 +268,20 @@ class Engine:
     # ---------------------------------------------------------------- latents
 
     def _move(self, moves: Moves) -> None:
-        self._latents.commit(moves.commit, lambda slot: self._draw([self._tenant(slot).solver_noise])[0])
-        slots = [*moves.refine, *moves.renoise]
-        if not slots:
-            return
-        refined = len(moves.refine)
-        places = torch.tensor(slots, device=self._backbone.device)
-        z0 = self.z0_pred.index_select(0, places)
-        z = self._noised(z0, slots, refined)
-        if refined:
-            mask = torch.stack([self._mask(slot) for slot in moves.refine])[:, None]
-            z[:refined] = mask * z[:refined] + (1 - mask) * z0[:refined]
-        self._latents.put(places, z)
+        self._latents.commit(moves.commit, lambda slot: self._draw(self._tenant(slot).solver_noise))
+        for slot in moves.refine:
+            noised = self._noised(slot, self._table.refine_noise)
+            self._latents.put(slot, torch.lerp(self.z0_pred[slot], noised, self._mask(slot)))
+        for slot in moves.renoise:
+            self._latents.put(slot, self._noised(slot, self._table.point_noise))
 
-    def _noised(self, z0: Float[Tensor, "some c h w"], slots: Sequence[int], refined: int) -> Tensor:
-        """Clean latents with fresh noise of each episode's own: the first ones for a refine, the others to go on."""
-        points = [self._slots.step(slot) for slot in slots]
-        levels = [self._table.refine_noise[:, points[:refined]], self._table.point_noise[:, points[refined:]]]
-        alpha, sigma = torch.from_numpy(np.concatenate(levels, 1)).to(z0.device).view(2, -1, 1, 1, 1)
-        return alpha * z0 + sigma * self._draw([self._tenant(slot).refine_noise for slot in slots])
+    def _noised(self, slot: int, levels: NDArray[np.float32]) -> Float[Tensor, "c h w"]:
+        """A slot's clean prediction with fresh noise of its own, at its step's (alpha, sigma)."""
+        alpha, sigma = levels[:, self._slots.step(slot)].tolist()
+        return self._draw(self._tenant(slot).refine_noise).mul_(sigma).add_(self.z0_pred[slot], alpha=alpha)
 
-    def _draw(self, streams: Sequence[torch.Generator]) -> Float[Tensor, "some c h w"]:
-        shape = self._backbone.latent_shape
-        return torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(self._backbone.device)
+    def _draw(self, stream: torch.Generator) -> Float[Tensor, "c h w"]:
+        return torch.randn(self._backbone.latent_shape, generator=stream).to(self._backbone.device)
 
     def _mask(self, slot: int) -> Float[Tensor, "h w"]:
         mask = self._tenant(slot).mask
@@ -305,12 +295,12 @@ class Engine:
         assert last is not None
         source = masks.MaskSource(
             shape=self._backbone.latent_shape[1:],
-            words=lambda: masks.word_map(last.attention_maps(row), tenant.words),
-            attended=lambda: last.self_attention_map(row),
+            words=lambda: masks.word_map(last.attention_maps(row), tenant.words).cpu().numpy(),
+            attended=lambda: last.self_attention_map(row).cpu().numpy(),
             draws=lambda: generator(tenant.seed, "mask", self._slots.step(slot)),
         )
         mask, entropy = masks.make_mask(self._refine, source)
-        tenant.mask = mask.to(self._backbone.device)
+        tenant.mask = torch.from_numpy(mask).to(self._backbone.device)
         tenant.attention_entropy = tenant.attention_entropy if entropy is None else entropy
 
     def _tenant(self, slot: int) -> Tenant:

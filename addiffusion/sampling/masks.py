@@ -1,16 +1,20 @@
-"""Which region of a latent a refine re-denoises: from attention, or as a control. All masks are soft, 1 = redo."""
+"""Which region of a latent a refine re-denoises: from attention, or as a control. All masks are soft, 1 = redo.
+
+A map is a few thousand numbers at most: on the CPU in numpy it costs less than the launches of its kernels would.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
-from torch.nn import functional
 
 from addiffusion.config import RefineSection
 
@@ -20,6 +24,9 @@ _REFERENCE_SIDE = 64
 """Latent side at which the blur is given."""
 _TINY = 1e-12
 
+Map = Float32[NDArray[np.float32], "h w"]
+"""One number per latent pixel, on the CPU."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskSource:
@@ -27,15 +34,15 @@ class MaskSource:
 
     shape: tuple[int, ...]
     """(h, w) of the latent."""
-    words: Callable[[], Float[Tensor, "h w"]]
+    words: Callable[[], Map]
     """How much each pixel is attended to by the prompt's words."""
-    attended: Callable[[], Float[Tensor, "h w"]]
+    attended: Callable[[], Map]
     """How much each pixel is attended to by the others."""
     draws: Callable[[], torch.Generator]
     """The episode's own stream for this step."""
 
 
-def make_mask(refine: RefineSection, source: MaskSource) -> tuple[Float[Tensor, "h w"], float | None]:
+def make_mask(refine: RefineSection, source: MaskSource) -> tuple[Map, float | None]:
     """The mask of one refine, and the entropy of the words' attention where it was computed."""
     height, width = source.shape
     blur, tau = refine.sigma_blur, refine.tau
@@ -59,47 +66,43 @@ def word_map(maps: Float[Tensor, "token h w"], words: Int[Tensor, " word"]) -> F
     return maps.index_select(0, words).amax(0) if len(words) else torch.zeros_like(maps[0])
 
 
-def map_entropy(attention: Float[Tensor, "h w"]) -> float:
+def map_entropy(attention: Map) -> float:
     """Entropy of a map as a distribution over pixels, divided by its maximum ln(h w): 1 = spread evenly, 0 = no map."""
-    share = attention / attention.sum().clamp_min(_TINY)
-    return float(-(share * share.clamp_min(_TINY).log()).sum()) / math.log(attention.numel())
+    share = attention / max(float(attention.sum()), _TINY)
+    return float(-(share * np.log(np.maximum(share, _TINY))).sum()) / math.log(attention.size)
 
 
-def attention_mask(attention: Float[Tensor, "h w"], *, tau: float, sigma_blur: float) -> Float[Tensor, "h w"]:
+def attention_mask(attention: Map, *, tau: float, sigma_blur: float) -> Map:
     """The under-attended region: pixels below the tau quantile of the map."""
-    return soften((attention < attention.flatten().quantile(tau)).float(), sigma_blur=sigma_blur)
+    return soften(_below_quantile(attention, tau), sigma_blur=sigma_blur)
 
 
-def grid_mask(height: int, width: int, *, sigma_blur: float) -> Float[Tensor, "h w"]:
+def grid_mask(height: int, width: int, *, sigma_blur: float) -> Map:
     """Control: every other cell of a checkerboard, whatever the image."""
-    index = torch.arange(CELLS)
-    return soften(_spread(((index[:, None] + index) % 2).float(), height, width), sigma_blur=sigma_blur)
+    return soften(_spread(np.indices((CELLS, CELLS)).sum(0) % 2 == 1, height, width), sigma_blur=sigma_blur)
 
 
-def random_mask(
-    height: int, width: int, *, tau: float, sigma_blur: float, generator: torch.Generator
-) -> Float[Tensor, "h w"]:
+def random_mask(height: int, width: int, *, tau: float, sigma_blur: float, generator: torch.Generator) -> Map:
     """Control: as much area as the attention mask, in random cells."""
-    noise = torch.rand(CELLS, CELLS, generator=generator)
-    return soften(_spread((noise < noise.flatten().quantile(tau)).float(), height, width), sigma_blur=sigma_blur)
+    noise = torch.rand(CELLS, CELLS, generator=generator).numpy()
+    return soften(_spread(_below_quantile(noise, tau), height, width), sigma_blur=sigma_blur)
 
 
-def soften(mask: Float[Tensor, "h w"], *, sigma_blur: float) -> Float[Tensor, "h w"]:
+def soften(mask: NDArray[np.bool_] | Map, *, sigma_blur: float) -> Map:
     """Blur a mask with a Gaussian of ``sigma_blur`` latent pixels at 64 x 64, scaled to this size; clamp to [0, 1]."""
-    kernel = _gaussian(sigma_blur * mask.shape[-1] / _REFERENCE_SIDE, mask.device)
-    radius = len(kernel) // 2
+    sigma = sigma_blur * mask.shape[-1] / _REFERENCE_SIDE
     # Replicated borders: with zeros the mask would fade towards the edge of the image.
-    padded = functional.pad(mask[None, None], (radius,) * 4, mode="replicate")
-    rows = functional.conv2d(padded, kernel.view(1, 1, 1, -1))
-    return functional.conv2d(rows, kernel.view(1, 1, -1, 1))[0, 0].clamp(0, 1)
+    blurred = gaussian_filter(mask.astype(np.float32), sigma, mode="nearest", radius=math.ceil(3 * sigma))
+    return blurred.clip(0, 1)
 
 
-@lru_cache(maxsize=8)
-def _gaussian(sigma: float, device: torch.device) -> Float[Tensor, " tap"]:
-    radius = math.ceil(3 * sigma)
-    taps = torch.exp(-(torch.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
-    return (taps / taps.sum()).to(device)
+def _below_quantile(values: Map, tau: float) -> NDArray[np.bool_]:
+    """Less than the tau quantile, interpolated or not: nothing lies between it and the next value above."""
+    rank = math.ceil(tau * (values.size - 1))
+    return values < np.partition(values, rank, axis=None)[rank]
 
 
-def _spread(cells: Float[Tensor, "cell cell"], height: int, width: int) -> Float[Tensor, "h w"]:
-    return functional.interpolate(cells[None, None], size=(height, width), mode="nearest")[0, 0]
+def _spread(cells: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
+    """Nearest cell of each pixel."""
+    rows, columns = np.arange(height) * CELLS // height, np.arange(width) * CELLS // width
+    return cells[np.ix_(rows, columns)]
