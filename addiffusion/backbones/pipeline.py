@@ -64,7 +64,7 @@ class PipelineBackbone(ABC):
         self._forward: Any = _compiled(network, section, self._device)
         self._decode = LatentDecoder(pipeline.vae, self._device)
         self._preview = None if preview is None else LatentDecoder(preview, self._device)
-        self._prompts = PromptCache(self._encode_batch, self._readers)
+        self._prompts = PromptCache(self._encode_quietly, self._readers)
 
     @classmethod
     def from_section(cls, section: BackboneSection) -> Self:
@@ -209,6 +209,11 @@ class PipelineBackbone(ABC):
         return (self._preview or self._decode)(z0)
 
     # ---------------------------------------------------------------- sizes and parts
+
+    def _encode_quietly(self, prompts: list[str]) -> list[PromptEmbedding]:
+        # What the libraries say of a cut is about the whole padded batch; the cache says it of the prompt.
+        with quiet_loading():
+            return self._encode_batch(prompts)
 
     def _latent_size_of(self, image_size: int | None) -> int:
         if image_size is None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from addiffusion.actions import Action
+from addiffusion.backbones.base import PromptEmbedding
 from addiffusion.errors import ContractError, RolloutError
 from addiffusion.records import Episode, Reference
 from rollout_workers.collector import Collector
@@ -40,6 +41,20 @@ class SmallBackbone(ToyBackbone):
         return super().denoise(z, *args)
 
 
+class FullBackbone(ToyBackbone):
+    """Has no memory left for what is allocated with the slots, until somebody else has gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._full = True
+
+    def uncond(self) -> PromptEmbedding:
+        if self._full:
+            self._full = False
+            raise torch.OutOfMemoryError("no room for slots")
+        return super().uncond()
+
+
 def small(rows: int, *, slots: int) -> Collector:
     return Collector(backbone=SmallBackbone(rows), scoring=ToyScoring(), config=make_config(slots=slots))
 
@@ -62,6 +77,15 @@ def test_carried_episodes_begin_again_with_half_the_slots(caplog: pytest.LogCapt
     episodes.sort(key=lambda episode: episode.ticket.ticket_id)
     assert_same(episodes, run_tickets(make_config(slots=2), make_tickets(5)))
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("method", ["collect", "carry"])
+def test_tickets_outlive_slots_that_could_not_be_laid_out(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    collector = Collector(backbone=FullBackbone(), scoring=ToyScoring(), config=make_config(slots=4))
+    options = {"ticks": 100} if method == "carry" else {}
+    collected = getattr(collector, method)(make_tickets(3), hashed_policy, weight_version=1, **options)
+    assert_same(collected.episodes, run_tickets(make_config(slots=2), make_tickets(3)))
+    assert "going on with 2" in caplog.text
 
 
 @pytest.mark.parametrize("method", ["collect", "carry"])

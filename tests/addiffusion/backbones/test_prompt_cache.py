@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from addiffusion.backbones import load_backbone, prompt_cache
 from addiffusion.backbones.base import Backbone
 from addiffusion.backbones.sd3 import Sd3Backbone
 from addiffusion.config import BackboneSection, RefineSection, SamplerSection
+from addiffusion.embedded.quiet_loading import quiet_loading
 from addiffusion.sampling.engine import Engine
 
 LONG = "abc " * 120
@@ -44,42 +46,44 @@ def section(family: str, folder: Path) -> BackboneSection:
     return BackboneSection(path=str(folder), device="cpu", image_size=16, **options)
 
 
-def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name.startswith("addiffusion")]
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Every warning, those of the libraries included."""
+    for name in ("diffusers", "transformers"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+    return lambda: [record.getMessage() for record in caplog.records]
 
 
 def test_what_every_encoder_cuts_off_is_said_once_per_prompt(
-    family: str, backbone: Backbone, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    family: str, backbone: Backbone, said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prompt_cache, "CACHE_BYTES", 0)  # nothing is kept: every call encodes anew
-    with caplog.at_level(logging.WARNING, "addiffusion"):
-        backbone.encode_prompts(["cat"])
-        assert said(caplog) == []
-        for _ in range(2):
-            backbone.encode_prompts([LONG, "cat", LONG])
-    assert said(caplog) == [f"the prompt {LONG!r} is too long: {SAID[family]}; its end has no effect where it is cut."]
+    backbone.encode_prompts(["cat"])
+    assert said() == []
+    for _ in range(2):
+        backbone.encode_prompts([LONG, "cat", LONG])
+    assert said() == [f"the prompt {LONG!r} is too long: {SAID[family]}; its end has no effect where it is cut."]
 
 
-def test_only_the_encoders_that_cut_are_at_fault(sd3_like: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_only_the_encoders_that_cut_are_at_fault(sd3_like: Path, said: Callable[[], list[str]]) -> None:
     """T5 reads what both CLIPs do not; without T5 nobody does."""
-    pipeline: Any = StableDiffusion3Pipeline.from_pretrained(
-        sd3_like, text_encoder_3=None, tokenizer_3=None, low_cpu_mem_usage=False
-    )
-    with caplog.at_level(logging.WARNING, "addiffusion"):
-        load_backbone(section("sd3", sd3_like)).encode_prompts(["ab " * 50])
-        (embedding,) = Sd3Backbone(pipeline, section("sd3", sd3_like)).encode_prompts(["ab " * 50])
+    with quiet_loading():
+        pipeline: Any = StableDiffusion3Pipeline.from_pretrained(
+            sd3_like, text_encoder_3=None, tokenizer_3=None, low_cpu_mem_usage=False
+        )
+        without_t5 = Sd3Backbone(pipeline, section("sd3", sd3_like))
+    load_backbone(section("sd3", sd3_like)).encode_prompts(["ab " * 50])
+    (embedding,) = without_t5.encode_prompts(["ab " * 50])
     clips = "text_encoder reads 77 of 102 tokens, text_encoder_2 reads 77 of 102 tokens"
-    both, clips_alone = said(caplog)
+    both, clips_alone = said()
     assert f"{clips}, text_encoder_3 reads 151 of 151 tokens; " in both
     assert f"{clips}; " in clips_alone
     assert embedding.hidden.isfinite().all()
 
 
-def test_the_embedded_model_says_so_too(caplog: pytest.LogCaptureFixture) -> None:
-    backbone = load_backbone(BackboneSection(device="cpu"))
-    with caplog.at_level(logging.WARNING, "addiffusion"):
-        (embedding,) = backbone.encode_prompts(["a red circle " * 20])
-    assert "text_encoder reads 24 of 62 tokens" in said(caplog)[0]
+def test_the_embedded_model_says_so_too(said: Callable[[], list[str]]) -> None:
+    (embedding,) = load_backbone(BackboneSection(device="cpu")).encode_prompts(["a red circle " * 20])
+    assert "text_encoder reads 24 of 62 tokens" in said()[0]
     assert embedding.keep.sum() == 22
 
 

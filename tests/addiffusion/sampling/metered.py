@@ -58,6 +58,7 @@ class MeteredBackbone:
         self.device = torch.device("cpu")
         self.passes: Counter[int] = Counter()
         self.calls = 0
+        self.shapes: set[tuple[int, ...]] = set()
         self.map_rows: list[int] = []
         """Rows whose attention maps were asked for, in order."""
         self.scheduler = scheduler or DDIMScheduler(
@@ -74,6 +75,7 @@ class MeteredBackbone:
 
     def denoise(self, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor | None = None) -> Tensor:
         self.calls += 1
+        self.shapes.add(tuple(z.shape))
         self._tags = hidden[:, 0, 0]
         self.passes.update(int(tag) for tag, time in zip(self._tags, t, strict=True) if tag > 0 and time > 0)
         u = field(z, t, self._tags)

@@ -15,7 +15,7 @@ from addiffusion.config import RefineSection
 from addiffusion.errors import ConfigError, SlotError
 from addiffusion.sampling.slots import Phase
 from tests.addiffusion.sampling.engine_runs import SAMPLER, C, R, S, make_engine, run_one
-from tests.addiffusion.sampling.metered import MeteredBackbone, embedding
+from tests.addiffusion.sampling.metered import LATENT, MeteredBackbone, embedding
 
 action_lists = st.lists(st.sampled_from((C, C, C, R, S)), min_size=10, max_size=10)
 
@@ -62,6 +62,7 @@ def test_one_network_call_per_tick_at_one_shape() -> None:
     engine = make_engine(backbone, slots=4)
     run_one(engine, actions=[C, R, S])
     assert backbone.calls == engine.info(0).nfe == 2 + 3 + 2 + 3
+    assert backbone.shapes == {(2 * 4, *LATENT)}
 
 
 def test_an_undecided_slot_waits_at_no_cost_and_loses_nothing() -> None:
