@@ -85,7 +85,7 @@ class SamplerSection(Section):
     @model_validator(mode="after")
     def _warmup_leaves_a_decision(self) -> Self:
         if self.warmup_steps >= self.num_steps:
-            raise ValueError("warmup_steps must be smaller than num_steps")
+            raise ValueError("warmup_steps must be smaller than num_steps: lower the one or raise the other")
         return self
 
 

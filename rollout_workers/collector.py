@@ -9,6 +9,7 @@ import torch
 
 from addiffusion.backbones.base import Backbone
 from addiffusion.config import Config
+from addiffusion.errors import RolloutError
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected
 from addiffusion.sampling.build import table_for
@@ -58,14 +59,17 @@ class Collector:
         Raises:
             ContractError: two tickets share an id, or ``act`` returns another shape.
             ScorerError: the scorers gave no answer at all (a single image without a score only fails its ticket).
-            torch.OutOfMemoryError: not even half the slots fit.
+            RolloutError: not even half the slots fit into memory.
         """
         pay = self._pay(act, weight_version)
         try:
             return self._roll_out(tickets, pay)
         except torch.OutOfMemoryError as error:
             self._halve(error)
-        return self._roll_out(tickets, pay)
+        try:
+            return self._roll_out(tickets, pay)
+        except torch.OutOfMemoryError as error:
+            raise self._too_small(error) from error
 
     def carry(self, tickets: Sequence[Ticket], act: PolicyFunction, *, weight_version: int, ticks: int) -> Collected:
         """Take ``tickets`` in, work for ``ticks`` ticks, and return what has ended; the rest goes on at the next call.
@@ -74,15 +78,20 @@ class Collector:
         unfinished episodes begin again.
         """
         pay = self._pay(act, weight_version)
-        if self._carried is None:
-            self._carried = self._shift(pay)
         try:
-            return self._carried.work(tickets, pay, ticks=ticks)
+            return self._carry_on(tickets, pay, ticks)
         except torch.OutOfMemoryError as error:
             self._halve(error)
-        begun = self.abandon()
-        self._carried = self._shift(pay)
-        return self._carried.work(begun, pay, ticks=ticks)
+        begun = tickets if self._carried is None else self.abandon()
+        try:
+            return self._carry_on(begun, pay, ticks)
+        except torch.OutOfMemoryError as error:
+            raise self._too_small(error) from error
+
+    def _carry_on(self, tickets: Sequence[Ticket], pay: Pay, ticks: int) -> Collected:
+        if self._carried is None:
+            self._carried = self._shift(pay)
+        return self._carried.work(tickets, pay, ticks=ticks)
 
     def abandon(self) -> tuple[Ticket, ...]:
         """Forget the tickets that ``carry`` has taken in and not returned, and say which."""
@@ -111,11 +120,20 @@ class Collector:
 
     def _halve(self, error: torch.OutOfMemoryError) -> None:
         if self._halved or self._slots == 1:
-            raise error
+            raise self._too_small(error) from error
         self._halved, before, self._slots = True, self._slots, self._slots // 2
         _log.warning(
             "out of memory with rollout.slots=%d: going on with %d; set rollout.slots=%d to start so.",
             before,
             self._slots,
             self._slots,
+        )
+
+    def _too_small(self, error: torch.OutOfMemoryError) -> RolloutError:
+        reason = str(error).split("\n", maxsplit=1)[0].rstrip(".")
+        fewer = "fewer slots, " if self._slots > 1 else ""
+        return RolloutError(
+            f"Out of memory even with rollout.slots={self._slots} ({reason}): choose {fewer}backbone.dtype=bfloat16 "
+            "or a smaller backbone.image_size.",
+            slots=self._slots,
         )

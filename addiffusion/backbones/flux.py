@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from addiffusion.backbones.base import PromptEmbedding, Scheduler
 from addiffusion.backbones.joint_attention import JointRecorder
 from addiffusion.backbones.pipeline import PipelineBackbone
-from addiffusion.backbones.prompt_cache import words_of
+from addiffusion.backbones.prompt_cache import Reader, words_of
 from addiffusion.backbones.solvers import rebuilt
 from addiffusion.config import BackboneSection
 from addiffusion.errors import ConfigError
@@ -86,6 +87,13 @@ class FluxBackbone(PipelineBackbone):
         keep = words_of(pipeline.tokenizer_2, prompts, T5_TOKENS)
         rows = zip(hidden.float().cpu(), keep, pooled.float().cpu(), strict=True)
         return [PromptEmbedding(hidden=h.clone(), keep=words, pooled=p.clone()) for h, words, p in rows]
+
+    def _readers(self) -> Sequence[Reader]:
+        pipeline = self._pipeline
+        return (
+            Reader(name="text_encoder", tokenizer=pipeline.tokenizer, length=pipeline.tokenizer_max_length),
+            Reader(name="text_encoder_2", tokenizer=pipeline.tokenizer_2, length=T5_TOKENS),
+        )
 
     def _pass(self, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor | None) -> Tensor:
         pipeline, (rows, channels, height, width) = self._pipeline, z.shape

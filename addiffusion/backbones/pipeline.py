@@ -19,7 +19,7 @@ from addiffusion.backbones.base import PassRecord, PromptEmbedding, Scheduler
 from addiffusion.backbones.decoder import LatentDecoder
 from addiffusion.backbones.loading import load_pipeline, load_preview
 from addiffusion.backbones.lora import fuse_lora, read_lora
-from addiffusion.backbones.prompt_cache import PromptCache
+from addiffusion.backbones.prompt_cache import PromptCache, Reader
 from addiffusion.config import BackboneSection
 from addiffusion.devices import resolve_device
 from addiffusion.embedded.quiet_loading import quiet_loading
@@ -64,7 +64,7 @@ class PipelineBackbone(ABC):
         self._forward: Any = _compiled(network, section, self._device)
         self._decode = LatentDecoder(pipeline.vae, self._device)
         self._preview = None if preview is None else LatentDecoder(preview, self._device)
-        self._prompts = PromptCache(self._encode_batch)
+        self._prompts = PromptCache(self._encode_quietly, self._readers)
 
     @classmethod
     def from_section(cls, section: BackboneSection) -> Self:
@@ -103,8 +103,17 @@ class PipelineBackbone(ABC):
     @abstractmethod
     def _make_recorder(self, network: nn.Module) -> AttentionRecorder: ...
 
+    @property
+    def _largest_latent(self) -> int | None:
+        """Largest side of a latent the network can take; None without a limit."""
+        return None
+
     @abstractmethod
     def _encode_batch(self, prompts: list[str]) -> list[PromptEmbedding]: ...
+
+    @abstractmethod
+    def _readers(self) -> Sequence[Reader]:
+        """The text encoders, each with its limit."""
 
     @abstractmethod
     def _pass(self, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor | None) -> Tensor:
@@ -201,6 +210,11 @@ class PipelineBackbone(ABC):
 
     # ---------------------------------------------------------------- sizes and parts
 
+    def _encode_quietly(self, prompts: list[str]) -> list[PromptEmbedding]:
+        # What the libraries say of a cut is about the whole padded batch; the cache says it of the prompt.
+        with quiet_loading():
+            return self._encode_batch(prompts)
+
     def _latent_size_of(self, image_size: int | None) -> int:
         if image_size is None:
             return self._own_latent_size
@@ -212,7 +226,14 @@ class PipelineBackbone(ABC):
                 f"{step}; the nearest is {nearest}.",
                 image_size=image_size,
             )
-        return image_size // self._pipeline.vae_scale_factor
+        latent_size, largest = image_size // self._pipeline.vae_scale_factor, self._largest_latent
+        if largest is not None and latent_size > largest:
+            raise ConfigError(
+                f"backbone.image_size={image_size} can't be taken: this model places at most "
+                f"{largest * self._pipeline.vae_scale_factor} pixels a side; choose that or less.",
+                image_size=image_size,
+            )
+        return latent_size
 
     def _text_encoders(self) -> dict[str, Any]:
         parts = {name: part for name, part in self._pipeline.components.items() if name.startswith("text_encoder")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,12 +22,31 @@ CACHE_BYTES = 256 * 2**20
 _log = logging.getLogger(__name__)
 
 
-class PromptCache:
-    """Encodes in full batches and keeps the most recently used embeddings."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """How much of a prompt one text encoder reads."""
 
-    def __init__(self, encode: Callable[[list[str]], list[PromptEmbedding]]) -> None:
-        """``encode`` takes exactly TEXT_BATCH prompts."""
+    name: str
+    """Of the encoder, as in the pipeline."""
+    tokenizer: Any
+    length: int
+    """Most tokens it reads, special ones included."""
+
+    def count(self, prompt: str) -> int:
+        """Tokens of a prompt, special ones included."""
+        return len(self.tokenizer(prompt, verbose=False).input_ids)
+
+
+class PromptCache:
+    """Encodes in full batches and keeps the most recently used embeddings. Says of each prompt once what is cut off."""
+
+    def __init__(
+        self, encode: Callable[[list[str]], list[PromptEmbedding]], readers: Callable[[], Sequence[Reader]]
+    ) -> None:
+        """``encode`` takes exactly TEXT_BATCH prompts, which ``readers`` read."""
         self._encode = encode
+        self._readers = readers
+        self._told: set[str] = set()
         self._embeddings: OrderedDict[str, PromptEmbedding] = OrderedDict()
         self._bytes = 0
 
@@ -36,10 +56,23 @@ class PromptCache:
         missing = list(dict.fromkeys(text for text in prompts if text not in known))
         for start in range(0, len(missing), TEXT_BATCH):
             batch = missing[start : start + TEXT_BATCH]
+            self._tell_cuts(batch)
             encoded = self._encode(batch + [""] * (TEXT_BATCH - len(batch)))
             known.update(zip(batch, encoded, strict=False))
         self._remember({text: known[text] for text in prompts})
         return tuple(known[text] for text in prompts)
+
+    def _tell_cuts(self, prompts: Sequence[str]) -> None:
+        readers = self._readers()
+        for prompt in prompts:
+            counts = [(reader, reader.count(prompt)) for reader in readers]
+            if prompt in self._told or all(count <= reader.length for reader, count in counts):
+                continue
+            self._told.add(prompt)
+            parts = [f"{reader.name} reads {min(count, reader.length)} of {count} tokens" for reader, count in counts]
+            _log.warning(
+                "the prompt %r is too long: %s; its end has no effect where it is cut.", prompt, ", ".join(parts)
+            )
 
     def _remember(self, used: dict[str, PromptEmbedding]) -> None:
         for text, embedding in used.items():
@@ -52,17 +85,8 @@ class PromptCache:
 
 
 def words_of(tokenizer: Any, prompts: Sequence[str], length: int) -> Bool[Tensor, "prompt token"]:
-    """Tokens that are words of each prompt: neither special nor padding. Logs what does not fit into ``length``."""
+    """Tokens that are words of each prompt: neither special nor padding."""
     tokens = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    for prompt in prompts:
-        count = len(tokenizer(prompt, verbose=False).input_ids)
-        if count > length:
-            _log.warning(
-                "the text encoder reads %d of the %d tokens of the prompt %r: its end has no effect.",
-                length,
-                count,
-                prompt,
-            )
     special = torch.isin(tokens.input_ids, torch.tensor(tokenizer.all_special_ids))
     return tokens.attention_mask.bool() & ~special
 

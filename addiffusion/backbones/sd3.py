@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
@@ -11,7 +12,7 @@ from torch.nn import functional
 from addiffusion.backbones.base import PromptEmbedding
 from addiffusion.backbones.joint_attention import JointRecorder
 from addiffusion.backbones.pipeline import PipelineBackbone
-from addiffusion.backbones.prompt_cache import words_of
+from addiffusion.backbones.prompt_cache import Reader, words_of
 
 T5_TOKENS = 256
 """The pipeline's own default."""
@@ -40,6 +41,11 @@ class Sd3Backbone(PipelineBackbone):
         return self._network.config.patch_size
 
     @property
+    def _largest_latent(self) -> int | None:
+        """Patches are placed on a learned grid of that many."""
+        return self._network.config.pos_embed_max_size * self._network.config.patch_size
+
+    @property
     def middle_width(self) -> int:
         """Width of a token."""
         config = self._network.config
@@ -63,6 +69,16 @@ class Sd3Backbone(PipelineBackbone):
         keep = functional.pad(keep, (0, hidden.shape[1] - keep.shape[1]))
         rows = zip(hidden.float().cpu(), keep, pooled.float().cpu(), strict=True)
         return [PromptEmbedding(hidden=h.clone(), keep=words, pooled=p.clone()) for h, words, p in rows]
+
+    def _readers(self) -> Sequence[Reader]:
+        pipeline, length = self._pipeline, self._pipeline.tokenizer_max_length
+        readers = [
+            Reader(name="text_encoder", tokenizer=pipeline.tokenizer, length=length),
+            Reader(name="text_encoder_2", tokenizer=pipeline.tokenizer_2, length=length),
+        ]
+        if pipeline.text_encoder_3 is not None:
+            readers.append(Reader(name="text_encoder_3", tokenizer=pipeline.tokenizer_3, length=T5_TOKENS))
+        return readers
 
     def _pass(self, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor | None) -> Tensor:
         return self._forward(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -9,7 +10,7 @@ from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import
 from torch import Tensor
 
 from addiffusion.backbones.base import PromptEmbedding
-from addiffusion.backbones.prompt_cache import words_of
+from addiffusion.backbones.prompt_cache import Reader, words_of
 from addiffusion.backbones.stable_diffusion import UNetBackbone
 
 
@@ -37,6 +38,10 @@ class SdxlBackbone(UNetBackbone):
         keep = words_of(tokenizer, prompts, tokenizer.model_max_length)
         rows = zip(hidden.float().cpu(), keep, pooled.float().cpu(), strict=True)
         return [PromptEmbedding(hidden=h.clone(), keep=words, pooled=p.clone()) for h, words, p in rows]
+
+    def _readers(self) -> Sequence[Reader]:
+        tokenizers = {"text_encoder": self._pipeline.tokenizer, "text_encoder_2": self._pipeline.tokenizer_2}
+        return [Reader(name=name, tokenizer=one, length=one.model_max_length) for name, one in tokenizers.items()]
 
     def _pass(self, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor | None) -> Tensor:
         size = (self.image_size, self.image_size)

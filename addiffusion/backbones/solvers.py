@@ -36,6 +36,15 @@ _KINDS: Mapping[str, tuple[type, Mapping[str, Any]]] = MappingProxyType(
     }
 )
 _FLOW = "flow_euler"
+_OTHER_SCHEDULES: Mapping[str, str] = MappingProxyType(
+    {
+        "use_dynamic_shifting": "shifts the schedule by the image's size, which no table built once can do: set it to "
+        "false there and shift to a fixed value",
+        "use_flow_sigmas": "makes a flow of a solver for diffusions, whose noise levels are others: put a "
+        "FlowMatchEulerDiscreteScheduler there",
+    }
+)
+"""Options that would lay out another schedule than the one a table is built for."""
 
 
 def is_flow(scheduler: Scheduler) -> bool:
@@ -51,8 +60,10 @@ def solver_of(own: Scheduler, sampler: SamplerSection) -> Scheduler:
         sampler: ``solver`` and ``spacing`` are used.
 
     Raises:
-        ConfigError: the solver does not fit the model, or does not know an option the model needs.
+        ConfigError: the solver does not fit the model, or does not know an option the model needs, or the model's
+            schedule can't be laid out.
     """
+    _check_schedule(own)
     if sampler.solver == "pipeline":
         return _spaced(copy.deepcopy(own), sampler.spacing)
     kind, options = _KINDS[sampler.solver]
@@ -102,6 +113,15 @@ def _spaced(scheduler: Any, spacing: str) -> Scheduler:
         )
     scheduler.register_to_config(**options)
     return rebuilt(scheduler, type(scheduler), {})
+
+
+def _check_schedule(own: Scheduler) -> None:
+    for option, reason in _OTHER_SCHEDULES.items():
+        if own.config.get(option):
+            raise ConfigError(
+                f"The scheduler option {option}=True in scheduler/scheduler_config.json of the pipeline {reason}.",
+                option=option,
+            )
 
 
 def _check_same_noise(own: Any, scheduler: Any, solver: str) -> None:

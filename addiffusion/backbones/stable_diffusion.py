@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from addiffusion.backbones.attention import UNetRecorder
 from addiffusion.backbones.base import PromptEmbedding
 from addiffusion.backbones.pipeline import PipelineBackbone
-from addiffusion.backbones.prompt_cache import words_of
+from addiffusion.backbones.prompt_cache import Reader, words_of
 
 
 class UNetBackbone(PipelineBackbone):
@@ -59,6 +60,10 @@ class StableDiffusionBackbone(UNetBackbone):
         keep = words_of(tokenizer, prompts, tokenizer.model_max_length)
         rows = zip(hidden.float().cpu(), keep, strict=True)
         return [PromptEmbedding(hidden=states.clone(), keep=words) for states, words in rows]
+
+    def _readers(self) -> Sequence[Reader]:
+        tokenizer = self._pipeline.tokenizer
+        return (Reader(name="text_encoder", tokenizer=tokenizer, length=tokenizer.model_max_length),)
 
     def _pass(self, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor | None) -> Tensor:  # noqa: ARG002
         return self._forward(z, t, encoder_hidden_states=hidden, return_dict=False)[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -79,5 +81,5 @@ class Condition:
 
 
 def _check_scale(scale: float) -> None:
-    if not scale >= 0:
+    if not (scale >= 0 and math.isfinite(scale)):
         raise ConfigError(f"guidance_scale={scale:g} can't be used: give 0 or more.", guidance_scale=scale)

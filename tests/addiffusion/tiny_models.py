@@ -135,9 +135,8 @@ def make_unet(sample_size: int = 8, **options: Any) -> UNet2DConditionModel:
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        attention_head_dim=2,
         norm_num_groups=4,
-        **{"cross_attention_dim": TEXT_WIDTH, **options},
+        **{"attention_head_dim": 2, "cross_attention_dim": TEXT_WIDTH, **options},
     ).eval()
 
 
@@ -193,7 +192,7 @@ def _save(
     return folder
 
 
-def make_sd3_transformer() -> SD3Transformer2DModel:
+def make_sd3_transformer(**options: Any) -> SD3Transformer2DModel:
     """Three joint blocks of width 32, query and key normalised as in SD 3.5."""
     return SD3Transformer2DModel(
         sample_size=8,
@@ -208,6 +207,7 @@ def make_sd3_transformer() -> SD3Transformer2DModel:
         pooled_projection_dim=TEXT_WIDTH * 2,
         pos_embed_max_size=8,
         qk_norm="rms_norm",
+        **options,
     ).eval()
 
 

@@ -119,6 +119,20 @@ def test_forced_stop_finishes() -> None:
         assert episode.nfe == WARMUP + 1 + FINISH
 
 
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_slots_are_refilled_at_once_and_refines_share_the_ticks_of_others(slots: int) -> None:
+    """The network runs as often as a queue needs whose every slot takes the next ticket when its last one ends."""
+    backbone = ToyBackbone()
+    collector = Collector(backbone=backbone, scoring=ToyScoring(), config=make_config(slots=slots))
+    episodes = collector.collect(make_tickets(9), hashed_policy, weight_version=1).episodes
+    free_at = [0] * slots
+    for episode in episodes:
+        slot = free_at.index(min(free_at))
+        free_at[slot] += episode.nfe
+    assert any(Action.REFINE in episode.actions for episode in episodes)
+    assert backbone.denoise_calls == max(free_at)
+
+
 def test_log_prob_and_logits_are_the_policys() -> None:
     for episode in run_tickets(make_config(), make_tickets(4)):
         np.testing.assert_array_equal(episode.logits, hashed_policy(episode.phi))

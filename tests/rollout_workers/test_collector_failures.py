@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from addiffusion.actions import Action
-from addiffusion.errors import ContractError
-from addiffusion.records import Reference
+from addiffusion.backbones.base import PromptEmbedding
+from addiffusion.errors import ContractError, RolloutError
+from addiffusion.records import Episode, Reference
 from rollout_workers.collector import Collector
 from tests.fakes import DIVERGENT, UNSCORABLE, ToyBackbone, ToyScoring, make_prompt
 from tests.rollout_workers.rollouts import (
@@ -40,17 +41,66 @@ class SmallBackbone(ToyBackbone):
         return super().denoise(z, *args)
 
 
+class FullBackbone(ToyBackbone):
+    """Has no memory left for what is allocated with the slots, until somebody else has gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._full = True
+
+    def uncond(self) -> PromptEmbedding:
+        if self._full:
+            self._full = False
+            raise torch.OutOfMemoryError("no room for slots")
+        return super().uncond()
+
+
+def small(rows: int, *, slots: int) -> Collector:
+    return Collector(backbone=SmallBackbone(rows), scoring=ToyScoring(), config=make_config(slots=slots))
+
+
 def test_slots_are_halved_once_when_memory_runs_out(caplog: pytest.LogCaptureFixture) -> None:
-    collector = Collector(backbone=SmallBackbone(4), scoring=ToyScoring(), config=make_config(slots=4))
+    collector = small(4, slots=4)
     episodes = collector.collect(make_tickets(5), hashed_policy, weight_version=1).episodes
     assert_same(episodes, run_tickets(make_config(slots=2), make_tickets(5)))
-    assert "out of memory with rollout.slots=4: going on with 2" in caplog.text
+    assert "out of memory with rollout.slots=4: going on with 2; set rollout.slots=2 to start so." in caplog.text
     collector.collect(make_tickets(1), hashed_policy, weight_version=1)
     assert len(caplog.records) == 1
-    with pytest.raises(torch.OutOfMemoryError):
-        Collector(backbone=SmallBackbone(1), scoring=ToyScoring(), config=make_config(slots=4)).collect(
-            make_tickets(1), hashed_policy, weight_version=1
-        )
+
+
+def test_carried_episodes_begin_again_with_half_the_slots(caplog: pytest.LogCaptureFixture) -> None:
+    collector, episodes = small(4, slots=4), list[Episode]()
+    tickets = make_tickets(5)
+    while len(episodes) < 5:
+        episodes += collector.carry(tickets, hashed_policy, weight_version=1, ticks=3).episodes
+        tickets = []
+    episodes.sort(key=lambda episode: episode.ticket.ticket_id)
+    assert_same(episodes, run_tickets(make_config(slots=2), make_tickets(5)))
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("method", ["collect", "carry"])
+def test_tickets_outlive_slots_that_could_not_be_laid_out(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    collector = Collector(backbone=FullBackbone(), scoring=ToyScoring(), config=make_config(slots=4))
+    options = {"ticks": 100} if method == "carry" else {}
+    collected = getattr(collector, method)(make_tickets(3), hashed_policy, weight_version=1, **options)
+    assert_same(collected.episodes, run_tickets(make_config(slots=2), make_tickets(3)))
+    assert "going on with 2" in caplog.text
+
+
+@pytest.mark.parametrize("method", ["collect", "carry"])
+@pytest.mark.parametrize(
+    ("slots", "left", "fewer"), [(4, 2, "fewer slots, "), (1, 1, "")], ids=["after halving", "one slot"]
+)
+def test_memory_for_not_even_half_the_slots_is_one_sentence(method: str, slots: int, left: int, fewer: str) -> None:
+    collector = small(1, slots=slots)
+    options = {"ticks": 3} if method == "carry" else {}
+    sentence = (
+        rf"Out of memory even with rollout\.slots={left} \(too many rows\): choose {fewer}backbone\.dtype=bfloat16 "
+        r"or a smaller backbone\.image_size\."
+    )
+    with pytest.raises(RolloutError, match=sentence):
+        getattr(collector, method)(make_tickets(1), hashed_policy, weight_version=1, **options)
 
 
 def test_an_empty_prompt_fails_its_ticket() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -7,18 +8,22 @@ import pytest
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
+from addiffusion.metrics import Metric
 from learner.algorithm_config import build_ppo_config
 from learner.update import PolicyLearner
+from rollout_workers import metrics
 from rollout_workers.runner import DiffusionRunner
+from rollout_workers.stopwatch import STAGES
 from tests.fakes import ToyBackbone, ToyScoring
 from tests.rollout_workers.toy_run import make_config, make_tickets, make_worker, phi_width
 
 
-def make_runner(*, backbone: Any = ToyBackbone, worker_index: int = 1) -> DiffusionRunner:
+def make_runner(*, backbone: Any = ToyBackbone, worker_index: int = 1, **parts: Any) -> DiffusionRunner:
     config = make_config()
     built = build_ppo_config(
         config, observation_width=phi_width(config), runner_class=DiffusionRunner, scoring=ToyScoring, backbone=backbone
     )
+    built.environment(env_config={**built.env_config, **parts})
     return DiffusionRunner(config=built, worker_index=worker_index)
 
 
@@ -37,6 +42,30 @@ def test_equals_the_worker_without_rllib_bitwise() -> None:
         for name in ("phi", "actions", "log_prob", "logits", "terms", "scores", "image"):
             np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
         assert left.weight_version == right.weight_version == 3
+
+
+class Ledger:
+    """Adds up what is reported."""
+
+    def __init__(self) -> None:
+        self.values: Counter[tuple[str, str]] = Counter()
+
+    def record(self, metric: Metric, value: float, **tags: str) -> None:
+        self.values[metric.name, tags.get("stage", "")] += value
+
+
+def test_counts_and_the_time_of_every_stage_are_exported() -> None:
+    ledger = Ledger()
+    runner = make_runner(meters=lambda _: ledger)
+    runner.worker.set_weights(make_learner().weights(), 3)
+    parts = [runner.collect(make_tickets(count)) for count in (3, 4)]
+    episodes = [episode for part in parts for episode in part.episodes]
+    assert ledger.values[metrics.EPISODES.name, ""] == len(episodes) == 7
+    assert ledger.values[metrics.NFE.name, ""] == sum(episode.nfe for episode in episodes)
+    for stage in STAGES:
+        spent = ledger.values[metrics.STAGE_TIME.name, stage]
+        assert spent == pytest.approx(sum(part.stage_s[stage] for part in parts))
+        assert spent > 0
 
 
 def explode() -> ToyBackbone:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -29,6 +30,9 @@ class EagerSd3(JointAttnProcessor2_0):
     def __call__(
         self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Any = None, *args: Any, **k: Any
     ) -> Any:
+        if encoder_hidden_states is None:  # the second attention of SD 3.5's dual blocks: the image alone
+            return super().__call__(attn, hidden_states, encoder_hidden_states, *args, **k)
+
         def heads(states: Tensor) -> Tensor:
             return states.view(len(states), -1, attn.heads, states.shape[-1] // attn.heads).transpose(1, 2)
 
@@ -110,6 +114,7 @@ def run_flux(network: Any) -> Tensor:
 
 FAMILIES: dict[str, tuple[Any, Any, Any]] = {
     "sd3": (make_sd3_transformer, run_sd3, EagerSd3),
+    "sd35": (partial(make_sd3_transformer, dual_attention_layers=(0, 1)), run_sd3, EagerSd3),
     "flux": (make_flux_transformer, run_flux, EagerFlux),
 }
 
@@ -118,7 +123,7 @@ FAMILIES: dict[str, tuple[Any, Any, Any]] = {
 def family(request: pytest.FixtureRequest) -> tuple[Any, Any, Any, bool]:
     make, run, eager = FAMILIES[request.param]
     torch.manual_seed(0)
-    return make(), run, eager, request.param == "sd3"
+    return make(), run, eager, request.param != "flux"
 
 
 def test_the_output_is_bitwise_unchanged(family: Any) -> None:

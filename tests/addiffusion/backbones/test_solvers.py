@@ -80,6 +80,26 @@ def test_flows_and_diffusions_are_not_mixed() -> None:
         make(SD15, "flow_euler")
 
 
+@pytest.mark.parametrize(
+    ("own", "option", "fix"),
+    [
+        (FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), "use_dynamic_shifting", "set it to false"),
+        (
+            DPMSolverMultistepScheduler(use_flow_sigmas=True, prediction_type="flow_prediction"),
+            "use_flow_sigmas",
+            "put a FlowMatchEulerDiscreteScheduler there",
+        ),
+    ],
+)
+@pytest.mark.parametrize("solver", ["pipeline", "ddim", "flow_euler"])
+def test_schedules_that_can_not_be_laid_out_are_refused_by_name(own: Any, option: str, fix: str, solver: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"scheduler option {option}=True in .*scheduler_config\.json.*{fix}"
+    ) as caught:
+        make(own, solver)
+    assert caught.value.facts["option"] == option
+
+
 def test_a_respaced_solver_is_dpm_solver_of_the_same_noise() -> None:
     karras: Any = DPMSolverMultistepScheduler(**NOISE, use_karras_sigmas=True, prediction_type="v_prediction")
     solver: Any = respaced(karras, order=2)

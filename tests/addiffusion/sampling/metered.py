@@ -25,10 +25,11 @@ def embedding(tag: int) -> PromptEmbedding:
 
 
 class MeteredPass:
-    def __init__(self, tags: Tensor) -> None:
-        self._tags = tags.clone()
+    def __init__(self, tags: Tensor, asked: list[int]) -> None:
+        self._tags, self._asked = tags.clone(), asked
 
     def attention_maps(self, row: int) -> Tensor:
+        self._asked.append(row)
         tokens = torch.arange(1, TOKENS + 1).view(-1, 1, 1) + self._tags[row]
         ramp = torch.linspace(0, 1, LATENT[1])[:, None] * torch.linspace(1, 2, LATENT[2])
         return torch.softmax(tokens * ramp, 0)
@@ -46,11 +47,21 @@ class MeteredBackbone:
     latent_shape = LATENT
     image_size = 8
 
-    def __init__(self, *, prediction: str = "epsilon", broken: int | None = None, broken_below: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        prediction: str = "epsilon",
+        broken: int | None = None,
+        broken_below: float = 0.0,
+        scheduler: Any | None = None,
+    ) -> None:
         self.device = torch.device("cpu")
         self.passes: Counter[int] = Counter()
         self.calls = 0
-        self.scheduler = DDIMScheduler(
+        self.shapes: set[tuple[int, ...]] = set()
+        self.map_rows: list[int] = []
+        """Rows whose attention maps were asked for, in order."""
+        self.scheduler = scheduler or DDIMScheduler(
             **NOISE, clip_sample=False, prediction_type=prediction, timestep_spacing="trailing"
         )
         self._broken, self._broken_below = broken, broken_below
@@ -64,6 +75,7 @@ class MeteredBackbone:
 
     def denoise(self, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor | None = None) -> Tensor:
         self.calls += 1
+        self.shapes.add(tuple(z.shape))
         self._tags = hidden[:, 0, 0]
         self.passes.update(int(tag) for tag, time in zip(self._tags, t, strict=True) if tag > 0 and time > 0)
         u = field(z, t, self._tags)
@@ -74,7 +86,7 @@ class MeteredBackbone:
     middle_width = 1
 
     def last_pass(self) -> MeteredPass:
-        return MeteredPass(self._tags)
+        return MeteredPass(self._tags, self.map_rows)
 
     previews = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from addiffusion.actions import Action
-from addiffusion.errors import SlotError
+from addiffusion.config import RefineSection
+from addiffusion.errors import ConfigError, SlotError
 from addiffusion.sampling.slots import Phase
 from tests.addiffusion.sampling.engine_runs import SAMPLER, C, R, S, make_engine, run_one
-from tests.addiffusion.sampling.metered import MeteredBackbone, embedding
+from tests.addiffusion.sampling.metered import LATENT, MeteredBackbone, embedding
 
 action_lists = st.lists(st.sampled_from((C, C, C, R, S)), min_size=10, max_size=10)
 
@@ -60,6 +62,7 @@ def test_one_network_call_per_tick_at_one_shape() -> None:
     engine = make_engine(backbone, slots=4)
     run_one(engine, actions=[C, R, S])
     assert backbone.calls == engine.info(0).nfe == 2 + 3 + 2 + 3
+    assert backbone.shapes == {(2 * 4, *LATENT)}
 
 
 def test_an_undecided_slot_waits_at_no_cost_and_loses_nothing() -> None:
@@ -111,6 +114,26 @@ def test_entropy_and_mask_exist_only_after_a_refine_by_attention() -> None:
     engine.release(1)
     run_one(engine, slot=1)
     assert (engine.info(1).attention_entropy, engine.refine_mask(1)) == (0.0, None)
+
+
+@pytest.mark.parametrize(("mask", "expected"), [("attention", [4, 5, 4]), ("self_attention", [4, 5, 4]), ("grid", [])])
+def test_maps_are_computed_for_the_rows_that_refine_and_no_others(mask: Any, expected: list[int]) -> None:
+    """With guidance a prompt's own row is in the second half of the batch."""
+    backbone = MeteredBackbone()
+    engine = make_engine(backbone, refine=RefineSection(mask=mask))
+    for slot in range(3):
+        engine.admit(slot, embedding=embedding(slot + 1), seed=slot)
+    refines = {(2, 1), (3, 2), (5, 1)}
+    while engine.busy:
+        engine.tick()
+        engine.act({at: R if (engine.info(at).step, at) in refines else C for at in engine.deciding()})
+    assert backbone.map_rows == expected
+
+
+@pytest.mark.parametrize("scale", [-1.0, float("nan"), float("inf")])
+def test_a_guidance_scale_that_is_no_scale_is_refused(scale: float) -> None:
+    with pytest.raises(ConfigError, match=f"guidance_scale={scale:g} can't be used: give 0 or more"):
+        make_engine(MeteredBackbone(), guidance=scale)
 
 
 def test_a_nan_fails_its_slot_and_no_other() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from addiffusion.actions import Action
@@ -105,6 +106,39 @@ def test_history_restarts_after_a_refine(solver: str) -> None:
     for index in range(4, STEPS):
         z, clean = loop.step(z, index)
     assert_close(actual, clean[0])
+
+
+def test_a_flow_is_refined_and_finished_along_its_straight_lines() -> None:
+    """z = (1 - s) z0 + s noise everywhere: at the refine's level, at the next point, and on the way to 0."""
+    sampler = make_sampler("flow_euler", finish_steps=2)
+    flow = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    engine = Engine(
+        MeteredBackbone(scheduler=flow), sampler, RefineSection(mask="grid", k=1), slots=2, guidance_scale=1.0
+    )
+    actual = run(engine, [Action.REFINE, Action.STOP])
+    mask = engine.refine_mask(0)
+    assert mask is not None
+    shares: Any = solver_of(flow, sampler)
+    shares.set_timesteps(STEPS)
+    s = shares.sigmas
+    z, noise = torch.randn(LATENT, generator=generator(7, "latent"))[None], generator(7, "refine")
+
+    def clean(z: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        u = field(z, 1000 * share[None], torch.ones(1))
+        return z - share * u, u
+
+    for index in range(3):
+        z0, u = clean(z, s[index])
+        z = z + (s[index + 1] - s[index]) * u
+    level = s[2] / 2
+    noised = (1 - level) * z0 + level * torch.randn(LATENT, generator=noise)
+    z0, _ = clean(mask * noised + (1 - mask) * z0, level)
+    z = (1 - s[3]) * z0 + s[3] * torch.randn(LATENT, generator=noise)
+    for share, following in ((s[3], s[4]), (s[4], s[4] / 2), (s[4] / 2, None)):
+        z0, u = clean(z, share)
+        z = z if following is None else z + (following - share) * u
+    assert engine.info(0).nfe == 3 + 1 + 1 + 2
+    assert_close(actual, z0[0])
 
 
 @pytest.mark.parametrize("solver", ["dpm++2m", "unipc3", "pndm"])

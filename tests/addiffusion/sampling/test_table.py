@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, HeunDiscreteScheduler
+from diffusers import (
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchLCMScheduler,
+    HeunDiscreteScheduler,
+    TCDScheduler,
+)
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -101,6 +109,23 @@ def test_every_step_equals_diffusers_for_any_options(
     except ConfigError:
         assume(False)
     assert_steps_like_diffusers(solver, scheduler, num_steps, begin=begin)
+
+
+@given(
+    shift=st.floats(0.5, 6.0),
+    spacing=st.sampled_from((None, "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")),
+    terminal=st.sampled_from((None, 0.1)),
+    num_steps=st.integers(2, 30),
+    data=st.data(),
+)
+@settings(max_examples=15, deadline=None)
+def test_every_step_of_a_flow_equals_diffusers_for_any_options(
+    shift: float, spacing: str | None, terminal: float | None, num_steps: int, data: st.DataObject
+) -> None:
+    options: dict[str, Any] = {} if spacing is None else {spacing: True}
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift, shift_terminal=terminal, **options)
+    begin = data.draw(st.integers(0, num_steps - 1))
+    assert_steps_like_diffusers("flow_euler", scheduler, num_steps, begin=begin)
 
 
 @pytest.mark.parametrize("begin", [2, 7])
@@ -241,6 +266,11 @@ def test_noise_levels_of_a_flow() -> None:
         ("ddim", "thresholding", True),
         ("pndm", "skip_prk_steps", False),
         ("dpm++2m", "algorithm_type", "sde-dpmsolver++"),
+        ("dpm++3m", "algorithm_type", "dpmsolver"),
+        ("dpm++2m", "thresholding", True),
+        ("lcm", "clip_sample", True),
+        ("unipc3", "solver_p", DPMSolverMultistepScheduler()),
+        ("flow_euler", "invert_sigmas", True),
         ("dpm++2m", "variance_type", "learned"),
         ("unipc2", "predict_x0", False),
         ("flow_euler", "stochastic_sampling", True),
@@ -255,9 +285,13 @@ def test_options_that_no_coefficients_describe_are_refused_by_name(solver: str, 
     assert caught.value.facts["option"] == option
 
 
-def test_other_solvers_are_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="can't step a HeunDiscreteScheduler"):
-        make_table(HeunDiscreteScheduler(), 10)
+@pytest.mark.parametrize(
+    "kind",
+    [HeunDiscreteScheduler, DPMSolverSinglestepScheduler, DDPMScheduler, TCDScheduler, FlowMatchLCMScheduler],
+)
+def test_other_solvers_are_refused_by_name_with_those_that_can_be_used(kind: Any) -> None:
+    with pytest.raises(ConfigError, match=f"can't step a {kind.__name__}; it can step DDIMScheduler, .*LCMScheduler"):
+        make_table(kind(), 10)
 
 
 def test_steps_without_a_clean_prediction_are_refused() -> None:
