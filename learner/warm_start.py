@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from addiffusion.actions import Action
 from addiffusion.config_bank import WarmStartSection
 from addiffusion.observation.layout import Layout
-from addiffusion.observation.scalars import PRICE_CENTRE, PRICE_FLOOR
+from addiffusion.observation.scalars import PRICE_FLOOR, log_price
 from addiffusion.policy import PolicyNetwork, ValueNetwork
 from addiffusion.ranks import rank_correlation
 from addiffusion.seeds import generator
@@ -137,7 +137,8 @@ class WarmStart:
         margin = _stop_margin(logits)
         values = policy_values((margin.detach() > 0).float(), batch, c_nfe)
         advantages = stop_advantages(oracle_values(batch, c_nfe) if clone else values, batch, c_nfe)
-        weights = advantages.abs() / advantages.abs().mean().clamp_min(1e-8)
+        # Each trajectory counts alike: advantages grow with its price, and cheap passes would have no say.
+        weights = advantages.abs() / advantages.abs().mean(1, keepdim=True).clamp_min(1e-8)
         regret = nn.functional.binary_cross_entropy_with_logits(margin, (advantages > 0).float(), weights)
         fit = (self._networks.value(phi) - values).square().mean()
         optimizer.zero_grad()
@@ -153,7 +154,7 @@ class WarmStart:
     def _priced(self, phi: Float[Tensor, "n d p"], c_nfe: Float[Tensor, " n"]) -> Float[Tensor, "n d p"]:
         """The same observations under other prices."""
         priced = phi.clone()
-        priced[:, :, self._layout.price_column] = (c_nfe.clamp_min(PRICE_FLOOR) / PRICE_CENTRE).log10()[:, None]
+        priced[:, :, self._layout.price_column] = torch.from_numpy(log_price(c_nfe.numpy()))[:, None]
         return priced
 
     def _blurred(self, phi: Float[Tensor, "n d p"]) -> Float[Tensor, "n d p"]:

@@ -24,7 +24,7 @@ Reading one::
 Exact oracle stopping (``addiffusion.bank.oracle``)::
 
     oracle_end(one.ends("scene_soft") - price * one.end_nfe)         # index into end_*: first of the best
-    oracle_end(reward_of_ends(one, config.reward, c_nfe=0.006))      # the same by the reward itself
+    oracle_end(reward_of_ends(one, config.reward, c_nfe=0.04))       # the same by the reward itself
     fixed_end(one, nfe=12.0)                                         # the end nearest to a fixed budget
 
 ``addiffusion.bank.replay.BankRollouts`` is a ``Rollouts`` that plays a policy through a bank, bitwise as live.

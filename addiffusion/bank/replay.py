@@ -100,7 +100,7 @@ class BankRollouts:
         if ticket.forced is not None:
             return self._episode(ticket, trajectory, _forced_stop(ticket, trajectory))
         phi = trajectory.phi.copy()
-        phi[:, self._bank.plan.layout.price_column] = np.float32(log_price(ticket.c_nfe))
+        phi[:, self._bank.plan.layout.price_column] = log_price(ticket.c_nfe)
         if self._chooser is not None:
             stop = self._chooser(trajectory, ticket)
             nothing = np.zeros((len(phi), ACTION_COUNT), np.float32)

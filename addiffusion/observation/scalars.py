@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +9,8 @@ from addiffusion.sampling.slots import SlotInfo
 
 PRICE_CENTRE = 0.01
 """The price whose logarithm is 0 in phi."""
+PRICE_DECADES = 0.25
+"""Decades of price per unit of phi: a price has to be heard beside hundreds of other numbers."""
 PRICE_FLOOR = 1e-4
 """Prices below are indistinguishable to the policy; keeps a price of zero finite."""
 MAX_PERIOD = 10_000.0
@@ -23,16 +23,17 @@ def progress(info: SlotInfo, *, num_steps: int, c_nfe: float) -> NDArray[np.floa
         [
             info.step / num_steps,
             info.nfe / num_steps,
-            log_price(c_nfe),
+            float(log_price(c_nfe)),
             info.attention_entropy,
         ],
         dtype=np.float32,
     )
 
 
-def log_price(c_nfe: float) -> float:
-    """Price of an NFE as phi shows it: decades from PRICE_CENTRE."""
-    return math.log10(max(c_nfe, PRICE_FLOOR) / PRICE_CENTRE)
+def log_price(c_nfe: float | NDArray[np.float32]) -> NDArray[np.float32]:
+    """Price of an NFE as phi shows it: PRICE_DECADES above PRICE_CENTRE."""
+    floored = np.maximum(np.asarray(c_nfe, np.float32), np.float32(PRICE_FLOOR))
+    return np.asarray(np.log10(floored / np.float32(PRICE_CENTRE)) / np.float32(PRICE_DECADES))
 
 
 def sinusoid(timestep: float, width: int) -> NDArray[np.float32]:

@@ -69,7 +69,7 @@ def test_changes_are_in_units_of_the_reward_scales() -> None:
     assert quality["dino_similarity"] == pytest.approx(1 - (1 - 0.6) / SCALES.dino, rel=1e-5)
 
 
-@pytest.mark.parametrize(("c_nfe", "expected"), [(0.0, -2.0), (0.001, -1.0), (0.01, 0.0), (0.1, 1.0)])
+@pytest.mark.parametrize(("c_nfe", "expected"), [(0.0, -8.0), (0.001, -4.0), (0.01, 0.0), (0.1, 4.0)])
 def test_price_enters_as_its_logarithm_and_zero_stays_finite(c_nfe: float, expected: float) -> None:
     assert _quality(FIRST, None, c_nfe=c_nfe)["log_price"] == pytest.approx(expected)
 

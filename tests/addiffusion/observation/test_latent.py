@@ -37,7 +37,7 @@ def test_slices_hold_what_their_names_say() -> None:
     np.testing.assert_array_equal(phi[layout.slice("timestep")], sinusoid(781.0, 16))
     np.testing.assert_allclose(phi[layout.slice("convergence")], [-1.0, 0.9, 1.1, 0.8], rtol=1e-6)
     progress = dict(zip(PROGRESS_NAMES, phi[layout.slice("progress")].tolist(), strict=True))
-    assert progress == pytest.approx({"step_ratio": 0.2, "nfe_ratio": 0.24, "log_price": 1.0, "attention_entropy": 0.5})
+    assert progress == pytest.approx({"step_ratio": 0.2, "nfe_ratio": 0.24, "log_price": 4.0, "attention_entropy": 0.5})
     assert phi.dtype == np.float32
 
 
