@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
 from addiffusion.actions import Action
 from addiffusion.config_bank import WarmStartSection
 from addiffusion.observation.layout import Layout, clip_layout
+from addiffusion.observation.scalars import log_price
 from addiffusion.policy import PolicyNetwork, ValueNetwork
 from learner.stopping import Paths
 from learner.warm_start import Networks, WarmStart, WarmStartReport
@@ -62,7 +61,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 def test_the_value_network_knows_what_the_policy_is_worth() -> None:
     networks, report = warmed()
     paths = paths_of(60)
-    paths.phi[:, :, LAYOUT.price_column] = math.log10(0.05 / 0.01)
+    paths.phi[:, :, LAYOUT.price_column] = float(log_price(0.05))
     with torch.no_grad():
         assert float(networks.value(paths.phi)[:, 0].mean()) == pytest.approx(report.train_reward, abs=0.1)
 
@@ -72,7 +71,7 @@ def test_one_policy_heeds_the_price_it_is_shown() -> None:
     paths = paths_of(3)
     lengths = []
     for price in (0.002, 0.5):
-        paths.phi[:, :, LAYOUT.price_column] = math.log10(price / 0.01)
+        paths.phi[:, :, LAYOUT.price_column] = float(log_price(price))
         with torch.no_grad():
             logits = networks.policy(paths.phi)
         stops = logits[..., Action.STOP] > logits[..., Action.CONTINUE]
