@@ -11,7 +11,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +67,10 @@ class Head:
         assert done.returncode == 0, f"{command}\n{log.read_text()[-4000:]}"
         return log.read_text()
 
-    def submit(self, job_id: str, *command: str) -> None:
+    def submit(self, job_id: str, *command: str, metadata: Mapping[str, str] | None = None) -> None:
         """The documented one-liner, without waiting for the job's end."""
         common = ["--address", self.dashboard, "--submission-id", job_id, "--no-wait"]
+        common += ["--metadata-json", json.dumps(metadata)] if metadata else []
         options = ["--runtime-env", "cluster/job.yaml", "--working-dir", "."]
         self.ray("job", "submit", *common, *options, "--", *command)
 
