@@ -53,6 +53,10 @@ class Page:
         """What a reader of the page sees."""
         return self.run("document.body ? document.body.innerText : ''")
 
+    def type(self, text: str) -> None:
+        """Into the field that has the focus."""
+        self._call("Input.insertText", text=text)
+
     def shoot(self, file: Path) -> None:
         """Save what is to be seen as PNG."""
         file.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"]))

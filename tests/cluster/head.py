@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+
 from tests.cluster.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -173,6 +175,7 @@ def _environment(folder: Path, gcs_port: int) -> dict[str, str]:
     return kept | {
         "HOME": str(folder),
         "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),
+        "MPLCONFIGDIR": matplotlib.get_cachedir(),  # else each home folder gets its own list of fonts, in 10 s
         "OMP_NUM_THREADS": "1",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
