@@ -151,6 +151,23 @@ def _head(folder: Path, num_cpus: int, resources: str) -> Iterator[Head]:
 
 
 @contextmanager
+def joined_node(head: Head, *, num_cpus: int, resources: str) -> Iterator[None]:
+    """A second node of ``head``'s cluster on this machine, for the length of the block."""
+    metrics, agent, grpc = free_ports(3)
+    options = [
+        f"--address=127.0.0.1:{head.gcs_port}",
+        f"--metrics-export-port={metrics}",
+        f"--dashboard-agent-listen-port={agent}",
+        f"--dashboard-agent-grpc-port={grpc}",
+        f"--num-cpus={num_cpus}",
+        f"--resources={resources}",
+        "--object-store-memory=200000000",
+    ]
+    with started([str(BIN / "ray"), "start", "--block", *options], head.environment, head.folder / "node.log"):
+        yield
+
+
+@contextmanager
 def started(
     command: Sequence[str], environment: dict[str, str], log: Path, cwd: Path = ROOT
 ) -> Iterator[subprocess.Popen[bytes]]:
