@@ -12,7 +12,7 @@ from tests.cluster.training import rows, train_command
 from tests.cluster.waiting import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
-JOB_S = 240.0
+JOB_S = 150.0
 RUN = "runs/elastic"
 
 
