@@ -27,7 +27,7 @@ test:
 slow:
     uv run pytest -m slow
 
-# `ray up` on three simulated hosts, a training over them, one cut off: needs root, openssh-server, rsync, iproute2
+# three simulated hosts, jobs, nodes that join, Prometheus, the dashboard in a browser: half an hour, as root; see docs/cluster.md
 test-cluster:
     uv run pytest -m cluster -s tests/cluster
 

@@ -7,11 +7,13 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from addiffusion.config import ClusterSection, Config
 from addiffusion.errors import ClusterError
+from launch.joining import refuse_silence, refused_token, told, unreachable
+from launch.quiet import muted_stderr
 from launch.token import is_loopback, secure
 
 NAMESPACE = "addiffusion"
@@ -130,9 +132,13 @@ def _check_offer(config: Config) -> None:
 
 def _connect(config: Config) -> None:
     failure: Exception | None = None
-    for _ in range(_ATTEMPTS if config.cluster.address == "local" else 1):
+    local = config.cluster.address == "local"
+    if not local:
+        refuse_silence(config.cluster.address)
+    for _ in range(_ATTEMPTS if local else 1):
         try:
-            return _init(config)
+            with nullcontext() if local else muted_stderr(show_failure=False):  # Ray repeats what is said here once
+                return _init(config)
         except Exception as error:
             failure = error
     assert failure is not None
@@ -164,29 +170,25 @@ def _init(config: Config) -> None:
 
 def connection_error(address: str, failure: Exception) -> ClusterError:
     """What ``ray.init`` meant, in one sentence with a way out."""
-    text = " ".join(str(failure).split())
-    versions = re.findall(r"Ray: (\S+)", text)
-    if len(versions) == 2 and "Version mismatch" in text:
-        pythons = re.findall(r"Python: (\S+)", text)
+    text, told_all = " ".join(str(failure).split()), told(failure)
+    versions = re.findall(r"Ray: (\S+)", told_all)
+    if len(versions) >= 2 and "Version mismatch" in told_all:
+        pythons = re.findall(r"Python: (\S+)", told_all)
         return ClusterError(
             f"the cluster at {address} runs Ray {versions[0]} on Python {pythons[0]}, this environment has Ray "
             f"{versions[1]} on Python {pythons[1]}: install the same versions on both, or set cluster.address=local.",
             cluster=versions[0],
             here=versions[1],
         )
-    if re.search(r"authenticat", text, re.IGNORECASE):
-        return ClusterError(
-            f"the cluster at {address} wants another token than this process has ({text}): copy ~/.ray/auth_token of "
-            "its head here with mode 0600, or set RAY_AUTH_TOKEN_PATH.",
-            address=address,
-        )
+    if re.search(r"authenticat", told_all, re.IGNORECASE):
+        return refused_token(address)
     if address == "local":
         cause = raylet_errors() or text
         return ClusterError(
             f"Ray did not start on this machine in {_ATTEMPTS} attempts ({cause}): stop other heavy work and try "
             "again, or set cluster.mode=serial."
         )
-    return ClusterError(f"no Ray cluster can be joined at {address} ({text}): check cluster.address.", address=address)
+    return unreachable(address, text)
 
 
 def raylet_errors(sessions: Path | None = None) -> str:

@@ -24,10 +24,10 @@ def log_to(console: Console) -> None:
 
 
 @contextmanager
-def muted_stderr() -> Iterator[None]:
-    """Hold back what compiled code writes to standard error; show it after all if the block fails.
+def muted_stderr(*, show_failure: bool = True) -> Iterator[None]:
+    """Hold back what compiled code writes to standard error; unless told otherwise, show it if the block fails.
 
-    Ray's core prints notes about RLlib's way to start actors there, and has no switch for them.
+    Ray's core prints notes about RLlib's way to start actors there, and each of its attempts to reach a head.
     """
     sys.stderr.flush()
     real = os.dup(2)
@@ -36,8 +36,9 @@ def muted_stderr() -> Iterator[None]:
         try:
             yield
         except BaseException:
-            held.seek(0)
-            os.write(real, held.read())
+            if show_failure:
+                held.seek(0)
+                os.write(real, held.read())
             raise
         finally:
             sys.stderr.flush()

@@ -33,7 +33,7 @@ class Recruiter:
         if time.monotonic() < self._next_look:
             return {}
         self._next_look = time.monotonic() + PAUSE_S
-        present = self._group._worker_manager.actors()
+        present = set(self._group._worker_manager.actors())  # a copy: RLlib hands out the mapping it adds to
         missing = wanted_workers(self._rollout, ray.cluster_resources().get(self._resource, 0.0)) - len(present)
         if missing > 0:
             self._group.add_workers(missing, validate=False)

@@ -11,11 +11,13 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import matplotlib
 
 from tests.cluster.waiting import wait_for
 
@@ -67,9 +69,10 @@ class Head:
         assert done.returncode == 0, f"{command}\n{log.read_text()[-4000:]}"
         return log.read_text()
 
-    def submit(self, job_id: str, *command: str) -> None:
+    def submit(self, job_id: str, *command: str, metadata: Mapping[str, str] | None = None) -> None:
         """The documented one-liner, without waiting for the job's end."""
         common = ["--address", self.dashboard, "--submission-id", job_id, "--no-wait"]
+        common += ["--metadata-json", json.dumps(metadata)] if metadata else []
         options = ["--runtime-env", "cluster/job.yaml", "--working-dir", "."]
         self.ray("job", "submit", *common, *options, "--", *command)
 
@@ -148,6 +151,23 @@ def _head(folder: Path, num_cpus: int, resources: str) -> Iterator[Head]:
 
 
 @contextmanager
+def joined_node(head: Head, *, num_cpus: int, resources: str) -> Iterator[None]:
+    """A second node of ``head``'s cluster on this machine, for the length of the block."""
+    metrics, agent, grpc = free_ports(3)
+    options = [
+        f"--address=127.0.0.1:{head.gcs_port}",
+        f"--metrics-export-port={metrics}",
+        f"--dashboard-agent-listen-port={agent}",
+        f"--dashboard-agent-grpc-port={grpc}",
+        f"--num-cpus={num_cpus}",
+        f"--resources={resources}",
+        "--object-store-memory=200000000",
+    ]
+    with started([str(BIN / "ray"), "start", "--block", *options], head.environment, head.folder / "node.log"):
+        yield
+
+
+@contextmanager
 def started(
     command: Sequence[str], environment: dict[str, str], log: Path, cwd: Path = ROOT
 ) -> Iterator[subprocess.Popen[bytes]]:
@@ -172,6 +192,7 @@ def _environment(folder: Path, gcs_port: int) -> dict[str, str]:
     return kept | {
         "HOME": str(folder),
         "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),
+        "MPLCONFIGDIR": matplotlib.get_cachedir(),  # else each home folder gets its own list of fonts, in 10 s
         "OMP_NUM_THREADS": "1",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),

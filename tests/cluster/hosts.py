@@ -22,6 +22,8 @@ SUBNET = "10.83.7"
 MEMORY = "size=6g"
 SSHD = "/usr/sbin/sshd -D -e -o UsePAM=no -o PermitRootLogin=prohibit-password -o StrictModes=no -o PrintMotd=no"
 START_S = 30.0
+PREFIX = f"adh{os.getpid() % 10000}"
+"""Begins every name of this process's hosts, cables and mounts."""
 
 INIT = """set -e
 root={folder}/root
@@ -82,19 +84,18 @@ def missing_requirements() -> list[str]:
 @contextmanager
 def simulated_hosts(count: int) -> Iterator[list[Host]]:
     """Hosts for the length of the block; whatever happens, nothing of them stays."""
-    prefix = f"adh{os.getpid() % 10000}"
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="adh", dir="/run")))
         _run("mount", "-t", "tmpfs", "-o", MEMORY, "tmpfs", str(folder))
         stack.callback(_run, "umount", "-R", str(folder), check=False)
         key = folder / "key"
         _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
-        bridge = f"{prefix}br"
+        bridge = f"{PREFIX}br"
         _ip("link", "add", bridge, "type", "bridge")
         stack.callback(_ip, "link", "del", bridge, check=False)
         _ip("addr", "add", f"{SUBNET}.1/24", "dev", bridge)
         _ip("link", "set", bridge, "up")
-        yield [stack.enter_context(_host(f"{prefix}{number}", number, folder, key, bridge)) for number in range(count)]
+        yield [stack.enter_context(_host(f"{PREFIX}{number}", number, folder, key, bridge)) for number in range(count)]
 
 
 @contextmanager

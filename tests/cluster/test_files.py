@@ -122,3 +122,18 @@ def test_the_slurm_script_is_shell_and_closed() -> None:
 def test_a_job_has_time_to_save_when_it_is_stopped() -> None:
     environment = yaml.safe_load((ROOT / "cluster/job.yaml").read_text())
     assert int(environment["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]) >= 600
+
+
+@pytest.mark.parametrize(("file", "spot"), [("cluster.yaml", "MarketType: spot"), ("cluster/gcp.yaml", "SPOT")])
+def test_cloud_workers_are_spot_nodes_that_come_and_go_with_the_locks_environment(file: str, spot: str) -> None:
+    text = (ROOT / file).read_text()
+    config = yaml.safe_load(text)
+    worker = config["available_node_types"]["gpu_worker"]
+    assert spot in text
+    assert 0 < worker["min_workers"] < worker["max_workers"] <= config["max_workers"]
+    assert 0 < config["idle_timeout_minutes"] <= 30
+    assert "cd ~/addiffusion && uv sync --locked --no-dev" in config["setup_commands"]
+    mounted = {
+        option.split()[1].split(":")[1] for option in config["docker"]["run_options"] if option.startswith("-v ")
+    }
+    assert mounted == {"/home/ray/.cache", "/home/ray/runs"}, "models and runs outlive the container"

@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ray._private.utils import check_version_info, compute_version_info
 
 from addiffusion.config import Config, RolloutSection, ScorersSection
 from addiffusion.errors import ClusterError
-from launch.cluster import check_resources, connection_error, needed_cpus, raylet_errors
+from launch.cluster import check_resources, connection_error, needed_cpus, ray_joined, raylet_errors
+from launch.joining import refuse_silence
+from tests.cluster.head import free_ports
 
-MISMATCH = (
-    "Version mismatch: The cluster was started with:\n    Ray: 2.61.0\n    Python: 3.12.1\n"
-    "This process on node 10.0.0.1 was started with:\n    Ray: 2.60.0\n    Python: 3.11.9\n"
-)
+HERE = compute_version_info()
+"""Ray and Python of this environment."""
 
 
 def test_the_default_fits_two_cores() -> None:
@@ -42,17 +43,39 @@ def test_too_few_gpus() -> None:
         check_resources(config, cpus=8, gpus=1, where="the cluster")
 
 
-def test_another_version_of_ray_is_one_sentence() -> None:
-    error = connection_error("auto", RuntimeError(MISMATCH))
+def mismatch(ray_version: str, python_version: str) -> Exception:
+    """What Ray itself raises when the cluster has other versions, behind the sentence it shows."""
+    try:
+        check_version_info({"ray_version": ray_version, "python_version": python_version}, "node 10.0.0.1")
+    except RuntimeError as error:
+        failure = ConnectionError("Failed to connect")
+        failure.__cause__ = error
+        return failure
+    raise AssertionError("Ray saw no difference")
+
+
+@pytest.mark.parametrize(("ray_version", "python_version"), [("2.61.0", HERE[1]), (HERE[0], "3.12.1")])
+def test_another_version_of_ray_or_python_is_one_sentence(ray_version: str, python_version: str) -> None:
+    error = connection_error("auto", mismatch(ray_version, python_version))
     assert error.message == (
-        "the cluster at auto runs Ray 2.61.0 on Python 3.12.1, this environment has Ray 2.60.0 on Python 3.11.9: "
-        "install the same versions on both, or set cluster.address=local."
+        f"the cluster at auto runs Ray {ray_version} on Python {python_version}, this environment has Ray {HERE[0]} on "
+        f"Python {HERE[1]}: install the same versions on both, or set cluster.address=local."
     )
 
 
-def test_an_unreachable_cluster_is_one_sentence() -> None:
-    error = connection_error("10.0.0.1:6379", ConnectionError("Could not\nreach it"))
-    assert error.message.startswith("no Ray cluster can be joined at 10.0.0.1:6379 (Could not reach it)")
+def test_a_head_that_is_not_there_is_one_sentence_at_once() -> None:
+    (port,) = free_ports(1)
+    refused = (
+        rf"^no Ray cluster can be joined at 127.0.0.1:{port} \(.*refused\): check cluster.address, and that Ray runs"
+    )
+    with pytest.raises(ClusterError, match=refused), ray_joined(f"127.0.0.1:{port}"):
+        pass
+
+
+@pytest.mark.parametrize("address", ["nowhere", "127.0.0.1:port", "127.0.0.1:99999999", "no.such.host.invalid:6379"])
+def test_what_is_no_address_is_one_sentence(address: str) -> None:
+    with pytest.raises(ClusterError, match=rf"no Ray cluster can be joined at {address} \(.+\): check cluster.address"):
+        refuse_silence(address)
 
 
 def test_a_failed_start_says_why() -> None:
@@ -69,7 +92,24 @@ def test_the_cause_comes_from_the_raylets_log(tmp_path: Path) -> None:
     assert raylet_errors(tmp_path) == "two / three / agent did not start"
 
 
-def test_a_missing_token_is_one_sentence() -> None:
+@pytest.mark.parametrize(
+    ("setting", "here"),
+    [
+        ({}, "there is none in {file}"),
+        ({"RAY_AUTH_TOKEN": "x"}, "RAY_AUTH_TOKEN holds it"),
+        ({"RAY_AUTH_MODE": "disabled"}, "RAY_AUTH_MODE=disabled switches it off"),
+    ],
+)
+def test_another_token_is_one_sentence_that_says_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: dict[str, str], here: str
+) -> None:
+    file = tmp_path / "auth_token"
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"RAY_AUTH_TOKEN_PATH": str(file), **setting}.items():
+        monkeypatch.setenv(name, value)
     error = connection_error("auto", RuntimeError("Token authentication is enabled but no\ntoken was found"))
-    assert error.message.startswith("the cluster at auto wants another token than this process has")
-    assert "~/.ray/auth_token" in error.message
+    assert error.message == (
+        f"the cluster at auto wants another token than this process has ({here.format(file=file)}): copy "
+        "~/.ray/auth_token of its head here with mode 0600, or set RAY_AUTH_TOKEN_PATH."
+    )

@@ -1,0 +1,101 @@
+"""A headless Chromium that is driven by its own protocol: opens pages, reads what they show, takes pictures."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tests.cluster.head import started
+from tests.cluster.waiting import wait_for
+
+CHROMIUM = shutil.which("chromium")
+START_S, ANSWER_S = 120.0, 60.0
+SIZE = "1440,900"
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+    "--remote-debugging-port=0", f"--window-size={SIZE}",
+)  # fmt: skip
+
+
+class Page:
+    """One tab."""
+
+    def __init__(self, port: int) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._session, self._socket = self._loop.run_until_complete(_connect(port))
+        self._count = 0
+
+    def close(self) -> None:
+        """End the connection, not the browser."""
+        self._loop.run_until_complete(self._session.close())
+        self._loop.close()
+
+    def open(self, url: str) -> None:
+        """Go to ``url``; what it shows comes later."""
+        self._call("Page.navigate", url=url)
+
+    def run(self, script: str) -> Any:
+        """The value of a JavaScript expression; promises are awaited."""
+        answer = self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def text(self) -> str:
+        """What a reader of the page sees."""
+        return self.run("document.body ? document.body.innerText : ''")
+
+    def type(self, text: str) -> None:
+        """Into the field that has the focus."""
+        self._call("Input.insertText", text=text)
+
+    def shoot(self, file: Path) -> None:
+        """Save what is to be seen as PNG."""
+        file.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"]))
+
+    def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        self._count += 1
+        return self._loop.run_until_complete(asyncio.wait_for(self._exchange(method, parameters), ANSWER_S))
+
+    async def _exchange(self, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        await self._socket.send_json({"id": self._count, "method": method, "params": parameters})
+        while (answer := await self._socket.receive_json()).get("id") != self._count:
+            pass  # events nobody has asked for
+        assert "error" not in answer, answer
+        return answer["result"]
+
+
+async def _connect(port: int) -> tuple[aiohttp.ClientSession, aiohttp.ClientWebSocketResponse]:
+    session = aiohttp.ClientSession()
+    async with session.get(f"http://127.0.0.1:{port}/json/list") as answer:
+        (tab,) = [one for one in await answer.json() if one["type"] == "page"]
+    return session, await session.ws_connect(tab["webSocketDebuggerUrl"], max_msg_size=0)
+
+
+@contextmanager
+def browser(folder: Path) -> Iterator[Page]:
+    """A browser with a profile of its own in ``folder``, for the length of the block."""
+    assert CHROMIUM is not None
+    profile, log = folder / "profile", folder / "chromium.log"
+    announced = profile / "DevToolsActivePort"
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+    with started(command, dict(os.environ), log):
+        port = wait_for(
+            "Chromium",
+            lambda: announced.read_text().splitlines()[0],
+            timeout_s=START_S,
+            give_up=lambda: log.read_text()[-2000:],
+        )
+        page = Page(int(port))
+        try:
+            yield page
+        finally:
+            page.close()

@@ -1,0 +1,41 @@
+"""Workers for nodes that join."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+import ray
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
+from ray.rllib.utils.actor_manager import FaultTolerantActorManager
+
+from addiffusion.config import RolloutSection
+from learner.recruiting import Recruiter
+
+
+class Group:
+    """What RLlib's group does about workers, with its own manager of actors; the actors are names."""
+
+    def __init__(self) -> None:
+        self._worker_manager = FaultTolerantActorManager()
+        self.add_workers(1)
+
+    def add_workers(self, count: int, *, validate: bool = True) -> None:
+        for _ in range(count):
+            number = len(self._worker_manager.actors()) + 1
+            self._worker_manager.actors()[number] = cast("Any", f"worker {number}")
+
+
+def test_every_unit_gets_a_worker_and_each_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    units = {"rollout": 1.0}
+    monkeypatch.setattr(ray, "cluster_resources", lambda: units)
+    monkeypatch.setattr("learner.recruiting.PAUSE_S", 0.0)
+    recruiter = Recruiter(cast("EnvRunnerGroup", Group()), RolloutSection(workers=1, max_workers=3), resource="rollout")
+    assert recruiter() == {}
+    units["rollout"] = 2.0
+    assert recruiter() == {2: "worker 2"}
+    assert recruiter() == {}
+    units["rollout"] = 8.0
+    assert recruiter() == {3: "worker 3"}, "no more than rollout.max_workers"
+    units["rollout"] = 0.0
+    assert recruiter() == {}
