@@ -33,7 +33,7 @@ def progress(info: SlotInfo, *, num_steps: int, c_nfe: float) -> NDArray[np.floa
 def log_price(c_nfe: float | NDArray[np.float32]) -> NDArray[np.float32]:
     """Price of an NFE as phi shows it: PRICE_DECADES above PRICE_CENTRE."""
     floored = np.maximum(np.asarray(c_nfe, np.float32), np.float32(PRICE_FLOOR))
-    return np.asarray(np.log10(floored / np.float32(PRICE_CENTRE)) / np.float32(PRICE_DECADES))
+    return np.asarray(np.log10(floored / np.float32(PRICE_CENTRE)) / np.float32(PRICE_DECADES), np.float32)
 
 
 def sinusoid(timestep: float, width: int) -> NDArray[np.float32]:
