@@ -45,12 +45,14 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopRule:
-    """When a control stops, without a policy: at the first decision that one of the two holds for."""
+    """When a control stops, without a policy: at the first decision that ``at_step`` or ``change_below`` holds for."""
 
     at_step: int | None = None
     """Schedule index i from which on it stops."""
     change_below: float | None = None
     """It stops where z0_pred has moved since the decision before by less than this share of its length."""
+    refine_last: bool = False
+    """With ``at_step``: the decision before the stop is a refine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

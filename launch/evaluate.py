@@ -171,6 +171,7 @@ def make_program(order: EvaluateOrder, config: Config, extra: Literature) -> Pro
         stops=stop_grid(config, order.stops),
         oracles=order.oracles,
         timed=not order.quick,
+        refine_passes=config.refine.k if "refine" in config.policy.actions else None,
         margin=order.margin,
     )
 

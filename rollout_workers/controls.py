@@ -13,8 +13,12 @@ def forced_action(draft: Draft, engine: Engine, slot: int) -> Action | None:
     if ticket.forced is not Action.CONTINUE or ticket.stop_rule is None:
         return ticket.forced
     at_step = ticket.stop_rule.at_step
-    if at_step is not None and engine.info(slot).step >= at_step:
-        return Action.STOP
+    if at_step is not None:
+        step = engine.info(slot).step
+        if step >= at_step:
+            return Action.STOP
+        if ticket.stop_rule.refine_last and step == at_step - 1:
+            return Action.REFINE
     below = ticket.stop_rule.change_below
     if below is not None and _change(draft, engine, slot) < below:
         return Action.STOP

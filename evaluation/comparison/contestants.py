@@ -45,6 +45,8 @@ class Contestant:
     """Price of an NFE the policy is told."""
     stop_steps: tuple[int, ...] | None = None
     """Schedule index at which each item stops, by item index; one that the schedule does not reach never stops."""
+    refine_last: bool = False
+    """The decision before such a stop is a refine."""
     change_below: float | None = None
     """Stops where z0_pred changes by less than this share."""
     draws: int = 1
@@ -61,6 +63,7 @@ class Contestant:
             "policy": self.policy,
             "c_nfe": self.c_nfe,
             "stop_steps": self.stop_steps,
+            "refine_last": self.refine_last,
             "change_below": self.change_below,
             "draws": self.draws,
         }
@@ -185,7 +188,7 @@ _SOLVER_TITLES = {
 def _rule(contestant: Contestant, item: Item) -> StopRule | None:
     steps = contestant.stop_steps
     if steps is not None:
-        return StopRule(at_step=steps[item.index % len(steps)])
+        return StopRule(at_step=steps[item.index % len(steps)], refine_last=contestant.refine_last)
     return None if contestant.change_below is None else StopRule(change_below=contestant.change_below)
 
 

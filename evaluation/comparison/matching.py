@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,12 @@ def mean_stop(sampler: SamplerSection, mean_nfe: float, count: int, *, seed: int
         sampler=sampler,
         stop_steps=tuple(np.where(draws, below, above).tolist()),
     )
+
+
+def refined_stop(sampler: SamplerSection, mean_nfe: float, count: int, *, refine_passes: int, seed: int) -> Contestant:
+    """One refine, then stop, at the agent's mean NFE: what a refine is worth against the passes it takes."""
+    stop = mean_stop(sampler, mean_nfe - refine_passes, count, seed=seed)
+    return replace(stop, name="refined-stop", title="fixed stop after one refine, same mean NFE", refine_last=True)
 
 
 def equal_nfe(solvers: Sequence[str], sampler: SamplerSection, mean_nfe: float) -> list[Contestant]:

@@ -14,7 +14,7 @@ from evaluation.comparison.bank_stops import bank_stops
 from evaluation.comparison.columns import Columns, columns_of
 from evaluation.comparison.contestants import ENGINE, Contestant, Item, fixed_stop, full_run
 from evaluation.comparison.draw import Studio, draw
-from evaluation.comparison.matching import equal_nfe, equal_time, mean_stop, random_stop
+from evaluation.comparison.matching import equal_nfe, equal_time, mean_stop, random_stop, refined_stop
 from evaluation.comparison.oracle import BY_REWARD, oracle, oracle_share
 from evaluation.comparison.summary import Matches, Standings
 
@@ -35,6 +35,8 @@ class Program:
     """Whether they run in the agent's time, too."""
     controls: bool = True
     """Random stop and fixed stop with the agent's own NFE."""
+    refine_passes: int | None = None
+    """Passes of a refine; also fixed stop after one refine, with the agent's own NFE. None: without it."""
     stops: tuple[int, ...] = ()
     """Schedule indices at which every image is stopped, for the oracle and the curve of fixed stopping."""
     oracles: tuple[str, ...] = (BY_REWARD,)
@@ -150,6 +152,9 @@ def _measured_by_nfe(program: Program, studio: Studio, agent: Columns) -> list[C
     # An image the agent lost is given its mean, so that every item has a stop.
     nfe = np.where(agent.drawn, agent.nfe, round(mean)).astype(int).tolist()
     controls = [random_stop(sampler, nfe, seed=studio.seed), mean_stop(sampler, mean, len(nfe), seed=studio.seed)]
+    if program.refine_passes is not None:
+        passes = program.refine_passes
+        controls.append(refined_stop(sampler, mean, len(nfe), refine_passes=passes, seed=studio.seed))
     return [*controls, *matched]
 
 

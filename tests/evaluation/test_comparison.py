@@ -20,6 +20,7 @@ from evaluation.comparison.matching import (
     nfe_for_seconds,
     nfe_of_stop,
     random_stop,
+    refined_stop,
     step_of_nfe,
 )
 from evaluation.comparison.oracle import oracle, oracle_share, utility
@@ -76,6 +77,9 @@ def test_chance_and_fixed_stops_spend_what_the_agent_spends() -> None:
     assert dealt != nfe
     fixed = [nfe_of_stop(SAMPLER, step) for step in mean_stop(SAMPLER, 12.25, 12, seed=0).stop_steps or ()]
     assert sorted(fixed) == [12] * 9 + [13] * 3
+    refined = refined_stop(SAMPLER, 12.25, 12, refine_passes=2, seed=0)
+    assert refined.refine_last
+    assert sorted(nfe_of_stop(SAMPLER, step) + 2 for step in refined.stop_steps or ()) == sorted(fixed)
 
 
 def test_opponents_at_equal_cost_get_the_doubt() -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from addiffusion.actions import Action
 from addiffusion.config import Config
-from addiffusion.records import TERM_NAMES, Reference
+from addiffusion.records import TERM_NAMES, Reference, StopRule
 from addiffusion.reward import reference_of
 from rollout_workers.collector import Collector
 from rollout_workers.stopwatch import STAGES
@@ -117,6 +117,14 @@ def test_forced_continue_gives_the_image_of_always_continue_without_being_watche
 def test_forced_stop_finishes() -> None:
     for episode in run_tickets(make_config(), make_tickets(2, forced=Action.STOP), refuse_to_act):
         assert episode.nfe == WARMUP + 1 + FINISH
+
+
+@pytest.mark.parametrize("refine_last", [False, True])
+def test_a_control_stops_where_its_rule_says_after_one_refine_if_it_says_so(refine_last: bool) -> None:
+    rule = StopRule(at_step=WARMUP + 2, refine_last=refine_last)
+    tickets = make_tickets(2, forced=Action.CONTINUE, stop_rule=rule)
+    for episode in run_tickets(make_config(), tickets, refuse_to_act):
+        assert episode.nfe == WARMUP + 3 + FINISH + (K if refine_last else 0)
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3])
