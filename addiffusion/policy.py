@@ -57,6 +57,16 @@ class PolicyNetwork(nn.Module):
             with torch.no_grad():
                 head.bias.copy_(torch.tensor(prior).log())
 
+    @torch.no_grad()
+    def sharpen(self, factor: float) -> None:
+        """Multiply the log odds of stop against continue by ``factor``; their sum, and refine's logit, stay."""
+        head = self.layers[-1]
+        assert isinstance(head, nn.Linear)
+        pair = [Action.CONTINUE, Action.STOP]
+        for rows in (head.weight, head.bias):
+            middle = rows[pair].mean(0)
+            rows[pair] = middle + factor * (rows[pair] - middle)
+
     def forward(self, phi: Float[Tensor, "*row p"]) -> Float[Tensor, "*row action"]:
         """Logits of any number of observations."""
         return self.layers(phi).masked_fill(~self.allowed, FORBIDDEN_LOGIT)

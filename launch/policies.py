@@ -65,7 +65,7 @@ def load_policy(name: str) -> TrainedPolicy:
 def export_policy(run: str, out: Path) -> TrainedPolicy:
     """Write policy and configuration of a run into ``out``: all that is needed to use the policy elsewhere.
 
-    Where the run was and what machine it had are left out of the configuration.
+    Where the run and its bank were and what machine it had are left out of the configuration.
 
     Raises:
         RunFolderError: there is no run, or ``out`` can't be written.
@@ -77,6 +77,7 @@ def export_policy(run: str, out: Path) -> TrainedPolicy:
         update={
             "resume": None,
             "run": config.run.model_copy(update={"dir": None}),
+            "warm_start": config.warm_start.model_copy(update={"bank": None}),
             "cluster": Config().cluster,
             "rollout": Config().rollout,
         }

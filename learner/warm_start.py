@@ -121,6 +121,7 @@ class WarmStart:
                     best, kept, state = reward, epoch + 1, networks.state()
                 advance(1)
             networks.load(state)
+            networks.policy.sharpen(section.sharpness)
             return self._report(kept, epochs)
 
     # ---------------------------------------------------------------- training

@@ -201,7 +201,8 @@ def test_without_a_shipped_policy_one_sentence_says_how_to_make_one(
 def test_an_exported_policy_is_the_same_without_its_machine(tmp_path: Path) -> None:
     from tests.launch.toy_crew import toy_config  # noqa: PLC0415
 
-    config = toy_config(run={"dir": "/somewhere/else"}, rollout={"workers": 7})
+    bank = {"bank": "/somewhere/banks/train"}
+    config = toy_config(run={"dir": "/somewhere/else"}, rollout={"workers": 7}, warm_start=bank)
     source = toy_policy(tmp_path / "source", config)
     export_policy(str(source), tmp_path / "exported")
     found = load_policy(str(tmp_path / "exported"))
