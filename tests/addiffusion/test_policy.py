@@ -104,3 +104,15 @@ def test_a_forbidden_action_has_no_probability_and_no_gradient() -> None:
     assert (probs[:, Action.REFINE] == 0).all()
     assert torch.isfinite(-(probs * torch.log_softmax(logits, -1)).sum())
     assert set(network.state_dict()) == set(PolicyNetwork(3, (4,)).state_dict())
+
+
+def test_sharpening_multiplies_the_odds_of_stop_and_leaves_refine_and_every_preference() -> None:
+    torch.manual_seed(0)
+    phi, network = torch.randn(50, 40), PolicyNetwork(40, (16,), prior=(0.5, 0.3, 0.2))
+    before = network(phi)
+    network.sharpen(6.0)
+    after = network(phi)
+    margin = before[:, Action.STOP] - before[:, Action.CONTINUE]
+    torch.testing.assert_close(after[:, Action.STOP] - after[:, Action.CONTINUE], 6 * margin)
+    torch.testing.assert_close(after[:, Action.REFINE], before[:, Action.REFINE])
+    torch.testing.assert_close(after.sum(1), before.sum(1))
