@@ -19,14 +19,11 @@ def drawn() -> dict[str, ArmResult]:
     """Twelve held-out prompts, by the policy and at full length."""
     policy = load_policy("shipped")
     config: Config = unpaid(policy.config(["cluster.mode=serial", "rollout.workers=1"]))
-    prompts = load_prompts(config.prompts, split="test", count=12, seed=0).prompts
+    prompts = load_prompts(config.prompts, split="test", count=12, seed=0)
     with serial_crew(config) as crew:
         crew.rollouts.set_weights(policy.weights, 1)
         arms = (Arm(name="policy", title="policy"), Arm(name="full", title="full", forced=Action.CONTINUE))
-        return {
-            arm.name: run_arm(crew.rollouts, crew.scoring, arm, arm_tickets(arm, prompts, config))
-            for arm in arms
-        }
+        return {arm.name: run_arm(crew.rollouts, crew.scoring, arm, arm_tickets(arm, prompts, config)) for arm in arms}
 
 
 def test_it_spends_less_than_half_of_the_schedule(drawn: dict[str, ArmResult]) -> None:
