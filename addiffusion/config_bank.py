@@ -37,8 +37,8 @@ class WarmStartSection(Section):
     hide_share: float = Field(default=0.5, ge=0, lt=1)
     """Share of trajectories whose image or text embedding is hidden in a step."""
     sharpness: float = Field(default=6.0, ge=1)
-    """Factor on the log odds of stop once they are learned: drawn actions, which PPO pays, then stop where the likeliest
-    actions do, which everybody uses."""
+    """Factor on the log odds of stop once they are learned: drawn actions, which PPO is paid by, then stop where the
+    likeliest actions do."""
     value_coeff: float = Field(default=0.5, ge=0)
     """Weight of fitting the value network to the policy's exact values."""
     refine_prob: float = Field(default=0.05, gt=0, lt=1)
