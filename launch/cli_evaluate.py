@@ -19,6 +19,14 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
+Samplers = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SOLVER-STEPS", help="Static sampler such as dpm++2m-20; may be repeated."),
+]
+BestOf = Annotated[int, typer.Option(min=0, help="Random search over so many seeds; 0: none.")]
+WithLiterature = Annotated[
+    bool, typer.Option(help="Self-attention guidance, Attend-and-Excite and distilled models, where at hand.")
+]
 Policy = Annotated[
     str,
     typer.Option(metavar="shipped|RUN|PATH", help="The policy that ships, a run, a checkpoint, an exported folder."),
@@ -37,10 +45,7 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FOLDER", help="Default evaluations/<UTC time>; one that exists is gone on with."),
     ] = None,
-    sampler: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SOLVER-STEPS", help="Static sampler such as dpm++2m-20; may be repeated."),
-    ] = None,
+    sampler: Samplers = None,
     price: Annotated[
         list[float] | None, typer.Option(min=0.0, help="Ask the policy at this price of an NFE, too; may be repeated.")
     ] = None,
@@ -55,16 +60,14 @@ def evaluate(
             metavar="FOLDER", help="Trajectory bank of these prompts, for an exact oracle.", show_default=False
         ),
     ] = None,
-    best_of: Annotated[int, typer.Option(min=0, help="Random search over so many seeds; 0: none.")] = 8,
+    best_of: BestOf = 8,
     lcm_lora: Annotated[
         Path | None, typer.Option(metavar="FILE", help="LCM-LoRA of this model, for LCM-LoRA-4.", show_default=False)
     ] = None,
     sdxl_turbo: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="SDXL-Turbo's pipeline, for SDXL-Turbo-4.", show_default=False)
     ] = None,
-    literature: Annotated[
-        bool, typer.Option(help="Self-attention guidance, Attend-and-Excite and distilled models, where at hand.")
-    ] = True,
+    literature: WithLiterature = True,
     films: Annotated[int, typer.Option(min=0, help="Images whose every decision is kept for the report.")] = 24,
     margin: Annotated[
         float,
@@ -154,6 +157,9 @@ def results(
     policy: Policy = "shipped",
     limit: Annotated[int, typer.Option(min=6, help="Held-out prompts.")] = 300,
     seeds: Annotated[int, typer.Option(min=1, help="Images per prompt.")] = 3,
+    sampler: Samplers = None,
+    best_of: BestOf = 8,
+    literature: WithLiterature = True,
     comparison: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Where images lie; an interrupted run goes on from there.")
     ] = Path("evaluations/results"),
@@ -169,9 +175,17 @@ def results(
     from launch.evaluate import evaluate as run
     from launch.results import machine, result_command
 
-    order = EvaluateOrder(policy=policy, limit=limit, repeats=seeds, out=comparison)
+    order = EvaluateOrder(
+        policy=policy,
+        limit=limit,
+        repeats=seeds,
+        out=comparison,
+        samplers=None if sampler is None else tuple(sampler),
+        best_of=best_of,
+        literature=literature,
+    )
     done = run(order, overrides=overrides or [], console=console)
-    command = result_command(policy, limit=limit, seeds=seeds)
+    command = result_command(order)
     write_results(
         page, results_page(done.standings, done.summary, command=command, machine=machine()), done.path / "plots"
     )

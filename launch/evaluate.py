@@ -42,6 +42,8 @@ from launch.policies import TrainedPolicy, load_policy
 from launch.stages import stages
 
 MANIFEST = "comparison.json"
+BEST_OF = 8
+"""Seeds of the random search, where nobody says how many."""
 _CHUNK_ROUNDS = 6
 """Images per slot and chunk: slots run dry once per chunk."""
 
@@ -70,7 +72,7 @@ class EvaluateOrder:
     bank: Path | None = None
     """Trajectory bank of the same prompts and seeds: the oracle is then exact."""
     converged: tuple[float, ...] = (0.02,)
-    best_of: int = 8
+    best_of: int = BEST_OF
     """Random search; 0: none."""
     literature: bool = True
     """Self-attention guidance, Attend-and-Excite, LCM-LoRA, SDXL-Turbo, where their parts are at hand."""

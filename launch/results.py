@@ -7,6 +7,8 @@ import platform
 
 import torch
 
+from launch.evaluate import BEST_OF, EvaluateOrder
+
 
 def machine() -> str:
     """Processor or GPU, in words that name no host."""
@@ -15,6 +17,9 @@ def machine() -> str:
     return f"{os.cpu_count()} cores ({platform.machine()})"
 
 
-def result_command(policy: str, *, limit: int, seeds: int) -> str:
+def result_command(order: EvaluateOrder) -> str:
     """The command that makes the page again."""
-    return f"addiffusion results --policy {policy} --limit {limit} --seeds {seeds}"
+    parts = [f"addiffusion results --policy {order.policy} --limit {order.limit} --seeds {order.repeats}"]
+    parts += [f"--sampler {name}" for name in order.samplers or ()]
+    parts += [] if order.best_of == BEST_OF else [f"--best-of {order.best_of}"]
+    return " ".join([*parts, *([] if order.literature else ["--no-literature"])])
