@@ -23,7 +23,7 @@ from launch.cli_doctor import doctor, token
 from launch.cli_evaluate import evaluate, export, report, results
 from launch.cli_gate import gate
 from launch.cli_measure import judge, metrics
-from launch.cli_options import EXIT_INTERRUPTED, AsJson, prepared_console
+from launch.cli_options import EXIT_INTERRUPTED, AsJson, Files, prepared_console
 from launch.cli_reward import reward_app, score
 from launch.cli_tune import tune
 
@@ -76,16 +76,6 @@ Overrides = Annotated[
     typer.Argument(
         metavar="[KEY=VALUE]...",
         help="Configuration overrides such as ppo.lr=1.0e-4; `addiffusion config` lists every key.",
-        show_default=False,
-    ),
-]
-Files = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--config",
-        "-c",
-        metavar="FILE",
-        help="YAML file over the shipped defaults; may be repeated.",
         show_default=False,
     ),
 ]

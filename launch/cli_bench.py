@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+
+from launch.cli_options import Files
 
 bench_app = typer.Typer(no_args_is_help=True, help="Measure on this machine: a table, and last one JSON line.")
 
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Configuration overrides such as rollout.slots=16."),
-]
-Files = Annotated[
-    list[Path] | None,
-    typer.Option("--config", "-c", metavar="FILE", help="YAML file; may be repeated.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Only the JSON line on stdout.")]
 

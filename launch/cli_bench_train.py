@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from launch.cli_bench import AsJson, Files, Overrides
-from launch.cli_options import prepared_console
+from launch.cli_bench import AsJson, Overrides
+from launch.cli_options import Files, prepared_console
 
 
 def bench_train(

@@ -64,9 +64,9 @@ class PromptCache:
 
     def _tell_cuts(self, prompts: Sequence[str]) -> None:
         readers = self._readers()
-        for prompt in prompts:
+        for prompt in filter(lambda text: text not in self._told, prompts):
             counts = [(reader, reader.count(prompt)) for reader in readers]
-            if prompt in self._told or all(count <= reader.length for reader, count in counts):
+            if all(count <= reader.length for reader, count in counts):
                 continue
             self._told.add(prompt)
             parts = [f"{reader.name} reads {min(count, reader.length)} of {count} tokens" for reader, count in counts]

@@ -33,7 +33,10 @@ def test_the_defaults_resolve_and_are_shipped() -> None:
     assert "default" in [file.stem for file in shipped_files()]
 
 
-@pytest.mark.parametrize("file", shipped_files(), ids=lambda file: file.stem)
+RECIPES = sorted((shipped_files()[0].parent / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", [*shipped_files(), *RECIPES], ids=lambda file: file.stem)
 def test_every_shipped_file_loads(file: Path) -> None:
     assert load_config([file]).sampler.num_steps >= 2
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from launch.config_files import load_config
 
@@ -28,4 +29,7 @@ def test_the_page_gives_advice() -> None:
 def test_advice_can_be_followed(advice: str) -> None:
     given = re.sub(r"=(\d+)\.\.\d+", r"=\1", advice).replace("...", "blurry").split()
     beside = [key for start, keys in COMPANIONS.items() if advice.startswith(start) for key in keys]
-    load_config((), [*beside, *given])
+    config = load_config((), [*beside, *given]).model_dump(mode="json")
+    for key, text in (setting.split("=", 1) for setting in given):
+        section, name = key.split(".")
+        assert config[section][name] == yaml.safe_load(text)
