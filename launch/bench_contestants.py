@@ -75,8 +75,8 @@ class BareNetwork:
 class Continuous:
     """The engine with a queue that never ends: every slot is one NFE further after each pass."""
 
-    def __init__(self, course: Course, *, seed: int = 0) -> None:
-        self._course = course
+    def __init__(self, course: Course, *, refine_frac: float = REFINE_FRAC, seed: int = 0) -> None:
+        self._course, self._refine_frac = course, refine_frac
         self.nfe_per_pass = float(course.slots)
         self._rng = np.random.default_rng(seed)
         self._engine = Engine(
@@ -103,7 +103,7 @@ class Continuous:
         self._left[slot] -= 1
         if not self._left[slot]:
             return Action.STOP
-        return Action.REFINE if self._rng.random() < REFINE_FRAC else Action.CONTINUE
+        return Action.REFINE if self._rng.random() < self._refine_frac else Action.CONTINUE
 
 
 class LockStep:
