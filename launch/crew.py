@@ -13,7 +13,7 @@ from addiffusion.backbones.widths import feature_widths
 from addiffusion.config import Config, Weights
 from addiffusion.metrics import Meters, NoMeters
 from addiffusion.observation.layout import Layout, clip_layout, latent_layout
-from addiffusion.rollouts import Rollouts
+from addiffusion.rollouts import Baseline, Rollouts
 from addiffusion.scorers.base import Scoring
 from learner.state import Learner
 
@@ -31,6 +31,12 @@ class Crew:
     learner: Learner
     meters: Callable[[str], Meters] = _no_meters
     """Carries the metrics of the run called so."""
+    hosting: Callable[[Baseline], Rollouts] | None = None
+    """Has baselines drawn by the rollout workers; None: this process draws them."""
+
+    def baseline(self, baseline: Baseline) -> Rollouts:
+        """Who draws a baseline's images."""
+        return baseline.make(self.scoring) if self.hosting is None else self.hosting(baseline)
 
 
 def assemble(config: Config) -> AbstractContextManager[Crew]:

@@ -38,7 +38,13 @@ def distributed_crew(config: Config) -> Iterator[Crew]:
     )
     algorithm = _build(config, scoring, place.staffing)
     try:
-        yield Crew(rollouts=algorithm.rollouts, scoring=scoring, learner=algorithm.policy_learner, meters=run_meters)
+        yield Crew(
+            rollouts=algorithm.rollouts,
+            scoring=scoring,
+            learner=algorithm.policy_learner,
+            meters=run_meters,
+            hosting=algorithm.rollouts.hosting,
+        )
     finally:
         algorithm.stop()
         if shared is None:

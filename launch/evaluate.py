@@ -205,7 +205,7 @@ def _config(policy: TrainedPolicy, overrides: Sequence[str]) -> Config:
 def _studio(
     order: EvaluateOrder, config: Config, policy: TrainedPolicy, crew: Crew, path: Path, extra: Literature
 ) -> Studio:
-    made = {} if order.quick else {via: make(crew.scoring) for via, make in extra.makers.items()}
+    made = {} if order.quick else {one.name: crew.baseline(one) for one in extra.baselines}
     workers = config.rollout.workers if config.cluster.mode == "ray" else 1
     return Studio(
         rollouts={ENGINE: crew.rollouts, **made},
@@ -214,6 +214,7 @@ def _studio(
         policies=[policy.weights],
         seed=config.run.seed,
         chunk_size=_CHUNK_ROUNDS * workers * config.rollout.slots,
+        workers=workers,
         films=order.films,
         scenes=order.prompts.startswith("embedded") and set(METRIC_NAMES) <= set(crew.scoring.names),
     )

@@ -11,7 +11,7 @@ from addiffusion.backbones import load_backbone
 from addiffusion.backbones.base import Backbone
 from addiffusion.config import BackboneSection, Config, SamplerSection
 from addiffusion.policy import PolicyNetwork
-from addiffusion.rollouts import Rollouts
+from addiffusion.rollouts import Baseline, Rollouts
 from addiffusion.scorers.base import Scoring
 from evaluation.comparison.contestants import Contestant
 from launch.crew import unpaid
@@ -32,10 +32,8 @@ class Literature:
     """Who can take part, by whom they are drawn, and who can't."""
 
     contestants: tuple[Contestant, ...] = ()
-    makers: Mapping[str, Callable[[Scoring], Rollouts]] = field(
-        default_factory=dict[str, Callable[[Scoring], Rollouts]]
-    )
-    """By ``Contestant.via``."""
+    baselines: tuple[Baseline, ...] = ()
+    """Who draws them; the name is ``Contestant.via``."""
     skipped: Mapping[str, str] = field(default_factory=dict[str, str])
     """Title to reason."""
 
@@ -52,12 +50,12 @@ def literature(
         steps: of the guided samplers.
     """
     contestants: list[Contestant] = []
-    makers: dict[str, Callable[[Scoring], Rollouts]] = {}
+    baselines: list[Baseline] = []
     skipped: dict[str, str] = {}
     for name in (SAG, EXCITE):
         if config.backbone.kind in ("embedded", "stable_diffusion"):
             contestants.append(_contestant(name, _plain(config.sampler, "ddim", steps)))
-            makers[name] = partial(_guided, name, config)
+            baselines.append(Baseline(name=name, make=partial(_guided, name, config)))
         else:
             skipped[_TITLES[name]] = f"there is no pipeline of it for {config.backbone.kind}"
     distilled = {
@@ -69,8 +67,8 @@ def literature(
             skipped[_TITLES[name]] = f"its weights are not at hand: {hint}"
             continue
         contestants.append(_contestant(name, _plain(config.sampler, solver, _DISTILLED_STEPS, spacing="trailing")))
-        makers[name] = partial(distilled_worker, config, backbone, None)
-    return Literature(contestants=tuple(contestants), makers=makers, skipped=skipped)
+        baselines.append(Baseline(name=name, make=partial(distilled_worker, config, backbone, None)))
+    return Literature(contestants=tuple(contestants), baselines=tuple(baselines), skipped=skipped)
 
 
 def distilled_worker(

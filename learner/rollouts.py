@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,12 @@ from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
 from addiffusion.config import Config, SamplerSection
 from addiffusion.records import Episode, FailedEpisode, Ticket
-from addiffusion.rollouts import Collected, Staff
+from addiffusion.rollouts import Baseline, Collected, Rollouts, Staff
 from learner.carried_calls import CarriedCalls, cause_of, lost_too_often
 from learner.fleet import POLL_S, Fleet, Recruit
+
+_BASELINE_TICKETS = 4
+"""A baseline's tickets per call. It may take many seconds an image, and ``rollout.timeout_s`` is for a call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +71,22 @@ class RayRollouts:
             RolloutError: no worker came back in time, or a ticket lost its worker too often.
             AdDiffusionError: what a worker raised on purpose (a defect or a wrong configuration, not a loss).
         """
-        open_work = _OpenWork(pending=list(tickets))
+        return self._collect(_OpenWork(pending=list(tickets), sampler=sampler))
+
+    def hosting(self, baseline: Baseline) -> Rollouts:
+        """Rollouts of a baseline by the same workers, each of which makes it beside its engine."""
+        return _Hosting(
+            lambda tickets, sampler: self._collect(_OpenWork(pending=list(tickets), sampler=sampler, baseline=baseline))
+        )
+
+    def _collect(self, open_work: _OpenWork) -> Collected:
         while open_work.pending or open_work.calls:
             if open_work.calls:
                 self.fleet.revive()
             else:
                 self.fleet.await_worker(self._config.cluster.start_timeout_s)
             if open_work.pending and self.fleet.up:
-                self._hand_out(open_work, sampler)
+                self._hand_out(open_work)
             self._take_results(open_work)
             self._give_up_overdue(open_work)
         return merge(open_work.collected)
@@ -98,19 +109,26 @@ class RayRollouts:
         for worker_id in self.fleet.absent:
             ray.kill(self.fleet.actor(worker_id))
 
-    def _hand_out(self, open_work: _OpenWork, sampler: SamplerSection | None) -> None:
+    def _hand_out(self, open_work: _OpenWork) -> None:
         workers = self.fleet.up
         for number, worker_id in enumerate(workers):
             share = tuple(open_work.pending[number :: len(workers)])
-            if not share:
-                continue
-            reference = self.fleet.actor(worker_id).collect.remote(
-                share, sampler=sampler, weights=self._weights, weight_version=self._weight_version
-            )
-            queued_count = sum(call.worker_id == worker_id for call in open_work.calls.values())
-            deadline = time.monotonic() + self._config.rollout.timeout_s * (1 + queued_count)
-            open_work.calls[reference] = Call(worker_id=worker_id, tickets=share, deadline=deadline)
+            size = len(share) if open_work.baseline is None else _BASELINE_TICKETS
+            for start in range(0, len(share), max(size, 1)):
+                self._call(open_work, worker_id, share[start : start + size])
         open_work.pending.clear()
+
+    def _call(self, open_work: _OpenWork, worker_id: int, tickets: tuple[Ticket, ...]) -> None:
+        reference = self.fleet.actor(worker_id).collect.remote(
+            tickets,
+            sampler=open_work.sampler,
+            baseline=open_work.baseline,
+            weights=self._weights,
+            weight_version=self._weight_version,
+        )
+        queued_count = sum(call.worker_id == worker_id for call in open_work.calls.values())
+        deadline = time.monotonic() + self._config.rollout.timeout_s * (1 + queued_count)
+        open_work.calls[reference] = Call(worker_id=worker_id, tickets=tickets, deadline=deadline)
 
     def _take_results(self, open_work: _OpenWork) -> None:
         started = time.perf_counter()
@@ -149,9 +167,29 @@ class _OpenWork:
     """One ``collect`` on its way."""
 
     pending: list[Ticket]
+    sampler: SamplerSection | None
+    baseline: Baseline | None = None
     calls: dict[ray.ObjectRef, Call] = field(default_factory=dict)
     collected: list[Collected] = field(default_factory=list)
     losses: Counter[int] = field(default_factory=Counter)
+
+
+class _Hosting:
+    """Implements ``addiffusion.rollouts.Rollouts`` for a baseline: no policy has a say in it."""
+
+    def __init__(self, collect: Callable[[Sequence[Ticket], SamplerSection | None], Collected]) -> None:
+        self._collect = collect
+
+    def set_weights(self, weights: Any, version: int) -> None:
+        """Nothing here decides."""
+
+    def collect(self, tickets: Sequence[Ticket], *, sampler: SamplerSection | None = None) -> Collected:
+        """Draw the tickets' prompts and seeds; raises what ``RayRollouts.collect`` does."""
+        return self._collect(tickets, sampler)
+
+    def advance(self, tickets: Sequence[Ticket]) -> Collected:
+        """``collect``: nothing is carried over."""
+        return self.collect(tickets)
 
 
 def merge(parts: Iterable[Collected]) -> Collected:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -20,7 +20,8 @@ from addiffusion.config import Config, SamplerSection
 from addiffusion.metrics import Meters, NoMeters
 from addiffusion.policy import PolicyNetwork
 from addiffusion.records import Ticket
-from addiffusion.rollouts import Collected
+from addiffusion.rollouts import Baseline, Collected, Rollouts
+from addiffusion.scorers.base import Scoring
 from rollout_workers import metrics
 from rollout_workers.worker import NO_WEIGHTS, Worker
 
@@ -48,6 +49,8 @@ class DiffusionRunner(EnvRunner, Checkpointable):
             backbone=parts.get("backbone") or partial(load_backbone, run_config.backbone),
             scoring=parts["scoring"],
         )
+        self._connect_scoring: Callable[[], Scoring] = parts["scoring"]
+        self._baselines: dict[str, Rollouts] = {}
         make_meters = parts.get("meters")
         self._meters: Meters = make_meters(str(self.worker_index)) if make_meters else NoMeters()
         backbone = run_config.backbone
@@ -63,6 +66,7 @@ class DiffusionRunner(EnvRunner, Checkpointable):
         tickets: Sequence[Ticket],
         *,
         sampler: SamplerSection | None = None,
+        baseline: Baseline | None = None,
         weights: Sequence[ray.ObjectRef[Any]] = (),
         weight_version: int = NO_WEIGHTS,
     ) -> Collected:
@@ -71,12 +75,14 @@ class DiffusionRunner(EnvRunner, Checkpointable):
         Args:
             tickets: what to roll out.
             sampler: replaces the run's own sampler.
+            baseline: draws in place of this worker's engine; made with its first tickets, and kept.
             weights: reference to the policy weights, wrapped so that Ray hands over the reference itself: the weights
                 are fetched once per version, not once per call.
             weight_version: version of ``weights``.
         """
         self._take_weights(weights, weight_version)
-        collected = self.worker.collect(tickets, sampler=sampler)
+        rollouts = self.worker if baseline is None else self._hosted(baseline)
+        collected = rollouts.collect(tickets, sampler=sampler)
         self._report(collected)
         return collected
 
@@ -88,6 +94,11 @@ class DiffusionRunner(EnvRunner, Checkpointable):
         collected = self.worker.work(tickets, session=session)
         self._report(collected)
         return collected
+
+    def _hosted(self, baseline: Baseline) -> Rollouts:
+        if baseline.name not in self._baselines:
+            self._baselines[baseline.name] = baseline.make(self._connect_scoring())
+        return self._baselines[baseline.name]
 
     def _take_weights(self, weights: Sequence[ray.ObjectRef[Any]], weight_version: int) -> None:
         if weights and weight_version != self.worker.weight_version:

@@ -36,6 +36,8 @@ class Studio:
     seed: int
     chunk_size: int
     """Items a contestant draws before the next one has its turn."""
+    workers: int = 1
+    """Each of them warms up before a contestant's clock starts."""
     films: int = 0
     """Items whose every decision is kept for film strips, of each agent."""
     scenes: bool = False
@@ -68,7 +70,7 @@ def draw(
             taken = [item for item in part if contestant.takes(item)]
             if taken and contestant.name not in refused and not studio.store.has(contestant.name, chunk):
                 try:
-                    _warm_up(studio, contestant, taken[:1], warmed)
+                    _warm_up(studio, contestant, taken[: studio.workers], warmed)
                 except ConfigError as error:
                     refused[contestant.name] = error.message
                 else:

@@ -86,8 +86,9 @@ def test_distilled_models_run_at_small_size(tmp_path: Path) -> None:
     found = literature(config, lcm_lora=tmp_path / "lcm.safetensors", sdxl_turbo=turbo)
     assert not found.skipped
     contestants = {one.name: one for one in found.contestants}
+    baselines = {one.name: one for one in found.baselines}
     for name in (LCM, TURBO):
-        collected = found.makers[name](ToyScoring()).collect([ticket(0)], sampler=contestants[name].sampler)
+        collected = baselines[name].make(ToyScoring()).collect([ticket(0)], sampler=contestants[name].sampler)
         episode = collected.episodes[0]
         assert (episode.nfe, episode.network_evals) == (4, 4)
         assert episode.image.dtype == np.uint8

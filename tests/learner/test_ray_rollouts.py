@@ -11,10 +11,10 @@ from ray.actor import ActorHandle
 
 from addiffusion.config import Config
 from addiffusion.errors import ContractError, RolloutError
-from addiffusion.rollouts import Collected
+from addiffusion.rollouts import Baseline, Collected
 from learner.rollouts import RayRollouts
 from tests.learner.toy import ToyRollouts, toy_config, toy_ticket, toy_weights
-from tests.learner.toy_actor import Fault, ToyActor
+from tests.learner.toy_actor import Fault, ToyActor, ToyBaseline
 
 CONFIG = toy_config()
 TICKETS = [toy_ticket(ticket_id, ticket_id % 4) for ticket_id in range(11)]
@@ -102,6 +102,16 @@ def test_tickets_of_a_dead_worker_go_to_the_others_and_it_comes_back(crew: Crew)
         time.sleep(0.1)
     assert_complete(rollouts.collect(TICKETS))
     assert ray.get(crew.handles[1].fetches.remote()) == 1
+
+
+def test_a_baseline_is_drawn_by_the_same_workers_in_small_calls(crew: Crew) -> None:
+    rollouts = crew.rollouts(1, 2)
+    hosted = rollouts.hosting(Baseline(name="toys", make=ToyBaseline))
+    assert_complete(collected := hosted.collect(TICKETS))
+    assert collected.stage_s == {"network": 4.0}  # a worker's six and five tickets are two calls each
+    crew.order(1, "dies")
+    assert_complete(hosted.collect(TICKETS))
+    assert (rollouts.fleet.lost_count, rollouts.reissued_count) == (1, 6)
 
 
 def test_the_only_worker_may_die_too(crew: Crew) -> None:

@@ -14,8 +14,10 @@ import ray
 from addiffusion.config import Config
 from addiffusion.errors import ContractError
 from addiffusion.records import Ticket
-from addiffusion.rollouts import Collected
-from tests.learner.toy import ToyRollouts
+from addiffusion.rollouts import Baseline, Collected
+from addiffusion.scorers.base import Scoring
+from tests.fakes import ToyScoring
+from tests.learner.toy import ToyRollouts, toy_config, toy_weights
 
 Fault = Literal["dies", "dawdles", "hangs", "raises", "is wrong"]
 
@@ -36,7 +38,13 @@ class ToyActor:
         return self._fetches
 
     def collect(
-        self, tickets: Sequence[Ticket], *, sampler: Any, weights: list[ray.ObjectRef], weight_version: int
+        self,
+        tickets: Sequence[Ticket],
+        *,
+        sampler: Any,
+        baseline: Baseline | None,
+        weights: list[ray.ObjectRef],
+        weight_version: int,
     ) -> Collected:
         if self._order.exists():
             fault = self._order.read_text()
@@ -45,7 +53,15 @@ class ToyActor:
         if weight_version != self._rollouts.version:
             self._fetches += 1
             self._rollouts.set_weights(ray.get(weights[0], timeout=30), weight_version)
-        return self._rollouts.collect(tickets)
+        return (baseline.make(ToyScoring()) if baseline else self._rollouts).collect(tickets, sampler=sampler)
+
+
+class ToyBaseline(ToyRollouts):
+    """Needs nobody's weights."""
+
+    def __init__(self, _scoring: Scoring) -> None:
+        super().__init__(toy_config())
+        self.set_weights(toy_weights(toy_config()), 0)
 
 
 def _show(fault: str) -> None:

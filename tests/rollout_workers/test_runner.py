@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,10 @@ import pytest
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
+from addiffusion.actions import Action
 from addiffusion.metrics import Metric
+from addiffusion.rollouts import Baseline, Rollouts
+from addiffusion.scorers.base import Scoring
 from learner.algorithm_config import build_ppo_config
 from learner.update import PolicyLearner
 from rollout_workers import metrics
@@ -42,6 +46,23 @@ def test_equals_the_worker_without_rllib_bitwise() -> None:
         for name in ("phi", "actions", "log_prob", "logits", "terms", "scores", "image"):
             np.testing.assert_array_equal(getattr(left, name), getattr(right, name))
         assert left.weight_version == right.weight_version == 3
+
+
+def test_a_baseline_draws_in_place_of_the_engine_and_is_made_once() -> None:
+    made: list[Scoring] = []
+
+    def make(scoring: Scoring) -> Rollouts:
+        made.append(scoring)
+        return make_worker(make_config())
+
+    runner, baseline = make_runner(backbone=None), Baseline(name="other", make=make)
+    tickets = [replace(ticket, forced=Action.CONTINUE) for ticket in make_tickets(3)]
+    first, again = (runner.collect(tickets, baseline=baseline) for _ in range(2))
+    assert [type(scoring) for scoring in made] == [ToyScoring]
+    alone = make_worker(make_config()).collect(tickets)
+    for ours, more, theirs in zip(first.episodes, again.episodes, alone.episodes, strict=True):
+        np.testing.assert_array_equal(ours.image, theirs.image)
+        np.testing.assert_array_equal(more.image, theirs.image)
 
 
 class Ledger:
