@@ -9,18 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from rich.table import Table
 
+from addiffusion.actions import Action
 from addiffusion.bank.archive import Bank, open_bank
 from addiffusion.bank.oracle import oracle_end, reward_of_ends
 from addiffusion.bank.replay import BankRollouts
 from addiffusion.config import Config
+from addiffusion.policy import PolicyNetwork
 from addiffusion.ranks import rank_correlation
-from addiffusion.records import Episode, Ticket
-from launch.run_folder import RunFolder
-from learner.checkpoint import latest_checkpoint, load_checkpoint
+from addiffusion.records import Ticket
+from launch.bank_differences import Difference, differences
+from launch.policies import TrainedPolicy, load_policy
 
-_SCENE = "scene_soft"
+_QUALITY = ("scene_soft", "clip")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,58 +43,92 @@ class Played:
     oracle_reward: float
     """Of stopping with hindsight."""
     oracle_nfe: float
-    scene_diff: float | None
-    """Scene score minus that of the full-length image; None without scenes."""
+    fixed_reward: float
+    """Of the one NFE that is best for all images."""
+    fixed_nfe: float
+    differences: dict[str, dict[str, Difference]]
+    """By score, then by opponent: ``full``, ``random_stop``, ``fixed_stop``."""
+    refine_count: int
+    """Decisions at which a live policy would refine. A bank can't, and the best of the other actions is taken."""
+    decision_count: int
 
     @property
     def oracle_share(self) -> float:
         """Share of the oracle's gain over never stopping."""
-        return (self.reward - self.full_reward) / (self.oracle_reward - self.full_reward)
+        return self._share(self.reward)
+
+    @property
+    def fixed_share(self) -> float:
+        """That of the best fixed stop."""
+        return self._share(self.fixed_reward)
 
     def as_json(self) -> dict[str, Any]:
         """One object for programs."""
-        return asdict(self) | {"oracle_share": self.oracle_share}
+        return asdict(self) | {"oracle_share": self.oracle_share, "fixed_share": self.fixed_share}
+
+    def _share(self, reward: float) -> float:
+        return (reward - self.full_reward) / (self.oracle_reward - self.full_reward)
 
 
-def play(folder: Path, run: Path, prices: Sequence[float]) -> list[Played]:
-    """Replay the policy of a run at each price, greedily.
+def play(folder: Path, policy: str, prices: Sequence[float]) -> list[Played]:
+    """Replay a policy (``shipped``, a run, a checkpoint, an exported folder) at each price, by its likeliest actions.
 
     Raises:
-        ArchiveError: the bank is not of the run's configuration.
-        ConfigError: the policy may refine.
-        CheckpointError: the run has no checkpoint.
+        ArchiveError: the bank is not of the policy's configuration.
+        RunFolderError: there is no such policy.
+        CheckpointError: its files are missing or damaged.
     """
-    _, config = RunFolder.open(run)
-    bank = open_bank(folder, config)
+    trained = load_policy(policy)
+    bank = open_bank(folder, trained.config([]))
+    config = trained.config(["policy.actions=[continue,stop]"])
     rollouts = BankRollouts(bank, config)
-    checkpoint = load_checkpoint(latest_checkpoint(run))
-    rollouts.set_weights({name: value.numpy() for name, value in checkpoint.learner.policy.items()}, 0)
-    return [_played(bank, config, rollouts, price) for price in prices or (config.reward.c_nfe,)]
+    rollouts.set_weights(trained.weights, 0)
+    return [_played(bank, config, rollouts, trained, price) for price in prices or (config.reward.c_nfe,)]
 
 
 def table(played: Sequence[Played]) -> Table:
-    """One row per price."""
+    """What was spent and earned: one row per price."""
     tiers = sorted({tier for one in played for tier in one.nfe_by_tier})
     shown = Table(title="one policy, asked at several prices")
-    names = ("price", "NFE", *(f"tier {tier}" for tier in tiers), "Spearman", "scene diff", "oracle NFE", "share")
-    for name in names:
+    names = ("price", "NFE", *(f"tier {tier}" for tier in tiers), "Spearman", "share of oracle's gain")
+    for name in (*names, "oracle NFE", "best fixed NFE", "its share"):
         shown.add_column(name, justify="right")
     for one in played:
         by_tier = [f"{one.nfe_by_tier[tier]:.1f}" for tier in tiers]
         spearman = "-" if one.tier_spearman is None else f"{one.tier_spearman:+.2f}"
-        scene = "-" if one.scene_diff is None else f"{one.scene_diff:+.4f}"
-        share = f"{one.oracle_share:.0%}"
-        shown.add_row(f"{one.c_nfe:g}", f"{one.nfe:.1f}", *by_tier, spearman, scene, f"{one.oracle_nfe:.1f}", share)
+        rewards = (f"{one.oracle_share:.0%}", f"{one.oracle_nfe:.1f}", f"{one.fixed_nfe:.0f}", f"{one.fixed_share:.0%}")
+        shown.add_row(f"{one.c_nfe:g}", f"{one.nfe:.1f}", *by_tier, spearman, *rewards)
+    if any(one.refine_count for one in played):
+        refines = ", ".join(f"{one.refine_count} of {one.decision_count}" for one in played)
+        shown.caption = f"decisions at which a live policy would refine, which a bank can't: {refines}"
     return shown
 
 
-def _played(bank: Bank, config: Config, rollouts: BankRollouts, price: float) -> Played:
-    episodes = rollouts.collect([_ticket(row, bank, price) for row in range(len(bank.trajectories))]).episodes
+def quality_table(played: Sequence[Played]) -> Table:
+    """Paired differences: one row per price and score."""
+    shown = Table(title="policy minus ..., 95 % intervals")
+    shown.add_column("price", justify="right")
+    shown.add_column("score")
+    for name in ("full length", "random stop, same NFE", "fixed stop, mean NFE"):
+        shown.add_column(name, justify="right")
+    for one in played:
+        for score, found in one.differences.items():
+            shown.add_row(f"{one.c_nfe:g}", score, *(str(difference) for difference in found.values()))
+    return shown
+
+
+def _played(bank: Bank, config: Config, rollouts: BankRollouts, trained: TrainedPolicy, price: float) -> Played:
+    tickets = [_ticket(row, bank, price) for row in range(len(bank.trajectories))]
+    episodes = rollouts.collect(tickets).episodes
     worth = [reward_of_ends(one, config.reward, c_nfe=price) for one in bank.trajectories]
     best = [oracle_end(values) for values in worth]
     nfe = np.array([episode.nfe for episode in episodes])
     tiers = np.array([one.prompt.tier for one in bank.trajectories])
     correlation = rank_correlation(nfe, tiers)
+    fixed_nfe, fixed_reward = _best_fixed(bank, worth)
+    quality = [name for name in _QUALITY if name in (*bank.plan.metrics, "clip")]
+    stops = np.array([len(episode.actions) - 1 for episode in episodes])
+    phi = np.concatenate([episode.phi for episode in episodes])
     return Played(
         c_nfe=price,
         nfe=float(nfe.mean()),
@@ -100,16 +138,30 @@ def _played(bank: Bank, config: Config, rollouts: BankRollouts, price: float) ->
         full_reward=float(np.mean([values[-1] for values in worth])),
         oracle_reward=float(np.mean([values.max() for values in worth])),
         oracle_nfe=float(np.mean([one.end_nfe[end] for one, end in zip(bank.trajectories, best, strict=True)])),
-        scene_diff=_scene_diff(bank, episodes) if _SCENE in bank.plan.metrics else None,
+        fixed_reward=fixed_reward,
+        fixed_nfe=fixed_nfe,
+        differences={name: differences(bank, name, stops) for name in quality},
+        refine_count=_refines(trained, phi),
+        decision_count=len(phi),
     )
 
 
-def _scene_diff(bank: Bank, episodes: Sequence[Episode]) -> float:
-    ends = [
-        one.ends(_SCENE)[[one.end_at(len(episode.actions) - 1), -1]]
-        for one, episode in zip(bank.trajectories, episodes, strict=True)
-    ]
-    return float(np.mean([ours - full for ours, full in ends]))
+def _best_fixed(bank: Bank, worth: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """NFE and mean reward of the one NFE that is best for all."""
+    candidates = np.unique(np.concatenate([one.end_nfe for one in bank.trajectories])).astype(np.float64)
+    pairs = zip(bank.trajectories, worth, strict=True)
+    means = np.mean([np.interp(candidates, one.end_nfe, values) for one, values in pairs], axis=0)
+    best = int(means.argmax())
+    return float(candidates[best]), float(means[best])
+
+
+def _refines(trained: TrainedPolicy, phi: NDArray[np.float32]) -> int:
+    """Decisions whose likeliest action is a refine, where the policy was trained to have one."""
+    config = trained.config([])
+    network = PolicyNetwork(phi.shape[1], config.policy.hidden, actions=config.policy.actions).eval()
+    network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in trained.weights.items()})
+    with torch.inference_mode():
+        return int((network(torch.from_numpy(phi)).argmax(1) == Action.REFINE).sum())
 
 
 def _ticket(row: int, bank: Bank, price: float) -> Ticket:

@@ -81,22 +81,28 @@ def info(folder: Folder, overrides: Overrides = None, config: Files = None, as_j
 @bank_app.command()
 def play(
     folder: Folder,
-    policy: Annotated[Path, typer.Option(metavar="RUN", help="Run folder of a trained policy.", show_default=False)],
+    policy: Annotated[
+        str,
+        typer.Option(
+            metavar="shipped|RUN|PATH", help="The policy that ships, a run, a checkpoint, an exported folder."
+        ),
+    ] = "shipped",
     prices: Annotated[
         list[float] | None,
         typer.Option("--price", min=0.0, help="Price per NFE; may be repeated.", show_default=False),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Replay a policy that stops and continues on a bank, at several prices, beside an oracle.
+    """Replay a policy on a bank, at several prices, beside an oracle and stops that do not look.
 
     On a bank of held-out prompts (`bank build --split test`) this is its whole speed/quality front, without an image.
     """
     from launch.bank_play import play as replay
-    from launch.bank_play import table
+    from launch.bank_play import quality_table, table
 
     played = replay(folder, policy, prices or [])
     if as_json:
         typer.echo(json.dumps([one.as_json() for one in played]))
     else:
-        Console().print(table(played))
+        for shown in (table(played), quality_table(played)):
+            Console().print(shown)

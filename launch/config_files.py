@@ -95,11 +95,21 @@ def _parse_overrides(overrides: Sequence[str]) -> dict[tuple[str, ...], str]:
 
 
 def _json_or_text(text: str) -> Any:
-    """JSON where it parses (numbers, true, null, [..], {..}), otherwise the text as it is."""
+    """JSON where it parses (numbers, true, null), a bracketed list or mapping of YAML, otherwise the text as it is."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
+        return _bracketed(text) if text.startswith(("[", "{")) else text
+
+
+def _bracketed(text: str) -> Any:
+    """`[continue,stop]` as in a YAML file: the quotes that JSON wants are a nuisance in a shell."""
+    try:
+        value = yaml.safe_load(text)
+        json.dumps(value)
+    except (yaml.YAMLError, TypeError):
         return text
+    return value
 
 
 def _nest(path: Sequence[str], leaf: Any) -> Tree:

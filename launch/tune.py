@@ -41,7 +41,7 @@ class TuneOrder:
 
     def config(self, values: dict[str, Any] | None = None) -> Config:
         """The configuration of the trial with these values."""
-        replay = () if self.bank is None else ('policy.actions=["continue","stop"]',)
+        replay = () if self.bank is None else ("policy.actions=[continue,stop]",)
         changed = as_overrides({**self.study.base, **(values or {})})
         return load_config(self.files, [*replay, *self.overrides, *changed])
 

@@ -21,12 +21,7 @@ from addiffusion.records import FailedEpisode, Ticket
 from addiffusion.rollouts import Collected
 from launch.bank_build import BankOrder, build
 from launch.bank_info import describe, tables
-from launch.bank_play import play
-from launch.bank_play import table as front
 from launch.crew import Crew
-from launch.run_folder import RunFolder
-from learner.checkpoint import Checkpoint, config_digest, save_checkpoint
-from learner.tickets import LedgerState
 from tests.addiffusion.bank.toy_bank import toy_bank_config
 from tests.launch.toy_crew import toy_crew
 
@@ -113,23 +108,4 @@ def test_info_counts_by_tier_and_lets_an_oracle_stop(tmp_path: Path) -> None:
     console = Console(record=True, width=120, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     for shown in tables(info):
         console.print(shown)
-    assert "oracle NFE" in console.export_text()
-
-
-def test_a_policy_is_played_at_several_prices(tmp_path: Path) -> None:
-    build(order(tmp_path / "bank"), console=QUIET, roles=toy_crew)
-    config = order(tmp_path).config
-    folder = RunFolder.create(tmp_path / "run", config)
-    with toy_crew(config) as crew:
-        state = LedgerState()
-        checkpoint = Checkpoint(learner=crew.learner.state(), ledger=state, config_digest=config_digest(config))
-        save_checkpoint(folder.path, checkpoint, keep=1)
-    played = play(tmp_path / "bank", folder.path, [0.0, 0.01])
-    assert [one.c_nfe for one in played] == [0.0, 0.01]
-    for one in played:
-        assert one.oracle_reward >= max(one.reward, one.full_reward) - 1e-9
-        assert np.mean(list(one.nfe_by_tier.values())) == pytest.approx(one.nfe)  # as many prompts in each tier
-        assert one.scene_diff is not None
-    console = Console(record=True, width=120, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
-    console.print(front(played))
     assert "oracle NFE" in console.export_text()

@@ -57,6 +57,16 @@ def test_override_values_are_json_or_text(tmp_path: Path) -> None:
     assert load_config((), ["run.dir=null"]).run.dir is None
 
 
+def test_lists_and_mappings_need_no_quotes() -> None:
+    config = load_config((), ["policy.actions=[continue, stop]", "scorers={kind: embedded}"])
+    assert config.policy.actions == ("continue", "stop")
+    assert load_config((), ['policy.actions=["continue", "stop"]']) == load_config(
+        (), ["policy.actions=[continue,stop]"]
+    )
+    for text in ("[blurry]", "[blurry", "{a: 2026-01-01}"):  # lists, half a list, a date: a text where one is wanted
+        assert load_config((), [f"backbone.negative_prompt={text}"]).backbone.negative_prompt == text
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -73,6 +83,7 @@ def test_override_values_are_json_or_text(tmp_path: Path) -> None:
         ("sampler.solver=heun", ["sampler.solver can't be 'heun'", "'dpm++2m'", "'unipc3'"]),
         ("backbone.guidance_scale=-1", ["backbone.guidance_scale can't be -1"]),
         ('backbone={"negative_prompt": "x", "guidance_scale": 1}', ["negative_prompt needs a guidance_scale above 1"]),
+        ("policy.actions=[continue,halt]", ["policy.actions.1 can't be 'halt'", "'refine'"]),
         ("prompts.tiers=[4]", ["prompts.tiers.0 can't be 4", "1, 2 or 3"]),
         ("reward.c_nfe=NaN", ["reward.c_nfe can't be nan", "finite"]),
         ("sampler.warmup_steps=50", ["warmup_steps must be smaller than num_steps", "num_steps=50, warmup_steps=50"]),
