@@ -8,11 +8,18 @@ from typing import Any
 
 from addiffusion.files import write_text
 from evaluation.comparison.summary import Standings, comparisons
-from evaluation.comparison.tables import METRIC_TITLES, markdown_breakdown, markdown_categories, markdown_standings
+from evaluation.comparison.tables import (
+    CONTROLS,
+    METRIC_TITLES,
+    markdown_breakdown,
+    markdown_categories,
+    markdown_standings,
+)
 from evaluation.significance.tables import markdown_table
 
 PICTURES = "results"
 """Folder of the page's pictures beside it."""
+_LOSES = "**loses**"
 
 
 def results_page(standings: Standings, summary: Mapping[str, Any], *, command: str, machine: str) -> str:
@@ -45,7 +52,7 @@ def results_page(standings: Standings, summary: Mapping[str, Any], *, command: s
         "doubt is the opponent's.\n"
         "* In the agent's time: step counts from a line through the static samplers timed in this comparison.\n"
         "* Random stop: the agent's own NFE, dealt out to other images by chance. Fixed stop: the two steps around the "
-        "agent's mean NFE.\n"
+        "agent's mean NFE; after one refine, as much earlier as the refine takes passes.\n"
         f"* Oracle: per image the best of {stops} stops and the whole schedule, with hindsight. Perfect stopping would "
         "earn at least that, so the agent's share of it is at most what is said above.",
     ]
@@ -60,8 +67,11 @@ def verdicts(standings: Standings, summary: Mapping[str, Any]) -> list[str]:
     ]
     lines += [_no_worse(row) for row in summary["non_inferiority"]]
     metric = next(iter(standings.metrics()), "clip")
-    names = [*standings.matches.equal_nfe, "random-stop", "mean-stop", *standings.matches.equal_time]
-    lines += list(_duels(standings, list(dict.fromkeys(names)), metric))
+    names = list(dict.fromkeys([*standings.matches.equal_nfe, *CONTROLS, *standings.matches.equal_time]))
+    lines += _duels(standings, names, metric)
+    if metric != "clip":
+        lost = [line for line in _duels(standings, names, "clip") if _LOSES in line]
+        lines += lost or ["In CLIP score it loses against none of these."]
     rho, share = summary.get("spearman_nfe_tier"), summary.get("oracle_share")
     if rho is not None:
         lines.append(f"Rank correlation of NFE with the prompt's tier: {rho:+.2f}.")
@@ -87,7 +97,7 @@ def _duels(standings: Standings, names: Sequence[str], metric: str) -> Iterator[
         if found is None:
             continue
         low, high = found.interval.low, found.interval.high
-        outcome = "wins" if low > 0 else "**loses**" if high < 0 else "can't be told apart"
+        outcome = "wins" if low > 0 else _LOSES if high < 0 else "can't be told apart"
         opponent = standings.others[name]
         place = f"{opponent.contestant.title} ({opponent.mean('nfe'):.1f} NFE, {opponent.mean('seconds'):.3f} s)"
         joint = "from" if outcome.startswith("can't") else "against"

@@ -17,6 +17,8 @@ METRIC_TITLES = {
     "image_reward": "preference",
     "dino_similarity": "DINO to full",
 }
+CONTROLS = ("random-stop", "mean-stop", "refined-stop")
+"""Who spends the agent's own NFE without looking."""
 Section = tuple[str, list[Columns]]
 
 
@@ -34,7 +36,7 @@ def sections(standings: Standings) -> list[Section]:
         ("Its whole schedule", take(["full"])),
         ("Static samplers at the agent's NFE", take(standings.matches.equal_nfe)),
         ("Static samplers in the agent's time", take(standings.matches.equal_time)),
-        ("Controls at the agent's NFE", take(["random-stop", "mean-stop"])),
+        ("Controls at the agent's NFE", take(CONTROLS)),
         ("Price dial", take(_of_kind(standings, "agent"))),
         ("Static samplers", take(_of_kind(standings, "static"))),
         ("Search and guidance", take([*_of_kind(standings, "search"), *_of_kind(standings, "other")])),

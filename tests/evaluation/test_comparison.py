@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,21 @@ def test_the_page_says_who_wins_whoever_it_is(full: Columns) -> None:
     page = results_page(found, summary, command="addiffusion results", machine="2 cores")
     assert "LCM: no weights." in page
     assert "share" in page
+
+
+@pytest.mark.parametrize(("gap", "words"), [(0.05, "In CLIP the agent **loses** against"), (-0.05, "against none")])
+def test_a_loss_in_clip_score_is_said_beside_scene_scores(full: Columns, gap: float, words: str) -> None:
+    clip, jitter = full.scores["clip"], np.arange(12) / 1000
+    scores = {"full": (0.7 + jitter, clip), "refined-stop": (0.6 + 2 * jitter, clip + gap * (1 + jitter))}
+    others = {
+        name: replace(drawn("ddim-9", 9, clip, full), scores={"scene_soft": scene, "clip": other})
+        for name, (scene, other) in scores.items()
+    }
+    agent = replace(drawn("ddim-9", 9, clip, full), scores=others["full"].scores)
+    found = replace(standings(full), agent=agent, others=others, matches=Matches())
+    lines = verdicts(found, summarise(found))
+    assert sum("CLIP" in line and words in line for line in lines) == 1
+    assert sum("In scene the agent wins" in line for line in lines) == 1
 
 
 def test_tables_hold_every_contestant_once(full: Columns) -> None:
