@@ -107,7 +107,7 @@ def _duels(standings: Standings, names: Sequence[str], metric: str) -> Iterator[
 def _absent(standings: Standings) -> list[str]:
     if not standings.skipped:
         return []
-    lines = [f"* {name}: {reason}." for name, reason in standings.skipped.items()]
+    lines = [f"* {name}: {reason.removesuffix('.')}." for name, reason in standings.skipped.items()]
     return ["## Who took no part", "\n".join(lines)]
 
 
