@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from addiffusion.config import SamplerSection
 from addiffusion.records import Episode, FailedEpisode, Ticket
-from addiffusion.scorers.base import Scoring
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,15 +46,6 @@ class Rollouts(Protocol):
             RolloutError: no worker came back in time.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Baseline:
-    """Rollouts with a pipeline or a model of their own. It travels to where the images are drawn."""
-
-    name: str
-    make: Callable[[Scoring], Rollouts]
-    """Loads its model, where the worker's own lives; must survive pickling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from addiffusion.backbones.widths import feature_widths
+from addiffusion.baseline import Baseline
 from addiffusion.config import Config, Weights
 from addiffusion.metrics import Meters, NoMeters
 from addiffusion.observation.layout import Layout, clip_layout, latent_layout
-from addiffusion.rollouts import Baseline, Rollouts
+from addiffusion.rollouts import Rollouts
 from addiffusion.scorers.base import Scoring
 from learner.state import Learner
 

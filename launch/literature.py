@@ -9,9 +9,10 @@ from pathlib import Path
 
 from addiffusion.backbones import load_backbone
 from addiffusion.backbones.base import Backbone
+from addiffusion.baseline import Baseline
 from addiffusion.config import BackboneSection, Config, SamplerSection
 from addiffusion.policy import PolicyNetwork
-from addiffusion.rollouts import Baseline, Rollouts
+from addiffusion.rollouts import Rollouts
 from addiffusion.scorers.base import Scoring
 from evaluation.comparison.contestants import Contestant
 from launch.crew import unpaid

@@ -12,9 +12,10 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
 
+from addiffusion.baseline import Baseline
 from addiffusion.config import Config, SamplerSection
 from addiffusion.records import Episode, FailedEpisode, Ticket
-from addiffusion.rollouts import Baseline, Collected, Rollouts, Staff
+from addiffusion.rollouts import Collected, Rollouts, Staff
 from learner.carried_calls import CarriedCalls, cause_of, lost_too_often
 from learner.fleet import POLL_S, Fleet, Recruit
 

@@ -16,11 +16,12 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from addiffusion.backbones import load_backbone
+from addiffusion.baseline import Baseline
 from addiffusion.config import Config, SamplerSection
 from addiffusion.metrics import Meters, NoMeters
 from addiffusion.policy import PolicyNetwork
 from addiffusion.records import Ticket
-from addiffusion.rollouts import Baseline, Collected, Rollouts
+from addiffusion.rollouts import Collected, Rollouts
 from addiffusion.scorers.base import Scoring
 from rollout_workers import metrics
 from rollout_workers.worker import NO_WEIGHTS, Worker

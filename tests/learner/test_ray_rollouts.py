@@ -9,9 +9,10 @@ import pytest
 import ray
 from ray.actor import ActorHandle
 
+from addiffusion.baseline import Baseline
 from addiffusion.config import Config
 from addiffusion.errors import ContractError, RolloutError
-from addiffusion.rollouts import Baseline, Collected
+from addiffusion.rollouts import Collected
 from learner.rollouts import RayRollouts
 from tests.learner.toy import ToyRollouts, toy_config, toy_ticket, toy_weights
 from tests.learner.toy_actor import Fault, ToyActor, ToyBaseline

@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 import ray
 
+from addiffusion.baseline import Baseline
 from addiffusion.config import Config
 from addiffusion.errors import ContractError
 from addiffusion.records import Ticket
-from addiffusion.rollouts import Baseline, Collected
+from addiffusion.rollouts import Collected
 from addiffusion.scorers.base import Scoring
 from tests.fakes import ToyScoring
 from tests.learner.toy import ToyRollouts, toy_config, toy_weights

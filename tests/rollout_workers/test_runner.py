@@ -10,8 +10,9 @@ from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 
 from addiffusion.actions import Action
+from addiffusion.baseline import Baseline
 from addiffusion.metrics import Metric
-from addiffusion.rollouts import Baseline, Rollouts
+from addiffusion.rollouts import Rollouts
 from addiffusion.scorers.base import Scoring
 from learner.algorithm_config import build_ppo_config
 from learner.update import PolicyLearner
