@@ -35,6 +35,7 @@ class SimulatedWorker:
         tickets: Sequence[Ticket],
         *,
         sampler: Any,  # noqa: ARG002 - a rollout worker's signature
+        baseline: Any,  # noqa: ARG002 - likewise
         weights: Sequence[ray.ObjectRef[Any]],
         weight_version: int,
     ) -> Collected:

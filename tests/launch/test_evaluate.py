@@ -146,7 +146,8 @@ def test_a_killed_comparison_goes_on_and_ends_in_the_same_images(
         run(wanted, counting_crew(seen, 12))
     resumed, _ = run(wanted, counting_crew(seen, -1))
     again, _ = run(wanted, counting_crew(seen, -1))
-    assert seen[2].tickets == 1  # nothing is drawn again; the sampler that does not fit is asked once more
+    # Nothing is drawn again; the sampler that does not fit is asked once more, by a ticket for each worker.
+    assert seen[2].tickets == Config().rollout.workers
     assert seen[1].tickets > 0
 
     def drawn(path: Path) -> dict[tuple[str, int], tuple[object, ...]]:

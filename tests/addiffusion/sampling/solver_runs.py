@@ -59,8 +59,13 @@ def latent(seed: int = 0) -> Tensor:
     return torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed))
 
 
-def assert_same(actual: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5 * max(1.0, expected.abs().max().item()))
+def assert_same(actual: Tensor, expected: Tensor, *, peak: float = 0.0) -> None:
+    """Equal to 1e-5 of the largest value, or to some roundings of ``peak``, the largest on the way there.
+
+    Latents of 4096, where a schedule ends without signal, leave absolute errors that how a CPU rounds decides about.
+    """
+    atol = max(1e-5 * max(1.0, expected.abs().max().item()), 1e-6 * peak)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=atol)
 
 
 class TableRun:
@@ -123,12 +128,14 @@ def assert_steps_like_diffusers(solver: str, scheduler: Any, num_steps: int, *, 
     z = latent() * (table.point_noise[1, begin].item() if begin else table.init_noise_sigma)
     ours = TableRun(table, z, row=int(table.entry_row[begin]), noise=ours_noise)
     assert table.timesteps[begin:].tolist() == [float(t) for t in theirs.timesteps]
+    peak = 0.0
     for index, t in enumerate(theirs.timesteps):
+        peak = max(peak, z.abs().max().item())
         z0_pred = ours.step()
         z, expected = theirs.step(z, t)
         if expected is not None:
-            assert_same(z0_pred, expected)
+            assert_same(z0_pred, expected, peak=peak)
         if index + 1 < len(theirs.timesteps):
-            assert_same(ours.z, z)
+            assert_same(ours.z, z, peak=peak)
         elif expected is None and solver != "pndm":
             assert_same(z0_pred, z)
