@@ -13,7 +13,7 @@ from addiffusion.ranks import rank_correlation
 from addiffusion.records import METRIC_NAMES, SCORE_NAMES
 from evaluation.holdout import ArmResult, Holdout
 from evaluation.significance.intervals import MINIMUM_COUNT
-from evaluation.significance.paired import Comparison, compare
+from evaluation.significance.paired import Comparison, compare_if_enough
 
 _SHOWN = (("scene", "scene_soft"), ("CLIP", "clip"))
 
@@ -49,7 +49,7 @@ class Evidence:
         """Keys of `result.json`; null where there is no number."""
         rho = self.nfe_tier_spearman
         return {
-            f"{title.lower()}_difference": None if comparison is None else _as_json(comparison)
+            f"{title.lower()}_difference": None if comparison is None else comparison.as_json()
             for (title, _), comparison in zip(_SHOWN, self.differences, strict=True)
         } | {"nfe_tier_spearman": None if math.isnan(rho) else rho}
 
@@ -70,9 +70,7 @@ def _compare(policy: ArmResult, full: ArmResult, metric: str) -> Comparison | No
     ours, theirs = _scores(policy, metric), _scores(full, metric)
     shared = sorted(ours.keys() & theirs.keys())
     mine, other = (np.array([scores[ticket] for ticket in shared]) for scores in (ours, theirs))
-    if np.isfinite(mine - other).sum() < MINIMUM_COUNT:
-        return None
-    return compare(mine, other, name=f"{policy.arm.title} - {full.arm.title}", metric=metric)
+    return compare_if_enough(mine, other, name=f"{policy.arm.title} - {full.arm.title}", metric=metric)
 
 
 def _scores(result: ArmResult, metric: str) -> dict[int, float]:
@@ -95,16 +93,4 @@ def _tier_correlation(result: ArmResult) -> float:
 def _difference(comparison: Comparison | None) -> str:
     if comparison is None:
         return f"- (fewer than {MINIMUM_COUNT} pairs)"
-    low, high = comparison.interval.low, comparison.interval.high
-    return f"{comparison.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
-
-
-def _as_json(comparison: Comparison) -> dict[str, float | int]:
-    return {
-        "mean": comparison.difference,
-        "low": comparison.interval.low,
-        "high": comparison.interval.high,
-        "level": comparison.interval.level,
-        "p_value": comparison.p_value,
-        "count": comparison.count,
-    }
+    return comparison.brief()

@@ -21,7 +21,8 @@ from addiffusion.config import Config
 from addiffusion.policy import PolicyNetwork
 from addiffusion.ranks import rank_correlation
 from addiffusion.records import Ticket
-from launch.bank_differences import Difference, differences
+from evaluation.significance.paired import Comparison
+from launch.bank_differences import differences
 from launch.policies import TrainedPolicy, load_policy
 
 _QUALITY = ("scene_soft", "clip")
@@ -46,8 +47,8 @@ class Played:
     fixed_reward: float
     """Of the one NFE that is best for all images."""
     fixed_nfe: float
-    differences: dict[str, dict[str, Difference]]
-    """By score, then by opponent: ``full``, ``random_stop``, ``fixed_stop``."""
+    differences: dict[str, dict[str, Comparison | None]]
+    """By score, then by opponent (``full``, ``random_stop``, ``fixed_stop``); None with too few images."""
     refine_count: int
     """Decisions at which a live policy would refine. A bank can't, and the best of the other actions is taken."""
     decision_count: int
@@ -64,7 +65,12 @@ class Played:
 
     def as_json(self) -> dict[str, Any]:
         """One object for programs."""
-        return asdict(self) | {"oracle_share": self.oracle_share, "fixed_share": self.fixed_share}
+        found = {
+            score: {opponent: None if one is None else one.as_json() for opponent, one in against.items()}
+            for score, against in self.differences.items()
+        }
+        shares = {"oracle_share": self.oracle_share, "fixed_share": self.fixed_share}
+        return asdict(self) | {"differences": found} | shares
 
     def _share(self, reward: float) -> float:
         return (reward - self.full_reward) / (self.oracle_reward - self.full_reward)
@@ -113,7 +119,7 @@ def quality_table(played: Sequence[Played]) -> Table:
         shown.add_column(name, justify="right")
     for one in played:
         for score, found in one.differences.items():
-            shown.add_row(f"{one.c_nfe:g}", score, *(str(difference) for difference in found.values()))
+            shown.add_row(f"{one.c_nfe:g}", score, *("-" if one is None else one.brief(4) for one in found.values()))
     return shown
 
 

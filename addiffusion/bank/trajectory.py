@@ -65,7 +65,11 @@ class Trajectory:
 
     def end_at(self, row: int) -> int:
         """The end that a stop at decision ``row`` leads to: its own, or the next one that was tried."""
-        return int(np.searchsorted(self.end_rows, row))
+        return int(self.ends_at(np.array(row)))
+
+    def ends_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """``end_at`` of any number of decisions; those past the last one are the full length."""
+        return np.searchsorted(self.end_rows, rows.clip(max=self.end_rows[-1]))
 
 
 def trajectory_of(episode: Episode) -> Trajectory:

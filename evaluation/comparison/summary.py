@@ -13,7 +13,7 @@ from addiffusion.records import METRIC_NAMES, SCORE_NAMES
 from evaluation.comparison.columns import Columns, tier_correlation
 from evaluation.significance.holm import holm
 from evaluation.significance.intervals import MINIMUM_COUNT, Interval
-from evaluation.significance.paired import Comparison, NonInferiority, compare, non_inferiority
+from evaluation.significance.paired import Comparison, NonInferiority, compare_if_enough, non_inferiority
 
 QUALITY = (*METRIC_NAMES, *SCORE_NAMES)
 """Scores of every table, where they exist."""
@@ -82,9 +82,7 @@ class Standings:
 def paired(ours: Columns, theirs: Columns, metric: str) -> Comparison | None:
     """Difference of two contestants, seeds of a prompt averaged first; None with too few pairs."""
     mine, other = ours.by_prompt(metric), theirs.by_prompt(metric)
-    if int(np.isfinite(mine - other).sum()) < MINIMUM_COUNT:
-        return None
-    return compare(mine, other, name=f"{ours.contestant.title} - {theirs.contestant.title}", metric=metric)
+    return compare_if_enough(mine, other, name=f"{ours.contestant.title} - {theirs.contestant.title}", metric=metric)
 
 
 def comparisons(standings: Standings) -> list[Comparison]:

@@ -41,6 +41,22 @@ class Comparison:
         """Contestant minus baseline."""
         return self.mean - self.baseline_mean
 
+    def brief(self, digits: int = 3) -> str:
+        """Difference and interval, for a cell of a table."""
+        low, high = self.interval.low, self.interval.high
+        return f"{self.difference:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+    def as_json(self) -> dict[str, float | int]:
+        """The difference, for programs."""
+        return {
+            "mean": self.difference,
+            "low": self.interval.low,
+            "high": self.interval.high,
+            "level": self.interval.level,
+            "p_value": self.p_value,
+            "count": self.count,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NonInferiority:
@@ -92,6 +108,15 @@ def compare(
         count=len(ours),
         dropped_count=len(values) - len(ours),
     )
+
+
+def compare_if_enough(
+    values: NDArray[np.floating], baseline: NDArray[np.floating], *, name: str, metric: str
+) -> Comparison | None:
+    """``compare``, or None where fewer than MINIMUM_COUNT pairs have both scores."""
+    if int(np.isfinite(values - baseline).sum()) < MINIMUM_COUNT:
+        return None
+    return compare(values, baseline, name=name, metric=metric)
 
 
 def non_inferiority(
