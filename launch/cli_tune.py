@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from launch.cli_options import AsJson, Files, prepared_console
+from launch.cli_options import EXIT_INTERRUPTED, AsJson, Files, prepared_console
 
 
 def tune(
@@ -54,7 +54,12 @@ def tune(
         concurrent=concurrent,
     )
     tuned = tune_study(order, console=console)
-    console.print(table(tuned, loaded))
-    console.print(f"best configuration: {tuned.best_file}", highlight=False)
+    if tuned.best_file is not None:
+        console.print(table(tuned, loaded))
+        console.print(f"best configuration: {tuned.best_file}", highlight=False)
     if as_json:
-        typer.echo(json.dumps({"best": tuned.trials[0], "trials": len(tuned.trials), "failed": tuned.failed_count}))
+        counts = {"trials": len(tuned.trials), "failed": tuned.failed_count, "left": tuned.left_count}
+        typer.echo(json.dumps({"best": next(iter(tuned.trials), None), **counts}))
+    if tuned.left_count:
+        console.print(f"{tuned.left_count} trials are left: start the study again to go on with it", highlight=False)
+        raise typer.Exit(EXIT_INTERRUPTED)

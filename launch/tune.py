@@ -13,6 +13,7 @@ from ray.tune.search.optuna import OptunaSearch
 from rich.console import Console
 from rich.table import Table
 
+from addiffusion.bank.archive import open_bank
 from addiffusion.config import Config
 from addiffusion.errors import RolloutError
 from addiffusion.files import write_text
@@ -52,29 +53,34 @@ class Tuned:
 
     trials: tuple[dict[str, Any], ...]
     """Values of the varied keys, and what the trial achieved."""
-    best_file: Path
+    best_file: Path | None
+    """None where no trial has ended yet."""
     failed_count: int
+    left_count: int
+    """Trials that an interrupted study still has to run: start it again in its folder."""
 
 
 def tune_study(order: TuneOrder, *, console: Console) -> Tuned:
     """Run all trials that are missing in the folder, and write the best configuration there.
 
     Raises:
-        UsageError: a configuration of the study can't be used.
+        UsageError: a configuration of the study or the bank can't be used.
         RolloutError: every trial failed.
     """
-    order.config()
-    with ray_running(order.config()):
+    config = order.config()
+    if order.bank is not None:
+        open_bank(order.bank, config)  # trials would find out one by one
+    with ray_running(config):
         console.print(f"{order.study.trials} trials in {order.folder}", highlight=False)
         results = _tuner(order).fit()
-        done = [_trial(result) for result in results if result.error is None]
-        if not done:
-            raise RolloutError(f"Every trial of the study failed; the first: {results.errors[0]}.")
+        done = [_trial(result) for result in results if result.error is None and _reported(result)]
+    failed = len(results.errors)
+    left = order.study.trials - len(done) - failed
+    if failed and not done and not left:
+        raise RolloutError(f"Every trial of the study failed; the first: {last_line(results.errors[0])}")
     done.sort(key=lambda trial: -trial["objective"])
-    best = {key: value for key, value in done[0].items() if key in order.study.space}
-    path = order.folder / BEST_FILE
-    write_text(path, to_yaml(order.config(best)))
-    return Tuned(trials=tuple(done), best_file=path, failed_count=len(results.errors))
+    path = _write_best(order, done[0]) if done else None
+    return Tuned(trials=tuple(done), best_file=path, failed_count=failed, left_count=left)
 
 
 def table(tuned: Tuned, study: Study) -> Table:
@@ -105,6 +111,7 @@ def _tuner(order: TuneOrder) -> tune.Tuner:
             num_samples=order.study.trials,
             search_alg=search,
             max_concurrent_trials=order.concurrent,
+            reuse_actors=True,  # a fresh process spends longer on imports than a replayed trial takes
         ),
         run_config=tune.RunConfig(name=folder.name, storage_path=str(folder.parent), verbose=1),
     )
@@ -142,6 +149,23 @@ def _domain(domain: Bounds | Sequence[Any]) -> Any:
         low, high = int(domain.low), int(domain.high) + 1
         return tune.lograndint(low, high) if domain.log else tune.randint(low, high)
     return tune.loguniform(domain.low, domain.high) if domain.log else tune.uniform(domain.low, domain.high)
+
+
+def _write_best(order: TuneOrder, trial: dict[str, Any]) -> Path:
+    best = {key: value for key, value in trial.items() if key in order.study.space}
+    path = order.folder / BEST_FILE
+    write_text(path, to_yaml(order.config(best)))
+    return path
+
+
+def last_line(error: BaseException) -> str:
+    """What a failed trial died of; Ray puts the traces of two processes before it."""
+    return str(error).strip().rpartition("\n")[2]
+
+
+def _reported(result: tune.Result) -> bool:
+    """Whether the trial ended: Ctrl-C leaves one without an error and without a number."""
+    return "objective" in (result.metrics or {})
 
 
 def _trial(result: tune.Result) -> dict[str, Any]:

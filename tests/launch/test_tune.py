@@ -7,12 +7,13 @@ from operator import getitem
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from addiffusion.errors import ConfigError
+from addiffusion.errors import ArchiveError, ConfigError, RolloutError
 from launch.config_files import load_config
 from launch.study import Bounds, Objective, Study, as_overrides, load_study
 from launch.trial import run_trial
-from launch.tune import TuneOrder
+from launch.tune import TuneOrder, last_line, tune_study
 from tests.addiffusion.bank.toy_bank import toy_bank, toy_bank_config
 
 STUDIES = sorted((Path(__file__).parents[2] / "configs" / "studies").glob("*.yaml"))
@@ -50,6 +51,18 @@ def test_values_go_over_base_over_the_command_line(tmp_path: Path) -> None:
     config = order.config({"ppo.lr": 0.005})
     assert (config.ppo.lr, config.ppo.iterations, config.ppo.epochs) == (0.005, 3, 7)
     assert config.policy.actions == ("continue", "stop")
+
+
+def test_a_bank_that_is_none_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    study = Study(space={"ppo.lr": Bounds(low=1e-4, high=1e-2)})
+    order = TuneOrder(study=study, folder=tmp_path / "study", bank=tmp_path / "none", files=(), overrides=())
+    with pytest.raises(ArchiveError, match="none is no trajectory bank"):
+        tune_study(order, console=Console(quiet=True))
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_failed_trial_is_told_in_one_line() -> None:
+    assert last_line(RolloutError("ray::trial()\n  File ...\nArchiveError: no bank.\n")) == "ArchiveError: no bank."
 
 
 def test_a_trial_on_a_bank_is_judged_on_trajectories_it_has_not_seen(tmp_path: Path) -> None:
