@@ -18,12 +18,17 @@ from tests.cluster.waiting import wait_for
 
 CHROMIUM = shutil.which("chromium")
 START_S, ANSWER_S = 120.0, 60.0
+_MOVES = 20
 SIZE = "1440,900"
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
     "--remote-debugging-port=0", f"--window-size={SIZE}",
 )  # fmt: skip
+
+
+class NavigatedError(Exception):
+    """The page went elsewhere before it answered."""
 
 
 class Page:
@@ -50,8 +55,13 @@ class Page:
         return answer["result"].get("value")
 
     def text(self) -> str:
-        """What a reader of the page sees."""
-        return self.run("document.body ? document.body.innerText : ''")
+        """What a reader of the page sees; asked again where the page goes elsewhere meanwhile."""
+        for _ in range(_MOVES):
+            try:
+                return self.run("document.body ? document.body.innerText : ''")
+            except NavigatedError:
+                continue
+        raise NavigatedError
 
     def type(self, text: str) -> None:
         """Into the field that has the focus."""
@@ -69,6 +79,8 @@ class Page:
         await self._socket.send_json({"id": self._count, "method": method, "params": parameters})
         while (answer := await self._socket.receive_json()).get("id") != self._count:
             pass  # events nobody has asked for
+        if "navigated" in answer.get("error", {}).get("message", ""):
+            raise NavigatedError
         assert "error" not in answer, answer
         return answer["result"]
 
