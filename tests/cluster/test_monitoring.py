@@ -87,6 +87,22 @@ def test_no_alert_is_wrongly_written(watched: Watched) -> None:
     assert [r["name"] for r in rules if r["state"] == "firing" and r["labels"]["severity"] == "page"] == []
 
 
+def test_a_grafana_of_rays_configuration_looks_where_the_page_says_to_copy_ours(watched: Watched) -> None:
+    """docs/cluster.md names the folder; Grafana itself is in no package index, so its part ends here."""
+    (said,) = re.findall(r"`/tmp/ray/(\S+/dashboards)/`", (ROOT / "docs/cluster.md").read_text())
+    folder = watched.head.folder / "ray" / said
+    provisioning = folder.parent / "provisioning/dashboards/default.yml"
+    (provider,) = yaml.safe_load(provisioning.read_text())["providers"]
+    assert provider["type"] == "file"
+    assert Path(provider["options"]["path"]).resolve() == folder.resolve()
+    assert (folder / "default_grafana_dashboard.json").is_file()  # Ray's own lie there, too
+    ours, rays = (
+        json.loads(file.read_text())["uid"]
+        for file in (ROOT / "cluster/monitoring/grafana_dashboard.json", folder / "default_grafana_dashboard.json")
+    )
+    assert ours != rays
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_the_dashboard_shows_jobs_and_actors_by_speaking_names(watched: Watched, tmp_path: Path) -> None:
     """Set DASHBOARD_SCREENSHOTS to a folder to keep what the browser saw."""

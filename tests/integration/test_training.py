@@ -167,7 +167,13 @@ def test_a_killed_driver_is_resumed_as_if_nothing_had_been(serial: Finished, ray
     from launch.distributed import distributed_crew  # noqa: PLC0415
 
     config = small_config()
-    config = config.model_copy(update={"checkpoint": config.checkpoint.model_copy(update={"every": 1})})
+    config = config.model_copy(
+        update={
+            "checkpoint": config.checkpoint.model_copy(update={"every": 1}),
+            # One is as good as two, which the other run has: starting them is most of what this test waits for.
+            "rollout": config.rollout.model_copy(update={"workers": 1}),
+        }
+    )
     path, file = tmp_path / "run", tmp_path / "config.yaml"
     file.write_text(to_yaml(config))
     address = ray.get_runtime_context().gcs_address

@@ -199,6 +199,7 @@ def fleet(ray_cluster: str) -> Iterator[list[RayRollouts]]:
             ray.kill(rollouts.fleet.actor(number))
 
 
+@pytest.mark.slow  # the test with a killed worker asks for the same episodes
 def test_one_remote_worker_gives_the_episodes_of_a_serial_run(fleet: list[RayRollouts]) -> None:
     config = carry_config()
     fleet.append(remote(config, None))
@@ -210,6 +211,7 @@ def test_one_remote_worker_gives_the_episodes_of_a_serial_run(fleet: list[RayRol
             assert one.logits.tobytes() == other.logits.tobytes()
 
 
+@pytest.mark.slow  # tests/cluster/test_elastic.py has it with real nodes
 def test_a_worker_that_joins_is_given_tickets(fleet: list[RayRollouts]) -> None:
     config = carry_config()
     joining = dict(remote(config, None).fleet._actors)
