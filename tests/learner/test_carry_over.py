@@ -199,7 +199,6 @@ def fleet(ray_cluster: str) -> Iterator[list[RayRollouts]]:
             ray.kill(rollouts.fleet.actor(number))
 
 
-@pytest.mark.slow  # the test with a killed worker asks for the same episodes
 def test_one_remote_worker_gives_the_episodes_of_a_serial_run(fleet: list[RayRollouts]) -> None:
     config = carry_config()
     fleet.append(remote(config, None))
