@@ -101,7 +101,7 @@ def _duels(standings: Standings, names: Sequence[str], metric: str) -> Iterator[
         opponent = standings.others[name]
         place = f"{opponent.contestant.title} ({opponent.mean('nfe'):.1f} NFE, {opponent.mean('seconds'):.3f} s)"
         joint = "from" if outcome.startswith("can't") else "against"
-        yield f"In {title} the agent {outcome} {joint} {place}: {found.difference:+.3f} [{low:+.3f}, {high:+.3f}]."
+        yield f"In {title} the agent {outcome} {joint} {place}: {found.brief()}."
 
 
 def _absent(standings: Standings) -> list[str]:

@@ -23,12 +23,13 @@ def differences(bank: Bank, name: str, stops: NDArray[np.int64]) -> dict[str, Co
         By opponent (``full``, ``random_stop``, ``fixed_stop``); None with too few images.
     """
     images = bank.trajectories
-    nfe = np.mean([one.end_nfe[one.end_at(stop)] for one, stop in zip(images, stops, strict=True)])
+    taken = [one.end_at(stop) for one, stop in zip(images, stops, strict=True)]
+    nfe = np.mean([one.end_nfe[end] for one, end in zip(images, taken, strict=True)])
     values: list[float] = []
     opponents: dict[str, list[float]] = {"full": [], "random_stop": [], "fixed_stop": []}
-    for one, stop in zip(images, stops, strict=True):
+    for one, end in zip(images, taken, strict=True):
         ends = one.ends(name)
-        values.append(float(ends[one.end_at(stop)]))
+        values.append(float(ends[end]))
         opponents["full"].append(float(ends[-1]))
         opponents["random_stop"].append(float(ends[one.ends_at(stops)].mean()))
         opponents["fixed_stop"].append(float(np.interp(nfe, one.end_nfe, ends)))
