@@ -25,11 +25,11 @@ test:
 
 # full-size models with random weights, each built and run once: a minute on a CPU, 10 GB of memory
 slow:
-    uv run pytest -m slow
+    uv run pytest -n 0 -m slow
 
 # three simulated hosts, jobs, nodes that join, Prometheus, the dashboard in a browser: half an hour, as root; see docs/cluster.md
 test-cluster:
-    uv run pytest -m cluster -s tests/cluster
+    uv run pytest -n 0 -m cluster -s tests/cluster
 
 # rewrite formatting and what ruff can mend
 fix:

@@ -1,4 +1,4 @@
-"""Fixtures every test package shares: one thread for torch, one Ray for the whole session."""
+"""What tests share: one thread for torch, one Ray for the whole session, two processes for a whole run."""
 
 from __future__ import annotations
 
@@ -22,6 +22,25 @@ SEED = 20_240_901
 RAY_NAMESPACE = "test"
 OBJECT_STORE_BYTES = 200_000_000
 START_ATTEMPTS = 2
+
+
+RAY_GROUP = "ray"
+"""Group of the tests that start Ray, one after another in one process; mark modules whose own processes start it."""
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A whole run has a process for the tests on Ray, which mostly wait, and one for the others; a part has one."""
+    return 2 if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Ray's tests stay together, and so do a module's, which share fixtures."""
+    for item in items:
+        if "ray_cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group(RAY_GROUP))
+        elif item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 @pytest.hookimpl(tryfirst=True)
