@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import ray  # reads the environment above when it is imported
 import torch
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 torch.set_num_threads(1)
 
@@ -24,8 +26,17 @@ OBJECT_STORE_BYTES = 200_000_000
 START_ATTEMPTS = 2
 
 
-RAY_GROUP = "ray"
-"""Group of the tests that start Ray, one after another in one process; mark modules whose own processes start it."""
+STARTS_RAY = frozenset({"tests/cluster/test_submit.py", "tests/launch/test_token.py"})
+"""Files whose own processes start Ray, beside those that use the fixture."""
+
+
+class ByFile(LoadScopeScheduling):
+    """A file's tests stay together, because they share fixtures; so do those of all files on Ray, one after another."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        on_ray = file in STARTS_RAY or "ray_cluster" in (Path(__file__).parents[1] / file).read_text()
+        return "ray" if on_ray else file
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -33,14 +44,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return 2 if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Ray's tests stay together, and so do a module's, which share fixtures."""
-    for item in items:
-        if "ray_cluster" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group(RAY_GROUP))
-        elif item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    """Groups by mark (`--dist loadgroup`) would say the same, but pytest-xdist 3.8 loses them under pytest 9.2."""
+    return ByFile(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -13,7 +13,7 @@ import pytest
 from tests.cluster.head import ROOT, Head, running_head
 from tests.cluster.training import rows, train_command
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.timeout(600)
 JOB_S = 240.0
 UPLOAD_LIMIT = 40 * 2**20
 """Bytes. The weights of the embedded world are the most of it."""

@@ -36,8 +36,6 @@ from launch.serial import serial_crew
 from launch.train import Outcome, run
 from learner.checkpoint import latest_checkpoint, load_checkpoint
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 ITERATIONS, BATCH = 3, 6
 INFORMATIVE = {"seconds"}
 """Fields of an episode that are measured, not computed."""

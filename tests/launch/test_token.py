@@ -93,7 +93,6 @@ with ray_running(Config()):
 """
 
 
-@pytest.mark.xdist_group("ray")
 def test_ray_on_one_machine_listens_on_loopback_only_with_a_token(file: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LISTENERS], capture_output=True, text=True, timeout=240, check=True, env=dict(os.environ)
