@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # uv's hook would copy the working tree per worker
@@ -35,8 +36,12 @@ class ByFile(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        on_ray = file in STARTS_RAY or "ray_cluster" in (Path(__file__).parents[1] / file).read_text()
-        return "ray" if on_ray else file
+        return "ray" if _on_ray(file) else file
+
+
+@cache
+def _on_ray(file: str) -> bool:
+    return file in STARTS_RAY or "ray_cluster" in (Path(__file__).parents[1] / file).read_text()
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
