@@ -14,6 +14,7 @@ from addiffusion.bank.archive import Bank
 from addiffusion.config import Config
 from addiffusion.records import Reference
 from evaluation.film import plot_film_strips
+from evaluation.generalization import GeneralizationGap, generalization_gap
 from evaluation.holdout import Holdout, collapse, evaluate
 from evaluation.holdout_evidence import evidence
 from evaluation.plots import plot_action_mix, plot_learning_curves, plot_stopping_times
@@ -31,6 +32,8 @@ from learner.algorithm_config import OFFLINE
 from learner.tickets import PoolEntry
 from learner.training import Training, build_ledger
 
+_FEW_VISITS = 10
+"""From more visits of each training pair on, a policy begins to know the pairs by heart (docs/training.md)."""
 _ASKED_TO_END = "finishing this iteration, then saving (Ctrl-C again to leave at once)"
 
 
@@ -86,11 +89,17 @@ class _Run:
     def to_the_end(self) -> Outcome:
         """References, training, comparison, figures."""
         pairs = self._pairs()
+        if note := _often(self.config, len(pairs)):
+            self.view.say(note)
         references = self._references(pairs)
         if references is None:
             self.view.say("stopped before training began; there is nothing to resume")
             return Outcome(result=None)
-        collapse = self._train(pairs, references)
+        pool = [
+            PoolEntry(prompt=prompt, seed=seed, reference=reference)
+            for (prompt, seed), reference in zip(pairs, references, strict=True)
+        ]
+        collapse = self._train(pool)
         if collapse is not None:
             self.view.say(f"stopped because of {collapse.name}; the checkpoint and the plots are in {self.folder.path}")
             return Outcome(result=None, collapse=collapse)
@@ -99,7 +108,7 @@ class _Run:
             return Outcome(result=None)
         holdout = self._compare()
         self._draw(holdout)
-        return Outcome(result=self._report(holdout))
+        return Outcome(result=self._report(holdout, self._gap(pool, holdout)))
 
     def _pairs(self) -> Pairs:
         """What is trained on: the training prompts, or whatever a bank holds where nothing else is asked."""
@@ -134,12 +143,8 @@ class _Run:
                 stop=lambda: self.interrupt.requested,
             )
 
-    def _train(self, pairs: Pairs, references: Sequence[Reference]) -> Alarm | None:
+    def _train(self, pool: Sequence[PoolEntry]) -> Alarm | None:
         demonstrations = None if self.plan.bank is None else demonstrations_of(self.plan.bank, self.config)
-        pool = [
-            PoolEntry(prompt=prompt, seed=seed, reference=reference)
-            for (prompt, seed), reference in zip(pairs, references, strict=True)
-        ]
         training = Training(
             self.config,
             ledger=build_ledger(self.config, pool),
@@ -178,6 +183,11 @@ class _Run:
         with self.view.progress("held-out images", 3 * len(prompts)) as advance:
             return evaluate(self.crew.rollouts, self.crew.scoring, prompts=prompts, config=self.config, advance=advance)
 
+    def _gap(self, pool: Sequence[PoolEntry], holdout: Holdout) -> GeneralizationGap:
+        held_out = holdout.policy.episodes
+        with self.view.progress("images of training pairs", min(len(pool), len(held_out))):
+            return generalization_gap(self.crew.rollouts, pool, held_out, self.config)
+
     def _draw(self, holdout: Holdout) -> None:
         plots, episodes, num_steps = self.folder.plots, holdout.policy.episodes, self.config.sampler.num_steps
         if rows := self.folder.metrics():
@@ -187,10 +197,10 @@ class _Run:
             plot_stopping_times(episodes, plots / "stopping_times.png", num_steps=num_steps)
             plot_film_strips(episodes, plots / "film_strips.png")
 
-    def _report(self, holdout: Holdout) -> dict[str, Any]:
+    def _report(self, holdout: Holdout, gap: GeneralizationGap) -> dict[str, Any]:
         rows = self.folder.metrics()
         found = evidence(holdout)
-        result = summary(holdout) | found.as_json()
+        result = summary(holdout) | found.as_json() | gap.as_json()
         result["episodes_dropped"] += sum(row["episodes_dropped"] or 0 for row in rows)
         result |= {
             "iterations": len(rows),
@@ -200,7 +210,19 @@ class _Run:
         self.folder.write_result(result)
         self.view.say(holdout_table(holdout))
         self.view.say(found.line())
-        for warning in filter(None, [collapse(holdout.policy.episodes)]):
+        self.view.say(gap.line())
+        for warning in filter(None, [collapse(holdout.policy.episodes), gap.warning()]):
             self.view.say(f"warning: {warning}")
         self.view.say(f"{duration(result['run_seconds'])} in all; everything is in {self.folder.path}")
         return result
+
+
+def _often(config: Config, pair_count: int) -> str | None:
+    """What to know before a run that visits each of its training pairs many times."""
+    visits = config.ppo.iterations * config.ppo.batch_size / pair_count
+    if config.ppo.algorithm in OFFLINE or visits <= _FEW_VISITS:
+        return None
+    return (
+        f"note: each of {pair_count} training pairs will be visited {visits:.0f} times; from about {_FEW_VISITS} on it is "
+        f"learned by heart; prompts.train_count={round(pair_count * visits / _FEW_VISITS)} or more avoids that"
+    )

@@ -58,13 +58,39 @@ def bootstrap_interval(values: NDArray[np.float64], resampling: Resampling | Non
     """
     resampling = resampling or Resampling()
     _check(values)
-    if np.ptp(values) <= _NO_SPREAD * np.abs(values).max():  # nothing to resample: BCa would be 0 / 0
+    if _constant(values):  # nothing to resample: BCa would be 0 / 0
         return Interval(low=float(values[0]), high=float(values[0]), level=resampling.level)
     bounds = stats.bootstrap(
         (values,),
         np.mean,
         n_resamples=resampling.count,
         batch=resampling.batch(len(values)),
+        confidence_level=resampling.level,
+        method="BCa",
+        rng=np.random.default_rng(resampling.seed),
+    ).confidence_interval
+    return Interval(low=float(bounds.low), high=float(bounds.high), level=resampling.level)
+
+
+def gap_interval(
+    ours: NDArray[np.float64], theirs: NDArray[np.float64], resampling: Resampling | None = None
+) -> Interval:
+    """BCa bootstrap interval of ``ours.mean() - theirs.mean()``, two samples (n,) and (m,) that are not paired.
+
+    Raises:
+        EvaluationError: a sample of fewer than MINIMUM_COUNT values, or one that is not finite.
+    """
+    resampling = resampling or Resampling()
+    _check(ours)
+    _check(theirs)
+    if _constant(ours) and _constant(theirs):
+        gap = float(ours[0] - theirs[0])
+        return Interval(low=gap, high=gap, level=resampling.level)
+    bounds = stats.bootstrap(
+        (ours, theirs),
+        _gap_of_means,
+        n_resamples=resampling.count,
+        batch=resampling.batch(max(len(ours), len(theirs))),
         confidence_level=resampling.level,
         method="BCa",
         rng=np.random.default_rng(resampling.seed),
@@ -90,6 +116,14 @@ def wilson_interval(successes: int, trials: int, *, level: float = 0.95) -> Inte
         )
     bounds = stats.binomtest(successes, trials).proportion_ci(confidence_level=level, method="wilson")
     return Interval(low=float(bounds.low), high=float(bounds.high), level=level)
+
+
+def _gap_of_means(ours: NDArray[np.float64], theirs: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+    return ours.mean(axis) - theirs.mean(axis)
+
+
+def _constant(values: NDArray[np.float64]) -> bool:
+    return bool(np.ptp(values) <= _NO_SPREAD * np.abs(values).max())
 
 
 def _check(values: NDArray[np.float64]) -> None:

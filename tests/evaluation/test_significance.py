@@ -10,7 +10,13 @@ from scipy import stats
 
 from addiffusion.errors import EvaluationError
 from evaluation.significance.holm import holm
-from evaluation.significance.intervals import MINIMUM_COUNT, Resampling, bootstrap_interval, wilson_interval
+from evaluation.significance.intervals import (
+    MINIMUM_COUNT,
+    Resampling,
+    bootstrap_interval,
+    gap_interval,
+    wilson_interval,
+)
 from evaluation.significance.paired import compare, mean_by_prompt, non_inferiority
 
 QUICK = Resampling(count=399)
@@ -63,6 +69,36 @@ def test_equal_values_have_an_interval_of_no_width() -> None:
     assert (interval.low, interval.high) == (0.25, 0.25)
     assert interval.excludes(0.0)
     assert not interval.excludes(0.25)
+
+
+def test_the_interval_of_a_gap_of_normal_means_is_welchs() -> None:
+    draws = np.random.default_rng(4)
+    ours, theirs = draws.normal(3.0, 1.0, 400), draws.normal(2.0, 2.0, 300)
+    welch = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
+    interval = gap_interval(ours, theirs)
+    assert (interval.low, interval.high) == pytest.approx((welch.low, welch.high), abs=0.02)
+
+
+def test_the_gap_of_equal_values_has_an_interval_of_no_width() -> None:
+    interval = gap_interval(np.full(8, 0.75), np.full(6, 0.25))
+    assert (interval.low, interval.high) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("short", [0, 1])
+def test_a_gap_needs_values_on_both_sides(short: int) -> None:
+    samples = [np.arange(20.0), np.arange(20.0)]
+    samples[short] = samples[short][: MINIMUM_COUNT - 1]
+    with pytest.raises(EvaluationError, match="at least 6"):
+        gap_interval(*samples)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("constant", [0, 1])
+def test_a_gap_of_which_one_side_is_constant_is_finite(constant: int) -> None:
+    samples = [np.random.default_rng(5).random(12), np.random.default_rng(6).random(12)]
+    samples[constant] = np.full(12, 0.5)
+    interval = gap_interval(*samples)
+    assert -1 < interval.low < interval.high < 1
 
 
 @pytest.mark.filterwarnings("error")

@@ -35,6 +35,13 @@ def train(plan: Plan, roles: object = toy_crew) -> tuple[Outcome, str]:
     return outcome, stream.getvalue()
 
 
+def test_many_visits_of_few_pairs_are_foretold(tmp_path: Path) -> None:
+    config = toy_config(ppo={"iterations": 3, "batch_size": 24})
+    _, said = train(toy_plan(tmp_path / "often", config))
+    assert "each of 6 training pairs will be visited 12 times" in said
+    assert "prompts.train_count=7" in said
+
+
 def final_weights(path: Path) -> dict[str, torch.Tensor]:
     checkpoint = load_checkpoint(latest_checkpoint(path))
     assert checkpoint.iteration == 3
@@ -74,6 +81,15 @@ def interrupted_crew(count: int) -> object:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome, str]:
     path = tmp_path_factory.mktemp("runs") / "run"
     return path, *train(toy_plan(path, toy_config()))
+
+
+def test_the_end_says_what_training_pairs_and_new_prompts_earn(finished: tuple[Path, Outcome, str]) -> None:
+    path, _, said = finished
+    result = json.loads((path / "result.json").read_text())
+    assert f"{result['return_training']:+.2f} on training pairs, {result['return_held_out']:+.2f} on held-out" in said
+    assert result["return_training"] != result["return_held_out"]
+    assert result["generalization_gap_ci"] is None  # the toy has three held-out prompts
+    assert "note: each of" not in said
 
 
 def test_a_run_leaves_everything_behind(finished: tuple[Path, Outcome, str]) -> None:
