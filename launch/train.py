@@ -223,7 +223,6 @@ def _often(config: Config, pair_count: int) -> str | None:
     if config.ppo.algorithm in OFFLINE or visits <= _FEW_VISITS:
         return None
     return (
-        f"note: each of {pair_count} training pairs will be visited {visits:.0f} times, and from about {_FEW_VISITS} on "
-        "pairs are learned by heart; "
-        f"prompts.train_count={round(pair_count * visits / _FEW_VISITS)} or more avoids that"
+        f"note: each of {pair_count} training pairs will be visited {visits:.0f} times, and from about {_FEW_VISITS} "
+        f"on it is learned by heart; prompts.train_count={round(pair_count * visits / _FEW_VISITS)} or more avoids that"
     )
