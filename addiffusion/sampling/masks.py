@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from addiffusion.config import RefineSection
@@ -91,16 +90,10 @@ def random_mask(height: int, width: int, *, tau: float, sigma_blur: float, gener
 
 def soften(mask: NDArray[np.bool_] | Map, *, sigma_blur: float) -> Map:
     """Blur a mask with a Gaussian of ``sigma_blur`` latent pixels at 64 x 64, scaled to this size; clamp to [0, 1]."""
-    height, width = mask.shape
-    sigma = sigma_blur * width / _REFERENCE_SIDE
-    return (_blur(height, sigma) @ mask.astype(np.float32) @ _blur(width, sigma).T).clip(0, 1)
-
-
-@lru_cache
-def _blur(size: int, sigma: float) -> Float32[NDArray[np.float32], "size size"]:
-    """Gaussian blur of a row of pixels as a matrix: two products cost a third of what filtering a small map does."""
+    sigma = sigma_blur * mask.shape[-1] / _REFERENCE_SIDE
     # Replicated borders: with zeros the mask would fade towards the edge of the image.
-    return gaussian_filter1d(np.eye(size, dtype=np.float32), sigma, axis=0, mode="nearest", radius=math.ceil(3 * sigma))
+    blurred = gaussian_filter(mask.astype(np.float32), sigma, mode="nearest", radius=math.ceil(3 * sigma))
+    return blurred.clip(0, 1)
 
 
 def _below_quantile(values: Map, tau: float) -> NDArray[np.bool_]:
