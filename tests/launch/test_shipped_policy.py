@@ -8,7 +8,7 @@ import pytest
 from addiffusion.actions import Action
 from addiffusion.config import Config
 from addiffusion.prompts import load_prompts
-from evaluation.holdout import Arm, ArmResult, arm_tickets, run_arm
+from evaluation.holdout import Arm, ArmResult, action_fractions, arm_tickets, run_arm
 from launch.crew import unpaid
 from launch.policies import load_policy
 from launch.serial import serial_crew
@@ -36,3 +36,8 @@ def test_it_spends_less_than_half_of_the_schedule(drawn: dict[str, ArmResult]) -
 def test_its_images_are_as_close_to_their_prompts(drawn: dict[str, ArmResult]) -> None:
     assert drawn["policy"].mean_score("clip") == pytest.approx(drawn["full"].mean_score("clip"), abs=0.01)
     assert drawn["policy"].mean_score("scene_soft") > drawn["full"].mean_score("scene_soft") - 0.05
+
+
+def test_it_takes_all_three_actions(drawn: dict[str, ArmResult]) -> None:
+    fractions = action_fractions(drawn["policy"].episodes)
+    assert all(fraction > 0.05 for fraction in fractions.values()), fractions
