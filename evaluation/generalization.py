@@ -42,13 +42,13 @@ class GeneralizationGap:
             f"held-out prompts; gap {_signed(self.trained - self.held_out)}{between}"
         )
 
-    def warning(self) -> str | None:
+    def advice(self) -> str | None:
         """What to do about a gap; None where none is proved."""
         if not self.memorised:
             return None
         return (
-            "the policy earns more on the pairs it was trained on: it knows them by heart; more of them "
-            "(prompts.train_count) or fewer episodes would serve new prompts better"
+            "the policy earns more on the pairs it was trained on than on new prompts: more of them "
+            "(prompts.train_count) or fewer episodes may serve new prompts better"
         )
 
     def as_json(self) -> dict[str, Any]:

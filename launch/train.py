@@ -211,7 +211,9 @@ class _Run:
         self.view.say(holdout_table(holdout))
         self.view.say(found.line())
         self.view.say(gap.line())
-        for warning in filter(None, [collapse(holdout.policy.episodes), gap.warning()]):
+        if advice := gap.advice():
+            self.view.say(f"note: {advice}")
+        if warning := collapse(holdout.policy.episodes):
             self.view.say(f"warning: {warning}")
         self.view.say(f"{duration(result['run_seconds'])} in all; everything is in {self.folder.path}")
         return result

@@ -60,19 +60,19 @@ def test_what_is_learned_by_heart_is_said() -> None:
     found, _ = gap(list(range(50, 80)), [value / 100 for value in range(-90, -60)])
     assert (found.trained, found.held_out) == pytest.approx((0.645, -0.755))
     assert found.memorised
-    assert "prompts.train_count" in str(found.warning())
+    assert "prompts.train_count" in str(found.advice())
     assert f"{found.trained:+.2f} on training pairs, {found.held_out:+.2f} on held-out prompts" in found.line()
 
 
-def test_chance_is_no_warning() -> None:
+def test_chance_needs_no_advice() -> None:
     found, _ = gap(list(range(-15, 15)), [value / 100 for value in range(-14, 16)])
     assert found.interval is not None
     assert found.interval.low < 0 < found.interval.high
-    assert found.warning() is None
+    assert found.advice() is None
 
 
-def test_doing_better_on_new_prompts_is_no_warning() -> None:
-    assert gap(list(range(10)), [1.0 + value / 100 for value in range(10)])[0].warning() is None
+def test_doing_better_on_new_prompts_needs_no_advice() -> None:
+    assert gap(list(range(10)), [1.0 + value / 100 for value in range(10)])[0].advice() is None
 
 
 def test_as_many_training_pairs_as_held_out_images_with_the_likeliest_actions() -> None:
@@ -85,7 +85,7 @@ def test_as_many_training_pairs_as_held_out_images_with_the_likeliest_actions() 
 def test_too_few_images_have_no_interval() -> None:
     found, _ = gap(list(range(20)), [0.0] * 3)
     assert found.interval is None
-    assert found.warning() is None
+    assert found.advice() is None
     assert found.as_json()["generalization_gap_ci"] is None
 
 
