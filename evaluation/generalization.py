@@ -14,6 +14,8 @@ from addiffusion.config import Config
 from addiffusion.records import Episode, Ticket
 from addiffusion.rollouts import Rollouts
 from addiffusion.seeds import derive_seed
+from evaluation.holdout import mean_of_numbers
+from evaluation.report import json_number
 from evaluation.significance.intervals import MINIMUM_COUNT, Interval, gap_interval
 from learner.tickets import PoolEntry
 
@@ -55,8 +57,8 @@ class GeneralizationGap:
         """Keys of `result.json`; null where there is no number."""
         interval = self.interval
         return {
-            "return_training": _number(self.trained),
-            "return_held_out": _number(self.held_out),
+            "return_training": json_number(self.trained),
+            "return_held_out": json_number(self.held_out),
             "generalization_gap_ci": None if interval is None else [interval.low, interval.high],
         }
 
@@ -74,8 +76,8 @@ def generalization_gap(
     enough = min(len(ours), len(theirs)) >= MINIMUM_COUNT
     return GeneralizationGap(
         c_nfe=config.reward.c_nfe,
-        trained=_mean(ours),
-        held_out=_mean(theirs),
+        trained=mean_of_numbers(ours),
+        held_out=mean_of_numbers(theirs),
         interval=gap_interval(ours, theirs) if enough else None,
     )
 
@@ -96,13 +98,5 @@ def _returns(episodes: Sequence[Episode]) -> NDArray[np.float64]:
     return np.array([episode.rewards.sum() for episode in episodes], np.float64)
 
 
-def _mean(values: NDArray[np.float64]) -> float:
-    return float(values.mean()) if values.size else math.nan
-
-
 def _signed(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:+.2f}"
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value

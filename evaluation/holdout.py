@@ -50,17 +50,17 @@ class ArmResult:
 
     def mean_nfe(self) -> float:
         """Network passes per image."""
-        return _mean([episode.nfe for episode in self.episodes])
+        return mean_of_numbers([episode.nfe for episode in self.episodes])
 
     def mean_network_evals(self) -> float:
         """Passes through the network per image; a guided pass counts twice."""
-        return _mean([episode.network_evals for episode in self.episodes])
+        return mean_of_numbers([episode.network_evals for episode in self.episodes])
 
     def mean_score(self, name: str) -> float:
         """Mean final score, by a name of SCORE_NAMES or METRIC_NAMES; NaN when no image has one."""
         if name in METRIC_NAMES:
-            return _mean(self.scene[:, METRIC_NAMES.index(name)])
-        return _mean([episode.scores[-1, SCORE_NAMES.index(name)] for episode in self.episodes])
+            return mean_of_numbers(self.scene[:, METRIC_NAMES.index(name)])
+        return mean_of_numbers([episode.scores[-1, SCORE_NAMES.index(name)] for episode in self.episodes])
 
     def of_tier(self, tier: int) -> ArmResult:
         """The same result, episodes of one tier only; the seconds stay those of the whole batch."""
@@ -191,7 +191,7 @@ def judge(scoring: Scoring, episodes: Sequence[Episode]) -> NDArray[np.float32]:
     return scoring.score(request).values
 
 
-def _mean(values: Sequence[float] | NDArray[np.float32]) -> float:
+def mean_of_numbers(values: Sequence[float] | NDArray[np.floating]) -> float:
     """Mean over the values that are numbers; NaN when there are none."""
     numbers = np.asarray(values, np.float64)
     numbers = numbers[np.isfinite(numbers)]

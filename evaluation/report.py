@@ -50,7 +50,7 @@ def summary(holdout: Holdout) -> dict[str, Any]:
     numbers[f"scene_{suffix}"] = holdout.static.mean_score("scene_soft")
     numbers[f"clip_{suffix}"] = holdout.static.mean_score("clip")
     numbers[f"seconds_{suffix}"] = holdout.static.seconds
-    return {name: _json_number(value) for name, value in numbers.items()}
+    return {name: json_number(value) for name, value in numbers.items()}
 
 
 def _cells(result: ArmResult) -> tuple[str, ...]:
@@ -68,6 +68,6 @@ def _text(value: float, digits: int) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "-"
 
 
-def _json_number(value: Any) -> Any:
+def json_number(value: Any) -> Any:
     """JSON has no NaN."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from tensorboardX import SummaryWriter
 from addiffusion.config import Config
 from addiffusion.errors import RunFolderError
 from addiffusion.files import write_text
+from evaluation.report import json_number
 from launch.config_files import load_resolved
 from launch.config_text import to_yaml
 
@@ -107,7 +107,7 @@ class RunFolder:
 
     def append(self, row: Mapping[str, float | int | None]) -> None:
         """Add one iteration to metrics.jsonl and to TensorBoard."""
-        numbers = {name: _json_number(value) for name, value in row.items()}
+        numbers = {name: json_number(value) for name, value in row.items()}
         with (self.path / _METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(numbers) + "\n")
         for name, value in numbers.items():
@@ -153,10 +153,6 @@ class RunFolder:
         if self._writer is None:
             self._writer = SummaryWriter(logdir=str(self.path / "tensorboard"))
         return self._writer
-
-
-def _json_number(value: float | None) -> float | None:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _tag(name: str) -> str:

@@ -185,8 +185,11 @@ class _Run:
 
     def _gap(self, pool: Sequence[PoolEntry], holdout: Holdout) -> GeneralizationGap:
         held_out = holdout.policy.episodes
-        with self.view.progress("images of training pairs", min(len(pool), len(held_out))):
-            return generalization_gap(self.crew.rollouts, pool, held_out, self.config)
+        count = min(len(pool), len(held_out))
+        with self.view.progress("images of training pairs", count) as advance:
+            gap = generalization_gap(self.crew.rollouts, pool, held_out, self.config)
+            advance(count)
+        return gap
 
     def _draw(self, holdout: Holdout) -> None:
         plots, episodes, num_steps = self.folder.plots, holdout.policy.episodes, self.config.sampler.num_steps

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,16 +62,7 @@ def bootstrap_interval(values: NDArray[np.float64], resampling: Resampling | Non
     _check(values)
     if _constant(values):  # nothing to resample: BCa would be 0 / 0
         return Interval(low=float(values[0]), high=float(values[0]), level=resampling.level)
-    bounds = stats.bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=resampling.count,
-        batch=resampling.batch(len(values)),
-        confidence_level=resampling.level,
-        method="BCa",
-        rng=np.random.default_rng(resampling.seed),
-    ).confidence_interval
-    return Interval(low=float(bounds.low), high=float(bounds.high), level=resampling.level)
+    return _bca((values,), np.mean, resampling)
 
 
 def gap_interval(
@@ -86,16 +79,7 @@ def gap_interval(
     if _constant(ours) and _constant(theirs):
         gap = float(ours[0] - theirs[0])
         return Interval(low=gap, high=gap, level=resampling.level)
-    bounds = stats.bootstrap(
-        (ours, theirs),
-        _gap_of_means,
-        n_resamples=resampling.count,
-        batch=resampling.batch(max(len(ours), len(theirs))),
-        confidence_level=resampling.level,
-        method="BCa",
-        rng=np.random.default_rng(resampling.seed),
-    ).confidence_interval
-    return Interval(low=float(bounds.low), high=float(bounds.high), level=resampling.level)
+    return _bca((ours, theirs), _gap_of_means, resampling)
 
 
 def wilson_interval(successes: int, trials: int, *, level: float = 0.95) -> Interval:
@@ -116,6 +100,19 @@ def wilson_interval(successes: int, trials: int, *, level: float = 0.95) -> Inte
         )
     bounds = stats.binomtest(successes, trials).proportion_ci(confidence_level=level, method="wilson")
     return Interval(low=float(bounds.low), high=float(bounds.high), level=level)
+
+
+def _bca(samples: tuple[NDArray[np.float64], ...], statistic: Callable[..., Any], resampling: Resampling) -> Interval:
+    bounds = stats.bootstrap(
+        samples,
+        statistic,
+        n_resamples=resampling.count,
+        batch=resampling.batch(max(map(len, samples))),
+        confidence_level=resampling.level,
+        method="BCa",
+        rng=np.random.default_rng(resampling.seed),
+    ).confidence_interval
+    return Interval(low=float(bounds.low), high=float(bounds.high), level=resampling.level)
 
 
 def _gap_of_means(ours: NDArray[np.float64], theirs: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
