@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,14 +96,18 @@ class Continuous:
                 self._left[slot] = _length(self._rng) - SAMPLER.warmup_steps
                 self._episodes += 1
             engine.tick()
-            engine.act({slot: self._action(slot) for slot in engine.deciding()})
+            engine.act(self._actions(engine.deciding()))
             yield 1
 
-    def _action(self, slot: int) -> Action:
+    def _actions(self, slots: Sequence[int]) -> dict[int, Action]:
+        refines = (self._rng.random(len(slots)) < self._refine_frac).tolist()
+        return {slot: self._action(slot, refine=refine) for slot, refine in zip(slots, refines, strict=True)}
+
+    def _action(self, slot: int, *, refine: bool) -> Action:
         self._left[slot] -= 1
         if not self._left[slot]:
             return Action.STOP
-        return Action.REFINE if self._rng.random() < self._refine_frac else Action.CONTINUE
+        return Action.REFINE if refine else Action.CONTINUE
 
 
 class LockStep:

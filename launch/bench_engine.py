@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from types import SimpleNamespace
 from typing import Any, Final, cast
 
 import numpy as np
@@ -16,6 +19,7 @@ from addiffusion.backbones import load_backbone
 from addiffusion.backbones.base import Backbone
 from addiffusion.config import BackboneSection
 from addiffusion.memory import keep_freed_memory
+from addiffusion.threads import torch_threads
 from launch.bench_contestants import (
     REFINE_FRAC,
     BareNetwork,
@@ -34,11 +38,19 @@ _MATMUL: Final = 8192
 
 ROWS: Final = {
     "bare": "bare network, best batch",
+    "bare_same_batch": "bare network, the engine's batch",
     "engine": "engine, continuous batching",
     "lockstep": "lock-step padded batches",
     "pipeline": "stock diffusers pipeline, fixed length",
     "sequential": "one image after the other",
 }
+
+SHARES: Final = {
+    "overhead_frac": "engine outside the network's layers",
+    "attention_frac": "attention computed again for refines",
+    "overhead_without_refines_frac": "engine where nothing refines",
+}
+"""Parts of a tick that are not the network's pass."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +60,8 @@ class BenchOrder:
     backbone: str
     """`embedded`, `sd15-random` or `sdxl-random`."""
     device: str
+    threads: int
+    """CPU threads of every contestant."""
     dtype: str
     compile: str
     slots: int
@@ -65,7 +79,8 @@ def bench_engine(order: BenchOrder) -> dict[str, Any]:
         ConfigError: the device or an option is not available.
     """
     backbone = make_backbone(order)
-    return measure(backbone, order)
+    with torch_threads(order.threads):
+        return measure(backbone, order)
 
 
 def make_backbone(order: BenchOrder) -> Backbone:
@@ -88,6 +103,7 @@ def measure(backbone: Backbone, order: BenchOrder) -> dict[str, Any]:
     best = _best_batch(course, order)
     entries = {
         "bare": Entry(BareNetwork(course, best), course),
+        "bare_same_batch": Entry(BareNetwork(course, order.slots), course),
         "engine": Entry(Continuous(course), course),
         "lockstep": Entry(LockStep(course, order.slots), course),
         "pipeline": Entry(StockPipeline(course), course),
@@ -98,6 +114,7 @@ def measure(backbone: Backbone, order: BenchOrder) -> dict[str, Any]:
     return {
         "backbone": order.backbone,
         "device": str(backbone.device),
+        "threads": torch.get_num_threads(),
         "dtype": order.dtype,
         "compile": order.compile,
         "slots": order.slots,
@@ -112,59 +129,72 @@ def measure(backbone: Backbone, order: BenchOrder) -> dict[str, Any]:
 
 def table_of(result: dict[str, Any]) -> Table:
     """The result for people."""
-    title = f"{result['backbone']}, {result['device']}, {result['dtype']}, {result['slots']} slots"
+    threads = f", {result['threads']} threads" if result["device"] == "cpu" and result["threads"] > 1 else ""
+    title = f"{result['backbone']}, {result['device']}{threads}, {result['dtype']}, {result['slots']} slots"
     table = Table(title=title, box=None, header_style="bold", title_justify="left")
     table.add_column("contestant")
     table.add_column("NFE/s", justify="right")
     table.add_column("engine over it", justify="right")
     for name, text in ROWS.items():
         ratio = "" if name == "engine" else f"{result[f'engine_over_{name}']:.2f}"
-        table.add_row(text, f"{result[f'{name}_nfe_s']:.1f}", ratio)
-    table.add_row("engine outside the network", f"{100 * result['overhead_frac']:.2f} % of a tick", "")
-    share = f"{100 * result['overhead_without_refines_frac']:.2f} % of a tick"
-    table.add_row("the same where nothing refines", share, "")
+        batch = f" ({result['bare_best_batch']})" if name == "bare" else ""
+        table.add_row(text + batch, f"{result[f'{name}_nfe_s']:.1f}", ratio)
+    for name, text in SHARES.items():
+        table.add_row(text, f"{100 * result[name]:.2f} % of a tick", "")
     if "peak_frac" in result:
         table.add_row("engine's share of the matmul peak", f"{100 * result['peak_frac']:.0f} %", "")
     return table
 
 
 def overhead(course: Course) -> dict[str, float]:
-    """Shares of a tick that are spent outside the network: as benchmarked, and where no decision refines."""
+    """Shares of a tick outside the network's layers: as benchmarked, and where no decision refines.
+
+    What the layers attended to, computed again for the rows that refine, is the network's own arithmetic and counted by
+    itself.
+    """
+    refining, plain = _shares(course, refine_frac=REFINE_FRAC), _shares(course, refine_frac=0.0)
     return {
-        "overhead_frac": _outside(course, refine_frac=REFINE_FRAC),
-        "overhead_without_refines_frac": _outside(course, refine_frac=0.0),
+        "overhead_frac": 1 - refining["network"] - refining["attention"],
+        "attention_frac": refining["attention"],
+        "overhead_without_refines_frac": 1 - plain["network"],
     }
 
 
-def _outside(course: Course, *, refine_frac: float) -> float:
+def _shares(course: Course, *, refine_frac: float) -> dict[str, float]:
     timed = _Timed(course.backbone, course.finished_s)
     steps = Continuous(replace(course, backbone=cast("Backbone", timed)), refine_frac=refine_frac).work()
     next(steps)
-    ticks: list[tuple[float, float]] = []
+    timed.seconds.clear()
+    started = course.finished_s()
     for _ in range(_OVERHEAD_TICKS):
-        timed.network_s = 0.0
-        started = course.finished_s()
         next(steps)
-        ticks.append((course.finished_s() - started, timed.network_s))
-    whole, network = np.array(ticks).sum(axis=0).tolist()
-    return 1 - network / whole
+    whole = course.finished_s() - started
+    return {name: timed.seconds[name] / whole for name in ("network", "attention")}
 
 
 class _Timed:
-    """The port by delegation, with an account of the time in the network."""
+    """The port by delegation, with an account of the time in the network and in its record's attention maps."""
 
     def __init__(self, backbone: Backbone, clock: Callable[[], float]) -> None:
         self._backbone, self._clock = backbone, clock
-        self.network_s = 0.0
+        self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backbone, name)
 
     def denoise(self, *inputs: Tensor) -> Tensor:
         """One pass, timed."""
+        return self._timed("network", self._backbone.denoise, *inputs)
+
+    def last_pass(self) -> Any:
+        """A record whose attention maps are timed."""
+        record = self._backbone.last_pass()
+        return SimpleNamespace(attention_maps=partial(self._timed, "attention", record.attention_maps))
+
+    def _timed(self, name: str, compute: Callable[..., Tensor], *inputs: Any) -> Tensor:
         started = self._clock()
-        output = self._backbone.denoise(*inputs)
-        self.network_s += self._clock() - started
+        output = compute(*inputs)
+        self.seconds[name] += self._clock() - started
         return output
 
 

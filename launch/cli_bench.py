@@ -50,6 +50,7 @@ def engine(
         BenchBackbone.EMBEDDED
     ),
     device: Annotated[str, typer.Option(help="torch device; auto takes a GPU where there is one.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; a rollout worker has one.")] = 1,
     slots: Annotated[int, typer.Option(min=1, help="Images denoised at once.")] = 16,
     dtype: Annotated[BenchDtype, typer.Option(help="Precision of the network.")] = BenchDtype.FLOAT32,
     compile_: Annotated[BenchCompile, typer.Option("--compile", help="torch.compile, or CUDA graphs with it.")] = (
@@ -69,6 +70,7 @@ def engine(
     order = BenchOrder(
         backbone=backbone.value,
         device=device,
+        threads=threads,
         dtype=dtype.value,
         compile=compile_.value,
         slots=slots,

@@ -36,16 +36,16 @@ class ToyPass:
     def __init__(self, hidden: Tensor, middle: Tensor, shape: tuple[int, int, int]) -> None:
         self._hidden, self._middle, self._shape = hidden.clone(), middle, shape
 
-    def attention_maps(self, row: int) -> Float[Tensor, "token h w"]:
+    def attention_maps(self, rows: Sequence[int]) -> Float[Tensor, "row token h w"]:
         """A ramp per token whose direction depends on what the row attended to."""
         _, height, width = self._shape
         ramp = torch.linspace(0, 1, height)[:, None] * torch.linspace(1, 2, width)[None]
-        tokens = self._hidden[row].mean(1).abs() + torch.arange(1, TOKENS + 1)
-        return torch.softmax(tokens[:, None, None] * ramp, dim=0)
+        tokens = self._hidden[list(rows)].mean(2).abs() + torch.arange(1, TOKENS + 1)
+        return torch.softmax(tokens[:, :, None, None] * ramp, dim=1)
 
-    def self_attention_map(self, row: int) -> Float[Tensor, "h w"]:
+    def self_attention_maps(self, rows: Sequence[int]) -> Float[Tensor, "row h w"]:
         """The map of the first word."""
-        return self.attention_maps(row)[1]
+        return self.attention_maps(rows)[:, 1]
 
     def middle_features(self) -> Float[Tensor, "b width"]:
         """Mean text and mean latent."""

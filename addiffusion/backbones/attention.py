@@ -2,7 +2,7 @@
 
 Recorders remember what attention layers of the last pass worked with; the pass itself is left as it was. Remembering
 is keeping a reference, no copy and no arithmetic, so the network's output stays bitwise the same; the price is that
-these activations stay in memory as long as the record of the pass. The softmax is computed afterwards, for one row.
+these activations stay in memory as long as the record of the pass. The softmax is computed afterwards, for those rows.
 """
 
 from __future__ import annotations
@@ -120,22 +120,21 @@ class UNetPass:
     ) -> None:
         self._seen, self._cross, self._own, self._middle, self._size = seen, cross, own, middle, tuple(size)
 
-    def attention_maps(self, row: int) -> Float[Tensor, "token h w"]:
-        """Cross-attention probabilities of one row."""
-        return self._mean(self._cross, row, lambda total: resize_maps(total.T, self._size))
+    def attention_maps(self, rows: Sequence[int]) -> Float[Tensor, "row token h w"]:
+        """Cross-attention probabilities."""
+        return self._mean(self._cross, rows, lambda totals: resize_maps(totals.mT, self._size))
 
-    def self_attention_map(self, row: int) -> Float[Tensor, "h w"]:
+    def self_attention_maps(self, rows: Sequence[int]) -> Float[Tensor, "row h w"]:
         """Attention that each pixel of the middle block receives, mean over queries (arXiv:2210.00939 Eq. 6)."""
-        received = self._mean(self._own, row, lambda total: total.mean(0))
-        return resize_maps(received[None], self._size)[0]
+        return resize_maps(self._mean(self._own, rows, lambda totals: totals.mean(1)), self._size)
 
     def middle_features(self) -> Float[Tensor, "b width"]:
         """Mean over pixels of the middle block's output."""
         return self._middle.float().mean((2, 3))
 
-    def _mean(self, layers: Sequence[Attention], row: int, form: Callable[[Tensor], Tensor]) -> Tensor:
-        """Mean over layers and their heads of a row's probabilities, each brought to one form."""
-        parts = [form(self._total(group, row)).div_(group[0].heads * len(layers)) for group in self._alike(layers)]
+    def _mean(self, layers: Sequence[Attention], rows: Sequence[int], form: Callable[[Tensor], Tensor]) -> Tensor:
+        """Mean over layers and their heads of some rows' probabilities, each brought to one form."""
+        parts = [form(self._totals(group, rows)).div_(group[0].heads * len(layers)) for group in self._alike(layers)]
         return reduce(torch.add, parts)
 
     def _alike(self, layers: Sequence[Attention]) -> Iterator[Sequence[Attention]]:
@@ -144,28 +143,41 @@ class UNetPass:
         for layer in layers:
             query, key = self._seen[layer.to_q].shape, self._seen[layer.to_k].shape
             alike.setdefault((layer.heads, query, key[1]), []).append(layer)
-        for (heads, (_, pixels, _), keys), group in alike.items():
-            count = max(1, _HELD // (heads * pixels * keys))
+        for group in alike.values():
+            count = max(1, _HELD // self._probabilities(group[:1]))
             yield from (group[start : start + count] for start in range(0, len(group), count))
 
-    def _total(self, layers: Sequence[Attention], row: int) -> Float[Tensor, "pixel key"]:
-        """Sum over layers of one shape, and over their heads, of a row's softmax over keys, float32."""
+    def _totals(self, layers: Sequence[Attention], rows: Sequence[int]) -> Float[Tensor, "row pixel key"]:
+        """Sum over layers of one shape, and over their heads, of some rows' softmax over keys, float32."""
+        together = max(1, _HELD // self._probabilities(layers))
+        parts = [rows[start : start + together] for start in range(0, len(rows), together)]
+        totals = [self._total(layers, part) for part in parts]
+        return totals[0] if len(totals) == 1 else torch.cat(totals)
+
+    def _total(self, layers: Sequence[Attention], rows: Sequence[int]) -> Float[Tensor, "row pixel key"]:
         query, key = (
-            torch.cat([self._seen[projection][row] for projection in projections], dim=-1)
+            torch.cat([self._seen[projection][row] for row in rows for projection in projections], dim=-1)
             .float()
-            .unflatten(-1, (layers[0].heads * len(layers), -1))
+            .unflatten(-1, (layers[0].heads * len(layers) * len(rows), -1))
             for projections in zip(*((layer.to_q, layer.to_k) for layer in layers), strict=True)
         )
-        scores = torch.bmm(query.transpose(0, 1), key.permute(1, 2, 0)).mul_(layers[0].scale)
-        return scores.softmax(-1).sum(0)
+        query, key = query.transpose(0, 1), key.permute(1, 2, 0)
+        scores = torch.baddbmm(query.new_empty(1, 1, 1), query, key, beta=0, alpha=layers[0].scale)
+        return scores.softmax(-1).unflatten(0, (len(rows), -1)).sum(1)
+
+    def _probabilities(self, layers: Sequence[Attention]) -> int:
+        """How many a row has in layers of one shape."""
+        pixels, keys = (self._seen[projection].shape[1] for projection in (layers[0].to_q, layers[0].to_k))
+        return layers[0].heads * len(layers) * pixels * keys
 
 
-def resize_maps(maps: Float[Tensor, "map pixel"], size: Sequence[int]) -> Float[Tensor, "map h w"]:
+def resize_maps(maps: Float[Tensor, "row *map pixel"], size: Sequence[int]) -> Float[Tensor, "row *map h w"]:
     """Maps over flattened pixels of the same aspect as ``size``, brought to ``size``."""
-    count, pixels = maps.shape
+    *before, pixels = maps.shape
     height = round((pixels * size[0] / size[1]) ** 0.5)
-    square = maps.reshape(1, count, height, pixels // height)
-    return functional.interpolate(square, size=tuple(size), mode="bilinear", align_corners=False)[0]
+    square = maps.reshape(before[0], -1, height, pixels // height)
+    resized = functional.interpolate(square, size=tuple(size), mode="bilinear", align_corners=False)
+    return resized.view(*before, *size)
 
 
 def _copied(value: Any) -> Any:

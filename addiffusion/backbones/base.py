@@ -45,16 +45,16 @@ class Scheduler(Protocol):
 class PassRecord(Protocol):
     """One pass through the network, looked into afterwards: nothing is computed before it is asked for.
 
-    It holds the pass's activations, so keep no more of them than needed. One row at a time, so that a map never depends
-    on which other rows are asked for.
+    It holds the pass's activations, so keep no more of them than needed. The maps of a row do not depend on which other
+    rows are asked for with it, on a CPU bitwise so.
     """
 
-    def attention_maps(self, row: int) -> Float[Tensor, "token h w"]:
-        """How pixels of a row attend to each token, mean over heads and layers, resized to latent resolution."""
+    def attention_maps(self, rows: Sequence[int]) -> Float[Tensor, "row token h w"]:
+        """How pixels of some rows attend to each token, mean over heads and layers, resized to latent resolution."""
         ...
 
-    def self_attention_map(self, row: int) -> Float[Tensor, "h w"]:
-        """How much each pixel of a row is attended to by the others in the middle of the network, resized."""
+    def self_attention_maps(self, rows: Sequence[int]) -> Float[Tensor, "row h w"]:
+        """How much each pixel of some rows is attended to by the others in the middle of the network, resized."""
         ...
 
     def middle_features(self) -> Float[Tensor, "b width"]:

@@ -68,21 +68,26 @@ class JointPass:
         self._seen, self._layers, self._middle, self._tokens, self._size = seen, layers, middle, tokens, tuple(size)
         self._text_tokens: int = next(seen[layer][1].shape[1] for layer in layers if seen[layer][1] is not None)
 
-    def attention_maps(self, row: int) -> Float[Tensor, "token h w"]:
-        """Attention of one row's pixels to the text tokens, as shares of all attention to text."""
-        resized = [resize_maps(_to_text(self._heads(layer, row)).T, self._size) for layer in self._layers]
-        return torch.stack(resized).mean(0)
+    def attention_maps(self, rows: Sequence[int]) -> Float[Tensor, "row token h w"]:
+        """Attention of pixels to the text tokens, as shares of all attention to text."""
+        return torch.stack([self._to_text(row) for row in rows])
 
-    def self_attention_map(self, row: int) -> Float[Tensor, "h w"]:
+    def self_attention_maps(self, rows: Sequence[int]) -> Float[Tensor, "row h w"]:
         """Attention that each pixel receives from the others in the middle block."""
-        heads = self._heads(self._layers[self._middle], row)
-        parts = [part.sum(0) for part in _probabilities(heads, heads.image)]
-        received = torch.stack(parts).sum(0) / heads.query.shape[1]
-        return resize_maps(received[None], self._size)[0]
+        return resize_maps(torch.stack([self._received(row) for row in rows]), self._size)
 
     def middle_features(self) -> Float[Tensor, "b width"]:
         """Mean over image tokens of the middle block's output."""
         return self._tokens.float().mean(1)
+
+    def _to_text(self, row: int) -> Float[Tensor, "token h w"]:
+        shares = [_to_text(self._heads(layer, row)).T[None] for layer in self._layers]
+        return torch.cat([resize_maps(maps, self._size) for maps in shares]).mean(0)
+
+    def _received(self, row: int) -> Float[Tensor, " pixel"]:
+        heads = self._heads(self._layers[self._middle], row)
+        parts = [part.sum(0) for part in _probabilities(heads, heads.image)]
+        return torch.stack(parts).sum(0) / heads.query.shape[1]
 
     def _heads(self, layer: nn.Module, row: int) -> _Heads:
         hidden, encoded, rotary = self._seen[layer]

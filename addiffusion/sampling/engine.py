@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -67,7 +67,11 @@ class Engine:
         self._latents = Latents(self._table, slots, backbone.latent_shape, backbone.device)
         self._condition = Condition(backbone, slots, guidance_scale=guidance_scale)
         self._timesteps: list[float] = self._table.timesteps.tolist()
+        self._refine_noise: list[list[float]] = self._table.refine_noise.T.tolist()
+        self._point_noise: list[list[float]] = self._table.point_noise.T.tolist()
         self._pass: PassRecord | None = None
+        self._moves = Moves()
+        """What the next tick begins with. A slot with a move to make runs in that tick, so nothing sees it before."""
 
     # ---------------------------------------------------------------- what the slots are doing
 
@@ -161,10 +165,11 @@ class Engine:
         self._slots.require(slot, Phase.EMPTY)
         self._condition.put(slot, embedding, negative=negative, guidance_scale=guidance_scale)
         self._slots.admit(slot)
-        self._latents.put(slot, self._draw(generator(seed, "latent")) * self._table.init_noise_sigma)
+        z = self._draw(generator(seed, "latent")) * self._table.init_noise_sigma
+        self._latents.put(torch.tensor([slot], device=z.device), z[None])
         self._tenants[slot] = Tenant(
             seed=seed,
-            words=embedding.keep.nonzero().flatten().to(self._backbone.device),
+            words=embedding.keep.to(self._backbone.device),
             refine_noise=generator(seed, "refine"),
             solver_noise=generator(seed, "solver"),
         )
@@ -180,9 +185,10 @@ class Engine:
         if not any(running):
             raise SlotError("A tick would do nothing: admit an episode, or act on the slots that wait for a decision.")
         self._pass = None  # its activations need not outlive the next pass's
+        self._move(self._moves)
         self._latents.step(self._slots.rows, running, self._condition.predict)
         self._pass = self._backbone.last_pass()
-        self._move(self._slots.after_pass(self._latents.finite()))
+        self._moves = self._slots.after_pass(self._latents.finite())
 
     @torch.inference_mode()
     def act(self, slot_actions: Mapping[int, Action]) -> None:
@@ -192,9 +198,9 @@ class Engine:
             SlotError: one of the slots is not DECIDING; then no action is taken.
         """
         moves = self._slots.act(slot_actions)
-        for slot in moves.refine:
-            self._start_refine(slot)
-        self._move(moves)
+        if moves.refine:
+            self._make_masks(moves.refine)
+        self._moves.add(moves)
 
     def keep(self, slot: int) -> Kept:
         """Remember an episode that waits for a decision, so that two decisions can be tried after each other.
@@ -269,39 +275,64 @@ class Engine:
 
     def _move(self, moves: Moves) -> None:
         self._latents.commit(moves.commit, lambda slot: self._draw(self._tenant(slot).solver_noise))
-        for slot in moves.refine:
-            noised = self._noised(slot, self._table.refine_noise)
-            self._latents.put(slot, torch.lerp(self.z0_pred[slot], noised, self._mask(slot)))
-        for slot in moves.renoise:
-            self._latents.put(slot, self._noised(slot, self._table.point_noise))
+        if moves.refine or moves.renoise:
+            self._noise(moves.refine, moves.renoise)
 
-    def _noised(self, slot: int, levels: NDArray[np.float32]) -> Float[Tensor, "c h w"]:
-        """A slot's clean prediction with fresh noise of its own, at its step's (alpha, sigma)."""
-        alpha, sigma = levels[:, self._slots.step(slot)].tolist()
-        return self._draw(self._tenant(slot).refine_noise).mul_(sigma).add_(self.z0_pred[slot], alpha=alpha)
+    def _noise(self, refine: Sequence[int], renoise: Sequence[int]) -> None:
+        """Latents are clean predictions with fresh noise of their own, in those that refine only inside the mask."""
+        slots = [*refine, *renoise]
+        streams = [self._tenant(slot).refine_noise for slot in slots]
+        shape, device = self._backbone.latent_shape, self._backbone.device
+        drawn = torch.empty(len(slots), *shape)
+        for noise, stream in zip(drawn, streams, strict=True):
+            noise.normal_(generator=stream)
+        levels = [self._refine_noise[self._slots.step(slot)] for slot in refine]
+        levels += [self._point_noise[self._slots.step(slot)] for slot in renoise]
+        alpha, sigma = torch.tensor([*zip(*levels, strict=True)], device=device).view(2, -1, 1, 1, 1)
+        which = torch.tensor(slots, device=device)
+        clean = self.z0_pred.index_select(0, which)
+        noised = drawn.to(device).mul_(sigma).addcmul_(clean, alpha)
+        if refine:
+            inside = noised[: len(refine)]
+            torch.lerp(clean[: len(refine)], inside, self._masks(refine), out=inside)
+        self._latents.put(which, noised)
 
     def _draw(self, stream: torch.Generator) -> Float[Tensor, "c h w"]:
         return torch.randn(self._backbone.latent_shape, generator=stream).to(self._backbone.device)
 
-    def _mask(self, slot: int) -> Float[Tensor, "h w"]:
-        mask = self._tenant(slot).mask
-        assert mask is not None
-        return mask
+    def _masks(self, slots: Sequence[int]) -> Float[Tensor, "row 1 h w"]:
+        masks = [self._tenant(slot).mask for slot in slots]
+        return torch.stack([mask for mask in masks if mask is not None])[:, None]
 
     # ---------------------------------------------------------------- slots
 
-    def _start_refine(self, slot: int) -> None:
-        tenant, row, last = self._tenant(slot), self._condition.row(slot), self._pass
+    def _make_masks(self, slots: Sequence[int]) -> None:
+        last, rows = self._pass, [self._condition.row(slot) for slot in slots]
+        tenants = [self._tenant(slot) for slot in slots]
         assert last is not None
-        source = masks.MaskSource(
-            shape=self._backbone.latent_shape[1:],
-            words=lambda: masks.word_map(last.attention_maps(row), tenant.words).cpu().numpy(),
-            attended=lambda: last.self_attention_map(row).cpu().numpy(),
-            draws=lambda: generator(tenant.seed, "mask", self._slots.step(slot)),
+
+        def words() -> masks.Maps:
+            kept = torch.stack([tenant.words for tenant in tenants])
+            return masks.word_maps(last.attention_maps(rows), kept).cpu().numpy()
+
+        def draws() -> list[torch.Generator]:
+            return [generator(self._tenant(slot).seed, "mask", self._slots.step(slot)) for slot in slots]
+
+        made, entropies = masks.make_masks(
+            self._refine,
+            masks.MaskSource(
+                rows=len(slots),
+                shape=self._backbone.latent_shape[1:],
+                words=words,
+                attended=lambda: last.self_attention_maps(rows).cpu().numpy(),
+                draws=draws,
+            ),
         )
-        mask, entropy = masks.make_mask(self._refine, source)
-        tenant.mask = torch.from_numpy(mask).to(self._backbone.device)
-        tenant.attention_entropy = tenant.attention_entropy if entropy is None else entropy
+        on_device = torch.from_numpy(made).to(self._backbone.device)
+        for number, tenant in enumerate(tenants):
+            tenant.mask = on_device[number]
+            if entropies is not None:
+                tenant.attention_entropy = entropies[number]
 
     def _tenant(self, slot: int) -> Tenant:
         tenant = self._tenants[slot] if 0 <= slot < len(self._tenants) else None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -72,19 +72,18 @@ class Latents:
         """
         if not slots:
             return
-        count = self._state.shape[1]
-        which = [False] * count
-        for slot in slots:
-            which[slot] = True
-        everywhere = len(slots) == count
-        self._state = self._next if everywhere else torch.where(self._select(which), self._next, self._state)
+        others = sorted(set(range(self._state.shape[1])).difference(slots))
+        if others:  # mostly the fewer
+            which = torch.tensor(others, device=self._state.device)
+            self._next.index_copy_(1, which, self._state.index_select(1, which))
+        self._state = self._next
         if self._noise_levels is not None:
             for slot in slots:
                 self._add_noise(slot, float(self._noise_levels[self._rows[slot]]), draw)
 
-    def put(self, slots: int | Tensor, z: Float[Tensor, "*some c h w"]) -> None:
-        """Set the latent of one slot, or those of some."""
-        self._state[0, slots] = z
+    def put(self, slots: Int[Tensor, " some"], z: Float[Tensor, "some c h w"]) -> None:
+        """Set the latents of some slots."""
+        self._state[0].index_copy_(0, slots, z)
 
     def kept(self, slot: int) -> tuple[Tensor, Tensor, Tensor]:
         """Copies of a slot's state, of the state its last pass leads to, and of its clean prediction."""

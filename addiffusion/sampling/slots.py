@@ -60,6 +60,12 @@ class Moves:
     renoise: list[int] = field(default_factory=list[int])
     """Their refined z0_pred is noised to their schedule point."""
 
+    def add(self, moves: Moves) -> None:
+        """And what else must happen."""
+        self.commit += moves.commit
+        self.refine += moves.refine
+        self.renoise += moves.renoise
+
 
 @dataclass(slots=True, kw_only=True)
 class _Slot:

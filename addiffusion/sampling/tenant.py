@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from addiffusion.sampling.slots import SlotState
@@ -15,8 +16,8 @@ class Tenant:
     """What an episode owns beside its latent."""
 
     seed: int
-    words: Tensor
-    """Places of the prompt's words among its tokens."""
+    words: Bool[Tensor, " token"]
+    """Tokens that are words of the prompt, on the backbone's device."""
     refine_noise: torch.Generator
     solver_noise: torch.Generator
     mask: Tensor | None = None

@@ -34,6 +34,7 @@ TINY: dict[str, Any] = {
     "norm_num_groups": 4,
     "cross_attention_dim": 16,
 }
+CONTESTANTS = ("bare", "bare_same_batch", "engine", "lockstep", "pipeline", "sequential")
 TINY_XL: dict[str, Any] = {
     **TINY,
     "cross_attention_dim": 32,
@@ -56,6 +57,7 @@ def test_the_engine_is_measured_against_all_contestants(kind: str, guidance: flo
     order = BenchOrder(
         backbone=kind,
         device="cpu",
+        threads=1,
         dtype=dtype,
         compile="off",
         slots=2,
@@ -65,13 +67,14 @@ def test_the_engine_is_measured_against_all_contestants(kind: str, guidance: flo
     )
     result = measure(tiny_backbone(kind, dtype), order)
     rates = {name for name in result if name.endswith("_nfe_s")}
-    assert rates == {f"{name}_nfe_s" for name in ("bare", "engine", "lockstep", "pipeline", "sequential")}
+    assert rates == {f"{name}_nfe_s" for name in CONTESTANTS}
     assert all(result[name] > 0 for name in rates)
     assert result["engine_over_bare"] == pytest.approx(result["engine_nfe_s"] / result["bare_nfe_s"])
     assert 0 < result["overhead_without_refines_frac"] < 1
     assert 0 < result["overhead_frac"] < 1
+    assert 0 < result["attention_frac"] < 1 - result["overhead_frac"]
     assert json.loads(json.dumps(result)) == result
-    assert len(table_of(result).rows) == 7
+    assert len(table_of(result).rows) == 9
 
 
 def test_passes_lead_on_what_was_promised() -> None:

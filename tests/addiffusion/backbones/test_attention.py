@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
+from addiffusion.backbones import attention
 from addiffusion.backbones.attention import UNetRecorder
 from addiffusion.errors import ContractError
 from tests.addiffusion.tiny_models import TEXT_WIDTH, make_unet
@@ -77,12 +81,12 @@ def test_maps_equal_eagerly_stored_probabilities(unet: UNet2DConditionModel, hei
     lazy = UNetRecorder(unet)
     run(unet, *inputs(height, width))
     assert len(stored) == sum(name.endswith("attn2") for name, _ in unet.named_modules())
+    with torch.inference_mode():
+        maps = lazy.record((height, width)).attention_maps(range(4))
     for row in range(4):
         layers = [resized(probabilities[row], height, width) for probabilities in stored]
-        with torch.inference_mode():
-            maps = lazy.record((height, width)).attention_maps(row)
-        torch.testing.assert_close(maps, torch.stack(layers).mean(0), rtol=0, atol=1e-6)
-        torch.testing.assert_close(maps.sum(0), torch.ones(height, width))
+        torch.testing.assert_close(maps[row], torch.stack(layers).mean(0), rtol=0, atol=1e-6)
+    torch.testing.assert_close(maps.sum(1), torch.ones(4, height, width))
 
 
 def resized(probabilities: Tensor, height: int, width: int) -> Tensor:
@@ -91,16 +95,32 @@ def resized(probabilities: Tensor, height: int, width: int) -> Tensor:
     return functional.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)[0]
 
 
+@given(rows=st.lists(st.integers(0, 3), min_size=1, max_size=6), held=st.sampled_from((1, 3000, 2**24)))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_maps_of_a_row_are_bitwise_the_same_beside_any_others(
+    unet: UNet2DConditionModel, rows: list[int], held: int
+) -> None:
+    """Also where memory does not hold all layers and rows at once; that changes which layers are added up first."""
+    recorder = UNetRecorder(unet)
+    run(unet, *inputs())
+    record = recorder.record((8, 8))
+    with torch.inference_mode(), mock.patch.object(attention, "_HELD", held):
+        together, received = record.attention_maps(rows), record.self_attention_maps(rows)
+        for number, row in enumerate(rows):
+            assert torch.equal(together[number], record.attention_maps([row])[0])
+            assert torch.equal(received[number], record.self_attention_maps([row])[0])
+
+
 def test_maps_are_those_of_the_last_pass(unet: UNet2DConditionModel) -> None:
     lazy = UNetRecorder(unet)
     z, t, hidden = inputs()
     run(unet, z, t, hidden)
     with torch.inference_mode():
-        first = lazy.record((8, 8)).attention_maps(2)
+        first = lazy.record((8, 8)).attention_maps([2])[0]
         run(unet, z, t, hidden.flip(0))
-        swapped = lazy.record((8, 8)).attention_maps(2)
+        swapped = lazy.record((8, 8)).attention_maps([2])[0]
         run(unet, z, t, hidden)
-        again = lazy.record((8, 8)).attention_maps(2)
+        again = lazy.record((8, 8)).attention_maps([2])[0]
     assert torch.equal(first, again)
     assert not torch.allclose(first, swapped)
 
@@ -113,16 +133,16 @@ def test_nothing_is_seen_before_the_first_pass_and_a_record_outlives_the_next(un
     with pytest.raises(ContractError, match="before the first pass"):
         recorder.record((8, 8))
     with torch.inference_mode():
-        assert kept.attention_maps(0).shape == (TOKENS, 8, 8)
+        assert kept.attention_maps([0]).shape == (1, TOKENS, 8, 8)
 
 
 def test_a_copy_of_what_was_seen_says_the_same(unet: UNet2DConditionModel) -> None:
     recorder = UNetRecorder(unet)
     run(unet, *inputs())
     with torch.inference_mode():
-        before = recorder.record((8, 8)).attention_maps(1)
+        before = recorder.record((8, 8)).attention_maps([1])[0]
         recorder.own()
-        assert torch.equal(recorder.record((8, 8)).attention_maps(1), before)
+        assert torch.equal(recorder.record((8, 8)).attention_maps([1])[0], before)
 
 
 def test_the_self_map_is_what_each_pixel_of_the_middle_receives(unet: UNet2DConditionModel) -> None:
@@ -138,10 +158,11 @@ def test_the_self_map_is_what_each_pixel_of_the_middle_receives(unet: UNet2DCond
     recorder = UNetRecorder(unet)
     run(unet, *inputs())
     for row in range(4):
-        received = torch.stack([probabilities[row].mean(0) for probabilities in stored]).mean(0)
-        expected = functional.interpolate(received.view(1, 1, 4, 4), size=(8, 8), mode="bilinear")[0, 0]
+        mean = torch.stack([probabilities[row].mean(0) for probabilities in stored]).mean(0)
+        expected = functional.interpolate(mean.view(1, 1, 4, 4), size=(8, 8), mode="bilinear")[0, 0]
         with torch.inference_mode():
-            torch.testing.assert_close(recorder.record((8, 8)).self_attention_map(row), expected, rtol=0, atol=1e-6)
+            received = recorder.record((8, 8)).self_attention_maps([row])[0]
+        torch.testing.assert_close(received, expected, rtol=0, atol=1e-6)
 
 
 class SelfProcessor(EagerProcessor):
@@ -166,7 +187,7 @@ def test_a_compiled_network_is_one_graph_and_is_still_seen() -> None:
     recorder = UNetRecorder(unet)
     before = run(unet, *inputs())
     with torch.inference_mode():
-        maps = recorder.record((8, 8)).attention_maps(1)
+        maps = recorder.record((8, 8)).attention_maps([1])[0]
     graphs: list[Any] = []
 
     def as_it_is(graph: Any, examples: Any) -> Any:
@@ -180,4 +201,4 @@ def test_a_compiled_network_is_one_graph_and_is_still_seen() -> None:
     assert len(graphs) == 1
     assert torch.equal(after, before)
     with torch.inference_mode():
-        assert torch.equal(recorder.record((8, 8)).attention_maps(1), maps)
+        assert torch.equal(recorder.record((8, 8)).attention_maps([1])[0], maps)

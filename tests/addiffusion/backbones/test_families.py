@@ -251,5 +251,5 @@ def test_a_compiled_backbone_says_what_the_plain_one_says(sd15_like: Path) -> No
     t = torch.tensor([20.0, 900.0])
     expected = plain.denoise(z, t, hidden)
     torch.testing.assert_close(compiled.denoise(z, t, hidden), expected, rtol=1e-4, atol=1e-5)
-    maps = [backbone.last_pass().attention_maps(1) for backbone in (plain, compiled)]
+    maps = [backbone.last_pass().attention_maps([1]) for backbone in (plain, compiled)]
     torch.testing.assert_close(maps[1], maps[0], rtol=0, atol=1e-5)

@@ -146,15 +146,16 @@ def test_maps_equal_eagerly_stored_probabilities(family: Any) -> None:
     assert len(stored) == 3
     pixels = SIDE * SIDE
     image, text = (slice(0, pixels), slice(pixels, None)) if image_first else (slice(TOKENS, None), slice(0, TOKENS))
+    with torch.inference_mode():
+        maps = recorder.record((8, 8)).attention_maps(range(3))
+        received = recorder.record((8, 8)).self_attention_maps(range(3))
+        assert torch.equal(maps[1:2], recorder.record((8, 8)).attention_maps([1]))
     for row in range(3):
         layers = [shares(probabilities[row, image, text]) for probabilities in stored]
-        with torch.inference_mode():
-            maps = recorder.record((8, 8)).attention_maps(row)
-            received = recorder.record((8, 8)).self_attention_map(row)
-        torch.testing.assert_close(maps, torch.stack(layers).mean(0), rtol=0, atol=1e-6)
-        torch.testing.assert_close(maps.sum(0), torch.ones(8, 8))
+        torch.testing.assert_close(maps[row], torch.stack(layers).mean(0), rtol=0, atol=1e-6)
         middle = stored[1][row, image, image].mean(0)
-        torch.testing.assert_close(received, resized(middle[None])[0], rtol=0, atol=1e-6)
+        torch.testing.assert_close(received[row], resized(middle[None])[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(maps.sum(1), torch.ones(3, 8, 8))
 
 
 def shares(probabilities: Tensor) -> Tensor:

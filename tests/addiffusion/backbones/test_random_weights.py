@@ -17,6 +17,7 @@ def test_the_denoiser_is_as_large_as_the_one_that_is_published(kind: str, parame
     order = BenchOrder(
         backbone=kind,
         device="meta",
+        threads=1,
         dtype="bfloat16",
         compile="off",
         slots=1,

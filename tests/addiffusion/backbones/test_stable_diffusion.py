@@ -114,7 +114,7 @@ def test_the_network_runs_in_its_dtype_and_answers_in_float32(folder: Path, back
     assert half_output.dtype == full_output.dtype == torch.float32
     assert 0 < (half_output - full_output).abs().max() < 0.1 * full_output.abs().max()
     with torch.inference_mode():
-        assert half.last_pass().attention_maps(1).shape == (len(hidden[0]), 8, 8)
+        assert half.last_pass().attention_maps([1]).shape == (1, len(hidden[0]), 8, 8)
 
 
 def test_the_scheduler_is_a_fresh_copy_of_the_pipelines(

@@ -28,14 +28,14 @@ class MeteredPass:
     def __init__(self, tags: Tensor, asked: list[int]) -> None:
         self._tags, self._asked = tags.clone(), asked
 
-    def attention_maps(self, row: int) -> Tensor:
-        self._asked.append(row)
-        tokens = torch.arange(1, TOKENS + 1).view(-1, 1, 1) + self._tags[row]
+    def attention_maps(self, rows: Sequence[int]) -> Tensor:
+        self._asked += rows
+        tokens = torch.arange(1, TOKENS + 1).view(-1, 1, 1) + self._tags[list(rows)].view(-1, 1, 1, 1)
         ramp = torch.linspace(0, 1, LATENT[1])[:, None] * torch.linspace(1, 2, LATENT[2])
-        return torch.softmax(tokens * ramp, 0)
+        return torch.softmax(tokens * ramp, 1)
 
-    def self_attention_map(self, row: int) -> Tensor:
-        return self.attention_maps(row)[1] * (1 + self._tags[row])
+    def self_attention_maps(self, rows: Sequence[int]) -> Tensor:
+        return self.attention_maps(rows)[:, 1] * (1 + self._tags[list(rows)].view(-1, 1, 1))
 
     def middle_features(self) -> Tensor:
         return self._tags[:, None]
