@@ -28,6 +28,8 @@ class GeneralizationGap:
     trained: float
     """NaN where no image of a training pair was finished, as below."""
     held_out: float
+    dropped_count: int
+    """Training pairs whose image could not be finished; they are in none of the numbers."""
     interval: Interval | None
     """95 % interval of ``trained - held_out``; None with fewer than MINIMUM_COUNT images on either side."""
 
@@ -71,13 +73,14 @@ def generalization_gap(
     Raises:
         RolloutError: no worker could finish the images in time.
     """
-    episodes = rollouts.collect([_ticket(row, one, config) for row, one in enumerate(pool[: len(held_out)])]).episodes
-    ours, theirs = _returns(episodes), _returns(held_out)
+    collected = rollouts.collect([_ticket(row, one, config) for row, one in enumerate(pool[: len(held_out)])])
+    ours, theirs = _returns(collected.episodes), _returns(held_out)
     enough = min(len(ours), len(theirs)) >= MINIMUM_COUNT
     return GeneralizationGap(
         c_nfe=config.reward.c_nfe,
         trained=mean_of_numbers(ours),
         held_out=mean_of_numbers(theirs),
+        dropped_count=len(collected.failed),
         interval=gap_interval(ours, theirs) if enough else None,
     )
 

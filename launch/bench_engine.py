@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from types import SimpleNamespace
 from typing import Any, Final, cast
 
 import numpy as np
@@ -16,7 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from addiffusion.backbones import load_backbone
-from addiffusion.backbones.base import Backbone
+from addiffusion.backbones.base import Backbone, PassRecord
 from addiffusion.config import BackboneSection
 from addiffusion.memory import keep_freed_memory
 from addiffusion.threads import torch_threads
@@ -184,18 +182,29 @@ class _Timed:
 
     def denoise(self, *inputs: Tensor) -> Tensor:
         """One pass, timed."""
-        return self._timed("network", self._backbone.denoise, *inputs)
+        return self.timed("network", self._backbone.denoise, *inputs)
 
-    def last_pass(self) -> Any:
+    def last_pass(self) -> _TimedPass:
         """A record whose attention maps are timed."""
-        record = self._backbone.last_pass()
-        return SimpleNamespace(attention_maps=partial(self._timed, "attention", record.attention_maps))
+        return _TimedPass(self._backbone.last_pass(), self)
 
-    def _timed(self, name: str, compute: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    def timed(self, name: str, compute: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        """What is computed, with its time on the account."""
         started = self._clock()
         output = compute(*inputs)
         self.seconds[name] += self._clock() - started
         return output
+
+
+class _TimedPass:
+    """A record of a pass whose attention maps are on the account."""
+
+    def __init__(self, record: PassRecord, account: _Timed) -> None:
+        self._record, self._account = record, account
+
+    def attention_maps(self, rows: Sequence[int]) -> Tensor:
+        """As the record's, timed."""
+        return self._account.timed("attention", self._record.attention_maps, rows)
 
 
 def _best_batch(course: Course, order: BenchOrder) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -204,7 +205,7 @@ class _Run:
         rows = self.folder.metrics()
         found = evidence(holdout)
         result = summary(holdout) | found.as_json() | gap.as_json()
-        result["episodes_dropped"] += sum(row["episodes_dropped"] or 0 for row in rows)
+        result["episodes_dropped"] += sum(row["episodes_dropped"] or 0 for row in rows) + gap.dropped_count
         result |= {
             "iterations": len(rows),
             "run": str(self.folder.path),
@@ -224,10 +225,11 @@ class _Run:
 
 def _often(config: Config, pair_count: int) -> str | None:
     """What to know before a run that visits each of its training pairs many times."""
-    visits = config.ppo.iterations * config.ppo.batch_size / pair_count
+    episodes = config.ppo.iterations * config.ppo.batch_size
+    visits = episodes / pair_count
     if config.ppo.algorithm in OFFLINE or visits <= _FEW_VISITS:
         return None
     return (
         f"note: each of {pair_count} training pairs will be visited {visits:.0f} times, and from about {_FEW_VISITS} "
-        f"on it is learned by heart; prompts.train_count={round(pair_count * visits / _FEW_VISITS)} or more avoids that"
+        f"on it is learned by heart; prompts.train_count={math.ceil(episodes / _FEW_VISITS)} or more avoids that"
     )

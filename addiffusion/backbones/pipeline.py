@@ -53,6 +53,7 @@ class PipelineBackbone(ABC):
         network = self._network
         _check_channels(self._latent_channels, pipeline.vae.config.latent_channels)
         self._latent_size = self._latent_size_of(section.image_size)
+        self._latent_shape = self._latent_channels, self._latent_size, self._latent_size
         if section.lora is not None:
             fuse_lora(network, read_lora(section.lora))
         network.to(device=self._device, dtype=self._dtype).eval()
@@ -141,7 +142,7 @@ class PipelineBackbone(ABC):
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(c, h, w) of a latent."""
-        return self._latent_channels, self._latent_size, self._latent_size
+        return self._latent_shape
 
     @property
     def image_size(self) -> int:

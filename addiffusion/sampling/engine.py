@@ -165,8 +165,7 @@ class Engine:
         self._slots.require(slot, Phase.EMPTY)
         self._condition.put(slot, embedding, negative=negative, guidance_scale=guidance_scale)
         self._slots.admit(slot)
-        z = self._draw(generator(seed, "latent")) * self._table.init_noise_sigma
-        self._latents.put(torch.tensor([slot], device=z.device), z[None])
+        self._latents.start(slot, self._draw(generator(seed, "latent")).mul_(self._table.init_noise_sigma))
         self._tenants[slot] = Tenant(
             seed=seed,
             words=embedding.keep.to(self._backbone.device),

@@ -64,7 +64,7 @@ class Latents:
         return self.z0_pred.isfinite().flatten(1).all(1).tolist()
 
     def commit(self, slots: Sequence[int], draw: Callable[[int], Float[Tensor, "c h w"]]) -> None:
-        """Take the solver's step in some slots.
+        """Take the solver's step in some slots: once between two passes, for all that take it.
 
         Args:
             slots: those whose last pass is committed.
@@ -72,14 +72,19 @@ class Latents:
         """
         if not slots:
             return
-        others = sorted(set(range(self._state.shape[1])).difference(slots))
-        if others:  # mostly the fewer
+        taken = set(slots)
+        others = [slot for slot in range(self._state.shape[1]) if slot not in taken]
+        if others:  # these few are copied instead of the many that move on
             which = torch.tensor(others, device=self._state.device)
             self._next.index_copy_(1, which, self._state.index_select(1, which))
         self._state = self._next
         if self._noise_levels is not None:
             for slot in slots:
                 self._add_noise(slot, float(self._noise_levels[self._rows[slot]]), draw)
+
+    def start(self, slot: int, z: Float[Tensor, "c h w"]) -> None:
+        """Set the latent of one slot."""
+        self._state[0, slot] = z
 
     def put(self, slots: Int[Tensor, " some"], z: Float[Tensor, "some c h w"]) -> None:
         """Set the latents of some slots."""

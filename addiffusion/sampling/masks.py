@@ -117,10 +117,8 @@ def _blur(size: int, sigma: float) -> NDArray[np.float64]:
 
 def _below_quantile(values: Maps, tau: float) -> NDArray[np.bool_]:
     """Less than each map's tau quantile, interpolated or not: nothing lies between it and the next value above."""
-    ranked = values.reshape(len(values), -1).copy()
-    rank = math.ceil(tau * (ranked.shape[1] - 1))
-    ranked.partition(rank, axis=1)
-    return values < ranked[:, rank, None, None]
+    ranked = np.sort(values.reshape(len(values), -1), axis=1)
+    return values < ranked[:, math.ceil(tau * (ranked.shape[1] - 1)), None, None]
 
 
 def _spread(cells: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:

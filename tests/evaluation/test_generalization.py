@@ -11,7 +11,7 @@ import pytest
 
 from addiffusion.actions import Action
 from addiffusion.config import Config, SamplerSection
-from addiffusion.records import Episode, Prompt, Ticket
+from addiffusion.records import Episode, FailedEpisode, Prompt, Ticket
 from addiffusion.rollouts import Collected
 from evaluation.generalization import GeneralizationGap, generalization_gap
 from learner.tickets import PoolEntry
@@ -29,7 +29,7 @@ def earning(returns: Sequence[float]) -> list[Episode]:
 
 
 class KnownRollouts:
-    """Every image earns what its pair's seed says, in hundredths."""
+    """Every image earns what its pair's seed says, in hundredths; below -100 it fails."""
 
     def __init__(self) -> None:
         self.tickets: list[Ticket] = []
@@ -40,10 +40,13 @@ class KnownRollouts:
     def collect(self, tickets: Sequence[Ticket], *, sampler: SamplerSection | None = None) -> Collected:
         assert sampler is None
         self.tickets = list(tickets)
-        episodes = earning([ticket.seed / 100 for ticket in tickets])
+        fine = [ticket for ticket in tickets if ticket.seed >= -100]
+        episodes = earning([ticket.seed / 100 for ticket in fine])
         return Collected(
-            episodes=tuple(replace(one, ticket=ticket) for one, ticket in zip(episodes, tickets, strict=True)),
-            failed=(),
+            episodes=tuple(replace(one, ticket=ticket) for one, ticket in zip(episodes, fine, strict=True)),
+            failed=tuple(
+                FailedEpisode(ticket=ticket, reason="It was bound to.") for ticket in tickets if ticket not in fine
+            ),
         )
 
 
@@ -80,6 +83,12 @@ def test_as_many_training_pairs_as_held_out_images_with_the_likeliest_actions() 
     assert [ticket.seed for ticket in rollouts.tickets] == list(range(8))
     assert not any(ticket.explore for ticket in rollouts.tickets)
     assert {ticket.c_nfe for ticket in rollouts.tickets} == {CONFIG.reward.c_nfe}
+
+
+def test_images_that_fail_are_counted_and_left_out() -> None:
+    found, _ = gap([10, -200, 30, 50, -300, 70], [0.0] * 6)
+    assert found.dropped_count == 2
+    assert found.trained == pytest.approx(0.4)
 
 
 def test_too_few_images_have_no_interval() -> None:

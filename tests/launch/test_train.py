@@ -39,7 +39,7 @@ def test_many_visits_of_few_pairs_are_foretold(tmp_path: Path) -> None:
     config = toy_config(ppo={"iterations": 3, "batch_size": 24})
     _, said = train(toy_plan(tmp_path / "often", config))
     assert "each of 6 training pairs will be visited 12 times" in said
-    assert "prompts.train_count=7" in said
+    assert "prompts.train_count=8" in said
 
 
 def final_weights(path: Path) -> dict[str, torch.Tensor]:
