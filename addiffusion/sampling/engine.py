@@ -184,7 +184,8 @@ class Engine:
         if not any(running):
             raise SlotError("A tick would do nothing: admit an episode, or act on the slots that wait for a decision.")
         self._pass = None  # its activations need not outlive the next pass's
-        self._move(self._moves)
+        moves, self._moves = self._moves, Moves()  # made once, even if the pass fails and is tried again
+        self._move(moves)
         self._latents.step(self._slots.rows, running, self._condition.predict)
         self._pass = self._backbone.last_pass()
         self._moves = self._slots.after_pass(self._latents.finite())

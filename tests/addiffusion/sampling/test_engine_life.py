@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from addiffusion.actions import Action
 from addiffusion.config import RefineSection
@@ -83,6 +84,29 @@ def test_an_undecided_slot_waits_at_no_cost_and_loses_nothing() -> None:
             patient.act({0: next(script)})
         patient.act({1: C} if 1 in patient.deciding() else {})
     assert torch.equal(patient.z0_pred[0], expected)
+
+
+def test_a_pass_that_fails_can_be_tried_again() -> None:
+    class Tired(MeteredBackbone):
+        def denoise(self, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor | None = None) -> Tensor:
+            if len(failures) < self.calls:  # every pass fails once
+                failures.append(self.calls)
+                raise MemoryError
+            return super().denoise(z, t, hidden, pooled)
+
+    failures: list[int] = []
+    untroubled, engine = make_engine(MeteredBackbone()), make_engine(Tired())
+    expected = run_one(untroubled, tag=2, actions=[C, R, S])
+    engine.admit(0, embedding=embedding(2), seed=7)
+    script = iter([C, R, S])
+    while 0 not in engine.done():
+        try:
+            engine.tick()
+        except MemoryError:
+            continue
+        engine.act({slot: next(script) for slot in engine.deciding()})
+    assert len(failures) == engine.info(0).nfe - 1
+    assert torch.equal(engine.z0_pred[0], expected)
 
 
 def test_phases_of_an_episode() -> None:
