@@ -84,6 +84,8 @@ class Continuous:
         )
         self._left = [0] * course.slots
         self._episodes = 0
+        self.deciding_s = 0.0
+        """Seconds spent on what a policy would decide, which is not the engine's work."""
 
     def work(self) -> Iterator[int]:
         """One tick after the other, refilled at once."""
@@ -96,7 +98,10 @@ class Continuous:
                 self._left[slot] = _length(self._rng) - SAMPLER.warmup_steps
                 self._episodes += 1
             engine.tick()
-            engine.act(self._actions(engine.deciding()))
+            deciding, started = engine.deciding(), time.perf_counter()
+            actions = self._actions(deciding)
+            self.deciding_s += time.perf_counter() - started
+            engine.act(actions)
             yield 1
 
     def _actions(self, slots: Sequence[int]) -> dict[int, Action]:

@@ -152,22 +152,26 @@ def overhead(course: Course) -> dict[str, float]:
     """
     refining, plain = _shares(course, refine_frac=REFINE_FRAC), _shares(course, refine_frac=0.0)
     return {
-        "overhead_frac": 1 - refining["network"] - refining["attention"],
+        "overhead_frac": refining["engine"],
         "attention_frac": refining["attention"],
-        "overhead_without_refines_frac": 1 - plain["network"],
+        "overhead_without_refines_frac": plain["engine"],
     }
 
 
 def _shares(course: Course, *, refine_frac: float) -> dict[str, float]:
     timed = _Timed(course.backbone, course.finished_s)
-    steps = Continuous(replace(course, backbone=cast("Backbone", timed)), refine_frac=refine_frac).work()
+    contestant = Continuous(replace(course, backbone=cast("Backbone", timed)), refine_frac=refine_frac)
+    steps = contestant.work()
     next(steps)
     timed.seconds.clear()
+    contestant.deciding_s = 0.0
     started = course.finished_s()
     for _ in range(_OVERHEAD_TICKS):
         next(steps)
     whole = course.finished_s() - started
-    return {name: timed.seconds[name] / whole for name in ("network", "attention")}
+    network, attention = timed.seconds["network"], timed.seconds["attention"]
+    engine = whole - network - attention - contestant.deciding_s
+    return {"engine": engine / whole, "attention": attention / whole}
 
 
 class _Timed:

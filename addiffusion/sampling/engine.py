@@ -14,10 +14,10 @@ from addiffusion.actions import Action
 from addiffusion.backbones.base import Backbone, PassRecord, PromptEmbedding
 from addiffusion.config import RefineSection, SamplerSection
 from addiffusion.errors import SlotError
-from addiffusion.sampling import masks
 from addiffusion.sampling.build import table_for
 from addiffusion.sampling.condition import Condition
 from addiffusion.sampling.latents import Latents
+from addiffusion.sampling.refining import AtStep, Refining
 from addiffusion.sampling.slots import Moves, Phase, SlotInfo, Slots
 from addiffusion.sampling.table import SolverTable
 from addiffusion.sampling.tenant import Kept, Tenant
@@ -60,15 +60,13 @@ class Engine:
             ConfigError: the model can't be sampled so.
         """
         self._backbone = backbone
-        self._refine = refine
         self._table = table or table_for(backbone, sampler, refine)
+        self._refining = Refining(backbone, refine, self._table)
         self._slots = Slots(slots, self._table, warmup_steps=sampler.warmup_steps, refine_passes=refine.k)
         self._tenants: list[Tenant | None] = [None] * slots
         self._latents = Latents(self._table, slots, backbone.latent_shape, backbone.device)
         self._condition = Condition(backbone, slots, guidance_scale=guidance_scale)
         self._timesteps: list[float] = self._table.timesteps.tolist()
-        self._refine_noise: list[list[float]] = self._table.refine_noise.T.tolist()
-        self._point_noise: list[list[float]] = self._table.point_noise.T.tolist()
         self._pass: PassRecord | None = None
         self._moves = Moves()
         """What the next tick begins with. A slot with a move to make runs in that tick, so nothing sees it before."""
@@ -199,7 +197,9 @@ class Engine:
         """
         moves = self._slots.act(slot_actions)
         if moves.refine:
-            self._make_masks(moves.refine)
+            assert self._pass is not None
+            rows = [self._condition.row(slot) for slot in moves.refine]
+            self._refining.give_masks(self._at(moves.refine), self._pass, rows)
         self._moves.add(moves)
 
     def keep(self, slot: int) -> Kept:
@@ -275,64 +275,21 @@ class Engine:
 
     def _move(self, moves: Moves) -> None:
         self._latents.commit(moves.commit, lambda slot: self._draw(self._tenant(slot).solver_noise))
-        if moves.refine or moves.renoise:
-            self._noise(moves.refine, moves.renoise)
-
-    def _noise(self, refine: Sequence[int], renoise: Sequence[int]) -> None:
-        """Latents are clean predictions with fresh noise of their own, in those that refine only inside the mask."""
-        slots = [*refine, *renoise]
-        streams = [self._tenant(slot).refine_noise for slot in slots]
-        shape, device = self._backbone.latent_shape, self._backbone.device
-        drawn = torch.empty(len(slots), *shape)
-        for noise, stream in zip(drawn, streams, strict=True):
-            noise.normal_(generator=stream)
-        levels = [self._refine_noise[self._slots.step(slot)] for slot in refine]
-        levels += [self._point_noise[self._slots.step(slot)] for slot in renoise]
-        alpha, sigma = torch.tensor([*zip(*levels, strict=True)], device=device).view(2, -1, 1, 1, 1)
-        which = torch.tensor(slots, device=device)
-        clean = self.z0_pred.index_select(0, which)
-        noised = drawn.to(device).mul_(sigma).addcmul_(clean, alpha)
-        if refine:
-            inside = noised[: len(refine)]
-            torch.lerp(clean[: len(refine)], inside, self._masks(refine), out=inside)
-        self._latents.put(which, noised)
+        slots = [*moves.refine, *moves.renoise]
+        if slots:
+            which = torch.tensor(slots, device=self._backbone.device)
+            noised = self._refining.noised(
+                self.z0_pred.index_select(0, which), refine=self._at(moves.refine), renoise=self._at(moves.renoise)
+            )
+            self._latents.put(which, noised)
 
     def _draw(self, stream: torch.Generator) -> Float[Tensor, "c h w"]:
         return torch.randn(self._backbone.latent_shape, generator=stream).to(self._backbone.device)
 
-    def _masks(self, slots: Sequence[int]) -> Float[Tensor, "row 1 h w"]:
-        masks = [self._tenant(slot).mask for slot in slots]
-        return torch.stack([mask for mask in masks if mask is not None])[:, None]
-
     # ---------------------------------------------------------------- slots
 
-    def _make_masks(self, slots: Sequence[int]) -> None:
-        last, rows = self._pass, [self._condition.row(slot) for slot in slots]
-        tenants = [self._tenant(slot) for slot in slots]
-        assert last is not None
-
-        def words() -> masks.Maps:
-            kept = torch.stack([tenant.words for tenant in tenants])
-            return masks.word_maps(last.attention_maps(rows), kept).cpu().numpy()
-
-        def draws() -> list[torch.Generator]:
-            return [generator(self._tenant(slot).seed, "mask", self._slots.step(slot)) for slot in slots]
-
-        made, entropies = masks.make_masks(
-            self._refine,
-            masks.MaskSource(
-                rows=len(slots),
-                shape=self._backbone.latent_shape[1:],
-                words=words,
-                attended=lambda: last.self_attention_maps(rows).cpu().numpy(),
-                draws=draws,
-            ),
-        )
-        on_device = torch.from_numpy(made).to(self._backbone.device)
-        for number, tenant in enumerate(tenants):
-            tenant.mask = on_device[number]
-            if entropies is not None:
-                tenant.attention_entropy = entropies[number]
+    def _at(self, slots: Sequence[int]) -> list[AtStep]:
+        return [AtStep(tenant=self._tenant(slot), step=self._slots.step(slot)) for slot in slots]
 
     def _tenant(self, slot: int) -> Tenant:
         tenant = self._tenants[slot] if 0 <= slot < len(self._tenants) else None
