@@ -115,6 +115,7 @@ def test_a_baseline_is_drawn_by_the_same_workers_in_small_calls(crew: Crew) -> N
     assert (rollouts.fleet.lost_count, rollouts.reissued_count) == (1, 6)
 
 
+@pytest.mark.slow  # starts a fleet of its own
 def test_the_only_worker_may_die_too(crew: Crew) -> None:
     crew.order(1, "dies")
     assert_complete(crew.rollouts(1).collect(TICKETS))
@@ -152,6 +153,7 @@ def test_a_ticket_that_takes_its_worker_with_it_ends_the_run(crew: Crew) -> None
         rollouts.collect(TICKETS)
 
 
+@pytest.mark.slow  # starts a fleet of its own
 def test_the_last_worker_that_is_gone_for_good_ends_the_run(crew: Crew) -> None:
     rollouts = make_rollouts({3: crew.start(3, max_restarts=0)}, CONFIG)
     crew.order(3, "dies")
