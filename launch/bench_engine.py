@@ -201,7 +201,7 @@ class _Timed:
 
 
 class _TimedPass:
-    """A record of a pass whose attention maps are on the account."""
+    """A record of a pass whose attention maps, of either kind, are on the account."""
 
     def __init__(self, record: PassRecord, account: _Timed) -> None:
         self._record, self._account = record, account
@@ -209,6 +209,14 @@ class _TimedPass:
     def attention_maps(self, rows: Sequence[int]) -> Tensor:
         """As the record's, timed."""
         return self._account.timed("attention", self._record.attention_maps, rows)
+
+    def self_attention_maps(self, rows: Sequence[int]) -> Tensor:
+        """As the record's, timed."""
+        return self._account.timed("attention", self._record.self_attention_maps, rows)
+
+    def middle_features(self) -> Tensor:
+        """The record's."""
+        return self._record.middle_features()
 
 
 def _best_batch(course: Course, order: BenchOrder) -> int:
