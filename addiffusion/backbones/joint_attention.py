@@ -70,7 +70,7 @@ class JointPass:
 
     def attention_maps(self, rows: Sequence[int]) -> Float[Tensor, "row token h w"]:
         """Attention of pixels to the text tokens, as shares of all attention to text."""
-        return torch.stack([self._to_text(row) for row in rows])
+        return torch.stack([self._shares(row) for row in rows])
 
     def self_attention_maps(self, rows: Sequence[int]) -> Float[Tensor, "row h w"]:
         """Attention that each pixel receives from the others in the middle block."""
@@ -80,9 +80,9 @@ class JointPass:
         """Mean over image tokens of the middle block's output."""
         return self._tokens.float().mean(1)
 
-    def _to_text(self, row: int) -> Float[Tensor, "token h w"]:
-        shares = [_to_text(self._heads(layer, row)).T[None] for layer in self._layers]
-        return torch.cat([resize_maps(maps, self._size) for maps in shares]).mean(0)
+    def _shares(self, row: int) -> Float[Tensor, "token h w"]:
+        layers = torch.stack([_to_text(self._heads(layer, row)).T for layer in self._layers])
+        return resize_maps(layers, self._size).mean(0)
 
     def _received(self, row: int) -> Float[Tensor, " pixel"]:
         heads = self._heads(self._layers[self._middle], row)
