@@ -61,11 +61,16 @@ class RolloutSection(Section):
     gpus_per_worker: float = Field(default=0.0, ge=0)
     """GPUs (or a fraction) Ray reserves for a worker."""
     timeout_s: float = Field(default=600.0, gt=0)
-    """Longest wait for any single collected batch before its tickets are reissued."""
+    """Seconds an episode is given before its worker counts as hanging, is restarted, and its tickets go to others;
+    where this run's own episodes take longer, four times what the slowest of the last ones took."""
     carry_ticks: int = Field(default=16, ge=1)
-    """`ppo.collection=carry_over`: ticks a worker works between two hand-overs."""
+    """Ticks a worker works between two hand-overs of finished episodes and new tickets."""
     max_reissues: int = Field(default=3, ge=0)
-    """How often a lost or failed ticket is handed out again before the run stops."""
+    """How often a ticket that failed, or was alone on a worker that was lost, is handed out again before it is refused
+    and a training stops. A worker that is lost with several tickets costs none of them anything."""
+    max_restarts: int = Field(default=8, ge=1)
+    """How many restarts of workers in a row may bring no finished episode before the run stops; each but the first
+    waits twice as long as the one before, at most 30 s."""
 
     @model_validator(mode="after")
     def _limit_leaves_room_for_the_first(self) -> Self:

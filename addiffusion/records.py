@@ -92,6 +92,8 @@ class Ticket:
     """Observe and score every decision of an episode forced to continue, and try stop on the way."""
     keep_frames: bool = False
     """Keep every decision's image and mask (film strips); costs memory."""
+    keep_image: bool = True
+    """Bring the returned image along; False where it is neither recorded, shown nor measured, only scored."""
 
     @property
     def observed(self) -> bool:
@@ -184,7 +186,7 @@ class Episode:
     final_dino: NDArray[np.float32]
     """(f,) DINO features of the returned image."""
     image: NDArray[np.uint8]
-    """(H, W, 3) the returned image."""
+    """(H, W, 3) the returned image; (0, 0, 3) where the ticket does not ask for it."""
     nfe: int
     network_evals: int
     weight_version: int
@@ -220,3 +222,5 @@ class FailedEpisode:
     ticket: Ticket
     reason: str
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
+    final: bool = False
+    """Nothing comes of handing it out again: it ends the worker that is at work on it."""

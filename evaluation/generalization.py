@@ -94,6 +94,7 @@ def _ticket(row: int, entry: PoolEntry, config: Config) -> Ticket:
         c_nfe=config.reward.c_nfe,
         explore=False,
         reference=entry.reference,
+        keep_image=False,
     )
 
 

@@ -169,4 +169,5 @@ def _ticket(row: int, prompt: Prompt, order: BankOrder, survey: Survey) -> Ticke
         forced=Action.CONTINUE,
         explore=False,
         survey=survey,
+        keep_image=False,
     )

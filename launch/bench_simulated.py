@@ -30,12 +30,13 @@ class SimulatedWorker:
         """Alive."""
         return "pong"
 
-    def collect(
+    def work(
         self,
         tickets: Sequence[Ticket],
         *,
-        sampler: Any,  # noqa: ARG002 - a rollout worker's signature
-        baseline: Any,  # noqa: ARG002 - likewise
+        session: int,  # noqa: ARG002 - a rollout worker's signature
+        sampler: Any,  # noqa: ARG002 - likewise
+        more: bool,  # noqa: ARG002 - likewise
         weights: Sequence[ray.ObjectRef[Any]],
         weight_version: int,
     ) -> Collected:

@@ -101,4 +101,5 @@ def _ticket(position: int, pair: tuple[Prompt, int], config: Config) -> Ticket:
         c_nfe=config.reward.c_nfe,
         forced=Action.CONTINUE,
         explore=False,
+        keep_image=False,
     )

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from addiffusion.config import Config
 from addiffusion.errors import ContractError
 from addiffusion.records import Episode, Ticket
-from addiffusion.rollouts import Collected, Rollouts
+from addiffusion.rollouts import Collected, Rollouts, workers_up
 from learner.batch import Batch, BatchBuilder
 from learner.tickets import TicketLedger
 
@@ -21,8 +21,7 @@ class CarryOver:
     """Tickets on their way through the workers, across iterations. A resumed run begins unfinished ones again."""
 
     def __init__(self, config: Config, *, ledger: TicketLedger, rollouts: Rollouts) -> None:
-        workers = config.rollout.workers if config.cluster.mode == "ray" else 1
-        self._most_under_way = 2 * config.rollout.slots * workers  # every slot has a ticket, and one waits for it
+        self._most_per_worker = 2 * config.rollout.slots  # every slot has a ticket, and one waits for it
         self._max_lag, self._iterations = config.ppo.max_lag, config.ppo.iterations
         self._ledger, self._rollouts = ledger, rollouts
         self._waiting: deque[Ticket] = deque()
@@ -58,8 +57,9 @@ class CarryOver:
         self._issued_to = max(first, end)
 
     def _next(self) -> list[Ticket]:
-        room = self._most_under_way - len(self._under_way)
-        tickets = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+        """As many tickets as the workers that are up now have room for."""
+        room = self._most_per_worker * workers_up(self._rollouts) - len(self._under_way)
+        tickets = [self._waiting.popleft() for _ in range(max(0, min(room, len(self._waiting))))]
         self._under_way |= {ticket.ticket_id for ticket in tickets}
         return tickets
 

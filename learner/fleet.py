@@ -4,38 +4,48 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeAlias, cast
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ActorDiedError, RayActorError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from addiffusion.errors import RolloutError
+from addiffusion.config import Config
+from addiffusion.errors import AdDiffusionError, DeviceLostError, RolloutError
+from addiffusion.rollouts import Collected
+from learner.dispatch import POLL_S, Loss, Order
+from learner.losses import LossRecord
 
 logger = logging.getLogger(__name__)
 
 PING_PAUSE_S = 1.0
 """Between two questions whether a lost worker is back."""
-POLL_S = 0.5
-"""Longest sleep before deadlines and lost workers are looked at again; results end it at once."""
 
 Recruit: TypeAlias = Callable[[], Mapping[int, ActorHandle[Any]]]
 """Workers, by id, that have been started since it was last asked."""
 
 
 class Fleet:
-    """Actors that have ``ping``. A lost one is asked, again and again, until it answers or is dead for good."""
+    """Implements ``learner.dispatch.Workforce`` over actors that have ``work``, ``collect`` and ``ping``.
 
-    def __init__(self, actors: Mapping[int, ActorHandle[Any]], recruit: Recruit = dict) -> None:
+    A lost one is asked, again and again, until it answers or is dead for good; those that Ray may restart come back.
+    """
+
+    def __init__(self, actors: Mapping[int, ActorHandle[Any]], config: Config, recruit: Recruit = dict) -> None:
         """Take over ``actors`` (by worker id), all of which count as up. ``recruit`` finds more."""
         self._recruit = recruit
+        self._start_timeout_s, self._timeout_s = config.cluster.start_timeout_s, config.rollout.timeout_s
         self._actors = dict(actors)
         self._up = set(actors)
         self._pings: dict[int, ray.ObjectRef] = {}
         self._next_ping: dict[int, float] = {}
+        self._losses = LossRecord(max_restarts=config.rollout.max_restarts)
+        self._weights: dict[str, Any] = {"weights": [], "weight_version": -1}
         self.lost_count = 0
         """Times a worker was lost."""
+        self.waited_s = 0.0
+        """Wall clock spent waiting for answers."""
 
     @property
     def up(self) -> list[int]:
@@ -56,16 +66,65 @@ class Fleet:
         """The handle of a worker."""
         return self._actors[worker_id]
 
-    def lose(self, worker_id: int, reason: str, *, restart: bool = False) -> None:
-        """Count a worker as lost until it answers; ``restart`` ends its process first (it hangs)."""
+    def set_weights(self, weights: Any, version: int) -> None:
+        """Put ``weights`` into the object store, once; each worker fetches them with its next call."""
+        self._weights = {"weights": [ray.put(weights)], "weight_version": version}
+
+    # ---------------------------------------------------------------- calls
+
+    def submit(self, worker_id: int, order: Order) -> Hashable:
+        """Queue a call of ``work``, or of ``collect`` for a baseline."""
+        actor, job = self._actors[worker_id], order.job
+        if job.baseline is not None:
+            return actor.collect.remote(order.tickets, sampler=job.sampler, baseline=job.baseline, **self._weights)
+        return actor.work.remote(
+            order.tickets, session=order.session, sampler=job.sampler, more=order.more, **self._weights
+        )
+
+    def answered(self, references: Sequence[Hashable], *, timeout_s: float) -> list[Hashable]:
+        """Those that have an answer, or a loss; waits up to ``timeout_s`` for the first."""
+        waiting = cast("list[ray.ObjectRef[Any]]", list(references))
+        started = time.perf_counter()
+        ready, _ = ray.wait(waiting, num_returns=1, timeout=timeout_s)
+        self.waited_s += time.perf_counter() - started
+        return list(ready)
+
+    def answer(self, worker_id: int, reference: Hashable) -> Collected | Loss:
+        """Of a call that has one.
+
+        Raises:
+            AdDiffusionError: what the worker raised on purpose (a defect or a wrong configuration, not a loss).
+        """
+        try:
+            return ray.get(cast("ray.ObjectRef[Collected]", reference), timeout=self._timeout_s)
+        except RayTaskError as error:
+            cause = cause_of(error, worker_id)
+            if not isinstance(cause, DeviceLostError):
+                raise cause from error
+            return Loss(reason=str(cause.facts["reason"]))
+        except RayError as error:
+            return Loss(reason=f"its process or its node is gone: {type(error).__name__}")
+
+    # ---------------------------------------------------------------- who is there
+
+    def finished(self) -> None:
+        """Somebody has finished an episode."""
+        self._losses.finished()
+
+    def lose(self, worker_id: int, reason: str, measured: str = "", *, restart: bool = False) -> None:
+        """Count a worker as lost until it answers; ``restart`` ends its process first (it hangs).
+
+        Raises:
+            RolloutError: too many were lost in a row, and nothing was finished.
+        """
         if worker_id not in self._up:
             return
-        logger.warning("Rollout worker %d is lost (%s); its tickets go to the others.", worker_id, reason)
+        logger.warning("Rollout worker %d is lost (%s, %s); its tickets go on.", worker_id, reason, measured)
         self._up.discard(worker_id)
         self.lost_count += 1
         if restart:
             ray.kill(self._actors[worker_id], no_restart=False)
-        self._next_ping[worker_id] = time.monotonic()
+        self._next_ping[worker_id] = time.monotonic() + self._losses.lost(worker_id, reason, measured)
 
     def revive(self) -> None:
         """Take in new workers and lost ones that have answered, and ask those that are due. Does not wait."""
@@ -84,17 +143,17 @@ class Fleet:
                 del self._pings[worker_id]
                 self._take_answer(worker_id, ping)
 
-    def await_worker(self, limit_s: float) -> None:
-        """Wait until a worker is up.
+    def await_worker(self) -> None:
+        """Wait until a worker is up, for ``cluster.start_timeout_s`` at most.
 
         Raises:
-            RolloutError: none can come back, or none did in ``limit_s``.
+            RolloutError: none can come back, or none did.
         """
         since = time.monotonic()
         self.revive()
         while not self._up:
             waited_s = time.monotonic() - since
-            if self.hopeless or waited_s > limit_s:
+            if self.hopeless or waited_s > self._start_timeout_s:
                 raise _no_worker_left(waited_s)
             time.sleep(POLL_S)
             self.revive()
@@ -104,11 +163,19 @@ class Fleet:
             ray.get(ping, timeout=PING_PAUSE_S)
         except ActorDiedError as error:
             logger.warning("Rollout worker %d is dead and will not be restarted: %s", worker_id, error)
-        except RayActorError:  # restarting
+        except RayError:  # restarting, or about to end
             self._next_ping[worker_id] = time.monotonic() + PING_PAUSE_S
         else:
             self._up.add(worker_id)
+            self._losses.started(worker_id)
             logger.warning("Rollout worker %d is up; %d of %d are.", worker_id, len(self._up), len(self._actors))
+
+
+def cause_of(error: RayTaskError, worker_id: int) -> AdDiffusionError:
+    """What a worker raised, as an error of this project."""
+    if isinstance(error.cause, AdDiffusionError):
+        return error.cause
+    return RolloutError(f"Rollout worker {worker_id} failed on purpose or by a defect: {error.cause!r}.")
 
 
 def _no_worker_left(waited_s: float) -> RolloutError:

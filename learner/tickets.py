@@ -47,7 +47,7 @@ class TicketLedger:
     trained equally often, whatever the batch size. Without a curriculum, the run is one stage.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what tickets are made of
         self,
         pool: Sequence[PoolEntry],
         *,
@@ -55,6 +55,7 @@ class TicketLedger:
         batch_size: int,
         prices: tuple[float, float],
         max_reissues: int,
+        keep_images: bool = True,
         stages: Sequence[Stage] = WHOLE_POOL,
     ) -> None:
         """A ledger at its beginning.
@@ -65,6 +66,7 @@ class TicketLedger:
             batch_size: tickets per iteration.
             prices: least and greatest price of an NFE; each ticket's is drawn log-uniformly between them.
             max_reissues: how often one ticket may be handed out again.
+            keep_images: whether episodes bring their images along.
             stages: what part of the pool is drawn from when.
         """
         if not pool:
@@ -75,6 +77,7 @@ class TicketLedger:
         self._run_seed = run_seed
         self._prices = prices
         self._max_reissues = max_reissues
+        self._keep_images = keep_images
         self._open: dict[int, Ticket] = {}
         self._reissues: Counter[int] = Counter()
 
@@ -117,8 +120,10 @@ class TicketLedger:
         """Note failures and hand out again every ticket that is still open.
 
         Raises:
-            RolloutError: a ticket has used up its reissues.
+            RolloutError: a ticket has used up its reissues, or nothing comes of them.
         """
+        failed = tuple(failed)
+        _refuse_final(failed)
         reasons = {failure.ticket.ticket_id: failure.reason for failure in failed}
         again = {ticket_id: reasons.get(ticket_id, "no worker returned it") for ticket_id in self._open}
         self._count(again, failed_count=len(reasons))
@@ -145,8 +150,9 @@ class TicketLedger:
         """Note failures of tickets that may belong to any iteration, and hand these tickets out again.
 
         Raises:
-            RolloutError: a ticket has used up its reissues.
+            RolloutError: a ticket has used up its reissues, or nothing comes of them.
         """
+        _refuse_final(failed)
         self._count({failure.ticket.ticket_id: failure.reason for failure in failed}, failed_count=len(failed))
         return tuple(failure.ticket for failure in failed)
 
@@ -188,6 +194,7 @@ class TicketLedger:
             action_seed=derive_seed(self._run_seed, "action", number),
             c_nfe=drawn_price(self._prices, self._run_seed, number),
             reference=entry.reference,
+            keep_image=self._keep_images,
         )
 
     def _entry(self, number: int) -> PoolEntry:
@@ -195,6 +202,19 @@ class TicketLedger:
         stage, pool = next(pair for pair in reversed(self._pools) if pair[0].first_iteration <= iteration)
         epoch, position = divmod(number - stage.first_iteration * self.batch_size, len(pool))
         return pool[epoch_order(self._run_seed, epoch, len(pool))[position]]
+
+
+def _refuse_final(failed: Iterable[FailedEpisode]) -> None:
+    """Raise on the first failure that would happen again: an iteration trains all of its tickets, or none."""
+    for failure in failed:
+        if failure.final:
+            ticket = failure.ticket
+            raise RolloutError(
+                f"Ticket {ticket.ticket_id} ({ticket.prompt.text!r}, seed {ticket.seed}) can't be trained on: "
+                f"{failure.reason}. Leave that prompt out, or raise rollout.max_reissues if it was chance.",
+                ticket_id=ticket.ticket_id,
+                reason=failure.reason,
+            )
 
 
 def epoch_order(run_seed: int, epoch: int, count: int) -> list[int]:

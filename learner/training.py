@@ -25,6 +25,7 @@ def build_ledger(config: Config, pool: Sequence[PoolEntry]) -> TicketLedger:
         batch_size=config.ppo.batch_size,
         prices=config.reward.c_nfe_range or (config.reward.c_nfe, config.reward.c_nfe),
         max_reissues=config.rollout.max_reissues,
+        keep_images=config.run.record_episodes,
         stages=curriculum_stages(config.curriculum),
     )
 

@@ -71,27 +71,35 @@ class Collector:
         except torch.OutOfMemoryError as error:
             raise self._too_small(error) from error
 
-    def carry(self, tickets: Sequence[Ticket], act: PolicyFunction, *, weight_version: int, ticks: int) -> Collected:
+    def carry(
+        self, tickets: Sequence[Ticket], act: PolicyFunction, *, weight_version: int, ticks: int, more: bool = False
+    ) -> Collected:
         """Take ``tickets`` in, work for ``ticks`` ticks, and return what has ended; the rest goes on at the next call.
 
-        Episodes under way go on with the weights behind ``act``. Otherwise as ``collect``; when the slots are halved,
-        unfinished episodes begin again.
+        Episodes under way go on with the weights behind ``act``. With ``more``, the next call brings tickets: this one
+        ends early rather than have slots idle. Otherwise as ``collect``; when the slots are halved, unfinished episodes
+        begin again.
         """
         pay = self._pay(act, weight_version)
         try:
-            return self._carry_on(tickets, pay, ticks)
+            return self._carry_on(tickets, pay, ticks=ticks, more=more)
         except torch.OutOfMemoryError as error:
             self._halve(error)
         begun = tickets if self._carried is None else self.abandon()
         try:
-            return self._carry_on(begun, pay, ticks)
+            return self._carry_on(begun, pay, ticks=ticks, more=more)
         except torch.OutOfMemoryError as error:
             raise self._too_small(error) from error
 
-    def _carry_on(self, tickets: Sequence[Ticket], pay: Pay, ticks: int) -> Collected:
+    def _carry_on(self, tickets: Sequence[Ticket], pay: Pay, *, ticks: int, more: bool) -> Collected:
         if self._carried is None:
+            if not tickets:
+                return Collected(episodes=())
             self._carried = self._shift(pay)
-        return self._carried.work(tickets, pay, ticks=ticks)
+        collected = self._carried.work(tickets, pay, ticks=ticks, more=more)
+        if not self._carried.open_tickets:
+            self.abandon()  # gives the memory of its slots back
+        return collected
 
     def abandon(self) -> tuple[Ticket, ...]:
         """Forget the tickets that ``carry`` has taken in and not returned, and say which."""

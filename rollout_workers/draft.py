@@ -122,7 +122,7 @@ class Draft:
             scores=np.stack([one.scores for one in judged]),
             terms=self._terms(reward, judged, actions, info),
             final_dino=final.dino_embedding,
-            image=image.copy(),
+            image=image.copy() if self.ticket.keep_image else _NO_IMAGE,
             nfe=info.nfe,
             network_evals=info.network_evals,
             weight_version=int(versions[-1]) if len(versions) else weight_version,
@@ -173,6 +173,9 @@ class Draft:
 
     def _frames(self, image: NDArray[np.uint8]) -> Frames:
         return Frames(images=np.stack([*self.images, image]), masks=tuple(self.masks))
+
+
+_NO_IMAGE: NDArray[np.uint8] = np.zeros((0, 0, 3), np.uint8)
 
 
 def _unjudged(like: Judged) -> Judged:

@@ -74,6 +74,11 @@ class Group:
         """Whether any slot holds an episode."""
         return bool(self._drafts)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether any slot holds none."""
+        return len(self._drafts) < len(self._engine)
+
     def refill(self) -> None:
         """Give every free slot the next ticket."""
         for slot in self._engine.free():

@@ -41,6 +41,11 @@ class Intake:
         """All whose outcome has not been taken."""
         return tuple(self._open.values())
 
+    @property
+    def waiting(self) -> bool:
+        """Whether there is a ticket that ``next`` has not handed out."""
+        return bool(self._waiting)
+
     def add(self, tickets: Sequence[Ticket]) -> None:
         """Queue the tickets that can be paid; encode their prompts, and embed those the policy will see.
 

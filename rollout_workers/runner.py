@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -18,13 +20,18 @@ from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
 from addiffusion.backbones import load_backbone
 from addiffusion.baseline import Baseline
 from addiffusion.config import Config, SamplerSection
+from addiffusion.errors import DeviceLostError
 from addiffusion.metrics import Meters, NoMeters
+from addiffusion.poisoned import device_losses_named, end_process
 from addiffusion.policy import PolicyNetwork
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected, Rollouts
 from addiffusion.scorers.base import Scoring
 from rollout_workers import metrics
 from rollout_workers.worker import NO_WEIGHTS, Worker
+
+LAST_WORDS_S = 1.0
+"""Between the error that tells of a lost device and the end of its process: time for the error to be sent."""
 
 
 class DiffusionRunner(EnvRunner, Checkpointable):
@@ -33,7 +40,7 @@ class DiffusionRunner(EnvRunner, Checkpointable):
     ``env_config`` holds ``config`` (the run's ``Config``), ``scoring`` (makes the ``Scoring``) and, if wanted,
     ``meters`` (makes the ``Meters`` by worker id) and ``backbone`` (makes a ``Backbone`` in place of the configured
     one). The runner RLlib makes in the driver's process is never given tickets in a distributed run, so it never loads
-    a model.
+    a model. A process that has lost its device says so, once, and ends itself; Ray starts another one.
     """
 
     _title = "loading"  # Ray asks for the repr of an actor whose constructor has failed, too
@@ -52,6 +59,7 @@ class DiffusionRunner(EnvRunner, Checkpointable):
         )
         self._connect_scoring: Callable[[], Scoring] = parts["scoring"]
         self._baselines: dict[str, Rollouts] = {}
+        self._device_lost: DeviceLostError | None = None
         make_meters = parts.get("meters")
         self._meters: Meters = make_meters(str(self.worker_index)) if make_meters else NoMeters()
         backbone = run_config.backbone
@@ -80,21 +88,62 @@ class DiffusionRunner(EnvRunner, Checkpointable):
             weights: reference to the policy weights, wrapped so that Ray hands over the reference itself: the weights
                 are fetched once per version, not once per call.
             weight_version: version of ``weights``.
+
+        Raises:
+            DeviceLostError: this process can't use its device any more, and is about to end.
         """
-        self._take_weights(weights, weight_version)
-        rollouts = self.worker if baseline is None else self._hosted(baseline)
-        collected = rollouts.collect(tickets, sampler=sampler)
+        with self._ending_with_its_device():
+            self._take_weights(weights, weight_version)
+            rollouts = self.worker if baseline is None else self._hosted(baseline)
+            collected = rollouts.collect(tickets, sampler=sampler)
         self._report(collected)
         return collected
 
     def work(
-        self, tickets: Sequence[Ticket], *, session: int, weights: Sequence[ray.ObjectRef[Any]], weight_version: int
+        self,
+        tickets: Sequence[Ticket],
+        *,
+        session: int,
+        sampler: SamplerSection | None = None,
+        more: bool = False,
+        weights: Sequence[ray.ObjectRef[Any]] = (),
+        weight_version: int = NO_WEIGHTS,
     ) -> Collected:
-        """One stretch of ``rollout_workers.worker.Worker.work`` with the weights of ``weight_version``."""
-        self._take_weights(weights, weight_version)
-        collected = self.worker.work(tickets, session=session)
+        """One stretch of ``rollout_workers.worker.Worker.work`` with the weights of ``weight_version``.
+
+        Raises:
+            DeviceLostError: this process can't use its device any more, and is about to end.
+        """
+        with self._ending_with_its_device():
+            self._take_weights(weights, weight_version)
+            collected = self.worker.work(tickets, session=session, sampler=sampler, more=more)
         self._report(collected)
         return collected
+
+    def ping(self) -> str:
+        """Say that this process can be given tickets.
+
+        Raises:
+            DeviceLostError: it can't any more.
+        """
+        if self._device_lost is not None:
+            raise self._device_lost
+        return super().ping()
+
+    @contextmanager
+    def _ending_with_its_device(self) -> Iterator[None]:
+        """End this process soon after the first call that finds the device lost; calls until then fail likewise."""
+        if self._device_lost is not None:
+            raise self._device_lost
+        try:
+            with device_losses_named():
+                yield
+        except DeviceLostError as error:
+            self._device_lost = error
+            last = threading.Timer(LAST_WORDS_S, end_process, [error.message])
+            last.daemon = True
+            last.start()
+            raise
 
     def _hosted(self, baseline: Baseline) -> Rollouts:
         if baseline.name not in self._baselines:

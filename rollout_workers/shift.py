@@ -63,8 +63,10 @@ class Shift:
         """Tickets that ``work`` has not returned as yet."""
         return self._intake.open_tickets
 
-    def work(self, tickets: Sequence[Ticket], pay: Pay, *, ticks: int | None = None) -> Collected:
+    def work(self, tickets: Sequence[Ticket], pay: Pay, *, ticks: int | None = None, more: bool = False) -> Collected:
         """Take ``tickets`` in, work for ``ticks`` ticks of each group (None: to the end), and return what has ended.
+
+        With ``more``, other tickets are on their way: work ends after the tick that leaves a slot without one.
 
         Raises:
             ContractError: a ticket is open already, or the policy returns another shape.
@@ -76,6 +78,8 @@ class Shift:
         done_count = 0
         while (ticks is None or done_count < ticks) and self._tick():
             done_count += 1
+            if more and self._runs_dry():
+                break
         return self._intake.outcome(self._timed.take())
 
     def _tick(self) -> bool:
@@ -86,6 +90,9 @@ class Shift:
             if group.busy:
                 group.advance()
         return any(group.busy for group in self._groups)
+
+    def _runs_dry(self) -> bool:
+        return not self._intake.waiting and any(group.has_room for group in self._groups)
 
     def __enter__(self) -> Self:
         return self

@@ -12,6 +12,7 @@ from addiffusion.backbones.base import Backbone
 from addiffusion.config import Config, SamplerSection
 from addiffusion.errors import ContractError, ScorerError
 from addiffusion.memory import keep_freed_memory
+from addiffusion.poisoned import device_losses_named, is_poisoned
 from addiffusion.policy import PolicyNetwork
 from addiffusion.records import FailedEpisode, Ticket
 from addiffusion.rollouts import Collected
@@ -67,13 +68,16 @@ class Worker:
         Raises:
             ContractError: tickets ask the policy, but it has no weights.
             RolloutError: an image has no score, and ``scorers.on_score_error`` is ``stop``.
+            DeviceLostError: this process can't use its device any more.
         """
         self._require_weights(tickets)
-        with torch_threads(1):
+        with torch_threads(1), device_losses_named():
             try:
                 collector = self._collector(sampler or self._config.sampler)
                 return collector.collect(tickets, self._act, weight_version=self.weight_version)
             except ScorerError as error:
+                if is_poisoned(error):
+                    raise
                 return _all_failed(tickets, error)
 
     def advance(self, tickets: Sequence[Ticket]) -> Collected:
@@ -84,7 +88,14 @@ class Worker:
         finished, self._ahead = self._ahead, self.work(tickets)
         return finished
 
-    def work(self, tickets: Sequence[Ticket], *, session: int = 0) -> Collected:
+    def work(
+        self,
+        tickets: Sequence[Ticket],
+        *,
+        session: int = 0,
+        sampler: SamplerSection | None = None,
+        more: bool = False,
+    ) -> Collected:
         """Take ``tickets`` in, work for ``rollout.carry_ticks`` ticks, and return what has ended; the rest goes on.
 
         When the scorers don't answer, every ticket that was taken in and not returned comes back as failed.
@@ -92,22 +103,32 @@ class Worker:
         Args:
             tickets: new work.
             session: whoever changes it has given up what was under way: it is forgotten.
+            sampler: replaces the run's own.
+            more: the next call brings tickets, so that this one need not go on with slots that idle.
 
         Raises:
             ContractError: tickets ask the policy, but it has no weights.
             RolloutError: an image has no score, and ``scorers.on_score_error`` is ``stop``.
+            DeviceLostError: this process can't use its device any more.
         """
         self._require_weights(tickets)
-        with torch_threads(1):
-            collector = self._collector(self._config.sampler)
-            if session != self._session:
-                self._session = session
-                collector.abandon()
+        self._follow(session)
+        ticks, version = self._config.rollout.carry_ticks, self.weight_version
+        with torch_threads(1), device_losses_named():
+            collector = self._collector(sampler or self._config.sampler)
             try:
-                ticks = self._config.rollout.carry_ticks
-                return collector.carry(tickets, self._act, weight_version=self.weight_version, ticks=ticks)
+                return collector.carry(tickets, self._act, weight_version=version, ticks=ticks, more=more)
             except ScorerError as error:
+                if is_poisoned(error):
+                    raise
                 return _all_failed(collector.abandon(), error)
+
+    def _follow(self, session: int) -> None:
+        """Forget what is under way if it belongs to another session."""
+        if session != self._session:
+            self._session = session
+            for collector in self._collectors.values():
+                collector.abandon()
 
     def _require_weights(self, tickets: Sequence[Ticket]) -> None:
         if self.weight_version == NO_WEIGHTS and any(ticket.forced is None for ticket in tickets):

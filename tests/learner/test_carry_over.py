@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,11 +177,11 @@ class RemoteWorker:
         return "pong"
 
     def work(
-        self, tickets: Sequence[Ticket], *, session: int, weights: list[ray.ObjectRef], weight_version: int
+        self, tickets: Sequence[Ticket], *, weights: list[ray.ObjectRef], weight_version: int, **stretch: Any
     ) -> Collected:
         if weight_version != self._worker.weight_version:
             self._worker.set_weights(ray.get(weights[0], timeout=30), weight_version)
-        return self._worker.work(tickets, session=session)
+        return self._worker.work(tickets, **stretch)
 
 
 def remote(config: Config, *markers: Path | None) -> RayRollouts:

@@ -146,11 +146,21 @@ def test_what_a_worker_raises_is_raised_here(crew: Crew, fault: Fault, kind: typ
         rollouts.collect(TICKETS)
 
 
-def test_a_ticket_that_takes_its_worker_with_it_ends_the_run(crew: Crew) -> None:
-    rollouts = crew.rollouts(1, 2, max_reissues=0)
-    crew.order(2, "dies")
-    with pytest.raises(RolloutError, match="Ticket 1 lost its worker 1 times"):
-        rollouts.collect(TICKETS)
+def test_a_ticket_that_was_alone_on_a_lost_worker_is_refused_in_the_end(crew: Crew) -> None:
+    rollouts = crew.rollouts(1, max_reissues=0)
+    crew.order(1, "dies")
+    (failure,) = rollouts.collect(TICKETS[:1]).failed
+    assert failure.final
+    assert "alone on its worker 1 times" in failure.reason
+
+
+def test_a_worker_that_has_lost_its_device_is_lost_and_says_why(crew: Crew, caplog: pytest.LogCaptureFixture) -> None:
+    rollouts = crew.rollouts(1, 2)
+    crew.order(1, "loses its device")
+    assert_complete(rollouts.collect(TICKETS))
+    assert rollouts.fleet.lost_count == 1
+    assert "Rollout worker 1 is lost (CUDA error: unknown error, " in caplog.text
+    assert "s into a call with 6 tickets; no episode has been finished yet" in caplog.text
 
 
 @pytest.mark.slow  # starts a fleet of its own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,17 +15,21 @@ import ray
 from addiffusion.baseline import Baseline
 from addiffusion.config import Config
 from addiffusion.errors import ContractError
+from addiffusion.poisoned import device_losses_named, end_process
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected
 from addiffusion.scorers.base import Scoring
 from tests.fakes import ToyScoring
 from tests.learner.toy import ToyRollouts, toy_config, toy_weights
 
-Fault = Literal["dies", "dawdles", "hangs", "raises", "is wrong"]
+Fault = Literal["dies", "loses its device", "dawdles", "hangs", "raises", "is wrong"]
 
 
 class ToyActor:
-    """Shows the fault named in the file ``order`` once, in its next ``collect``: the file outlives the process."""
+    """Shows the fault named in the file ``order`` once, in its next call: the file outlives the process.
+
+    A call ends whatever tickets it brings.
+    """
 
     def __init__(self, config: Config, order: Path) -> None:
         self._rollouts = ToyRollouts(config)
@@ -37,6 +42,9 @@ class ToyActor:
     def fetches(self) -> int:
         """How often this process has fetched weights."""
         return self._fetches
+
+    def work(self, tickets: Sequence[Ticket], *, session: int, more: bool, **call: Any) -> Collected:
+        return self.collect(tickets, baseline=None, **call) if tickets else Collected(episodes=())
 
     def collect(
         self,
@@ -69,6 +77,10 @@ def _show(fault: str) -> None:
     match fault:
         case "dies":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "loses its device":
+            threading.Timer(0.5, end_process, ["CUDA error: unknown error"]).start()
+            with device_losses_named():
+                raise RuntimeError("CUDA error: unknown error")
         case "dawdles":
             time.sleep(2)
         case "hangs":

@@ -1,0 +1,322 @@
+"""Which worker works on which tickets, for workers any of which may be lost at any time. Knows nothing of Ray.
+
+A worker has up to two calls: while the answer to one is looked at, it works on the next. A call is a stretch of work,
+not a share of tickets: what is unfinished at its end goes on with the next one, so slots never wait for each other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from addiffusion.baseline import Baseline
+from addiffusion.config import RolloutSection, SamplerSection
+from addiffusion.errors import ContractError
+from addiffusion.records import FailedEpisode, Ticket
+from addiffusion.rollouts import Collected
+from learner.pace import Pace
+from learner.suspects import WaitingTickets
+
+POLL_S = 0.5
+"""Longest sleep before deadlines and lost workers are looked at again; results end it at once."""
+_CALLS = 2
+_ROUNDS = 4
+"""Tickets per slot that a worker holds at most: two stretches must not leave a slot without one."""
+_BASELINE_TICKETS = 4
+"""A baseline's tickets per call. It draws image by image, each of which may take many seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What is done with tickets."""
+
+    sampler: SamplerSection | None = None
+    """Replaces the run's own."""
+    baseline: Baseline | None = None
+    """Draws in place of the workers' engines, and ends what it was given with the call."""
+    counted: bool = False
+    """Whoever adds tickets sees to it that they are not too many; they are then all handed out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One call of a worker."""
+
+    job: Job
+    tickets: tuple[Ticket, ...]
+    """New ones."""
+    session: int
+    """A worker forgets whatever it was given in another one."""
+    more: bool
+    """The next call brings further tickets."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """An answer that will not come."""
+
+    reason: str
+
+
+class Workforce(Protocol):
+    """Workers by id, and their calls by reference."""
+
+    @property
+    def up(self) -> list[int]:
+        """Ids of the workers that can be given work, in order."""
+        ...
+
+    def submit(self, worker_id: int, order: Order) -> Hashable:
+        """Queue a call; returns its reference."""
+        ...
+
+    def answered(self, references: Sequence[Hashable], *, timeout_s: float) -> list[Hashable]:
+        """Those that have an answer, or a loss; waits up to ``timeout_s`` for the first."""
+        ...
+
+    def answer(self, worker_id: int, reference: Hashable) -> Collected | Loss:
+        """Of a call that has one; raises what the worker raised on purpose."""
+        ...
+
+    def lose(self, worker_id: int, reason: str, measured: str, *, restart: bool) -> None:
+        """Count a worker as lost until it is up again; ``restart`` ends its process first.
+
+        Raises:
+            RolloutError: too many were lost in a row, and nothing was finished.
+        """
+        ...
+
+    def finished(self) -> None:
+        """Somebody has finished an episode."""
+        ...
+
+    def revive(self) -> None:
+        """Take in workers that are back or new, without waiting."""
+        ...
+
+    def await_worker(self) -> None:
+        """Wait until a worker is up.
+
+        Raises:
+            RolloutError: none comes.
+        """
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class _Load:
+    """What one worker has been given and has not returned."""
+
+    session: int
+    tickets: dict[int, Ticket] = field(default_factory=dict[int, Ticket])
+    calls: deque[Hashable] = field(default_factory=deque[Hashable])
+    """References, the oldest first."""
+    since: float = 0.0
+    """When the oldest call began, or the one before it was answered."""
+    suspect: bool = False
+    """Its tickets are a group of suspects: nothing else is added to them."""
+
+
+class Dispatch:
+    """Tickets of one job on their way through the workers. Each ends exactly once, whoever is lost meanwhile."""
+
+    def __init__(
+        self,
+        workforce: Workforce,
+        rollout: RolloutSection,
+        job: Job,
+        *,
+        pace: Pace,
+        sessions: Iterator[int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Nothing is handed out as yet.
+
+        Args:
+            workforce: who works.
+            rollout: slots per worker, and how often a ticket may be handed out again.
+            job: what is done with tickets.
+            pace: what episodes took so far.
+            sessions: numbers none of which has been used with these workers.
+            clock: seconds.
+        """
+        self._workforce, self._job, self._pace = workforce, job, pace
+        self._sessions, self._clock = sessions, clock
+        self._slots = rollout.slots
+        self._waiting = WaitingTickets(max_reissues=rollout.max_reissues)
+        self._loads: dict[int, _Load] = {}
+        self._refused: list[FailedEpisode] = []
+        self.reissued_count = 0
+        """Tickets given to another worker because theirs was lost."""
+
+    @property
+    def open(self) -> bool:
+        """Whether there are tickets that have not ended."""
+        return bool(self._waiting or self._refused) or any(load.tickets for load in self._loads.values())
+
+    def advance(self, tickets: Sequence[Ticket] = ()) -> Collected:
+        """Hand ``tickets`` out and wait until a worker needs another call; returns what has ended.
+
+        Raises:
+            RolloutError: no worker came back in time, or too many were lost in a row.
+            AdDiffusionError: what a worker raised on purpose.
+        """
+        self._waiting.add(tickets)
+        self._workforce.await_worker()
+        self._give_up_overdue()
+        submitted = self._submit(self._share_out())
+        return self._refusals() if submitted and self._has_room() else self._next_answer()
+
+    def recall(self) -> None:
+        """Begin all open tickets again: the workers have been given something else meanwhile."""
+        for load in self._loads.values():
+            if load.tickets:
+                self._waiting.take_back([*load.tickets.values()], suspect=load.suspect)
+        self._loads.clear()
+
+    # ---------------------------------------------------------------- handing out
+
+    def _share_out(self) -> dict[int, list[Ticket]]:
+        """New tickets of each worker that has room for a call."""
+        for worker_id in self._workforce.up:
+            if worker_id not in self._loads:
+                self._loads[worker_id] = _Load(session=next(self._sessions))
+        roomy = [worker_id for worker_id in self._workforce.up if len(self._loads[worker_id].calls) < _CALLS]
+        new: dict[int, list[Ticket]] = {worker_id: [] for worker_id in roomy}
+        self._share_suspects(new)
+        self._share_fresh(new)
+        return new
+
+    def _share_suspects(self, new: dict[int, list[Ticket]]) -> None:
+        """A group to each worker that has nothing."""
+        for worker_id in new:
+            load = self._loads[worker_id]
+            if not load.tickets:
+                load.suspect = bool(self._waiting.groups)
+                for ticket in self._waiting.groups.popleft() if load.suspect else ():
+                    self._give(worker_id, ticket, new)
+
+    def _share_fresh(self, new: dict[int, list[Ticket]]) -> None:
+        """Each ticket to the worker that has the fewest."""
+        kept_free = self._kept_free()
+        takers = [one for one in new if not self._loads[one].suspect and one not in kept_free]
+        while takers and self._waiting.fresh:
+            worker_id = min(takers, key=lambda one: (len(self._loads[one].tickets), one))
+            if self._is_full(worker_id, new):
+                takers.remove(worker_id)
+            else:
+                self._give(worker_id, self._waiting.fresh.popleft(), new)
+
+    def _kept_free(self) -> set[int]:
+        """Workers that get nothing new, so that they can take a waiting group: those with the fewest tickets."""
+        up = self._workforce.up
+        others = [one for one in up if not self._loads[one].suspect]
+        wanted = max(1, len(up) // 2) - (len(up) - len(others))
+        by_tickets = sorted(others, key=lambda one: len(self._loads[one].tickets))
+        return set(by_tickets[: max(0, min(wanted, len(self._waiting.groups)))])
+
+    def _is_full(self, worker_id: int, new: dict[int, list[Ticket]]) -> bool:
+        if self._job.counted:
+            return False
+        if self._job.baseline is not None:
+            return len(new[worker_id]) >= _BASELINE_TICKETS
+        return len(self._loads[worker_id].tickets) >= _ROUNDS * self._slots
+
+    def _give(self, worker_id: int, ticket: Ticket, new: dict[int, list[Ticket]]) -> None:
+        new[worker_id].append(ticket)
+        self._loads[worker_id].tickets[ticket.ticket_id] = ticket
+
+    def _submit(self, new: dict[int, list[Ticket]]) -> bool:
+        """A call for each worker that has room and tickets; whether there was any."""
+        more = not self._job.counted and bool(self._waiting.fresh)
+        called = [one for one, tickets in new.items() if tickets or (self._keeps and self._loads[one].tickets)]
+        for worker_id in called:
+            load = self._loads[worker_id]
+            if not load.calls:
+                load.since = self._clock()
+            order = Order(job=self._job, tickets=tuple(new[worker_id]), session=load.session, more=more)
+            load.calls.append(self._workforce.submit(worker_id, order))
+        return bool(called)
+
+    @property
+    def _keeps(self) -> bool:
+        """Whether workers keep unfinished tickets from one call to the next."""
+        return self._job.baseline is None
+
+    def _has_room(self) -> bool:
+        """Whether a worker with tickets could be given another call: then nothing is waited for."""
+        loads = [self._loads[worker_id] for worker_id in self._workforce.up]
+        return any(load.tickets and len(load.calls) < _CALLS for load in loads)
+
+    # ---------------------------------------------------------------- taking in
+
+    def _next_answer(self) -> Collected:
+        """Of the oldest call of the first worker that answers; nothing new when one is lost meanwhile."""
+        while oldest := self._oldest():
+            ready = self._workforce.answered(list(oldest), timeout_s=POLL_S)
+            if ready:
+                return self._take(oldest[ready[0]])
+            self._workforce.revive()
+            if self._give_up_overdue() or self._somebody_is_idle():
+                break
+        return self._refusals()
+
+    def _somebody_is_idle(self) -> bool:
+        """Whether tickets wait, and a worker has come that has been given none."""
+        return bool(self._waiting) and any(worker_id not in self._loads for worker_id in self._workforce.up)
+
+    def _oldest(self) -> dict[Hashable, int]:
+        return {load.calls[0]: worker_id for worker_id, load in self._loads.items() if load.calls}
+
+    def _take(self, worker_id: int) -> Collected:
+        load = self._loads[worker_id]
+        answer = self._workforce.answer(worker_id, load.calls.popleft())
+        if isinstance(answer, Loss):
+            self._lose(worker_id, answer.reason)
+            return self._refusals()
+        load.since = self._clock()
+        self._pace.note(answer.episodes)
+        if answer.episodes:
+            self._workforce.finished()
+        for ended in (*answer.episodes, *answer.failed):
+            if load.tickets.pop(ended.ticket.ticket_id, None) is None:
+                raise ContractError(
+                    f"Rollout worker {worker_id} returned ticket {ended.ticket.ticket_id}, which it does not have.",
+                    ticket_id=ended.ticket.ticket_id,
+                )
+        return self._refusals(answer)
+
+    def _refusals(self, answer: Collected | None = None) -> Collected:
+        """``answer`` (nothing, where there is none) and the tickets that have been refused since the last one."""
+        answer = answer or Collected(episodes=())
+        refused, self._refused = self._refused, []
+        return Collected(episodes=answer.episodes, failed=(*answer.failed, *refused), stage_s=answer.stage_s)
+
+    # ---------------------------------------------------------------- losses
+
+    def _give_up_overdue(self) -> bool:
+        late = {load.calls[0]: one for one, load in self._loads.items() if load.calls and self._lateness_s(load) > 0}
+        if not late:
+            return False
+        answered = self._workforce.answered(list(late), timeout_s=0.0)
+        hanging = [worker_id for reference, worker_id in late.items() if reference not in answered]
+        for worker_id in hanging:
+            self._lose(worker_id, "no answer", restart=True)
+        return bool(hanging)
+
+    def _lateness_s(self, load: _Load) -> float:
+        at_once = self._slots if self._keeps else 1
+        return self._clock() - load.since - self._pace.limit_s(len(load.tickets), at_once=at_once)
+
+    def _lose(self, worker_id: int, reason: str, *, restart: bool = False) -> None:
+        load = self._loads.pop(worker_id)
+        tickets = [*load.tickets.values()]
+        self.reissued_count += len(tickets)
+        if tickets:
+            refused = self._waiting.lost(tickets, reason)
+            self._refused += [refused] if refused is not None else []
+        measured = f"{self._clock() - load.since:.0f} s into a call with {len(tickets)} tickets; {self._pace.words()}"
+        self._workforce.lose(worker_id, reason, measured, restart=restart)

@@ -1,0 +1,58 @@
+"""Lost workers: when it is bad luck, when to wait, and when to give up."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from addiffusion.errors import RolloutError
+
+_LONGEST_PAUSE_S = 30.0
+
+
+class LossRecord:
+    """Counts restarts in a row that brought nothing.
+
+    A worker that was started after the loss before and is lost again, while nobody has finished an episode, makes the
+    row longer by one. Workers lost together count once: none of them was started after another one's loss.
+    """
+
+    def __init__(self, *, max_restarts: int) -> None:
+        """``max_restarts`` fruitless ones in a row are allowed."""
+        self._max_restarts = max_restarts
+        self._row = 0
+        self._row_at_start: Counter[int] = Counter()
+        self._reasons: Counter[str] = Counter()
+        self._measured = ""
+
+    def started(self, worker_id: int) -> None:
+        """A worker can be given tickets."""
+        self._row_at_start[worker_id] = self._row
+
+    def finished(self) -> None:
+        """Somebody has finished an episode: the row is broken."""
+        self._row = 0
+        self._row_at_start.clear()
+        self._reasons.clear()
+
+    def lost(self, worker_id: int, reason: str, measured: str) -> float:
+        """Note a loss and what was measured before it; returns the seconds until the worker may be given tickets again.
+
+        Raises:
+            RolloutError: too many in a row.
+        """
+        self._reasons[reason] += 1
+        self._measured = measured
+        self._row = max(self._row, self._row_at_start[worker_id] + 1)
+        if self._row > self._max_restarts:
+            raise self._given_up()
+        return 0.0 if self._row == 1 else min(_LONGEST_PAUSE_S, 2.0 ** (self._row - 2))
+
+    def _given_up(self) -> RolloutError:
+        reasons = "; ".join(f"{reason} ({count} times)" for reason, count in self._reasons.most_common())
+        return RolloutError(
+            f"Rollout workers were restarted {self._max_restarts} times in a row (rollout.max_restarts) and lost again "
+            f"each time before anyone had finished an episode: {reasons}; the last one {self._measured}. The workers' "
+            "log says more; where a process just ended it is often memory: lower rollout.slots or rollout.workers.",
+            restarts=self._max_restarts,
+            reasons=dict(self._reasons),
+        )
