@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from addiffusion.bank.archive import Bank, open_bank
@@ -15,9 +15,9 @@ from addiffusion.prompts import load_prompts
 from addiffusion.records import Prompt
 from launch.cluster import check_resources, usable_cpus
 from launch.config_files import load_config
-from launch.run_folder import RunFolder, going_on, located, planned_path
+from launch.run_folder import RESULT, RunFolder, going_on, located, planned_path
 from launch.tracking import check_tracking
-from learner.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
+from learner.checkpoint import Checkpoint, latest_checkpoint, list_checkpoints, load_checkpoint
 from learner.curriculum import check_curriculum
 
 _MOVABLE = ("cluster.", "rollout.", "resume")
@@ -30,11 +30,13 @@ class Plan:
 
     config: Config
     path: Path
-    """Its folder; exists only when resuming."""
+    """Its folder; exists only when a run is gone on with."""
     train_prompts: tuple[Prompt, ...]
     test_prompts: tuple[Prompt, ...]
     checkpoint: Checkpoint | None = None
     """Where a resumed run goes on."""
+    begun: bool = False
+    """The folder is there, of a run that was ended before its first checkpoint."""
     bank: Bank | None = None
     """What the policy starts from."""
     stop_on_collapse: bool = False
@@ -53,7 +55,7 @@ def prepare(files: Sequence[Path], overrides: Sequence[str]) -> Plan:
     folder = going_on(config)
     if folder is None:
         return _checked(config, path=planned_path(config))
-    return _checked(config, path=folder, checkpoint=load_checkpoint(latest_checkpoint(folder)))
+    return _gone_on_with(config, folder)
 
 
 def _resumed(path: Path, files: Sequence[Path], overrides: Sequence[str]) -> Plan:
@@ -66,8 +68,14 @@ def _resumed(path: Path, files: Sequence[Path], overrides: Sequence[str]) -> Pla
         )
     folder, _ = RunFolder.open(path := located(path))
     moved = [item for item in overrides if not item.startswith("resume")]
-    checkpoint = load_checkpoint(latest_checkpoint(folder.path))
-    return _checked(load_config([folder.config_file], moved), path=path, checkpoint=checkpoint)
+    return _gone_on_with(load_config([folder.config_file], moved), path)
+
+
+def _gone_on_with(config: Config, path: Path) -> Plan:
+    """From the last checkpoint; where there is none, from the references that have been drawn."""
+    if list_checkpoints(path) or (path / RESULT).is_file():
+        return _checked(config, path=path, checkpoint=load_checkpoint(latest_checkpoint(path)))
+    return replace(_checked(config, path=path), begun=True)
 
 
 def _checked(config: Config, *, path: Path, checkpoint: Checkpoint | None = None) -> Plan:
