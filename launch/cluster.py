@@ -13,7 +13,7 @@ from pathlib import Path
 from addiffusion.config import ClusterSection, Config
 from addiffusion.errors import ClusterError
 from launch.joining import refuse_silence, refused_token, told, unreachable
-from launch.quiet import muted_stderr
+from launch.quiet import RayReports, muted_stderr, ray_reports
 from launch.token import is_loopback, secure
 
 NAMESPACE = "addiffusion"
@@ -78,23 +78,19 @@ def check_resources(config: Config, *, cpus: float, gpus: float, where: str) -> 
 
 
 @contextmanager
-def ray_running(config: Config) -> Iterator[None]:
+def ray_running(config: Config) -> Iterator[RayReports]:
     """Ray for the length of the block: started on this machine, or joined where ``cluster.address`` says so.
+
+    Yields what takes its reports.
 
     Raises:
         ClusterError: Ray can't be started or joined, has another version, or is too small.
     """
-    prepare_environment()
-    import ray  # noqa: PLC0415 - only after its environment is set
-
     if config.cluster.address == "local":
         secure(config.cluster.bind)
-    _connect(config)
-    try:
+    with _connected(config) as reports:
         _check_offer(config)
-        yield
-    finally:
-        ray.shutdown()
+        yield reports
 
 
 @contextmanager
@@ -104,16 +100,23 @@ def ray_joined(address: str) -> Iterator[None]:
     Raises:
         ClusterError: there is none at ``address``, or it runs another version.
     """
+    if address == "local":
+        raise ClusterError("address=local would start a cluster of its own: give auto, or host:port of a running one.")
+    with _connected(Config(cluster=ClusterSection(address=address))):
+        yield
+
+
+@contextmanager
+def _connected(config: Config) -> Iterator[RayReports]:
     prepare_environment()
     import ray  # noqa: PLC0415 - only after its environment is set
 
-    if address == "local":
-        raise ClusterError("address=local would start a cluster of its own: give auto, or host:port of a running one.")
-    _connect(Config(cluster=ClusterSection(address=address)))
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with ray_reports() as reports:
+        _connect(config)
+        try:
+            yield reports
+        finally:
+            ray.shutdown()
 
 
 def _check_offer(config: Config) -> None:

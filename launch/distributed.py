@@ -12,7 +12,7 @@ from launch.cluster import NAMESPACE
 from launch.crew import Crew, observation_width
 from launch.meters import replica_meters, run_meters, worker_meters
 from launch.placement import find_placement
-from launch.quiet import muted_stderr
+from launch.quiet import muted_stderr, without_farewell
 from learner.algorithm_config import Staffing, build_ppo_config, staff
 from learner.ppo import AdaptivePPO
 from reward_service.actor import Start, get_or_create, stop
@@ -46,7 +46,8 @@ def distributed_crew(config: Config) -> Iterator[Crew]:
             hosting=algorithm.rollouts.hosting,
         )
     finally:
-        algorithm.stop()
+        with without_farewell():
+            algorithm.stop()
         if shared is None:
             stop(scoring)
 

@@ -68,6 +68,7 @@ def run(plan: Plan, *, console: Console, roles: Callable[[Config], AbstractConte
     with view, roles(plan.config) as crew:
         is_there = plan.begun or plan.checkpoint is not None
         folder = RunFolder(plan.path) if is_there else RunFolder.create(plan.path, plan.config)
+        crew.keep_reports(folder.path)
         view.say(f"run folder {folder.path}")
         stages = _Run(plan, crew, folder, view, start=start)
         asked = "{} (Ctrl-C again to leave at once)"
