@@ -59,7 +59,8 @@ class RolloutSection(Section):
     cpus_per_worker: float = Field(default=0.5, gt=0)
     """CPUs Ray reserves for a worker."""
     gpus_per_worker: float = Field(default=0.0, ge=0)
-    """GPUs (or a fraction) Ray reserves for a worker."""
+    """GPUs Ray reserves for a worker; a fraction lets workers share one. 0: a whole one where there are GPUs and
+    `backbone.device` is `auto` or `cuda`."""
     timeout_s: float = Field(default=600.0, gt=0)
     """Longest wait for any single collected batch before its tickets are reissued."""
     carry_ticks: int = Field(default=16, ge=1)

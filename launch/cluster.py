@@ -185,6 +185,12 @@ def connection_error(address: str, failure: Exception) -> ClusterError:
         )
     if re.search(r"authenticat", told_all, re.IGNORECASE):
         return refused_token(address)
+    if "AF_UNIX path length" in told_all:
+        return ClusterError(
+            f"Ray can't work on this machine, because the path of its temporary folder is too long for a socket "
+            f"({temporary_folder()}): set RAY_TMPDIR to a short path, such as /tmp.",
+            folder=str(temporary_folder()),
+        )
     if address == "local":
         cause = raylet_errors() or text
         return ClusterError(
@@ -194,10 +200,14 @@ def connection_error(address: str, failure: Exception) -> ClusterError:
     return unreachable(address, text)
 
 
+def temporary_folder() -> Path:
+    """Where Ray puts its sessions, sockets among them."""
+    return Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray"
+
+
 def raylet_errors(sessions: Path | None = None) -> str:
     """The last lines the latest session's raylet wrote to its error log; empty when it wrote none."""
-    folder = sessions or Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray"
-    log = folder / "session_latest" / "logs" / "raylet.err"
+    log = (sessions or temporary_folder()) / "session_latest" / "logs" / "raylet.err"
     if not log.is_file():
         return ""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]

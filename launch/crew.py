@@ -39,6 +39,8 @@ class Crew:
     """Carries the metrics of the run called so."""
     hosting: Callable[[Baseline], Rollouts] | None = None
     """Has baselines drawn by the rollout workers; None: this process draws them."""
+    posts: str = ""
+    """What each role works on, where a cluster had to be asked for it."""
     keep_reports: Callable[[Path], object] = _no_reports
     """Has what Ray and RLlib report written to a file in this folder."""
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 from addiffusion.config import Config
 from launch.cluster import NAMESPACE
 from launch.crew import Crew, observation_width
+from launch.gpus import described, shared_out
 from launch.meters import replica_meters, run_meters, worker_meters
 from launch.placement import find_placement
 from launch.quiet import muted_stderr, without_farewell
@@ -29,6 +30,7 @@ def distributed_crew(config: Config) -> Iterator[Crew]:
         WeightsError: a scorer can't be loaded.
     """
     shared, place = config.scorers.service, find_placement(config)
+    config = shared_out(config, place.gpus, where="the cluster")
     scoring = get_or_create(
         config.scorers,
         namespace=NAMESPACE,
@@ -44,6 +46,7 @@ def distributed_crew(config: Config) -> Iterator[Crew]:
             learner=algorithm.policy_learner,
             meters=run_meters,
             hosting=algorithm.rollouts.hosting,
+            posts=described(config, place.gpus.total),
         )
     finally:
         with without_farewell():

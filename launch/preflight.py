@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from addiffusion.bank.archive import Bank, open_bank
 from addiffusion.config import Config
 from addiffusion.config_sampling import NOISY_SOLVERS
@@ -15,6 +17,7 @@ from addiffusion.prompts import load_prompts
 from addiffusion.records import Prompt
 from launch.cluster import check_resources, usable_cpus
 from launch.config_files import load_config
+from launch.gpus import GpuOffer, shared_out
 from launch.run_folder import RESULT, RunFolder, going_on, located, planned_path
 from launch.tracking import check_tracking
 from learner.checkpoint import Checkpoint, latest_checkpoint, list_checkpoints, load_checkpoint
@@ -80,7 +83,9 @@ def _gone_on_with(config: Config, path: Path) -> Plan:
 
 def _checked(config: Config, *, path: Path, checkpoint: Checkpoint | None = None) -> Plan:
     if config.cluster.mode == "ray" and config.cluster.address == "local":
-        check_resources(config, cpus=usable_cpus(), gpus=_gpus(config), where="this machine")
+        gpus = torch.cuda.device_count()
+        placed = shared_out(config, GpuOffer(total=gpus), where="this machine")
+        check_resources(placed, cpus=usable_cpus(), gpus=gpus, where="this machine")
     _check_weights(config)
     _check_solver(config)
     check_tracking(config)
@@ -97,14 +102,6 @@ def _checked(config: Config, *, path: Path, checkpoint: Checkpoint | None = None
         checkpoint=checkpoint,
         bank=None if path_of_bank is None else open_bank(path_of_bank, config),
     )
-
-
-def _gpus(config: Config) -> int:
-    if not (config.rollout.gpus_per_worker or config.scorers.gpus or config.ppo.gpus_per_learner):
-        return 0
-    import torch  # noqa: PLC0415 - takes seconds, and only runs on GPUs need to know
-
-    return torch.cuda.device_count()
 
 
 def _check_solver(config: Config) -> None:

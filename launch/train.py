@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from addiffusion.bank.archive import Bank
@@ -22,6 +23,7 @@ from evaluation.plots import plot_action_mix, plot_learning_curves, plot_stoppin
 from evaluation.report import holdout_table, summary
 from launch.console import RunView, duration
 from launch.crew import Crew, assemble
+from launch.gpus import GpuOffer, described, shared_out
 from launch.interrupt import Interrupt, interruptible
 from launch.preflight import Plan
 from launch.references import Pairs, References, ReferenceStore, draw_references, known_references, training_pairs
@@ -62,10 +64,11 @@ def run(plan: Plan, *, console: Console, roles: Callable[[Config], AbstractConte
         RolloutError: images could not be finished.
     """
     start = time.perf_counter()
-    workers = plan.config.rollout.workers if plan.config.cluster.mode == "ray" else 1
     view = RunView(console, iterations=plan.config.ppo.iterations)
-    view.say(f"starting {workers} rollout worker{'s' * (workers > 1)}, reward service and learner")
+    view.say(f"starting {_cast(plan.config)}")
     with view, roles(plan.config) as crew:
+        if plan.config.cluster.address != "local" and crew.posts:
+            view.say(f"at work: {crew.posts}")
         is_there = plan.begun or plan.checkpoint is not None
         folder = RunFolder(plan.path) if is_there else RunFolder.create(plan.path, plan.config)
         crew.keep_reports(folder.path)
@@ -220,6 +223,14 @@ class _Run:
             self.view.say(f"warning: {warning}")
         self.view.say(f"{duration(result['run_seconds'])} in all; everything is in {self.folder.path}")
         return result
+
+
+def _cast(config: Config) -> str:
+    """The roles, and, where this machine is all there is, what each works on."""
+    if config.cluster.mode == "serial":
+        return "1 rollout worker, reward service and learner"
+    gpus = torch.cuda.device_count() if config.cluster.address == "local" else 0
+    return described(shared_out(config, GpuOffer(total=gpus), where="this machine"), gpus)
 
 
 def _key(pair: tuple[Prompt, int]) -> tuple[str, int]:
