@@ -40,7 +40,9 @@ def described(config: Config, gpus: float) -> str:
         return f"{workers}, reward service and learner"
     own = f"{workers} ({_share(rollout.gpus_per_worker, config.backbone.device, each=rollout.workers > 1)})"
     service = f"reward service ({_share(scorers.gpus, scorers.device, each=scorers.replicas > 1)})"
-    return f"{own}, {service} and learner ({_share(learner.gpus_per_learner, 'cpu', each=learner.learners > 1)})"
+    here = "cuda" if learner.gpus_per_learner else "cpu"  # Ray hands no GPU out to this process
+    on = _share(learner.gpus_per_learner if learner.learners else 0.0, here, each=learner.learners > 1)
+    return f"{own}, {service} and learner ({on})"
 
 
 def _with_workers(config: Config, offer: GpuOffer, where: str) -> Config:

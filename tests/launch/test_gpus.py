@@ -126,7 +126,10 @@ def test_on_a_cluster_the_nodes_of_a_role_count(
         (8, {}, "2 rollout workers (a GPU each), reward service (a GPU) and learner (cpu)"),
         (1, {}, "2 rollout workers (cpu), reward service (a GPU) and learner (cpu)"),
         (1, {"rollout": {"workers": 2, "gpus_per_worker": 0.25}, "ppo": {"gpus_per_learner": 0.25}},
-         "2 rollout workers (0.25 GPU each), reward service (the first GPU, shared) and learner (0.25 GPU)"),
+         "2 rollout workers (0.25 GPU each), reward service (the first GPU, shared) and learner (the first GPU, "
+         "shared)"),
+        (3, {"ppo": {"gpus_per_learner": 0.25, "learners": 2}},
+         "2 rollout workers (a GPU each), reward service (the first GPU, shared) and learner (0.25 GPU each)"),
     ],
 )  # fmt: skip
 def test_what_each_role_works_on_is_said(gpus: float, sections: dict[str, dict[str, object]], said: str) -> None:
