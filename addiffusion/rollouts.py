@@ -69,3 +69,8 @@ class Staffed(Protocol):
     def staff(self) -> Staff:
         """Who is at work."""
         ...
+
+
+def workers_up(rollouts: Rollouts) -> int:
+    """Workers that can be given tickets now, one at least; this process counts as one."""
+    return max(1, rollouts.staff().up_count) if isinstance(rollouts, Staffed) else 1

@@ -19,7 +19,7 @@ from addiffusion.errors import RolloutError, RunFolderError
 from addiffusion.files import whole_file
 from addiffusion.records import FailedEpisode, Prompt, Reference, Ticket
 from addiffusion.reward import reference_of
-from addiffusion.rollouts import Rollouts, Staffed
+from addiffusion.rollouts import Rollouts, workers_up
 from addiffusion.seeds import derive_seed
 
 Pairs: TypeAlias = Sequence[tuple[Prompt, int]]
@@ -107,7 +107,7 @@ def draw_references(rollouts: Rollouts, pairs: Pairs, config: Config) -> Iterato
     waiting = deque(_ticket(number, pair, config) for number, pair in enumerate(pairs))
     failures: Counter[int] = Counter()
     while waiting:
-        count = min(len(waiting), config.rollout.slots * _workers_up(rollouts))
+        count = min(len(waiting), config.rollout.slots * workers_up(rollouts))
         collected = rollouts.collect([waiting.popleft() for _ in range(count)])
         yield {(one.ticket.prompt.text, one.ticket.seed): reference_of(one) for one in collected.episodes}
         for failed in collected.failed:
@@ -115,10 +115,6 @@ def draw_references(rollouts: Rollouts, pairs: Pairs, config: Config) -> Iterato
             if failures[failed.ticket.ticket_id] > config.rollout.max_reissues:
                 raise _undrawable(failed, failures[failed.ticket.ticket_id])
             waiting.append(failed.ticket)
-
-
-def _workers_up(rollouts: Rollouts) -> int:
-    return max(1, rollouts.staff().up_count) if isinstance(rollouts, Staffed) else 1
 
 
 def _undrawable(failed: FailedEpisode, count: int) -> RolloutError:
