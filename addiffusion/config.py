@@ -59,7 +59,8 @@ class RolloutSection(Section):
     cpus_per_worker: float = Field(default=0.5, gt=0)
     """CPUs Ray reserves for a worker."""
     gpus_per_worker: float = Field(default=0.0, ge=0)
-    """GPUs (or a fraction) Ray reserves for a worker."""
+    """GPUs Ray reserves for a worker; a fraction lets workers share one. 0: a whole one where there are GPUs and
+    `backbone.device` is `auto` or `cuda`."""
     timeout_s: float = Field(default=600.0, gt=0)
     """Seconds an episode is given before its worker counts as hanging, is restarted, and its tickets go to others;
     where this run's own episodes take longer, four times what the slowest of the last ones took."""

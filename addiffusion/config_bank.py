@@ -13,8 +13,8 @@ class BankSection(Section):
     """The trajectory bank (`addiffusion bank build`)."""
 
     every: int = Field(default=2, ge=1)
-    """Stop is tried at the first and then at every so-manieth decision: 1 is exact, 2 takes little more than half the
-    time."""
+    """With n, stop is tried at the first decision and at every n-th after it: 1 is exact, 2 takes little more than half
+    the time."""
     shard_size: int = Field(default=16, ge=1)
     """Trajectories per file; a killed build loses at most one file's."""
 

@@ -118,7 +118,8 @@ class ScorersSection(Section):
     cpus: float = Field(default=0.5, ge=0)
     """CPUs Ray reserves for each replica of the reward service."""
     gpus: float = Field(default=0.0, ge=0)
-    """GPUs (or a fraction) Ray reserves for each replica of the reward service."""
+    """GPUs (or a fraction) Ray reserves for each replica of the reward service. 0: a whole one where the workers leave
+    enough and `scorers.device` is `auto` or `cuda`; else it works on the first GPU, beside a worker."""
 
     @model_validator(mode="after")
     def _metrics_belong_to_pretrained(self) -> Self:

@@ -60,7 +60,7 @@ class Survey:
     """What a trajectory bank wants of a full-length episode beside its image."""
 
     every: int = 1
-    """Stop is tried at the first and then at every so-manieth decision."""
+    """n: stop is tried at the first decision and at every n-th after it."""
     metrics: tuple[str, ...] = ()
     """Names of METRIC_NAMES to judge every image by."""
 

@@ -70,6 +70,7 @@ def build(order: BankOrder, *, console: Console, roles: Roles = assemble) -> Bui
     with view, roles(order.config) as crew:
         plan = _planned(order, crew.scoring)
         plan.write(order.folder)
+        crew.keep_reports(order.folder)
         missing = [number for number in range(-(-plan.count // plan.shard_size)) if not _whole(order, plan, number)]
         label = f"trajectories ({order.count}, of which {_size(missing, plan)} are missing)"
         stop = "finishing these trajectories (Ctrl-C again to leave at once)"

@@ -13,7 +13,7 @@ from pathlib import Path
 from addiffusion.config import ClusterSection, Config
 from addiffusion.errors import ClusterError
 from launch.joining import refuse_silence, refused_token, told, unreachable
-from launch.quiet import muted_stderr
+from launch.quiet import RayReports, muted_stderr, ray_reports
 from launch.token import is_loopback, secure
 
 NAMESPACE = "addiffusion"
@@ -78,23 +78,19 @@ def check_resources(config: Config, *, cpus: float, gpus: float, where: str) -> 
 
 
 @contextmanager
-def ray_running(config: Config) -> Iterator[None]:
+def ray_running(config: Config) -> Iterator[RayReports]:
     """Ray for the length of the block: started on this machine, or joined where ``cluster.address`` says so.
+
+    Yields what takes its reports.
 
     Raises:
         ClusterError: Ray can't be started or joined, has another version, or is too small.
     """
-    prepare_environment()
-    import ray  # noqa: PLC0415 - only after its environment is set
-
     if config.cluster.address == "local":
         secure(config.cluster.bind)
-    _connect(config)
-    try:
+    with _connected(config) as reports:
         _check_offer(config)
-        yield
-    finally:
-        ray.shutdown()
+        yield reports
 
 
 @contextmanager
@@ -104,16 +100,23 @@ def ray_joined(address: str) -> Iterator[None]:
     Raises:
         ClusterError: there is none at ``address``, or it runs another version.
     """
+    if address == "local":
+        raise ClusterError("address=local would start a cluster of its own: give auto, or host:port of a running one.")
+    with _connected(Config(cluster=ClusterSection(address=address))):
+        yield
+
+
+@contextmanager
+def _connected(config: Config) -> Iterator[RayReports]:
     prepare_environment()
     import ray  # noqa: PLC0415 - only after its environment is set
 
-    if address == "local":
-        raise ClusterError("address=local would start a cluster of its own: give auto, or host:port of a running one.")
-    _connect(Config(cluster=ClusterSection(address=address)))
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with ray_reports() as reports:
+        _connect(config)
+        try:
+            yield reports
+        finally:
+            ray.shutdown()
 
 
 def _check_offer(config: Config) -> None:
@@ -182,6 +185,12 @@ def connection_error(address: str, failure: Exception) -> ClusterError:
         )
     if re.search(r"authenticat", told_all, re.IGNORECASE):
         return refused_token(address)
+    if "AF_UNIX path length" in told_all:
+        return ClusterError(
+            f"Ray can't work on this machine, because the path of its temporary folder is too long for a socket "
+            f"({temporary_folder()}): set RAY_TMPDIR to a short path, such as /tmp.",
+            folder=str(temporary_folder()),
+        )
     if address == "local":
         cause = raylet_errors() or text
         return ClusterError(
@@ -191,10 +200,14 @@ def connection_error(address: str, failure: Exception) -> ClusterError:
     return unreachable(address, text)
 
 
+def temporary_folder() -> Path:
+    """Where Ray puts its sessions, sockets among them."""
+    return Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray"
+
+
 def raylet_errors(sessions: Path | None = None) -> str:
     """The last lines the latest session's raylet wrote to its error log; empty when it wrote none."""
-    folder = sessions or Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray"
-    log = folder / "session_latest" / "logs" / "raylet.err"
+    log = (sessions or temporary_folder()) / "session_latest" / "logs" / "raylet.err"
     if not log.is_file():
         return ""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]

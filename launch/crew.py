@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from addiffusion.backbones.widths import feature_widths
 from addiffusion.baseline import Baseline
@@ -23,6 +24,10 @@ def _no_meters(_run: str) -> Meters:
     return NoMeters()
 
 
+def _no_reports(_folder: Path) -> None:
+    """Nothing reports."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crew:
     """Who works on a run."""
@@ -34,6 +39,10 @@ class Crew:
     """Carries the metrics of the run called so."""
     hosting: Callable[[Baseline], Rollouts] | None = None
     """Has baselines drawn by the rollout workers; None: this process draws them."""
+    posts: str = ""
+    """What each role works on, where a cluster had to be asked for it."""
+    keep_reports: Callable[[Path], object] = _no_reports
+    """Has what Ray and RLlib report written to a file in this folder."""
 
     def baseline(self, baseline: Baseline) -> Rollouts:
         """Who draws a baseline's images."""
@@ -79,8 +88,8 @@ def unpaid(config: Config) -> Config:
 def _ray_crew(config: Config) -> Iterator[Crew]:
     from launch.cluster import ray_running  # noqa: PLC0415 - a serial run never touches Ray's side
 
-    with ray_running(config):
+    with ray_running(config) as reports:
         from launch.distributed import distributed_crew  # noqa: PLC0415 - imports Ray, whose environment is set now
 
         with distributed_crew(config) as crew:
-            yield crew
+            yield replace(crew, keep_reports=reports.keep_in)

@@ -10,9 +10,10 @@ from uuid import uuid4
 from addiffusion.config import Config
 from launch.cluster import NAMESPACE
 from launch.crew import Crew, observation_width
+from launch.gpus import described, shared_out
 from launch.meters import replica_meters, run_meters, worker_meters
 from launch.placement import find_placement
-from launch.quiet import muted_stderr
+from launch.quiet import muted_stderr, without_farewell
 from learner.algorithm_config import Staffing, build_ppo_config, staff
 from learner.ppo import AdaptivePPO
 from reward_service.actor import Start, get_or_create, stop
@@ -29,6 +30,7 @@ def distributed_crew(config: Config) -> Iterator[Crew]:
         WeightsError: a scorer can't be loaded.
     """
     shared, place = config.scorers.service, find_placement(config)
+    config = shared_out(config, place.gpus, where="the cluster")
     scoring = get_or_create(
         config.scorers,
         namespace=NAMESPACE,
@@ -44,9 +46,11 @@ def distributed_crew(config: Config) -> Iterator[Crew]:
             learner=algorithm.policy_learner,
             meters=run_meters,
             hosting=algorithm.rollouts.hosting,
+            posts=described(config, place.gpus.total),
         )
     finally:
-        algorithm.stop()
+        with without_farewell():
+            algorithm.stop()
         if shared is None:
             stop(scoring)
 

@@ -23,6 +23,7 @@ from launch import token
 from launch.cluster import check_resources, ray_joined, usable_cpus
 from launch.cluster_file import problems
 from launch.doctor_models import GATE_GB, GIB, Part, needed_bytes, parts_of
+from launch.gpus import GpuOffer, shared_out
 from launch.placement import REWARD, ROLLOUT, running_offer
 
 State = Literal["ok", "warning", "failed"]
@@ -157,7 +158,10 @@ def _cluster(config: Config) -> Check:
     if config.cluster.mode == "serial":
         return Check(name="cluster", detail="not used: cluster.mode=serial")
     if config.cluster.address == "local":
-        check_resources(config, cpus=usable_cpus(), gpus=torch.cuda.device_count(), where="this machine")
+        gpus, where = torch.cuda.device_count(), "this machine"
+        check_resources(
+            shared_out(config, GpuOffer(total=gpus), where=where), cpus=usable_cpus(), gpus=gpus, where=where
+        )
         return Check(name="cluster", detail="this machine; cluster.address=auto looks at a running one")
     with ray_joined(config.cluster.address):
         offer = running_offer()

@@ -122,6 +122,7 @@ def evaluate(
     view.say(f"{policy.name} on {len(prompts)} prompts x {order.repeats} seeds; results go to {path}")
     start = datetime.now(UTC)
     with view, roles(config) as crew:
+        crew.keep_reports(path)
         studio = _studio(order, config, policy, crew, path, extra)
         reward = policy.config([]).reward
         with stages(view.console) as stage:

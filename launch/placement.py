@@ -7,12 +7,13 @@ cluster's yaml. The learner lives in the driver, which a submitted job starts on
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from addiffusion.config import Config
 from addiffusion.errors import ClusterError
+from launch.gpus import GpuOffer
 from learner.algorithm_config import Staffing
 from learner.recruiting import wanted_workers
 
@@ -32,6 +33,8 @@ class Offer:
     """Of the nodes that are up."""
     possible: Mapping[str, float]
     """Of all nodes the autoscaler may start; empty without one."""
+    nodes: Sequence[Mapping[str, float]] = ()
+    """Of each node that is up."""
 
     def has(self, resource: str) -> bool:
         """Whether any node offers ``resource``, or could."""
@@ -41,6 +44,14 @@ class Offer:
         """What there can be of ``resource``."""
         return max(self.present.get(resource, 0.0), self.possible.get(resource, 0.0))
 
+    def gpus(self) -> GpuOffer:
+        """GPUs, and how many of them are where each role has to run."""
+        per_worker = [node.get("GPU", 0.0) / node[ROLLOUT] for node in self.nodes if node.get(ROLLOUT, 0.0) >= 1]
+        left = [node.get("GPU", 0.0) - node.get(ROLLOUT, 0.0) for node in self.nodes if node.get(REWARD, 0.0) > 0]
+        return GpuOffer(
+            total=self.most("GPU"), per_worker=min(per_worker, default=None), service=max(left, default=None)
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
@@ -48,6 +59,7 @@ class Placement:
 
     staffing: Staffing
     reward_resources: Mapping[str, float]
+    gpus: GpuOffer
 
 
 def place(config: Config, offer: Offer) -> Placement:
@@ -58,6 +70,7 @@ def place(config: Config, offer: Offer) -> Placement:
     return Placement(
         staffing=Staffing(worker_count=starting, resources=(ROLLOUT,) if pinned else ()),
         reward_resources={REWARD: _ANY} if offer.has(REWARD) else {},
+        gpus=offer.gpus(),
     )
 
 
@@ -83,4 +96,8 @@ def running_offer() -> Offer:
     import ray  # noqa: PLC0415 - only after its environment is set
     from ray._private.state import state  # noqa: PLC0415 - the autoscaler's limits have no public name
 
-    return Offer(present=ray.cluster_resources(), possible=state.get_max_resources_from_cluster_config() or {})
+    return Offer(
+        present=ray.cluster_resources(),
+        possible=state.get_max_resources_from_cluster_config() or {},
+        nodes=[node["Resources"] for node in ray.nodes() if node["Alive"]],
+    )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from addiffusion.bank.archive import Bank, open_bank
 from addiffusion.config import Config
@@ -15,9 +17,10 @@ from addiffusion.prompts import load_prompts
 from addiffusion.records import Prompt
 from launch.cluster import check_resources, usable_cpus
 from launch.config_files import load_config
-from launch.run_folder import RunFolder, going_on, located, planned_path
+from launch.gpus import GpuOffer, shared_out
+from launch.run_folder import RESULT, RunFolder, going_on, located, planned_path
 from launch.tracking import check_tracking
-from learner.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
+from learner.checkpoint import Checkpoint, latest_checkpoint, list_checkpoints, load_checkpoint
 from learner.curriculum import check_curriculum
 
 _MOVABLE = ("cluster.", "rollout.", "resume")
@@ -30,11 +33,13 @@ class Plan:
 
     config: Config
     path: Path
-    """Its folder; exists only when resuming."""
+    """Its folder; exists only when a run is gone on with."""
     train_prompts: tuple[Prompt, ...]
     test_prompts: tuple[Prompt, ...]
     checkpoint: Checkpoint | None = None
     """Where a resumed run goes on."""
+    begun: bool = False
+    """The folder is there, of a run that was ended before its first checkpoint."""
     bank: Bank | None = None
     """What the policy starts from."""
     stop_on_collapse: bool = False
@@ -53,7 +58,7 @@ def prepare(files: Sequence[Path], overrides: Sequence[str]) -> Plan:
     folder = going_on(config)
     if folder is None:
         return _checked(config, path=planned_path(config))
-    return _checked(config, path=folder, checkpoint=load_checkpoint(latest_checkpoint(folder)))
+    return _gone_on_with(config, folder)
 
 
 def _resumed(path: Path, files: Sequence[Path], overrides: Sequence[str]) -> Plan:
@@ -66,13 +71,21 @@ def _resumed(path: Path, files: Sequence[Path], overrides: Sequence[str]) -> Pla
         )
     folder, _ = RunFolder.open(path := located(path))
     moved = [item for item in overrides if not item.startswith("resume")]
-    checkpoint = load_checkpoint(latest_checkpoint(folder.path))
-    return _checked(load_config([folder.config_file], moved), path=path, checkpoint=checkpoint)
+    return _gone_on_with(load_config([folder.config_file], moved), path)
+
+
+def _gone_on_with(config: Config, path: Path) -> Plan:
+    """From the last checkpoint; where there is none, from the references that have been drawn."""
+    if list_checkpoints(path) or (path / RESULT).is_file():
+        return _checked(config, path=path, checkpoint=load_checkpoint(latest_checkpoint(path)))
+    return replace(_checked(config, path=path), begun=True)
 
 
 def _checked(config: Config, *, path: Path, checkpoint: Checkpoint | None = None) -> Plan:
     if config.cluster.mode == "ray" and config.cluster.address == "local":
-        check_resources(config, cpus=usable_cpus(), gpus=_gpus(config), where="this machine")
+        gpus = torch.cuda.device_count()
+        placed = shared_out(config, GpuOffer(total=gpus), where="this machine")
+        check_resources(placed, cpus=usable_cpus(), gpus=gpus, where="this machine")
     _check_weights(config)
     _check_solver(config)
     check_tracking(config)
@@ -89,14 +102,6 @@ def _checked(config: Config, *, path: Path, checkpoint: Checkpoint | None = None
         checkpoint=checkpoint,
         bank=None if path_of_bank is None else open_bank(path_of_bank, config),
     )
-
-
-def _gpus(config: Config) -> int:
-    if not (config.rollout.gpus_per_worker or config.scorers.gpus or config.ppo.gpus_per_learner):
-        return 0
-    import torch  # noqa: PLC0415 - takes seconds, and only runs on GPUs need to know
-
-    return torch.cuda.device_count()
 
 
 def _check_solver(config: Config) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 from zipfile import BadZipFile
 
 import numpy as np
@@ -12,16 +16,76 @@ from addiffusion.actions import Action
 from addiffusion.bank.archive import Bank
 from addiffusion.config import Config
 from addiffusion.errors import RolloutError, RunFolderError
-from addiffusion.records import Prompt, Reference, Ticket
+from addiffusion.files import whole_file
+from addiffusion.records import FailedEpisode, Prompt, Reference, Ticket
 from addiffusion.reward import reference_of
-from addiffusion.rollouts import Rollouts
+from addiffusion.rollouts import Rollouts, workers_up
 from addiffusion.seeds import derive_seed
 
-Pairs = Sequence[tuple[Prompt, int]]
+Pairs: TypeAlias = Sequence[tuple[Prompt, int]]
+References: TypeAlias = dict[tuple[str, int], Reference]
+"""By text and seed of a pair."""
 
 
-def known_references(pairs: Pairs, bank: Bank | None) -> dict[tuple[str, int], Reference]:
-    """References of the pairs that a trajectory bank holds, by text and seed."""
+class ReferenceStore:
+    """References of a run on disk. A part is written for each batch drawn; it is whole or not there.
+
+    Parts lie in ``references/`` of the run folder; earlier versions wrote one file ``references.npz``.
+    """
+
+    def __init__(self, run: Path, pairs: Pairs) -> None:
+        """The references of ``pairs`` in the folder ``run``."""
+        self._folder, self._single = run / "references", run / "references.npz"
+        self._pool = _digest((prompt.text, seed) for prompt, seed in pairs)
+
+    def load(self) -> References:
+        """All that are there.
+
+        Raises:
+            RunFolderError: a file can't be read, or belongs to other prompts or seeds.
+        """
+        files = [*filter(Path.is_file, [self._single]), *sorted(self._folder.glob("*.npz"))]
+        return {key: reference for file in files for key, reference in self._read(file).items()}
+
+    def add(self, references: Mapping[tuple[str, int], Reference]) -> None:
+        """Write one part more."""
+        if not references:
+            return
+        self._folder.mkdir(exist_ok=True)
+        number = max((int(part.stem) for part in self._folder.glob("*.npz")), default=-1) + 1
+        with whole_file(self._folder / f"{number:06d}.npz") as draft, draft.open("wb") as file:
+            np.savez(
+                file,
+                scores=np.stack([reference.scores for reference in references.values()]),
+                dino=np.stack([reference.dino_embedding for reference in references.values()]),
+                seeds=np.array([seed for _, seed in references], np.int64),
+                prompts=np.array([text for text, _ in references]),
+                pool=np.array(self._pool),
+            )
+
+    def _read(self, path: Path) -> References:
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                scores, dino = file["scores"], file["dino"]
+                keys = list(zip(file["prompts"].tolist(), file["seeds"].tolist(), strict=True))
+                pool = str(file["pool"]) if "pool" in file else _digest(keys)  # the single file holds the whole pool
+        except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
+            raise RunFolderError(
+                f"references {path} can't be read ({error}): delete that file, and its images are drawn again.",
+                path=str(path),
+            ) from error
+        if pool != self._pool:
+            raise RunFolderError(
+                f"references {path} belong to other prompts than this configuration's: the prompt source has changed "
+                "since the run was started; start a new run.",
+                path=str(path),
+            )
+        rows = zip(keys, scores, dino, strict=True)
+        return {key: Reference(scores=row, dino_embedding=features) for key, row, features in rows}
+
+
+def known_references(pairs: Pairs, bank: Bank | None) -> References:
+    """References of the pairs that a trajectory bank holds."""
     found = ((prompt.text, seed, bank.find(prompt.text, seed)) for prompt, seed in pairs) if bank is not None else ()
     return {(text, seed): trajectory.reference for text, seed, trajectory in found if trajectory is not None}
 
@@ -31,64 +95,38 @@ def training_pairs(prompts: Sequence[Prompt], *, seed: int) -> list[tuple[Prompt
     return [(prompt, derive_seed(seed, "train", prompt.prompt_id)) for prompt in prompts]
 
 
-def draw_references(
-    rollouts: Rollouts, pairs: Pairs, *, config: Config, advance: Callable[[int], None], stop: Callable[[], bool]
-) -> list[Reference] | None:
-    """Roll every pair out to full length; None when ``stop`` said so on the way.
+def draw_references(rollouts: Rollouts, pairs: Pairs, config: Config) -> Iterator[References]:
+    """Roll every pair out to full length; yields what is finished, an image for each slot that is up at a time.
+
+    A failed pair is drawn again after the others.
 
     Raises:
-        RolloutError: an image could not be finished; without its reference the pair can't be trained on.
+        RolloutError: a pair has failed more than ``rollout.max_reissues`` times; without its reference it can't be
+            trained on.
     """
-    chunk = config.rollout.workers * config.rollout.slots
-    references: list[Reference] = []
-    for start in range(0, len(pairs), chunk):
-        if stop():
-            return None
-        tickets = [_ticket(start + row, pair, config) for row, pair in enumerate(pairs[start : start + chunk])]
-        collected = rollouts.collect(tickets)
-        if collected.failed:
-            failed = collected.failed[0]
-            raise RolloutError(
-                f"the full-length image of training prompt {failed.ticket.prompt.text!r} could not be drawn: "
-                f"{failed.reason}",
-                ticket_id=failed.ticket.ticket_id,
-            )
-        references += [reference_of(episode) for episode in collected.episodes]
-        advance(len(tickets))
-    return references
+    waiting = deque(_ticket(number, pair, config) for number, pair in enumerate(pairs))
+    failures: Counter[int] = Counter()
+    while waiting:
+        count = min(len(waiting), config.rollout.slots * workers_up(rollouts))
+        collected = rollouts.collect([waiting.popleft() for _ in range(count)])
+        yield {(one.ticket.prompt.text, one.ticket.seed): reference_of(one) for one in collected.episodes}
+        for failed in collected.failed:
+            failures[failed.ticket.ticket_id] += 1
+            if failures[failed.ticket.ticket_id] > config.rollout.max_reissues:
+                raise _undrawable(failed, failures[failed.ticket.ticket_id])
+            waiting.append(failed.ticket)
 
 
-def save_references(path: Path, pairs: Pairs, references: Sequence[Reference]) -> None:
-    """Write the references beside the run, with the pairs they belong to."""
-    partial = path.with_name("partial-" + path.name)
-    np.savez(
-        partial,
-        scores=np.stack([reference.scores for reference in references]),
-        dino=np.stack([reference.dino_embedding for reference in references]),
-        seeds=np.array([seed for _, seed in pairs], np.int64),
-        prompts=np.array([prompt.text for prompt, _ in pairs]),
+def _undrawable(failed: FailedEpisode, count: int) -> RolloutError:
+    return RolloutError(
+        f"the full-length image of training prompt {failed.ticket.prompt.text!r} could not be drawn in {count} "
+        f"attempt{'s' * (count > 1)}: {failed.reason}",
+        ticket_id=failed.ticket.ticket_id,
     )
-    partial.replace(path)
 
 
-def load_references(path: Path, pairs: Pairs) -> list[Reference]:
-    """Read the references of ``pairs`` back.
-
-    Raises:
-        RunFolderError: the file can't be read, or belongs to other prompts or seeds.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            scores, dino, seeds, prompts = file["scores"], file["dino"], file["seeds"], file["prompts"]
-    except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
-        raise RunFolderError(f"references {path} can't be read ({error}): start a new run.", path=str(path)) from error
-    if [(prompt.text, seed) for prompt, seed in pairs] != list(zip(prompts.tolist(), seeds.tolist(), strict=True)):
-        raise RunFolderError(
-            f"references {path} belong to other prompts than this configuration's: the prompt source has changed since "
-            "the run was started; start a new run.",
-            path=str(path),
-        )
-    return [Reference(scores=row, dino_embedding=features) for row, features in zip(scores, dino, strict=True)]
+def _digest(keys: Iterator[tuple[str, int]] | Sequence[tuple[str, int]]) -> str:
+    return hashlib.sha256(json.dumps([*keys]).encode()).hexdigest()
 
 
 def _ticket(position: int, pair: tuple[Prompt, int], config: Config) -> Ticket:

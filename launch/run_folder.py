@@ -18,10 +18,12 @@ from addiffusion.files import write_text
 from evaluation.report import json_number
 from launch.config_files import load_resolved
 from launch.config_text import to_yaml
+from learner.checkpoint import config_digest, list_checkpoints
 
 _IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it for the command of a submitted job."""
-_CONFIG, _METRICS, _RESULT, _WARM_START = "config.yaml", "metrics.jsonl", "result.json", "warm_start.json"
+RESULT = "result.json"
+_CONFIG, _METRICS, _WARM_START = "config.yaml", "metrics.jsonl", "warm_start.json"
 
 
 def planned_path(config: Config, *, now: datetime | None = None) -> Path:
@@ -54,15 +56,25 @@ def located(path: Path) -> Path:
 def going_on(config: Config) -> Path | None:
     """The folder of the run to go on with by ``run.if_exists=resume``; None when there is none yet.
 
-    A folder without a checkpoint, which a run leaves that was killed before its first, is put aside.
+    A run that was ended before its first checkpoint is gone on with, too, if it was of this configuration. One of
+    another configuration that has drawn nothing is put aside.
+
+    Raises:
+        RunFolderError: a run of another configuration has drawn references there.
     """
     if config.run.if_exists != "resume" or config.run.dir is None:
         return None
     path = located(config.run.dir)
     if not (path / _CONFIG).is_file():
         return None
-    if any((path / "checkpoints").glob("iteration-*")):
+    if list_checkpoints(path) or config_digest(load_resolved(path / _CONFIG)) == config_digest(config):
         return path
+    if any(path.glob("references*")):
+        raise RunFolderError(
+            f"{path} holds the full-length images of a run of another configuration: give another run.dir, or go on "
+            f"with that run by resume={path}.",
+            path=str(path),
+        )
     path.rename(path.with_name(f"{path.name}.{datetime.now(UTC):%Y%m%d-%H%M%S}.unfinished"))
     return None
 
@@ -74,7 +86,6 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.plots = path / "plots"
-        self.references = path / "references.npz"
         self.config_file = path / _CONFIG
         self._writer: SummaryWriter | None = None
 
@@ -133,7 +144,7 @@ class RunFolder:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write result.json."""
-        write_text(self.path / _RESULT, json.dumps(result, indent=2) + "\n")
+        write_text(self.path / RESULT, json.dumps(result, indent=2) + "\n")
 
     def write_warm_start(self, report: Mapping[str, Any]) -> None:
         """Write warm_start.json."""

@@ -9,11 +9,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from addiffusion.bank.archive import Bank
 from addiffusion.config import Config
-from addiffusion.records import Reference
+from addiffusion.records import Prompt
 from evaluation.film import plot_film_strips
 from evaluation.generalization import GeneralizationGap, generalization_gap
 from evaluation.holdout import Holdout, collapse, evaluate
@@ -22,9 +23,10 @@ from evaluation.plots import plot_action_mix, plot_learning_curves, plot_stoppin
 from evaluation.report import holdout_table, summary
 from launch.console import RunView, duration
 from launch.crew import Crew, assemble
+from launch.gpus import GpuOffer, described, shared_out
 from launch.interrupt import Interrupt, interruptible
 from launch.preflight import Plan
-from launch.references import Pairs, draw_references, known_references, load_references, save_references, training_pairs
+from launch.references import Pairs, References, ReferenceStore, draw_references, known_references, training_pairs
 from launch.run_folder import RunFolder
 from launch.training_loop import TrainingLoop
 from launch.warm_start import demonstrations_of, report_table, start_warm, warm_epochs
@@ -35,7 +37,6 @@ from learner.training import Training, build_ledger
 
 _FEW_VISITS = 10
 """From more visits of each training pair on, a policy begins to know the pairs by heart (docs/training.md)."""
-_ASKED_TO_END = "finishing this iteration, then saving (Ctrl-C again to leave at once)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,28 +64,33 @@ def run(plan: Plan, *, console: Console, roles: Callable[[Config], AbstractConte
         RolloutError: images could not be finished.
     """
     start = time.perf_counter()
-    workers = plan.config.rollout.workers if plan.config.cluster.mode == "ray" else 1
     view = RunView(console, iterations=plan.config.ppo.iterations)
-    view.say(f"starting {workers} rollout worker{'s' * (workers > 1)}, reward service and learner")
+    view.say(f"starting {_cast(plan.config)}")
     with view, roles(plan.config) as crew:
-        folder = RunFolder(plan.path) if plan.checkpoint else RunFolder.create(plan.path, plan.config)
+        if plan.config.cluster.address != "local" and crew.posts:
+            view.say(f"at work: {crew.posts}")
+        is_there = plan.begun or plan.checkpoint is not None
+        folder = RunFolder(plan.path) if is_there else RunFolder.create(plan.path, plan.config)
+        crew.keep_reports(folder.path)
         view.say(f"run folder {folder.path}")
-        with folder, interruptible(lambda: view.say(_ASKED_TO_END)) as interrupt:
-            return _Run(plan, crew, folder, view, interrupt, start=start).to_the_end()
+        stages = _Run(plan, crew, folder, view, start=start)
+        asked = "{} (Ctrl-C again to leave at once)"
+        with folder, interruptible(lambda: view.say(asked.format(stages.promise))) as stages.interrupt:
+            return stages.to_the_end()
 
 
 class _Run:
     """The stages of one run in their order."""
 
-    def __init__(
-        self, plan: Plan, crew: Crew, folder: RunFolder, view: RunView, interrupt: Interrupt, *, start: float
-    ) -> None:
+    def __init__(self, plan: Plan, crew: Crew, folder: RunFolder, view: RunView, *, start: float) -> None:
         self.plan = plan
         self.config = plan.config
         self.crew = crew
         self.folder = folder
         self.view = view
-        self.interrupt = interrupt
+        self.interrupt = Interrupt()
+        self.promise = ""
+        """What Ctrl-C makes the present stage do."""
         self.start = start
 
     def to_the_end(self) -> Outcome:
@@ -92,24 +98,27 @@ class _Run:
         pairs = self._pairs()
         if note := _often(self.config, len(pairs)):
             self.view.say(note)
-        references = self._references(pairs)
-        if references is None:
-            self.view.say("stopped before training began; there is nothing to resume")
-            return Outcome(result=None)
-        pool = [
-            PoolEntry(prompt=prompt, seed=seed, reference=reference)
-            for (prompt, seed), reference in zip(pairs, references, strict=True)
-        ]
+        self.promise = "finishing these full-length images, then keeping them"
+        known = self._references(pairs)
+        if self.interrupt.requested:
+            self.view.say(f"{len(known)} of {len(pairs)} full-length images of the training prompts are kept")
+            return self._stopped()
+        pool = [PoolEntry(prompt=prompt, seed=seed, reference=known[prompt.text, seed]) for prompt, seed in pairs]
+        self.promise = "finishing this iteration, then saving"
         collapse = self._train(pool)
         if collapse is not None:
             self.view.say(f"stopped because of {collapse.name}; the checkpoint and the plots are in {self.folder.path}")
             return Outcome(result=None, collapse=collapse)
         if self.interrupt.requested:
-            self.view.say(f"stopped; go on with `addiffusion train resume={self.folder.path}`")
-            return Outcome(result=None)
+            return self._stopped()
+        self.promise = "training is saved and the comparison goes on"
         holdout = self._compare()
         self._draw(holdout)
         return Outcome(result=self._report(holdout, self._gap(pool, holdout)))
+
+    def _stopped(self) -> Outcome:
+        self.view.say(f"stopped; go on with `addiffusion train resume={self.folder.path}`")
+        return Outcome(result=None)
 
     def _pairs(self) -> Pairs:
         """What is trained on: the training prompts, or whatever a bank holds where nothing else is asked."""
@@ -118,31 +127,23 @@ class _Run:
             return [(one.prompt, one.seed) for one in bank.trajectories]
         return training_pairs(self.plan.train_prompts, seed=self.config.run.seed)
 
-    def _references(self, pairs: Pairs) -> Sequence[Reference] | None:
-        if self.folder.references.is_file():
-            return load_references(self.folder.references, pairs)
-        known = known_references(pairs, self.plan.bank)
-        missing = [pair for pair in pairs if (pair[0].text, pair[1]) not in known]
-        drawn = self._drawn(missing)
-        if drawn is None:
-            return None
-        known |= {(prompt.text, seed): one for (prompt, seed), one in zip(missing, drawn, strict=True)}
-        references = [known[prompt.text, seed] for prompt, seed in pairs]
-        save_references(self.folder.references, pairs, references)
-        return references
-
-    def _drawn(self, missing: Pairs) -> Sequence[Reference] | None:
-        """References of the pairs that no bank holds; None when the run was interrupted."""
+    def _references(self, pairs: Pairs) -> References:
+        """Those kept, those of the bank, and those drawn now: of every pair, unless the run was interrupted."""
+        store = ReferenceStore(self.folder.path, pairs)
+        known = store.load()
+        of_bank = known_references([pair for pair in pairs if _key(pair) not in known], self.plan.bank)
+        store.add(of_bank)
+        known |= of_bank
+        missing = [pair for pair in pairs if _key(pair) not in known]
         if not missing:
-            return ()
+            return known
         with self.view.progress("full-length images of the training prompts", len(missing)) as advance:
-            return draw_references(
-                self.crew.rollouts,
-                missing,
-                config=self.config,
-                advance=advance,
-                stop=lambda: self.interrupt.requested,
-            )
+            batches = draw_references(self.crew.rollouts, missing, self.config)
+            while not self.interrupt.requested and (drawn := next(batches, None)) is not None:
+                store.add(drawn)
+                known |= drawn
+                advance(len(drawn))
+        return known
 
     def _train(self, pool: Sequence[PoolEntry]) -> Alarm | None:
         demonstrations = None if self.plan.bank is None else demonstrations_of(self.plan.bank, self.config)
@@ -154,8 +155,9 @@ class _Run:
         )
         if self.plan.checkpoint is not None:
             training.restore(self.plan.checkpoint)
+        if self.plan.begun or self.plan.checkpoint is not None:
             self.folder.rewind(training.iteration)
-        elif self.plan.bank is not None and demonstrations is None:
+        if self.plan.checkpoint is None and self.plan.bank is not None and demonstrations is None:
             self._start_warm(training, self.plan.bank)
         loop = TrainingLoop(
             self.config,
@@ -221,6 +223,19 @@ class _Run:
             self.view.say(f"warning: {warning}")
         self.view.say(f"{duration(result['run_seconds'])} in all; everything is in {self.folder.path}")
         return result
+
+
+def _cast(config: Config) -> str:
+    """The roles, and, where this machine is all there is, what each works on."""
+    if config.cluster.mode == "serial":
+        return "1 rollout worker, reward service and learner"
+    gpus = torch.cuda.device_count() if config.cluster.address == "local" else 0
+    return described(shared_out(config, GpuOffer(total=gpus), where="this machine"), gpus)
+
+
+def _key(pair: tuple[Prompt, int]) -> tuple[str, int]:
+    prompt, seed = pair
+    return prompt.text, seed
 
 
 def _often(config: Config, pair_count: int) -> str | None:

@@ -20,7 +20,7 @@ from addiffusion.rollouts import Rollouts
 from addiffusion.seeds import derive_seed, generator
 from addiffusion.threads import torch_threads
 from evaluation.holdout import judge
-from launch.references import draw_references, training_pairs
+from launch.references import References, draw_references, training_pairs
 from launch.serial import serial_crew
 from launch.study import Objective
 from launch.warm_start import start_warm
@@ -144,13 +144,12 @@ def _live(config: Config) -> Iterator[Ground]:
     pairs = training_pairs(prompts, seed=seed)
     held_out = [(prompt, derive_seed(seed, "validation", prompt.prompt_id)) for prompt in others]
     with serial_crew(config) as crew:
-        references = draw_references(
-            crew.rollouts, [*pairs, *held_out], config=config, advance=lambda _: None, stop=lambda: False
-        )
-        assert references is not None
+        references: References = {}
+        for drawn in draw_references(crew.rollouts, [*pairs, *held_out], config):
+            references |= drawn
         entries = [
-            PoolEntry(prompt=prompt, seed=image_seed, reference=reference)
-            for (prompt, image_seed), reference in zip([*pairs, *held_out], references, strict=True)
+            PoolEntry(prompt=prompt, seed=image_seed, reference=references[prompt.text, image_seed])
+            for prompt, image_seed in [*pairs, *held_out]
         ]
         yield Ground(
             rollouts=crew.rollouts,

@@ -40,7 +40,7 @@ class BankPlan:
     count: int
     """Trajectories planned."""
     every: int
-    """Stop was tried at every so-manieth decision."""
+    """n: stop was tried at every n-th decision."""
     metrics: tuple[str, ...]
     """Names of the metric columns."""
     shard_size: int

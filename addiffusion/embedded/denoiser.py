@@ -80,10 +80,10 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 def build_scheduler() -> DDIMScheduler:
     """The cosine schedule shifted for 16 x 16 latents; v-prediction; the last timestep is pure noise.
 
-    log SNR(t) = 2 log(cot(pi t / 2)) + 2 log(32 / 16) (arXiv:2102.09672 Eq. 17, shifted as in
-    arXiv:2301.11093 Eq. 4). Pure
-    noise at the end (arXiv:2305.08891): otherwise 256 cells of one tone are legible there, training learns to read the
-    background off them, and sampling starts from noise that says something else than the caption.
+    log SNR(t) = 2 log(cot(pi t / 2)) + 2 log(32 / 16) (arXiv:2102.09672 Eq. 17, shifted as in arXiv:2301.11093 Eq. 4).
+
+    Pure noise at the end (arXiv:2305.08891): otherwise 256 cells of one tone are legible there, training learns to read
+    the background off them, and sampling starts from noise that says something else than the caption.
     """
     return DDIMScheduler(
         num_train_timesteps=TRAIN_TIMESTEPS,
@@ -126,9 +126,8 @@ def add_noise(clean: Float[Tensor, "n c 16 16"], alphas_cumprod: Float[Tensor, "
     """Noises each latent at its own timestep.
 
     Noise levels come as often as under Stable Diffusion's schedule with t = 1000 u^0.9, which is where layout and shape
-    are
-    decided; the schedule that images are sampled with would spend most of the training on what is settled already. One
-    in twenty timesteps is drawn evenly, so that none is unknown.
+    are decided; the schedule that images are sampled with would spend most of the training on what is settled already.
+    One in twenty timesteps is drawn evenly, so that none is unknown.
 
     Target is v = alpha eps - sigma z0 (arXiv:2202.00512 App. D); its weight is min(SNR, 5) / (SNR + 1)
     (arXiv:2303.09556 Eq. 9, for v) plus a floor that keeps the high-noise end, where layout is decided, in view.

@@ -37,6 +37,8 @@ from launch.train import Outcome, run
 from learner.checkpoint import latest_checkpoint, load_checkpoint
 
 ITERATIONS, BATCH = 3, 6
+REFERENCE_CALLS = 2
+"""Four training pairs, one for each slot of the one worker that ``Recording`` lets see."""
 INFORMATIVE = {"seconds"}
 """Fields of an episode that are measured, not computed."""
 
@@ -131,11 +133,11 @@ def distributed(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> F
         assert isinstance(crew.rollouts, RayRollouts)
         assert isinstance(crew.scoring, RemoteScoring)
         assert isinstance(crew.scoring.replicas, RayReplicas)
-        if number == 2:  # the references, the first iteration, and now
+        if number == REFERENCE_CALLS + 1:  # the second iteration
             ray.kill(crew.rollouts.fleet.actor(1), no_restart=False)
         (service,) = crew.scoring.replicas.actors
         service_pids.append(ray.get(service.facts.remote(), timeout=120).pid)
-        if number == 3:
+        if number == REFERENCE_CALLS + 2:
             threading.Timer(0.2, os.kill, (service_pids[-1], signal.SIGKILL)).start()
 
     service_pids: list[int] = []
@@ -211,7 +213,7 @@ def assert_same(found: Episode, expected: Episode) -> None:
 
 
 def test_every_iteration_trains_exactly_its_tickets(distributed: Finished) -> None:
-    iterations = distributed.calls[1 : 1 + ITERATIONS]
+    iterations = distributed.calls[REFERENCE_CALLS : REFERENCE_CALLS + ITERATIONS]
     ids = [[episode.ticket.ticket_id for episode in episodes] for episodes in iterations]
     assert ids == [list(range(BATCH * number, BATCH * (number + 1))) for number in range(ITERATIONS)]
     assert [episodes[0].weight_version for episodes in iterations] == [0, 1, 2]
@@ -219,7 +221,7 @@ def test_every_iteration_trains_exactly_its_tickets(distributed: Finished) -> No
 
 def test_the_ray_run_equals_the_serial_run_episode_by_episode(serial: Finished, distributed: Finished) -> None:
     # references, training, three arms of the comparison, training pairs once more
-    assert len(distributed.calls) == len(serial.calls) == 1 + ITERATIONS + 3 + 1
+    assert len(distributed.calls) == len(serial.calls) == REFERENCE_CALLS + ITERATIONS + 3 + 1
     for found, expected in zip(distributed.calls, serial.calls, strict=True):
         for one, other in zip(found, expected, strict=True):
             assert_same(one, other)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
-from ray._private.utils import check_version_info, compute_version_info
+from ray._private.utils import check_version_info, compute_version_info, validate_socket_filepath
 
 from addiffusion.config import Config, RolloutSection, ScorersSection
 from addiffusion.errors import ClusterError
@@ -82,6 +83,26 @@ def test_a_failed_start_says_why() -> None:
     error = connection_error("local", Exception("The current node timed out during startup."))
     assert "2 attempts" in error.message
     assert "cluster.mode=serial" in error.message
+
+
+@pytest.mark.parametrize("variable", ["RAY_TMPDIR", "TMPDIR"])
+@pytest.mark.parametrize("address", ["local", "auto"])
+def test_a_temporary_folder_that_is_too_deep_for_sockets_names_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, address: str
+) -> None:
+    folder = tmp_path / ("x" * 90)
+    folder.mkdir()
+    for name in ("RAY_TMPDIR", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # what it remembers
+    with pytest.raises(OSError, match="AF_UNIX") as refused:
+        validate_socket_filepath(str(folder / "ray" / "session" / "sockets" / "plasma_store"))
+    error = connection_error(address, refused.value)
+    assert error.message == (
+        "Ray can't work on this machine, because the path of its temporary folder is too long for a socket "
+        f"({folder}/ray): set RAY_TMPDIR to a short path, such as /tmp."
+    )
 
 
 def test_the_cause_comes_from_the_raylets_log(tmp_path: Path) -> None:

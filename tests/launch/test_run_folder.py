@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from addiffusion.config import Config, RunSection
-from addiffusion.errors import RunFolderError
+from addiffusion.errors import CheckpointError, RunFolderError
+from launch.preflight import prepare
 from launch.run_folder import RunFolder, going_on, located, planned_path, write_text
 
 
@@ -83,15 +84,48 @@ def test_write_text_leaves_no_partial_file(tmp_path: Path) -> None:
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.txt", "two")]
 
 
+def resuming(path: Path, **sections: dict[str, object]) -> Config:
+    return Config.model_validate({"run": {"dir": path / "run", "if_exists": "resume"}, **sections})
+
+
 def test_one_command_starts_and_goes_on(tmp_path: Path) -> None:
-    config = Config.model_validate({"run": {"dir": tmp_path / "run", "if_exists": "resume"}})
+    config = resuming(tmp_path)
     assert going_on(config) is None
     folder = RunFolder.create(planned_path(config), config)
-    assert going_on(config) is None  # killed before its first checkpoint: put aside
-    assert [path.name.startswith("run.") for path in tmp_path.iterdir()] == [True]
-    folder = RunFolder.create(planned_path(config), config)
+    assert going_on(config) == folder.path  # killed before its first checkpoint
+    moved = resuming(tmp_path, rollout={"slots": 3}, cluster={"mode": "serial"})
+    assert going_on(moved) == folder.path
     (folder.checkpoints / "iteration-000001").mkdir(parents=True)
-    assert going_on(config) == tmp_path / "run"
+    assert going_on(config) == folder.path
+
+
+def test_a_run_of_another_configuration_is_put_aside_unless_it_has_drawn_something(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", resuming(tmp_path))
+    other = resuming(tmp_path, ppo={"lr": 1e-5})
+    assert going_on(other) is None
+    assert [path.name.startswith("run.") for path in tmp_path.iterdir()] == [True]
+
+    folder = RunFolder.create(tmp_path / "run", resuming(tmp_path))
+    (folder.path / "references").mkdir()
+    with pytest.raises(RunFolderError, match=r"full-length images of a run of another configuration: .*resume="):
+        going_on(other)
+    assert going_on(resuming(tmp_path)) == folder.path
+
+
+@pytest.mark.parametrize("how", ["resume={run}", "run.if_exists=resume"])
+def test_a_run_without_a_checkpoint_is_gone_on_with(tmp_path: Path, how: str) -> None:
+    run, small = tmp_path / "run", ["cluster.mode=serial", "prompts.train_count=2", "evaluation.prompt_count=1"]
+    begun = prepare([], [*small, f"run.dir={run}"])
+    assert not begun.begun
+    RunFolder.create(run, begun.config)
+    again = prepare([], [how.format(run=run)] if "{" in how else [*small, f"run.dir={run}", how])
+    assert again.begun
+    assert again.checkpoint is None
+    assert again.path == run
+    assert [prompt.text for prompt in again.train_prompts] == [prompt.text for prompt in begun.train_prompts]
+    (run / "result.json").write_text("{}")  # a finished run that has lost its checkpoints is not begun again
+    with pytest.raises(CheckpointError, match="There is no checkpoint in"):
+        prepare([], [f"resume={run}"])
 
 
 def test_a_submitted_job_keeps_its_runs_outside_of_its_own_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -121,7 +122,7 @@ def test_the_result_compares_with_fixed_samplers(finished: tuple[Path, Outcome, 
 
 def test_ctrl_c_saves_and_resume_ends_in_the_same_weights(finished: tuple[Path, Outcome, str], tmp_path: Path) -> None:
     path, config = tmp_path / "run", toy_config()
-    outcome, text = train(toy_plan(path, config), interrupted_crew(4))  # two chunks of references, then iterations
+    outcome, text = train(toy_plan(path, config), interrupted_crew(5))  # three batches of references, then iterations
     assert outcome.interrupted
     assert "resume=" in text
     checkpoint = load_checkpoint(latest_checkpoint(path))
@@ -143,10 +144,62 @@ def test_ctrl_c_saves_and_resume_ends_in_the_same_weights(finished: tuple[Path, 
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_ctrl_c_during_the_references_leaves_at_the_next_chunk(tmp_path: Path) -> None:
-    outcome, _ = train(toy_plan(tmp_path / "run", toy_config()), interrupted_crew(1))
+class Counting:
+    """Counts full-length images on their way to ``rollouts``."""
+
+    def __init__(self, rollouts: Rollouts) -> None:
+        self.rollouts, self.forced_count = rollouts, 0
+
+    def set_weights(self, weights: object, version: int) -> None:
+        self.rollouts.set_weights(weights, version)
+
+    def collect(self, tickets: Sequence[Ticket], *, sampler: SamplerSection | None = None) -> Collected:
+        self.forced_count += sum(ticket.forced is not None and sampler is None for ticket in tickets)
+        return self.rollouts.collect(tickets, sampler=sampler)
+
+    def advance(self, tickets: Sequence[Ticket]) -> Collected:
+        return self.rollouts.advance(tickets)
+
+
+@pytest.mark.parametrize(("calls", "kept"), [(1, 2), (2, 4), (3, 6)])  # of six, two at a time
+def test_ctrl_c_during_the_references_keeps_them_and_the_command_it_names_goes_on(
+    finished: tuple[Path, Outcome, str], tmp_path: Path, calls: int, kept: int
+) -> None:
+    path = tmp_path / "run"
+    outcome, text = train(toy_plan(path, toy_config()), interrupted_crew(calls))
     assert outcome.interrupted
-    assert not (tmp_path / "run" / "references.npz").exists()
+    assert "finishing these full-length images, then keeping them (Ctrl-C again to leave at once)" in text
+    assert f"{kept} of 6 full-length images of the training prompts are kept" in text
+    assert f"go on with `addiffusion train resume={path}`" in text.replace("\n", "")
+
+    counts: list[Counting] = []
+
+    @contextmanager
+    def counting(config: Config) -> Iterator[Crew]:
+        with toy_crew(config) as toys:
+            counts.append(Counting(toys.rollouts))
+            yield replace(toys, rollouts=counts[0])
+
+    outcome, _ = train(replace(toy_plan(path, toy_config()), begun=True), counting)
+    assert outcome.result is not None
+    compared = 3  # held-out images of full length, in the comparison at the end
+    assert counts[0].forced_count == 6 - kept + compared
+    expected, found = final_weights(finished[0]), final_weights(path)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_iterations_before_the_first_checkpoint_are_forgotten_by_a_run_that_begins_again(
+    finished: tuple[Path, Outcome, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    train(toy_plan(path, toy_config()), interrupted_crew(5))
+    shutil.rmtree(path / "checkpoints")
+    assert (path / "metrics.jsonl").read_text()
+    train(replace(toy_plan(path, toy_config()), begun=True))
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == [1, 2, 3]
+    expected, found = final_weights(finished[0]), final_weights(path)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_a_prompt_that_cannot_be_scored_stops_the_run_with_its_text(tmp_path: Path) -> None:
@@ -157,7 +210,7 @@ def test_a_prompt_that_cannot_be_scored_stops_the_run_with_its_text(tmp_path: Pa
         train_prompts=(make_prompt(0, f"an {UNSCORABLE} scene"),),
         test_prompts=plan.test_prompts,
     )
-    with pytest.raises(RolloutError, match=f"'an {UNSCORABLE} scene' could not be drawn"):
+    with pytest.raises(RolloutError, match=f"'an {UNSCORABLE} scene' could not be drawn in 4 attempts"):
         train(bad)
 
 

@@ -88,7 +88,7 @@ def test_what_is_tried_on_the_way_changes_nothing() -> None:
         assert (survey.nfe, survey.steps.tolist()) == (STEPS, episode.steps.tolist())
 
 
-def test_only_every_so_manieth_stop_is_tried() -> None:
+def test_only_every_nth_stop_is_tried() -> None:
     assert _found(_survey(_config(), count=1, every=4)[0]).stop_rows.tolist() == [0, 4]
 
 
