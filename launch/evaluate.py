@@ -107,14 +107,15 @@ def evaluate(
         RolloutError: images could not be finished.
     """
     policy = load_policy(order.policy)
-    config = _config(policy, overrides)
+    asked = policy.config(list(overrides))
+    config = _for_images(asked)
     prompts = evaluation_prompts(order.prompts, config, limit=order.limit)
     extra = (
         literature(config, lcm_lora=order.lcm_lora, sdxl_turbo=order.sdxl_turbo) if order.literature else Literature()
     )
     program = make_program(order, config, extra)
     if order.bank is not None:
-        program = replace(program, bank=open_bank(order.bank, policy.config(list(overrides))))
+        program = replace(program, bank=open_bank(order.bank, asked))
     items = make_items(prompts, repeats=order.repeats, seed=config.run.seed)
     path = order.out or Path("evaluations") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     _claim(path, order, policy, config, prompts)
@@ -123,7 +124,7 @@ def evaluate(
     start = datetime.now(UTC)
     with view, roles(config) as crew:
         studio = _studio(order, config, policy, crew, path, extra)
-        reward = policy.config([]).reward
+        reward = asked.reward
         with stages(view.console) as stage:
             standings = compare_all(program, studio, items, reward=reward, stage=stage)
     facts = {"policy": policy.name, "prompt_set": order.prompts, "command": _command(order)}
@@ -195,9 +196,9 @@ def _split(name: str) -> Split:
     return next(split for split in get_args(Split) if split == name)
 
 
-def _config(policy: TrainedPolicy, overrides: Sequence[str]) -> Config:
-    """The policy's own configuration, unpaid; scores that are known already would make later contestants faster."""
-    config = unpaid(policy.config(list(overrides)))
+def _for_images(config: Config) -> Config:
+    """Unpaid while images are drawn; scores that are known already would make later contestants faster."""
+    config = unpaid(config)
     scorers = config.scorers.model_copy(update={"cache_images": 0})
     return config.model_copy(update={"scorers": scorers})
 

@@ -10,12 +10,13 @@ import numpy as np
 from addiffusion.bank.archive import Bank
 from addiffusion.config import RewardSection
 from addiffusion.errors import ConfigError
+from addiffusion.reward import pays_for_image
 from evaluation.comparison.bank_stops import bank_stops
 from evaluation.comparison.columns import Columns, columns_of
 from evaluation.comparison.contestants import ENGINE, Contestant, Item, fixed_stop, full_run
 from evaluation.comparison.draw import Studio, draw
 from evaluation.comparison.matching import equal_nfe, equal_time, mean_stop, random_stop, refined_stop
-from evaluation.comparison.oracle import BY_REWARD, oracle, oracle_share
+from evaluation.comparison.oracle import BY_REWARD, oracle, oracle_share, oracle_title
 from evaluation.comparison.summary import Matches, Standings
 
 FULL = "full"
@@ -85,6 +86,7 @@ def compare_all(
     choices = [full, *(others[stop.name] for stop in stops)]
     if program.bank is not None:
         choices = bank_stops(program.bank, items, full)
+    program = _payable(program, reward)
     oracles = _oracles(program, choices, full, reward)
     best = oracles.get(f"oracle-{BY_REWARD}")
     return Standings(
@@ -95,7 +97,7 @@ def compare_all(
             equal_time=tuple(one.name for one in third),
         ),
         skipped=dict(program.skipped) | course.refused,
-        oracle_share=float("nan") if best is None else oracle_share(agent, best, full=full, reward=reward),
+        oracle_share=None if best is None else oracle_share(agent, best, full=full, reward=reward),
         margin=program.margin,
     )
 
@@ -164,6 +166,18 @@ def _measured_by_time(program: Program, table: _Table, drawn: Sequence[Contestan
     known = {round(one.mean("nfe")): one.mean("seconds") for one in timed}
     agent = table[program.agent]
     return equal_time(program.solvers, program.agent.sampler, agent.mean("seconds"), known)
+
+
+def _payable(program: Program, reward: RewardSection) -> Program:
+    """Without the oracle by reward, and with the reason, where images don't tell what is paid on the way to them."""
+    if BY_REWARD not in program.oracles or pays_for_image(reward):
+        return program
+    reason = "reward.preset=phase1 pays for successive predictions, which no returned image tells of"
+    return replace(
+        program,
+        oracles=tuple(by for by in program.oracles if by != BY_REWARD),
+        skipped=dict(program.skipped) | {oracle_title(BY_REWARD): reason},
+    )
 
 
 def _oracles(program: Program, choices: Sequence[Columns], full: Columns, reward: RewardSection) -> dict[str, Columns]:

@@ -43,10 +43,10 @@ def order(policy: Path, prompts: Path, out: Path, **changes: object) -> Evaluate
     return EvaluateOrder(policy=str(policy), prompts=str(prompts), out=out, **(settings | changes))
 
 
-def run(wanted: EvaluateOrder, roles: object = toy_crew) -> tuple[Evaluated, str]:
+def run(wanted: EvaluateOrder, roles: object = toy_crew, overrides: Sequence[str] = ()) -> tuple[Evaluated, str]:
     stream = io.StringIO()
     console = Console(file=stream, width=200)
-    evaluated = evaluate(wanted, overrides=[], console=console, roles=roles)
+    evaluated = evaluate(wanted, overrides=overrides, console=console, roles=roles)
     console.print(standings_table(evaluated.standings))
     return evaluated, stream.getvalue()
 
@@ -108,6 +108,32 @@ def test_the_summary_has_the_promised_keys_and_honest_numbers(finished: tuple[Ev
     assert summary["skipped"]["Euler (flow)-4"].startswith(reason)
     assert "Euler (flow)-4 skipped" in text
     assert "Static samplers at the agent's NFE" in text
+
+
+def test_the_oracle_pays_the_price_that_was_asked_for(prompt_file: Path, tmp_path: Path) -> None:
+    policy = toy_policy(tmp_path / "policy")
+    chosen: dict[float, np.ndarray] = {}
+    for price in (0.0, 9.0):
+        wanted = order(policy, prompt_file, tmp_path / f"at-{price:g}", quick=True, samplers=None)
+        evaluated, _ = run(wanted, overrides=[f"reward.c_nfe={price}"])
+        assert evaluated.standings.agent.contestant.c_nfe == price
+        chosen[price] = evaluated.standings.others["oracle-reward"].nfe
+    stops = [one for name, one in evaluated.standings.others.items() if name.startswith("stop-at")]
+    assert (
+        chosen[9.0] == np.min([one.nfe for one in stops], axis=0)
+    ).all()  # at 9 an NFE nothing is worth another pass
+    assert chosen[0.0].mean() > chosen[9.0].mean()
+
+
+def test_a_reward_that_pays_on_the_way_has_no_oracle_and_says_so(prompt_file: Path, tmp_path: Path) -> None:
+    policy = toy_policy(tmp_path / "policy")
+    wanted = order(policy, prompt_file, tmp_path / "out", quick=True, samplers=None)
+    evaluated, text = run(wanted, overrides=["reward.preset=phase1"])
+    assert evaluated.summary["oracle_share"] is None
+    assert "oracle-clip" in evaluated.standings.others
+    assert "oracle-reward" not in evaluated.standings.others
+    assert "oracle stop by reward skipped" in text
+    assert "pays for successive predictions" in evaluated.summary["skipped"]["oracle stop by reward"]
 
 
 class CutShort:
