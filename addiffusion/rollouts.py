@@ -69,3 +69,8 @@ class Staffed(Protocol):
     def staff(self) -> Staff:
         """Who is at work."""
         ...
+
+
+def workers_up(rollouts: Rollouts) -> int:
+    """Workers that would share out tickets now, at least 1; rollouts of this process are one."""
+    return max(1, rollouts.staff().up_count) if isinstance(rollouts, Staffed) else 1

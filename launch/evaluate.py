@@ -207,15 +207,13 @@ def _studio(
     order: EvaluateOrder, config: Config, policy: TrainedPolicy, crew: Crew, path: Path, extra: Literature
 ) -> Studio:
     made = {} if order.quick else {one.name: crew.baseline(one) for one in extra.baselines}
-    workers = config.rollout.workers if config.cluster.mode == "ray" else 1
     return Studio(
         rollouts={ENGINE: crew.rollouts, **made},
         scoring=crew.scoring,
         store=ResultStore(path),
         policies=[policy.weights],
         seed=config.run.seed,
-        chunk_size=_CHUNK_ROUNDS * workers * config.rollout.slots,
-        workers=workers,
+        chunk_size=_CHUNK_ROUNDS * config.rollout.slots,
         films=order.films,
         scenes=order.prompts.startswith("embedded") and set(METRIC_NAMES) <= set(crew.scoring.names),
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
 from addiffusion.bank.archive import Bank
 from addiffusion.config import RewardSection
-from addiffusion.errors import ConfigError
+from addiffusion.errors import ArchiveError, ConfigError
 from addiffusion.reward import pays_for_image
 from evaluation.comparison.bank_stops import bank_stops
 from evaluation.comparison.columns import Columns, columns_of
@@ -17,6 +18,7 @@ from evaluation.comparison.contestants import ENGINE, Contestant, Item, fixed_st
 from evaluation.comparison.draw import Studio, draw
 from evaluation.comparison.matching import equal_nfe, equal_time, mean_stop, random_stop, refined_stop
 from evaluation.comparison.oracle import BY_REWARD, oracle, oracle_share, oracle_title
+from evaluation.comparison.results import ImageResult
 from evaluation.comparison.summary import Matches, Standings
 
 FULL = "full"
@@ -142,8 +144,26 @@ class _Table:
         if contestant.name not in self._columns:
             full = None if contestant.name == FULL else self[full_run(contestant.sampler)]
             results = self._store.read([contestant.name])[contestant.name]
+            _check_pairs(self._store.path, contestant, results, self._items)
             self._columns[contestant.name] = columns_of(contestant, results, self._items, full)
         return self._columns[contestant.name]
+
+
+def _check_pairs(path: Path, contestant: Contestant, results: Sequence[ImageResult], items: Sequence[Item]) -> None:
+    """Refuse a contestant that has not the pairs that all others have; one that failed is there, with its reason.
+
+    Raises:
+        ArchiveError: a pair is missing.
+    """
+    wanted = {item.index for item in items if contestant.takes(item)}
+    missing = sorted(wanted - {result.index for result in results})
+    if missing:
+        raise ArchiveError(
+            f"{path} lacks {len(missing)} of {len(wanted)} images of {contestant.title} (the first is of pair "
+            f"{missing[0]}), so the comparison is not finished: run the same command again to draw them.",
+            path=str(path),
+            missing=missing,
+        )
 
 
 def _measured_by_nfe(program: Program, studio: Studio, agent: Columns) -> list[Contestant]:
