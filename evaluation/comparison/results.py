@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from addiffusion.errors import ArchiveError
+from addiffusion.errors import ArchiveError, EvaluationError
 from addiffusion.files import whole_file, write_text
+from addiffusion.images import read_image
 
 FORMAT_KEY = b"addiffusion.results"
 FORMAT_VERSION = b"1"
@@ -143,12 +144,10 @@ class ResultStore:
         """
         path = self.image_path(result.contestant, result)
         try:
-            with Image.open(path) as opened:
-                return np.asarray(opened.convert("RGB"))
-        except OSError as error:
+            return read_image(path)
+        except EvaluationError as error:
             raise ArchiveError(
-                f"The image {path} can't be read ({error}); delete parts/{result.contestant} beside it to draw "
-                "its images again.",
+                f"{error.message} To have its images drawn again, delete {self.path / 'parts' / result.contestant}.",
                 path=str(path),
             ) from error
 
