@@ -228,7 +228,7 @@ class PromptsSection(Section):
 
     source: Annotated[str, Field(min_length=1)] = "embedded"
     """`embedded`, or the path of a file of prompts (a folder for `t2i_compbench`)."""
-    format: Literal["auto", "text", "coco", "drawbench", "parti", "geneval", "t2i_compbench"] = "auto"
+    format: Literal["auto", "text", "coco", "imagereward", "drawbench", "parti", "geneval", "t2i_compbench"] = "auto"
     """What the file is; `auto` goes by its name: .txt text, .json coco, .jsonl geneval, .csv drawbench, .tsv parti, a
     folder t2i_compbench."""
     tiers: tuple[Literal[1, 2, 3], ...] = (1, 2, 3)

@@ -26,7 +26,6 @@ what quality already pays is taken off again. ``drop`` leaves whole terms out.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,15 +66,109 @@ def compute_terms(  # noqa: PLR0913 - the six facts a reward is made of
     if decision_count == 0:
         return np.zeros((0, len(TERM_NAMES)), np.float32)
     terms = np.zeros((decision_count, len(TERM_NAMES)), np.float64)
-    if "quality" not in section.drop:
-        terms[:, _QUALITY] = _quality(section, scores, dino, reference)
+    of_preset = (
+        phase1(section, scores, dino) if section.preset == "phase1" else paired(section, scores, dino, reference)
+    )
+    terms[:, _QUALITY], terms[-1, _TERMINAL] = of_preset
     if "efficiency" not in section.drop:
         terms[:, _EFFICIENCY] = -c_nfe * nfe_spent
-    if "terminal" not in section.drop:
-        terms[-1, _TERMINAL] = _terminal(section, scores[-1], dino[-1], reference)
     if "refine" not in section.drop:
         terms[:, _REFINE] = _refine_bonus(section, refined, attention_entropy)
     return terms.astype(np.float32)
+
+
+def paired(
+    section: RewardSection, scores: NDArray[np.float32], dino: NDArray[np.float32], reference: Reference | None
+) -> tuple[NDArray[np.float64], float]:
+    """Quality (d,) and terminal term of an episode against the same seed's full-length image.
+
+    Raises:
+        ContractError: there is no reference, and one of the two terms is not dropped.
+        ScorerError: a column with a weight holds NaN or infinity.
+    """
+    quality, terminal = np.zeros(len(scores) - 1, np.float64), 0.0
+    if {"quality", "terminal"} <= set(section.drop):
+        return quality, terminal
+    full = _needed(reference)
+    if "quality" not in section.drop:
+        if section.credit == "telescoped":
+            quality = np.diff(potential(section, scores, full))
+        else:
+            quality[-1] = potential(section, scores[-1:], full)[0]
+    if "terminal" not in section.drop:
+        terminal = _similarity(section, dino[-1], full)
+        if section.terminal_form == "multiplicative":
+            worth = float(potential(section, scores[-1:], full)[0])
+            terminal = _product(worth, terminal) - worth
+    return quality, terminal
+
+
+def phase1(
+    section: RewardSection, scores: NDArray[np.float32], dino: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], float]:
+    """Quality (d,) and terminal term of an episode by itself, without a reference.
+
+    Raises:
+        ScorerError: a column with a weight holds NaN or infinity.
+    """
+    quality, terminal = np.zeros(len(scores) - 1, np.float64), 0.0
+    if "quality" not in section.drop:
+        quality = np.diff(potential(section, scores))
+        if section.weights.dino > 0.0:
+            features = _finite(dino, "dino", "the episode")
+            quality = quality + section.weights.dino * (features[1:] * features[:-1]).sum(axis=1)
+    if "terminal" not in section.drop:
+        parts = _final_parts(section, scores[-1])
+        terminal = sum(parts) if section.terminal_form == "additive" else _product(*parts)
+    return quality, terminal
+
+
+def pays_for_image(section: RewardSection) -> bool:
+    """Whether the returned image, its NFE and its reference decide all that stopping can earn.
+
+    They don't where ``phase1`` pays for the likeness of one prediction to the one before: that is paid on the way.
+    """
+    return section.preset == "paired" or section.weights.dino == 0.0 or "quality" in section.drop
+
+
+def reward_of_image(
+    section: RewardSection,
+    *,
+    scores: NDArray[np.float32],
+    dino: NDArray[np.float32],
+    nfe: int,
+    c_nfe: float,
+    reference: Reference,
+) -> float:
+    """Reward of an episode that returns this image, price included, without refine bonus.
+
+    What the forced warm-up left behind is taken to be worth what the reference is: a constant of (prompt, seed), which
+    falls out of every difference of two images of that pair.
+
+    Args:
+        section: how episodes are paid.
+        scores: (k,) of the returned image.
+        dino: (f,) of the returned image.
+        nfe: passes of the whole episode.
+        c_nfe: price of one pass.
+        reference: the same seed's full-length image.
+
+    Raises:
+        ContractError: more than the image is paid for; see ``pays_for_image``.
+        ScorerError: a column with a weight holds NaN or infinity.
+    """
+    if not pays_for_image(section):
+        raise ContractError("reward.preset=phase1 with reward.weights.dino pays on the way, which no image tells of.")
+    terms = compute_terms(
+        section,
+        scores=np.stack([reference.scores, scores]),
+        dino=np.stack([reference.dino_embedding, dino]),
+        nfe_spent=np.array([nfe]),
+        refined=np.zeros(1, np.bool_),
+        c_nfe=c_nfe,
+        reference=reference,
+    )
+    return float(terms.astype(np.float64).sum())
 
 
 def potential(
@@ -119,40 +212,8 @@ def reference_of(episode: Episode) -> Reference:
     )
 
 
-def _quality(
-    section: RewardSection, scores: NDArray[np.float32], dino: NDArray[np.float32], reference: Reference | None
-) -> NDArray[np.float64]:
-    """Quality term (d,)."""
-    if section.preset == "phase1":
-        quality = np.diff(potential(section, scores))
-        if section.weights.dino > 0.0:
-            features = _finite(dino, "dino", "the episode")
-            quality = quality + section.weights.dino * (features[1:] * features[:-1]).sum(axis=1)
-        return quality
-    if section.credit == "telescoped":
-        return np.diff(potential(section, scores, _needed(reference)))
-    quality = np.zeros(len(scores) - 1, np.float64)
-    quality[-1] = potential(section, scores[-1:], _needed(reference))[0]
-    return quality
-
-
-def _terminal(
-    section: RewardSection, final: NDArray[np.float32], dino: NDArray[np.float32], reference: Reference | None
-) -> float:
-    """Terminal term, of the returned image alone."""
-    if section.preset == "phase1":
-        return _joined(section, _final_parts(section, final))
-    similarity = _similarity(section, dino, _needed(reference))
-    if section.terminal_form == "additive":
-        return similarity
-    quality = float(potential(section, final[None], reference)[0])
-    return _joined(section, [quality, similarity]) - quality
-
-
-def _joined(section: RewardSection, parts: Sequence[float]) -> float:
-    """The parts of the final image's worth as one number."""
-    if section.terminal_form == "additive":
-        return sum(parts)
+def _product(*parts: float) -> float:
+    """The parts of the final image's worth as one number, ``multiplicative``."""
     return math.prod(1.0 + part for part in parts) - 1.0
 
 

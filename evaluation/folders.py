@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from addiffusion.errors import EvaluationError
+from addiffusion.images import read_image
+from addiffusion.prompts.text import numbered_lines
 from evaluation.comparison.results import read_results
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -39,7 +39,7 @@ def load_folder(path: Path) -> ImageFolder:
         raise EvaluationError(
             f"{path} holds no images: none of its files ends in {', '.join(SUFFIXES)}.", path=str(path)
         )
-    images = [_read(file) for file in files]
+    images = [read_image(file) for file in files]
     for file, image in zip(files, images, strict=True):
         if image.shape != images[0].shape:
             raise EvaluationError(
@@ -72,6 +72,7 @@ def prompts_of(folder: ImageFolder, file: Path | None) -> tuple[str, ...]:
 
     Raises:
         EvaluationError: there are none, or not as many as images.
+        PromptError: ``file`` can't be read, or is not UTF-8.
     """
     if file is not None:
         return _lines(file, folder)
@@ -89,11 +90,7 @@ def prompts_of(folder: ImageFolder, file: Path | None) -> tuple[str, ...]:
 
 
 def _lines(file: Path, folder: ImageFolder) -> tuple[str, ...]:
-    try:
-        lines: Sequence[str] = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise EvaluationError(f"The prompts {file} can't be read: give a UTF-8 text file.", path=str(file)) from error
-    prompts = [line.strip() for line in lines if line.strip()]
+    prompts = [line for _, line in numbered_lines(file) if line]
     if len(prompts) != len(folder.names):
         raise EvaluationError(
             f"{file} holds {len(prompts)} prompts and {folder.path} {len(folder.names)} images: give one line per "
@@ -102,16 +99,6 @@ def _lines(file: Path, folder: ImageFolder) -> tuple[str, ...]:
             images=len(folder.names),
         )
     return tuple(prompts)
-
-
-def _read(file: Path) -> NDArray[np.uint8]:
-    try:
-        with Image.open(file) as image:
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise EvaluationError(
-            f"{file} is damaged or no image ({error}): replace it or take it out.", path=str(file)
-        ) from error
 
 
 def _size(image: NDArray[np.uint8]) -> str:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from addiffusion.actions import Action
 from addiffusion.bank.archive import Bank, open_bank
-from addiffusion.bank.oracle import oracle_end, reward_of_ends
+from addiffusion.bank.oracle import gain_share, oracle_end, reward_of_ends
 from addiffusion.bank.replay import BankRollouts
 from addiffusion.config import Config
 from addiffusion.policy import PolicyNetwork
@@ -54,12 +54,12 @@ class Played:
     decision_count: int
 
     @property
-    def oracle_share(self) -> float:
-        """Share of the oracle's gain over never stopping."""
+    def oracle_share(self) -> float | None:
+        """Share of the oracle's gain over never stopping; None where an oracle gains nothing."""
         return self._share(self.reward)
 
     @property
-    def fixed_share(self) -> float:
+    def fixed_share(self) -> float | None:
         """That of the best fixed stop."""
         return self._share(self.fixed_reward)
 
@@ -72,8 +72,8 @@ class Played:
         shares = {"oracle_share": self.oracle_share, "fixed_share": self.fixed_share}
         return asdict(self) | {"differences": found} | shares
 
-    def _share(self, reward: float) -> float:
-        return (reward - self.full_reward) / (self.oracle_reward - self.full_reward)
+    def _share(self, reward: float) -> float | None:
+        return gain_share(reward, self.full_reward, self.oracle_reward)
 
 
 def play(folder: Path, policy: str, prices: Sequence[float]) -> list[Played]:
@@ -102,7 +102,8 @@ def table(played: Sequence[Played]) -> Table:
     for one in played:
         by_tier = [f"{one.nfe_by_tier[tier]:.1f}" for tier in tiers]
         spearman = "-" if one.tier_spearman is None else f"{one.tier_spearman:+.2f}"
-        rewards = (f"{one.oracle_share:.0%}", f"{one.oracle_nfe:.1f}", f"{one.fixed_nfe:.0f}", f"{one.fixed_share:.0%}")
+        shares = ["-" if share is None else f"{share:.0%}" for share in (one.oracle_share, one.fixed_share)]
+        rewards = (shares[0], f"{one.oracle_nfe:.1f}", f"{one.fixed_nfe:.0f}", shares[1])
         shown.add_row(f"{one.c_nfe:g}", f"{one.nfe:.1f}", *by_tier, spearman, *rewards)
     if any(one.refine_count for one in played):
         refines = ", ".join(f"{one.refine_count} of {one.decision_count}" for one in played)

@@ -107,14 +107,15 @@ def evaluate(
         RolloutError: images could not be finished.
     """
     policy = load_policy(order.policy)
-    config = _config(policy, overrides)
+    asked = policy.config(list(overrides))
+    config = _for_images(asked)
     prompts = evaluation_prompts(order.prompts, config, limit=order.limit)
     extra = (
         literature(config, lcm_lora=order.lcm_lora, sdxl_turbo=order.sdxl_turbo) if order.literature else Literature()
     )
     program = make_program(order, config, extra)
     if order.bank is not None:
-        program = replace(program, bank=open_bank(order.bank, policy.config(list(overrides))))
+        program = replace(program, bank=open_bank(order.bank, asked))
     items = make_items(prompts, repeats=order.repeats, seed=config.run.seed)
     path = order.out or Path("evaluations") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     _claim(path, order, policy, config, prompts)
@@ -124,7 +125,7 @@ def evaluate(
     with view, roles(config) as crew:
         crew.keep_reports(path)
         studio = _studio(order, config, policy, crew, path, extra)
-        reward = policy.config([]).reward
+        reward = asked.reward
         with stages(view.console) as stage:
             standings = compare_all(program, studio, items, reward=reward, stage=stage)
     facts = {"policy": policy.name, "prompt_set": order.prompts, "command": _command(order)}
@@ -196,9 +197,9 @@ def _split(name: str) -> Split:
     return next(split for split in get_args(Split) if split == name)
 
 
-def _config(policy: TrainedPolicy, overrides: Sequence[str]) -> Config:
-    """The policy's own configuration, unpaid; scores that are known already would make later contestants faster."""
-    config = unpaid(policy.config(list(overrides)))
+def _for_images(config: Config) -> Config:
+    """Unpaid while images are drawn; scores that are known already would make later contestants faster."""
+    config = unpaid(config)
     scorers = config.scorers.model_copy(update={"cache_images": 0})
     return config.model_copy(update={"scorers": scorers})
 
@@ -207,15 +208,13 @@ def _studio(
     order: EvaluateOrder, config: Config, policy: TrainedPolicy, crew: Crew, path: Path, extra: Literature
 ) -> Studio:
     made = {} if order.quick else {one.name: crew.baseline(one) for one in extra.baselines}
-    workers = config.rollout.workers if config.cluster.mode == "ray" else 1
     return Studio(
         rollouts={ENGINE: crew.rollouts, **made},
         scoring=crew.scoring,
         store=ResultStore(path),
         policies=[policy.weights],
         seed=config.run.seed,
-        chunk_size=_CHUNK_ROUNDS * workers * config.rollout.slots,
-        workers=workers,
+        chunk_size=_CHUNK_ROUNDS * config.rollout.slots,
         films=order.films,
         scenes=order.prompts.startswith("embedded") and set(METRIC_NAMES) <= set(crew.scoring.names),
     )

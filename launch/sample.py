@@ -20,6 +20,7 @@ from addiffusion.config import Config
 from addiffusion.errors import PromptError, RolloutError, UsageError
 from addiffusion.files import whole_file
 from addiffusion.policy import PolicyNetwork
+from addiffusion.prompts.text import checked_prompt
 from addiffusion.records import SCORE_NAMES, Episode, Prompt, Ticket
 from addiffusion.scorers.base import Scoring
 from addiffusion.scorers.families import load_scoring
@@ -66,7 +67,7 @@ def draw(order: SampleOrder, *, files: Sequence[Path], overrides: Sequence[str])
         UsageError: prompt, policy, configuration or an output path can't be used; nothing is written then.
         RolloutError: the image could not be finished.
     """
-    if not order.prompt.strip():
+    if not checked_prompt(order.prompt, "The prompt").strip():
         raise PromptError("the prompt is empty: say what to draw.")
     for path in filter(None, (order.out, order.film)):
         _check_writable(path)

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from rich.table import Table
 
 from addiffusion.config import ScorersSection
 from addiffusion.errors import UsageError
+from addiffusion.images import read_image
+from addiffusion.prompts.text import checked_prompt
 from addiffusion.records import SCORE_NAMES, ScoreRequest
 from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.families import load_suite
@@ -45,8 +46,10 @@ def score_files(paths: Sequence[Path], prompt: str, *, files: Sequence[Path], ov
     """Score image files against ``prompt``.
 
     Raises:
-        UsageError: a file is no image the scorers take, or the scorers can't be loaded as configured.
+        UsageError: a file is no image the scorers take, the prompt is no text, or the scorers can't be loaded as
+            configured.
     """
+    checked_prompt(prompt, "The prompt")
     images = [read_image(path) for path in paths]
     section = load_config(files, overrides).scorers
     suite = load_suite(_fitted(section, len(images)))
@@ -62,21 +65,6 @@ def score_files(paths: Sequence[Path], prompt: str, *, files: Sequence[Path], ov
             for path, (scores, errors) in zip(paths, rows, strict=True)
         ),
     )
-
-
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB.
-
-    Raises:
-        UsageError: it can't be read as an image.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise UsageError(f"{path} is no image file: give PNG, JPEG or WebP files.", path=str(path)) from error
-    except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror or error}.", path=str(path)) from error
 
 
 def table(scored: Scored) -> Table:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from rich.table import Table
 
 from addiffusion.bank.archive import Bank
+from addiffusion.bank.oracle import gain_share
 from addiffusion.bank.replay import BankRollouts
 from addiffusion.config import Config
 from addiffusion.policy import PolicyNetwork, ValueNetwork
@@ -74,7 +75,7 @@ def report_table(report: WarmStartReport) -> Table:
         ("by the policy", report.reward),
         ("by an oracle", report.oracle_reward),
     )
-    gain = report.oracle_reward - report.full_reward
     for name, reward in rows:
-        table.add_row(name, f"{reward:+.4f}", f"{(reward - report.full_reward) / gain:.0%}" if gain > 0 else "-")
+        share = gain_share(reward, report.full_reward, report.oracle_reward)
+        table.add_row(name, f"{reward:+.4f}", "-" if share is None else f"{share:.0%}")
     return table

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from addiffusion.actions import Action
+from addiffusion.bank.oracle import gain_share
 from addiffusion.config_bank import WarmStartSection
 from addiffusion.observation.layout import Layout
 from addiffusion.observation.scalars import PRICE_FLOOR, log_price
@@ -57,14 +58,17 @@ class WarmStartReport:
     """As ``reward``, on the trajectories trained on."""
 
     @property
-    def oracle_share(self) -> float:
-        """Share of the oracle's gain over never stopping."""
-        return (self.reward - self.full_reward) / (self.oracle_reward - self.full_reward)
+    def oracle_share(self) -> float | None:
+        """Share of the oracle's gain over never stopping; None where an oracle gains nothing."""
+        return gain_share(self.reward, self.full_reward, self.oracle_reward)
 
     @property
-    def beyond_fixed(self) -> float:
-        """Share of what the oracle gains over the best fixed stop; 0 is no better than a static sampler."""
-        return (self.reward - self.fixed_reward) / (self.oracle_reward - self.fixed_reward)
+    def beyond_fixed(self) -> float | None:
+        """Share of what the oracle gains over the best fixed stop; 0 is no better than a static sampler.
+
+        None where an oracle gains nothing over it.
+        """
+        return gain_share(self.reward, self.fixed_reward, self.oracle_reward)
 
     def as_json(self) -> dict[str, Any]:
         """One object for programs."""

@@ -10,6 +10,9 @@ from addiffusion.config import RewardSection
 from addiffusion.errors import ConfigError
 from addiffusion.reward import compute_terms
 
+_ROUNDING = 1e-6
+"""float32 holds about seven digits."""
+
 
 def reward_of_ends(trajectory: Trajectory, section: RewardSection, *, c_nfe: float) -> NDArray[np.float64]:
     """(s,) what the whole episode would earn, were it stopped at each end: the sum of its rewards.
@@ -46,6 +49,15 @@ def oracle_end(utility: NDArray[np.float64]) -> int:
 def fixed_end(trajectory: Trajectory, *, nfe: float) -> int:
     """The end whose NFE is nearest to a fixed budget, the cheaper of equals."""
     return int(np.abs(trajectory.end_nfe - nfe).argmin())
+
+
+def gain_share(reward: float, origin: float, best: float) -> float | None:
+    """Share of the gain from ``origin`` to ``best`` that ``reward`` has; None where there is no gain to share.
+
+    Gains within float32 rounding are none: rewards are sums of float32 terms of the order of 1.
+    """
+    rounding = _ROUNDING * max(1.0, abs(origin), abs(best))
+    return (reward - origin) / (best - origin) if best - origin > rounding else None
 
 
 def _episode_reward(trajectory: Trajectory, end: int, section: RewardSection, c_nfe: float) -> float:

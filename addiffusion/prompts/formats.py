@@ -1,9 +1,11 @@
 """Files of prompts, each in the form its authors publish it in.
 
     text            one prompt per line; blank lines and lines that begin with # are skipped
-    coco            COCO captions: JSON with ``annotations`` of ``image_id`` and ``caption``
-    drawbench       DrawBench: CSV with the columns ``Prompts`` and ``Category``
-    parti           PartiPrompts: TSV with the columns ``Prompt``, ``Category``, ``Challenge``, ``Note``
+    coco            COCO captions: JSON with ``annotations`` of ``image_id`` and ``caption``, or their array alone,
+                    as captioners' results are published
+    imagereward     ImageReward's benchmark: a JSON array of ``id`` and ``prompt``
+    drawbench       DrawBench: CSV with the columns ``Prompts`` and ``Category``; commas, semicolons or tabs between
+    parti           PartiPrompts: TSV with the columns ``Prompt``, ``Category``, ``Challenge``, ``Note``; no quoting
     geneval         GenEval: JSON lines with ``tag`` and ``prompt``
     t2i_compbench   T2I-CompBench: a folder of ``<category>_train.txt`` and ``<category>_val.txt``
 
@@ -13,18 +15,20 @@ T2I-CompBench's category), otherwise from ``addiffusion.prompts.complexity``.
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from addiffusion.errors import PromptError
 from addiffusion.prompts.complexity import complexity
+from addiffusion.prompts.tables import csv_rows, tsv_rows
+from addiffusion.prompts.text import checked_prompt, numbered_lines
 
-FileFormat: TypeAlias = Literal["text", "coco", "drawbench", "parti", "geneval", "t2i_compbench"]
+FileFormat: TypeAlias = Literal["text", "coco", "imagereward", "drawbench", "parti", "geneval", "t2i_compbench"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +73,15 @@ def read_entries(path: Path, form: FileFormat | Literal["auto"]) -> list[PromptE
 
 
 def _detect(path: Path) -> FileFormat:
-    """By the ending of the name, which the published files keep."""
-    return "t2i_compbench" if path.is_dir() else _SUFFIXES.get(path.suffix.lower(), "text")
+    """By the ending of the name, which the published files keep; an array of prompts is not COCO's."""
+    if path.is_dir():
+        return "t2i_compbench"
+    form = _SUFFIXES.get(path.suffix.lower(), "text")
+    if form == "coco":
+        tree = _json(path, _whole(path), "The file")
+        first = tree[0] if isinstance(tree, list) and tree else None
+        return "imagereward" if isinstance(first, dict) and "prompt" in first else form
+    return form
 
 
 def _measured(text: str, *, family: str | None = None) -> PromptEntry:
@@ -84,30 +95,39 @@ def _labelled(text: str, label: Any, tiers: Mapping[str, int]) -> PromptEntry:
 
 
 def _text(path: Path) -> Iterator[PromptEntry]:
-    return (_measured(line) for _, line in _lines(path) if line and not line.startswith("#"))
+    return (_measured(line) for _, line in numbered_lines(path) if line and not line.startswith("#"))
 
 
 def _coco(path: Path) -> Iterator[PromptEntry]:
-    tree = _json(path, "\n".join(line for _, line in _lines(path)), "The file")
-    annotations = tree.get("annotations")
+    tree = _json(path, _whole(path), "The file")
+    annotations = tree.get("annotations") if isinstance(tree, dict) else tree
     if not isinstance(annotations, list):
-        raise _wrong(path, "coco", "it has no list `annotations`")
+        raise _wrong(path, "coco", "it is no array and has no list `annotations`")
     for number, annotation in enumerate(cast("list[Any]", annotations), start=1):
         caption = _field(path, "coco", annotation, "caption", f"annotation {number}")
         yield _measured(caption, family=f"image {annotation.get('image_id', number)}")
 
 
+def _imagereward(path: Path) -> Iterator[PromptEntry]:
+    tree = _json(path, _whole(path), "The file")
+    if not isinstance(tree, list):
+        raise _wrong(path, "imagereward", "it is no array")
+    for number, item in enumerate(cast("list[Any]", tree), start=1):
+        yield _measured(_field(path, "imagereward", item, "prompt", f"entry {number}"))
+
+
 def _drawbench(path: Path) -> Iterator[PromptEntry]:
-    return (_measured(row["Prompts"].strip()) for row in _table(path, "drawbench", ("Prompts",), ","))
+    rows = csv_rows(path, ("Prompts",), partial(_wrong, path, "drawbench"))
+    return (_measured(row["Prompts"]) for row in rows)
 
 
 def _parti(path: Path) -> Iterator[PromptEntry]:
-    rows = _table(path, "parti", ("Prompt", "Challenge"), "\t")
-    return (_labelled(row["Prompt"].strip(), row["Challenge"], PARTI_TIERS) for row in rows)
+    rows = tsv_rows(path, ("Prompt", "Challenge"), partial(_wrong, path, "parti"))
+    return (_labelled(row["Prompt"], row["Challenge"], PARTI_TIERS) for row in rows)
 
 
 def _geneval(path: Path) -> Iterator[PromptEntry]:
-    for number, line in _lines(path):
+    for number, line in numbered_lines(path):
         if line:
             item = _json(path, line, f"Line {number}")
             text = _field(path, "geneval", item, "prompt", f"line {number}")
@@ -120,12 +140,13 @@ def _compbench(path: Path) -> Iterator[PromptEntry]:
     if not files:
         raise _wrong(path, "t2i_compbench", "it holds no file named <category>_train.txt or <category>_val.txt")
     for file, category in files:
-        yield from (_labelled(line, category, COMPBENCH_TIERS) for _, line in _lines(file) if line)
+        yield from (_labelled(line, category, COMPBENCH_TIERS) for _, line in numbered_lines(file) if line)
 
 
 _READERS: Final[Mapping[FileFormat, Callable[[Path], Iterator[PromptEntry]]]] = {
     "text": _text,
     "coco": _coco,
+    "imagereward": _imagereward,
     "drawbench": _drawbench,
     "parti": _parti,
     "geneval": _geneval,
@@ -133,57 +154,27 @@ _READERS: Final[Mapping[FileFormat, Callable[[Path], Iterator[PromptEntry]]]] = 
 }
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """Numbered lines of a UTF-8 file, stripped."""
+def _whole(path: Path) -> str:
+    return "\n".join(line for _, line in numbered_lines(path))
+
+
+def _json(path: Path, text: str, where: str) -> Any:
+    """The tree of a JSON text.
+
+    Raises:
+        PromptError: it is none, or holds numbers or brackets beyond what Python reads.
+    """
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise PromptError(
-            f"The prompt file {path} can't be read ({error.strerror}); set prompts.source to a file of prompts, "
-            "or to 'embedded'.",
-            path=str(path),
-        ) from error
-    return [(number, _decode(path, number, line)) for number, line in enumerate(raw.split(b"\n"), start=1)]
-
-
-def _decode(path: Path, number: int, line: bytes) -> str:
-    try:
-        return line.decode("utf-8").removeprefix("\ufeff").strip(" \r\n\x0b\x0c")
-    except UnicodeDecodeError as error:
-        raise PromptError(
-            f"Line {number} of the prompt file {path} is not UTF-8 (byte {error.start + 1} of the line); "
-            "save the file as UTF-8.",
-            path=str(path),
-            line=number,
-        ) from error
-
-
-def _table(path: Path, form: FileFormat, columns: tuple[str, ...], delimiter: str) -> Iterator[dict[str, str]]:
-    rows = csv.DictReader([line for _, line in _lines(path)], delimiter=delimiter)
-    missing = [column for column in columns if column not in (rows.fieldnames or ())]
-    if missing:
-        raise _wrong(path, form, f"its first line names no column {' and '.join(missing)}")
-    for number, row in enumerate(rows, start=2):
-        if any(row[column] is None for column in columns):
-            raise _wrong(path, form, f"row {number} has too few columns")
-        yield row
-
-
-def _json(path: Path, text: str, where: str) -> dict[str, Any]:
-    try:
-        tree = json.loads(text)
-    except json.JSONDecodeError as error:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise PromptError(f"{where} of {path} is not JSON ({error}).", path=str(path)) from error
-    if not isinstance(tree, dict):
-        raise PromptError(f"{where} of {path} is no JSON object.", path=str(path))
-    return cast("dict[str, Any]", tree)
 
 
 def _field(path: Path, form: FileFormat, item: Any, name: str, where: str) -> str:
     value = cast("dict[str, Any]", item).get(name) if isinstance(item, dict) else None
     if not isinstance(value, str):
         raise _wrong(path, form, f"{where} has no text `{name}`")
-    return " ".join(value.split())
+    return " ".join(checked_prompt(value, f"In {path}, `{name}` of {where}").split())
 
 
 def _wrong(path: Path, form: FileFormat, reason: str) -> PromptError:

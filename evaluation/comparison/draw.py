@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,10 +12,10 @@ from numpy.typing import NDArray
 
 from addiffusion.errors import ConfigError, RolloutError
 from addiffusion.records import METRIC_NAMES, SCORE_NAMES, Episode, Prompt, ScoreRequest
-from addiffusion.rollouts import Rollouts
+from addiffusion.rollouts import Rollouts, workers_up
 from addiffusion.scorers.base import Scoring
 from evaluation.comparison.categories import category_scores
-from evaluation.comparison.contestants import Contestant, Item, tickets_of
+from evaluation.comparison.contestants import ENGINE, Contestant, Item, tickets_of
 from evaluation.comparison.films import FilmStore
 from evaluation.comparison.results import ImageResult, ResultStore
 
@@ -35,9 +34,7 @@ class Studio:
     policies: Sequence[PolicyState]
     seed: int
     chunk_size: int
-    """Items a contestant draws before the next one has its turn."""
-    workers: int = 1
-    """Each of them warms up before a contestant's clock starts."""
+    """Items per worker that a contestant draws before the next one has its turn."""
     films: int = 0
     """Items whose every decision is kept for film strips, of each agent."""
     scenes: bool = False
@@ -60,37 +57,48 @@ def draw(
         RolloutError: no worker could finish a chunk in time, or no image of a chunk could be drawn.
         ArchiveError: the folder holds images of a contestant of the same name that were drawn otherwise.
     """
-    for contestant in contestants:
-        studio.store.claim(contestant.name, contestant.as_json())
+    drawn = {contestant.name: _claimed(studio.store, contestant) for contestant in contestants}
     refused: dict[str, str] = {}
-    warmed: set[Any] = set()
-    for chunk in range(math.ceil(len(items) / studio.chunk_size)):
-        part = items[chunk * studio.chunk_size : (chunk + 1) * studio.chunk_size]
+    warmed: dict[Any, int] = {}
+    start = 0
+    while start < len(items):
+        part = items[start : start + studio.chunk_size * workers_up(studio.rollouts[ENGINE])]
         for contestant in contestants:
             taken = [item for item in part if contestant.takes(item)]
-            if taken and contestant.name not in refused and not studio.store.has(contestant.name, chunk):
+            missing = [item for item in taken if item.index not in drawn[contestant.name]]
+            if missing and contestant.name not in refused:
                 try:
-                    _warm_up(studio, contestant, taken[: studio.workers], warmed)
+                    _warm_up(studio, contestant, missing, warmed)
                 except ConfigError as error:
                     refused[contestant.name] = error.message
                 else:
-                    _draw_chunk(studio, contestant, chunk, taken)
+                    _draw_chunk(studio, contestant, missing)
             advance(contestant, len(taken))
+        start += len(part)
     return refused
 
 
-def _warm_up(studio: Studio, contestant: Contestant, items: Sequence[Item], warmed: set[Any]) -> None:
+def _claimed(store: ResultStore, contestant: Contestant) -> set[int]:
+    """Items that a contestant has drawn already."""
+    store.claim(contestant.name, contestant.as_json())
+    return store.drawn(contestant.name)
+
+
+def _warm_up(studio: Studio, contestant: Contestant, items: Sequence[Item], warmed: dict[Any, int]) -> None:
     """Models, solver tables and caches are made in the first call of each sampler: nobody's images pay for them.
+
+    Every worker that is up gets an image, and again when more have come.
 
     Raises:
         ConfigError: the model can't be sampled so.
     """
     key = (contestant.via, contestant.sampler, contestant.policy is not None)
-    if key not in warmed:
+    count = workers_up(studio.rollouts[ENGINE])
+    if warmed.get(key, 0) < count:
         _hand_policy(studio, contestant)
-        tickets = tickets_of(replace(contestant, draws=1), items, seed=-1)
+        tickets = tickets_of(replace(contestant, draws=1), items[:count], seed=-1)
         studio.rollouts[contestant.via].collect(tickets, sampler=contestant.sampler)
-        warmed.add(key)
+        warmed[key] = count
 
 
 def _hand_policy(studio: Studio, contestant: Contestant) -> None:
@@ -98,7 +106,7 @@ def _hand_policy(studio: Studio, contestant: Contestant) -> None:
         studio.rollouts[contestant.via].set_weights(studio.policies[contestant.policy], contestant.policy)
 
 
-def _draw_chunk(studio: Studio, contestant: Contestant, chunk: int, items: Sequence[Item]) -> None:
+def _draw_chunk(studio: Studio, contestant: Contestant, items: Sequence[Item]) -> None:
     _hand_policy(studio, contestant)
     tickets = tickets_of(contestant, items, seed=studio.seed, films=studio.films)
     start = time.perf_counter()
@@ -119,7 +127,7 @@ def _draw_chunk(studio: Studio, contestant: Contestant, chunk: int, items: Seque
         for item in items
     ]
     FilmStore(studio.store.path).keep(contestant.name, list(best.values()))
-    studio.store.write(chunk, results, {index: episode.image for index, episode in best.items()})
+    studio.store.write(results, {index: episode.image for index, episode in best.items()})
 
 
 def _best(episodes: Sequence[Episode], draws: int) -> dict[int, Episode]:

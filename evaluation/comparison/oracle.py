@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from addiffusion.bank.oracle import gain_share
 from addiffusion.config import RewardSection
-from addiffusion.records import SCORE_NAMES
-from addiffusion.reward import potential
+from addiffusion.errors import ScorerError
+from addiffusion.records import SCORE_NAMES, Reference
+from addiffusion.reward import reward_of_image
 from evaluation.comparison.columns import Column, Columns
 from evaluation.comparison.contestants import Contestant
 
@@ -17,18 +20,34 @@ BY_REWARD = "reward"
 
 
 def utility(columns: Columns, full: Columns, reward: RewardSection) -> Column:
-    """Reward of each image under ``paired``: quality and likeness relative to the full image, minus the price."""
-    scores = np.stack([columns.value(name) for name in SCORE_NAMES], axis=1)
-    origin = np.stack([full.value(name) for name in SCORE_NAMES], axis=1)
-    known = columns.drawn & np.isfinite(scores).all(axis=1) & np.isfinite(origin).all(axis=1)
+    """Reward of each image as the configuration pays it, relative to the full image; NaN where a score is missing.
+
+    Raises:
+        ContractError: the reward pays for more than the returned image (``pays_for_image``).
+    """
+    scores, dino = _final(columns)
+    full_scores, full_dino = _final(full)
     worth = np.full(len(scores), np.nan)
-    gap = (scores[known] - origin[known]).astype(np.float32)
-    likeness = columns.value("dino_similarity")[known] - 1.0
-    dino = reward.weights.dino / reward.scales.dino
-    worth[known] = potential(reward, gap) - reward.c_nfe * columns.nfe[known]
-    if dino > 0:
-        worth[known] += dino * likeness
+    for row in np.flatnonzero(columns.drawn & full.drawn).tolist():
+        try:
+            worth[row] = reward_of_image(
+                reward,
+                scores=scores[row],
+                dino=dino[row],
+                nfe=int(columns.nfe[row]),
+                c_nfe=reward.c_nfe,
+                reference=Reference(scores=full_scores[row], dino_embedding=full_dino[row]),
+            )
+        except ScorerError:  # a score that has a weight is missing
+            continue
     return worth
+
+
+def _final(columns: Columns) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(n, k) scores and (n, f) DINO features of the returned images; NaN where there are none."""
+    scores = np.stack([columns.value(name) for name in SCORE_NAMES], axis=1).astype(np.float32)
+    dino = columns.dino if columns.dino.shape[1] else np.full((len(scores), 1), np.nan)
+    return scores, dino.astype(np.float32)
 
 
 def oracle(stops: Sequence[Columns], by: str, *, full: Columns, reward: RewardSection) -> Columns:
@@ -53,7 +72,7 @@ def oracle(stops: Sequence[Columns], by: str, *, full: Columns, reward: RewardSe
     names = set().union(*(one.scores for one in stops))
     contestant = Contestant(
         name=f"oracle-{by}",
-        title=f"oracle stop by {by.replace('_', ' ')}",
+        title=oracle_title(by),
         kind="oracle",
         sampler=full.contestant.sampler,
     )
@@ -70,11 +89,15 @@ def oracle(stops: Sequence[Columns], by: str, *, full: Columns, reward: RewardSe
     )
 
 
-def oracle_share(agent: Columns, best: Columns, *, full: Columns, reward: RewardSection) -> float:
-    """Mean gain in reward over the full run, as a share of the oracle's; NaN where the oracle gains nothing."""
-    gains = [utility(one, full, reward) - utility(full, full, reward) for one in (agent, best)]
-    both = np.isfinite(gains[0]) & np.isfinite(gains[1])
-    if not both.any():
-        return float("nan")
-    ours, most = (float(gain[both].mean()) for gain in gains)
-    return ours / most if most > 0 else float("nan")
+def oracle_title(by: str) -> str:
+    """How an oracle is called."""
+    return f"oracle stop by {by.replace('_', ' ')}"
+
+
+def oracle_share(agent: Columns, best: Columns, *, full: Columns, reward: RewardSection) -> float | None:
+    """Mean gain in reward over the full run, as a share of the oracle's; None where the oracle gains nothing."""
+    ours, most, origin = (utility(one, full, reward) for one in (agent, best, full))
+    known = np.isfinite(ours) & np.isfinite(most) & np.isfinite(origin)
+    if not known.any():
+        return None
+    return gain_share(*(float(worth[known].mean()) for worth in (ours, origin, most)))

@@ -1,6 +1,7 @@
-"""What contestants drew, image by image, on disk: one Parquet part per contestant and chunk, images as PNG.
+"""What contestants drew, image by image, on disk: one Parquet part per contestant and range of items, images as PNG.
 
-A part is whole or not there, so a comparison that was killed goes on with the parts that are missing.
+A part is whole or not there, and its rows say which items it holds, so a comparison that was killed goes on with the
+items that are missing, whatever the size of its chunks was.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from addiffusion.errors import ArchiveError
-from addiffusion.files import whole_file
+from addiffusion.errors import ArchiveError, EvaluationError
+from addiffusion.files import whole_file, write_text
+from addiffusion.images import read_image
 
 FORMAT_KEY = b"addiffusion.results"
 FORMAT_VERSION = b"1"
@@ -79,9 +81,14 @@ class ResultStore:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def has(self, contestant: str, chunk: int) -> bool:
-        """Whether a part is there."""
-        return self._part(contestant, chunk).is_file()
+    def drawn(self, contestant: str) -> set[int]:
+        """Indices of the items that a contestant's parts hold, whoever wrote them in whatever pieces.
+
+        Raises:
+            ArchiveError: a part can't be read.
+        """
+        parts = [_read_table(path, ["index"]) for path in self._parts(contestant)]
+        return {index for part in parts for index in part.column("index").to_pylist()}
 
     def claim(self, contestant: str, spec: Mapping[str, Any]) -> None:
         """Say what decides about a contestant's images.
@@ -97,19 +104,21 @@ class ResultStore:
                 "or delete this one.",
                 path=str(path.parent),
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
 
-    def write(self, chunk: int, results: Sequence[ImageResult], images: Mapping[int, NDArray[np.uint8]]) -> None:
-        """Keep a chunk of one contestant: its images (by item index) first, then the part that vouches for them."""
+    def write(self, results: Sequence[ImageResult], images: Mapping[int, NDArray[np.uint8]]) -> None:
+        """Keep some items of one contestant: its images (by item index) first, then the part that vouches for them."""
         contestant = results[0].contestant
         for result in results:
             if result.index in images:
                 write_png(self.image_path(contestant, result), images[result.index])
-        _write(self._part(contestant, chunk), results, self.path, self)
+        first, last = results[0].index, results[-1].index
+        _write(self.path / "parts" / contestant / f"{first:06d}-{last:06d}.parquet", results, self.path, self)
 
     def read(self, contestants: Iterable[str]) -> dict[str, list[ImageResult]]:
-        """All parts of contestants, in the order of items.
+        """All parts of contestants, in the order of items; of an item that two parts hold, the first part's.
 
         Raises:
             ArchiveError: a part can't be read, or something else wrote it.
@@ -135,22 +144,20 @@ class ResultStore:
         """
         path = self.image_path(result.contestant, result)
         try:
-            with Image.open(path) as opened:
-                return np.asarray(opened.convert("RGB"))
-        except OSError as error:
+            return read_image(path)
+        except EvaluationError as error:
             raise ArchiveError(
-                f"The image {path} can't be read ({error}); delete parts/{result.contestant} beside it to draw "
-                "its images again.",
+                f"{error.message} To have its images drawn again, delete {self.path / 'parts' / result.contestant}.",
                 path=str(path),
             ) from error
 
-    def _part(self, contestant: str, chunk: int) -> Path:
-        return self.path / "parts" / contestant / f"{chunk:05d}.parquet"
+    def _parts(self, contestant: str) -> list[Path]:
+        return sorted((self.path / "parts" / contestant).glob("*.parquet"))
 
     def _read_contestant(self, name: str) -> list[ImageResult]:
-        paths = sorted((self.path / "parts" / name).glob("*.parquet"))
-        results = [result for path in paths for result in read_results(path)]
-        return sorted(results, key=lambda result: result.index)
+        rows = [result for path in self._parts(name) for result in read_results(path)]
+        once = {result.index: result for result in reversed(rows)}
+        return [once[index] for index in sorted(once)]
 
 
 def read_results(path: Path) -> list[ImageResult]:
@@ -159,16 +166,7 @@ def read_results(path: Path) -> list[ImageResult]:
     Raises:
         ArchiveError: the file can't be read, or something else wrote it.
     """
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise ArchiveError(
-            f"{path} can't be read as a Parquet file of results ({error}); delete it to have its images drawn again.",
-            path=str(path),
-        ) from error
-    if (table.schema.metadata or {}).get(FORMAT_KEY) != FORMAT_VERSION:
-        raise ArchiveError(f"{path} is no file of results of format version {FORMAT_VERSION.decode()}.", path=str(path))
-    return [_from_row(row) for row in table.to_pylist()]
+    return [_from_row(row) for row in _read_table(path).to_pylist()]
 
 
 def write_png(path: Path, image: NDArray[np.uint8]) -> None:
@@ -176,6 +174,19 @@ def write_png(path: Path, image: NDArray[np.uint8]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as draft:
         Image.fromarray(image).save(draft, format="PNG")
+
+
+def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    try:
+        table = pq.read_table(path, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise ArchiveError(
+            f"{path} can't be read as a Parquet file of results ({error}); delete it to have its images drawn again.",
+            path=str(path),
+        ) from error
+    if (table.schema.metadata or {}).get(FORMAT_KEY) != FORMAT_VERSION:
+        raise ArchiveError(f"{path} is no file of results of format version {FORMAT_VERSION.decode()}.", path=str(path))
+    return table
 
 
 def _write(path: Path, results: Sequence[ImageResult], root: Path, store: ResultStore) -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
 from addiffusion.bank.archive import Bank
 from addiffusion.config import RewardSection
-from addiffusion.errors import ConfigError
+from addiffusion.errors import ArchiveError, ConfigError
+from addiffusion.reward import pays_for_image
 from evaluation.comparison.bank_stops import bank_stops
 from evaluation.comparison.columns import Columns, columns_of
 from evaluation.comparison.contestants import ENGINE, Contestant, Item, fixed_stop, full_run
 from evaluation.comparison.draw import Studio, draw
 from evaluation.comparison.matching import equal_nfe, equal_time, mean_stop, random_stop, refined_stop
-from evaluation.comparison.oracle import BY_REWARD, oracle, oracle_share
+from evaluation.comparison.oracle import BY_REWARD, oracle, oracle_share, oracle_title
+from evaluation.comparison.results import ImageResult
 from evaluation.comparison.summary import Matches, Standings
 
 FULL = "full"
@@ -85,6 +88,7 @@ def compare_all(
     choices = [full, *(others[stop.name] for stop in stops)]
     if program.bank is not None:
         choices = bank_stops(program.bank, items, full)
+    program = _payable(program, reward)
     oracles = _oracles(program, choices, full, reward)
     best = oracles.get(f"oracle-{BY_REWARD}")
     return Standings(
@@ -95,7 +99,7 @@ def compare_all(
             equal_time=tuple(one.name for one in third),
         ),
         skipped=dict(program.skipped) | course.refused,
-        oracle_share=float("nan") if best is None else oracle_share(agent, best, full=full, reward=reward),
+        oracle_share=None if best is None else oracle_share(agent, best, full=full, reward=reward),
         margin=program.margin,
     )
 
@@ -140,8 +144,26 @@ class _Table:
         if contestant.name not in self._columns:
             full = None if contestant.name == FULL else self[full_run(contestant.sampler)]
             results = self._store.read([contestant.name])[contestant.name]
+            _check_pairs(self._store.path, contestant, results, self._items)
             self._columns[contestant.name] = columns_of(contestant, results, self._items, full)
         return self._columns[contestant.name]
+
+
+def _check_pairs(path: Path, contestant: Contestant, results: Sequence[ImageResult], items: Sequence[Item]) -> None:
+    """Refuse a contestant that has not the pairs that all others have; one that failed is there, with its reason.
+
+    Raises:
+        ArchiveError: a pair is missing.
+    """
+    wanted = {item.index for item in items if contestant.takes(item)}
+    missing = sorted(wanted - {result.index for result in results})
+    if missing:
+        raise ArchiveError(
+            f"{path} lacks {len(missing)} of {len(wanted)} images of {contestant.title} (the first is of pair "
+            f"{missing[0]}), so the comparison is not finished: run the same command again to draw them.",
+            path=str(path),
+            missing=missing,
+        )
 
 
 def _measured_by_nfe(program: Program, studio: Studio, agent: Columns) -> list[Contestant]:
@@ -164,6 +186,18 @@ def _measured_by_time(program: Program, table: _Table, drawn: Sequence[Contestan
     known = {round(one.mean("nfe")): one.mean("seconds") for one in timed}
     agent = table[program.agent]
     return equal_time(program.solvers, program.agent.sampler, agent.mean("seconds"), known)
+
+
+def _payable(program: Program, reward: RewardSection) -> Program:
+    """Without the oracle by reward, and with the reason, where images don't tell what is paid on the way to them."""
+    if BY_REWARD not in program.oracles or pays_for_image(reward):
+        return program
+    reason = "reward.preset=phase1 pays for successive predictions, which no returned image tells of"
+    return replace(
+        program,
+        oracles=tuple(by for by in program.oracles if by != BY_REWARD),
+        skipped=dict(program.skipped) | {oracle_title(BY_REWARD): reason},
+    )
 
 
 def _oracles(program: Program, choices: Sequence[Columns], full: Columns, reward: RewardSection) -> dict[str, Columns]:

@@ -37,7 +37,8 @@ class Standings:
     matches: Matches
     skipped: Mapping[str, str]
     """Contestants that took no part, with the reason."""
-    oracle_share: float
+    oracle_share: float | None
+    """Of the oracle's gain in reward over the whole schedule; None where there is none, or no such oracle."""
     margin: float
     """Largest loss that does not matter, as a share of the full run's mean score."""
     _found: dict[tuple[str, str], Comparison | None] = field(
@@ -129,7 +130,7 @@ def _headline(standings: Standings) -> dict[str, Any]:
         "scene_full": _number(full.mean("scene_soft")),
         "clip_full": _number(full.mean("clip")),
         "spearman_nfe_tier": _number(tier_correlation(agent)),
-        "oracle_share": _number(standings.oracle_share),
+        "oracle_share": standings.oracle_share,
         "random_stop_diff": None if chance is None else chance.difference,
         "random_stop_diff_ci": _bounds(chance),
         "nfe_by_tier": {

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from addiffusion.actions import Action
 from addiffusion.config import RewardSection, TerminalWeights, Weights
 from addiffusion.errors import ContractError, ScorerError
 from addiffusion.records import SCORE_NAMES, TERM_NAMES, Episode, Prompt, Reference, Ticket
-from addiffusion.reward import compute_terms, potential, reference_of
+from addiffusion.reward import compute_terms, pays_for_image, potential, reference_of, reward_of_image
 
 PAIRED = RewardSection()
 TELESCOPED = RewardSection(credit="telescoped")
@@ -160,6 +160,54 @@ def test_both_credits_pay_the_same_but_for_where_the_episode_began(facts: dict[s
     final, telescoped = (compute_terms(section, **facts).astype(np.float64).sum() for section in (PAIRED, TELESCOPED))
     began = potential(PAIRED, facts["scores"][:1], facts["reference"])[0]
     assert final == pytest.approx(telescoped + began, abs=1e-2)
+
+
+@st.composite
+def sections(draw: st.DrawFn) -> RewardSection:
+    return RewardSection(
+        preset=draw(st.sampled_from(["paired", "phase1"])),
+        credit=draw(st.sampled_from(["final", "telescoped"])),
+        normalise=draw(st.booleans()),
+        terminal_form=draw(st.sampled_from(["additive", "multiplicative"])),
+        drop=tuple(draw(st.sets(st.sampled_from(["quality", "efficiency", "terminal"])))),
+        weights=Weights(dino=draw(st.sampled_from([0.0, 0.2]))),
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(episodes(), sections(), st.data())
+def test_two_images_of_a_pair_differ_in_reward_by_what_their_episodes_do(
+    facts: dict[str, Any], section: RewardSection, data: st.DataObject
+) -> None:
+    assume(pays_for_image(section))
+    facts = facts | {"refined": np.zeros_like(facts["refined"])}
+    other = {**facts, "scores": facts["scores"].copy(), "dino": facts["dino"].copy()}
+    other["scores"][-1] = data.draw(arrays(np.float32, len(SCORE_NAMES), elements=values))
+    other["nfe_spent"] = facts["nfe_spent"] + data.draw(st.integers(0, 9))
+    episodes_earn = [compute_terms(section, **one).astype(np.float64).sum() for one in (facts, other)]
+    images_earn = [
+        reward_of_image(
+            section,
+            scores=one["scores"][-1],
+            dino=one["dino"][-1],
+            nfe=int(one["nfe_spent"].sum()),
+            c_nfe=one["c_nfe"],
+            reference=one["reference"],
+        )
+        for one in (facts, other)
+    ]
+    scale = max(map(abs, [*episodes_earn, *images_earn, 1.0]))
+    assert images_earn[1] - images_earn[0] == pytest.approx(episodes_earn[1] - episodes_earn[0], abs=1e-4 * scale)
+
+
+def test_likeness_on_the_way_is_in_no_image() -> None:
+    assert not pays_for_image(PHASE1)
+    facts = {"scores": SCORES[-1], "dino": DINO[-1], "nfe": 6, "c_nfe": 0.01, "reference": REFERENCE}
+    with pytest.raises(ContractError, match=r"reward\.weights\.dino pays on the way"):
+        reward_of_image(PHASE1, **facts)
+    without = RewardSection(preset="phase1", weights=Weights(dino=0.0))
+    # Q(.30, 5, .6) - Q(.30, 5.3, .6) = -.5; 12 + 16.6667 + 4.5 at the end; 6 passes at .01
+    assert reward_of_image(without, **facts) == pytest.approx(-0.5 + 33.16667 - 0.06, abs=1e-4)
 
 
 @settings(max_examples=60, deadline=None)

@@ -113,6 +113,46 @@ def test_the_oracle_takes_the_best_stop_and_the_cheapest_of_equals(full: Columns
     assert oracle_share(full, by_reward, full=full, reward=REWARD) == pytest.approx(0)
 
 
+def test_the_oracle_is_paid_as_the_run_was(full: Columns) -> None:
+    """Every option of the reward that changes what an image is worth changes the oracle's worth alike."""
+    other = drawn("ddim-9", 9, full.scores["clip"] + 0.02, full)
+    other = replace(other, dino=np.tile([1.0, 0.0], (len(ITEMS), 1)))
+
+    def worth(**changes: object) -> float:
+        return float(utility(other, full, REWARD.model_copy(update=changes))[0])
+
+    clip, likeness = 0.02 / 0.05, 0.2 * (0.6 - 1) / 0.1
+    assert worth() == pytest.approx(clip + likeness - 0.09, abs=1e-5)
+    assert worth(credit="telescoped") == pytest.approx(worth(), abs=1e-5)
+    assert worth(normalise=False) == pytest.approx(0.02 + 0.2 * (0.6 - 1) - 0.09, abs=1e-5)
+    assert worth(terminal_form="multiplicative") == pytest.approx((1 + clip) * (1 + likeness) - 1 - 0.09, abs=1e-5)
+    assert worth(drop=("quality",)) == pytest.approx(likeness - 0.09, abs=1e-5)
+    assert worth(drop=("terminal",)) == pytest.approx(clip - 0.09, abs=1e-5)
+    assert worth(drop=("efficiency",)) == pytest.approx(clip + likeness, abs=1e-5)
+    assert worth(c_nfe=0.5) == pytest.approx(clip + likeness - 4.5, abs=1e-5)
+    weights = REWARD.weights.model_copy(update={"dino": 0.0})
+    ends = 2 * 0.22 / 0.05 + 5.0 / 0.3  # weights 2 and 1 of the final CLIP and aesthetic scores; preference is 0
+    assert worth(preset="phase1", weights=weights) == pytest.approx(clip + ends - 0.09, abs=1e-4)
+
+
+def test_an_image_without_a_score_that_counts_has_no_worth(full: Columns) -> None:
+    lost = {**full.scores, "clip": np.where(np.arange(12) == 3, np.nan, full.scores["clip"])}
+    worth = utility(replace(full, scores=lost), full, REWARD)
+    assert np.flatnonzero(np.isnan(worth)).tolist() == [3]
+    free = REWARD.model_copy(update={"weights": REWARD.weights.model_copy(update={"clip": 0.0})})
+    assert np.isfinite(utility(replace(full, scores=lost), full, free)).all()
+
+
+def test_where_nothing_can_be_gained_there_is_no_share(full: Columns) -> None:
+    assert oracle_share(full, full, full=full, reward=REWARD) is None
+    worse = drawn("ddim-9", 49, full.scores["clip"] - 0.2, full)
+    assert oracle_share(worse, full, full=full, reward=REWARD) is None
+    nobody = replace(full, nfe=np.full(12, np.nan))
+    assert oracle_share(nobody, nobody, full=full, reward=REWARD) is None
+    found = replace(standings(full), oracle_share=None)
+    assert summarise(found)["oracle_share"] is None
+
+
 def test_nfe_that_follows_the_tier_is_seen(full: Columns) -> None:
     assert tier_correlation(drawn("ddim-9", [10 * item.prompt.tier for item in ITEMS], full.scores["clip"])) == (
         pytest.approx(1)

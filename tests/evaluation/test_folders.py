@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from addiffusion.errors import EvaluationError
+from addiffusion.errors import EvaluationError, PromptError
 from evaluation.folders import check_same_names, load_folder, prompts_of
 
 
@@ -39,7 +39,7 @@ def test_a_truncated_image_is_named(tmp_path: Path) -> None:
     folder = fill(tmp_path / "a", 2, size=64)
     file = folder / "1.png"
     file.write_bytes(file.read_bytes()[:2000])
-    with pytest.raises(EvaluationError, match=r"1\.png is damaged or no image .*: replace it or take it out"):
+    with pytest.raises(EvaluationError, match=r"1\.png is a damaged image .*: replace it or take it out"):
         load_folder(folder)
 
 
@@ -67,5 +67,19 @@ def test_prompts_must_be_as_many_as_images(tmp_path: Path) -> None:
         prompts_of(folder, file)
     with pytest.raises(EvaluationError, match="Nothing says what the images"):
         prompts_of(folder, None)
-    with pytest.raises(EvaluationError, match="can't be read"):
+    with pytest.raises(PromptError, match="can't be read"):
         prompts_of(folder, tmp_path / "nowhere.txt")
+    file.write_bytes("\ufeffa red circle\ra blue square".encode())
+    assert prompts_of(folder, file) == ("a red circle", "a blue square")
+
+
+def test_a_folder_shows_images_as_they_are_seen(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    seen = np.asarray(Image.open(tmp_path / "a" / "0.png"))
+    Image.fromarray(np.rot90(seen)).save(tmp_path / "a" / "1.png", exif=exif)
+    Image.new("RGBA", (16, 16), (255, 0, 0, 0)).save(tmp_path / "a" / "2.png")
+    found = load_folder(tmp_path / "a").images
+    assert np.array_equal(found[1], seen)
+    assert (found[2] == 255).all()

@@ -128,3 +128,13 @@ def test_too_few_images_have_no_interval(bank_folder: Path) -> None:
 def test_a_policy_that_is_not_there_is_named(bank_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="nowhere"):
         play(bank_folder, str(tmp_path / "nowhere"), [])
+
+
+def test_where_an_oracle_gains_nothing_there_is_no_share(bank_folder: Path, prefer: Prefer) -> None:
+    one = replace(
+        play(bank_folder, str(prefer(Action.CONTINUE, 0.0)), [0.0])[0],
+        reward=-0.5, full_reward=-0.5, fixed_reward=-0.5, oracle_reward=-0.5,
+    )  # fmt: skip
+    assert one.oracle_share is None
+    assert one.as_json()["fixed_share"] is None
+    assert "%" not in shown(table([one]))

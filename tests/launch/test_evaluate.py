@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +17,8 @@ from rich.console import Console
 from addiffusion.config import Config, SamplerSection
 from addiffusion.errors import ArchiveError, CheckpointError, RunFolderError, UsageError
 from addiffusion.records import Ticket
-from addiffusion.rollouts import Collected, Rollouts
-from evaluation.comparison.results import read_results
+from addiffusion.rollouts import Collected, Rollouts, Staff
+from evaluation.comparison.results import ImageResult, ResultStore, read_results
 from launch.crew import Crew
 from launch.evaluate import Evaluated, EvaluateOrder, evaluate
 from launch.evaluate_view import standings_table
@@ -43,10 +44,10 @@ def order(policy: Path, prompts: Path, out: Path, **changes: object) -> Evaluate
     return EvaluateOrder(policy=str(policy), prompts=str(prompts), out=out, **(settings | changes))
 
 
-def run(wanted: EvaluateOrder, roles: object = toy_crew) -> tuple[Evaluated, str]:
+def run(wanted: EvaluateOrder, roles: object = toy_crew, overrides: Sequence[str] = ()) -> tuple[Evaluated, str]:
     stream = io.StringIO()
     console = Console(file=stream, width=200)
-    evaluated = evaluate(wanted, overrides=[], console=console, roles=roles)
+    evaluated = evaluate(wanted, overrides=overrides, console=console, roles=roles)
     console.print(standings_table(evaluated.standings))
     return evaluated, stream.getvalue()
 
@@ -110,11 +111,43 @@ def test_the_summary_has_the_promised_keys_and_honest_numbers(finished: tuple[Ev
     assert "Static samplers at the agent's NFE" in text
 
 
-class CutShort:
-    """Rollouts that end the process's will to live at the ``count``-th call."""
+def test_the_oracle_pays_the_price_that_was_asked_for(prompt_file: Path, tmp_path: Path) -> None:
+    policy = toy_policy(tmp_path / "policy")
+    chosen: dict[float, np.ndarray] = {}
+    for price in (0.0, 9.0):
+        wanted = order(policy, prompt_file, tmp_path / f"at-{price:g}", quick=True, samplers=None)
+        evaluated, _ = run(wanted, overrides=[f"reward.c_nfe={price}"])
+        assert evaluated.standings.agent.contestant.c_nfe == price
+        chosen[price] = evaluated.standings.others["oracle-reward"].nfe
+    stops = [one for name, one in evaluated.standings.others.items() if name.startswith("stop-at")]
+    assert (
+        chosen[9.0] == np.min([one.nfe for one in stops], axis=0)
+    ).all()  # at 9 an NFE nothing is worth another pass
+    assert chosen[0.0].mean() > chosen[9.0].mean()
 
-    def __init__(self, rollouts: Rollouts, count: int) -> None:
-        self.rollouts, self.left, self.tickets = rollouts, count, 0
+
+def test_a_reward_that_pays_on_the_way_has_no_oracle_and_says_so(prompt_file: Path, tmp_path: Path) -> None:
+    policy = toy_policy(tmp_path / "policy")
+    wanted = order(policy, prompt_file, tmp_path / "out", quick=True, samplers=None)
+    evaluated, text = run(wanted, overrides=["reward.preset=phase1"])
+    assert evaluated.summary["oracle_share"] is None
+    assert "oracle-clip" in evaluated.standings.others
+    assert "oracle-reward" not in evaluated.standings.others
+    assert "oracle stop by reward skipped" in text
+    assert "pays for successive predictions" in evaluated.summary["skipped"]["oracle stop by reward"]
+
+
+class CutShort:
+    """Rollouts of ``workers`` workers that end the process's will to live at the ``count``-th call."""
+
+    def __init__(self, rollouts: Rollouts, count: int, workers: Sequence[int] = (1,)) -> None:
+        self.rollouts, self.left, self.tickets, self.calls = rollouts, count, 0, []
+        self.workers = list(workers)
+
+    def staff(self) -> Staff:
+        """The last number stays; the others are for a stretch of calls each."""
+        now = self.workers[min(len(self.calls) // 12, len(self.workers) - 1)]
+        return Staff(up_count=now, absent_count=0, lost_count=0, moved_count=0)
 
     def set_weights(self, weights: object, version: int) -> None:
         self.rollouts.set_weights(weights, version)
@@ -124,17 +157,37 @@ class CutShort:
         if self.left == 0:
             raise KeyboardInterrupt
         self.tickets += len(tickets)
+        self.calls.append(len(tickets))
         return self.rollouts.collect(tickets, sampler=sampler)
 
 
-def counting_crew(seen: list[CutShort], count: int) -> object:
+def counting_crew(seen: list[CutShort], count: int, workers: Sequence[int] = (1,)) -> object:
     @contextmanager
     def crew(config: Config) -> Iterator[Crew]:
         with toy_crew(config) as toys:
-            seen.append(CutShort(toys.rollouts, count))
+            seen.append(CutShort(toys.rollouts, count, workers))
             yield Crew(rollouts=seen[-1], scoring=toys.scoring, learner=toys.learner)
 
     return crew
+
+
+Drawn = dict[tuple[str, int], tuple[object, ...]]
+
+
+def drawn(path: Path) -> Drawn:
+    rows = read_results(path / "results.parquet")
+    found = {(row.contestant, row.index): (row.nfe, row.actions, row.scores["clip"]) for row in rows}
+    assert len(found) == len(rows)  # nobody has an image twice
+    return found
+
+
+def without(found: Drawn, names: Sequence[str]) -> Drawn:
+    return {key: value for key, value in found.items() if key[0] not in names}
+
+
+def timed_names(*evaluated: Evaluated) -> list[str]:
+    """Who has the agent's time depends on the clock."""
+    return [name for one in evaluated for name in one.standings.matches.equal_time]
 
 
 def test_a_killed_comparison_goes_on_and_ends_in_the_same_images(
@@ -146,20 +199,83 @@ def test_a_killed_comparison_goes_on_and_ends_in_the_same_images(
         run(wanted, counting_crew(seen, 12))
     resumed, _ = run(wanted, counting_crew(seen, -1))
     again, _ = run(wanted, counting_crew(seen, -1))
-    # Nothing is drawn again; the sampler that does not fit is asked once more, by a ticket for each worker.
-    assert seen[2].tickets == Config().rollout.workers
+    # Nothing is drawn again; the sampler that does not fit is asked once more, by a ticket.
+    assert seen[2].tickets == 1
     assert seen[1].tickets > 0
+    clocked = timed_names(resumed, whole)
+    assert without(drawn(resumed.path), clocked) == without(drawn(whole.path), clocked)
+    assert drawn(again.path) == drawn(resumed.path)
 
-    def drawn(path: Path) -> dict[tuple[str, int], tuple[object, ...]]:
-        rows = read_results(path / "results.parquet")
-        return {(row.contestant, row.index): (row.nfe, row.actions, row.scores["clip"]) for row in rows}
 
-    # Who has the agent's time depends on the clock; everybody else must be the same.
-    mine, theirs = drawn(resumed.path), drawn(whole.path)
-    shared = {key for key in mine if key[0] not in resumed.standings.matches.equal_time}
-    assert all(mine[key] == theirs[key] for key in shared if key in theirs)
-    assert {key[0] for key in shared} <= {key[0] for key in theirs}
-    assert drawn(again.path) == mine
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (2, 5)])
+def test_any_number_of_workers_goes_on(
+    finished: tuple[Evaluated, str, Path], prompt_file: Path, tmp_path: Path, before: int, after: int
+) -> None:
+    whole, _, policy = finished
+    changes = {"repeats": 2, "limit": 8, "quick": True, "samplers": None}
+    wanted, seen = order(policy, prompt_file, tmp_path / "out", **changes), []
+    with pytest.raises(KeyboardInterrupt):
+        run(wanted, counting_crew(seen, 9, [before]))
+    drawn_before = sum(len(read_results(part)) for part in (tmp_path / "out" / "parts").glob("*/*.parquet"))
+    resumed, _ = run(wanted, counting_crew(seen, -1, [after]))
+    images = drawn(resumed.path)
+    names = {name for name, _ in images}
+    assert images.keys() == {(name, index) for name in names for index in range(16)}
+    shared = names & {name for name, _ in drawn(whole.path)}
+    assert {"agent", "full", "random-stop"} <= shared
+    assert all(images[key] == value for key, value in drawn(whole.path).items() if key[0] in shared)
+    warmed = sum(count for count in seen[1].calls if count <= after)
+    assert 0 < drawn_before < len(images)
+    assert seen[1].tickets <= len(images) - drawn_before + warmed
+
+
+def test_workers_that_join_are_given_work_at_the_next_call(prompt_file: Path, tmp_path: Path) -> None:
+    policy = toy_policy(tmp_path / "policy")
+    wanted, seen = order(policy, prompt_file, tmp_path / "out", quick=True, samplers=None, limit=12, repeats=4), []
+    evaluated, _ = run(wanted, counting_crew(seen, -1, [1, 3]))
+    assert {12, 36} <= set(seen[0].calls)  # 6 rounds of 2 slots per worker
+    assert max(seen[0].calls[:12]) == 12
+    assert {index for name, index in drawn(evaluated.path) if name == "agent"} == set(range(48))
+
+
+def test_parts_that_were_numbered_by_chunk_are_read(
+    finished: tuple[Evaluated, str, Path], prompt_file: Path, tmp_path: Path
+) -> None:
+    """Folders of before: a chunk's number for a name, some drawn twice and some not at all by a second start."""
+    whole, _, policy = finished
+    shutil.copytree(whole.path, tmp_path / "out")
+    for part in sorted((tmp_path / "out" / "parts" / "agent").glob("*.parquet")):
+        part.rename(part.with_name(f"{int(part.name.split('-')[0]) // 12:05d}.parquet"))
+    agent = tmp_path / "out" / "parts" / "agent"
+    assert sorted(part.name for part in agent.glob("*.parquet")) == ["00000.parquet", "00001.parquet"]
+    shutil.copy(agent / "00000.parquet", agent / "00007.parquet")
+    (agent / "00001.parquet").unlink()
+    wanted, seen = order(policy, prompt_file, tmp_path / "out", repeats=2), []
+    resumed, _ = run(wanted, counting_crew(seen, -1, [2]))
+    assert {index for name, index in drawn(resumed.path) if name == "agent"} == set(range(16))
+    clocked = timed_names(resumed, whole)
+    assert without(drawn(resumed.path), clocked) == without(drawn(whole.path), clocked)
+
+
+def test_a_comparison_that_lacks_a_pair_is_not_written_as_finished(
+    prompt_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = toy_policy(tmp_path / "policy")
+    wanted = order(policy, prompt_file, tmp_path / "out", quick=True, samplers=None)
+    write = ResultStore.write
+
+    def lossy(self: ResultStore, results: Sequence[ImageResult], images: object) -> None:
+        """A disk that forgets the last image of each part of the whole schedule."""
+        write(self, results[:-1] if results[0].contestant == "full" else results, images)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ResultStore, "write", lossy)
+        with pytest.raises(ArchiveError, match=r"lacks 1 of 8 images of always continue \(8\) .*pair 7.*not finished"):
+            run(wanted)
+    assert not (tmp_path / "out" / "summary.json").exists()
+    assert not (tmp_path / "out" / "results.parquet").exists()
+    evaluated, _ = run(wanted)
+    assert {index for name, index in drawn(evaluated.path) if name == "full"} == set(range(8))
 
 
 def test_a_folder_of_another_comparison_is_refused(

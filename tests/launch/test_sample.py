@@ -40,3 +40,11 @@ def test_sample_draws_an_image_and_prints_what_was_done(tmp_path: Path, monkeypa
     sample("--seed", "4", "-o", "other.png")
     assert (pixels(tmp_path / "other.png") != big[::2, ::2]).any()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["again.png", "big.png", "film.png", "other.png"]
+
+
+def test_a_prompt_that_is_no_text_is_one_sentence(tmp_path: Path) -> None:
+    """A byte that is not UTF-8 comes from the command line as half of a surrogate pair."""
+    result = CliRunner().invoke(app, ["sample", "a red \udcff circle", "-o", str(tmp_path / "out.png")])
+    assert result.exit_code == 2
+    assert r"The prompt has '\udcff' for character 7, which is no text" in " ".join(result.stderr.split())
+    assert not (tmp_path / "out.png").exists()

@@ -75,3 +75,20 @@ def test_weights_that_are_missing_are_one_sentence(images: list[Path]) -> None:
     result = invoke(str(images[0]), "-p", "x", "-s", "scorers.kind=pretrained", "-s", "scorers.clip.weights=/absent.pt")
     assert result.exit_code == 2
     assert "scorers.clip.weights=/absent.pt does not give open_clip_model.safetensors" in result.stderr
+
+
+def test_a_turned_photograph_has_the_scores_of_the_upright_one(images: list[Path], tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = tmp_path / "turned.png"
+    Image.fromarray(np.rot90(SCENES.images[0])).save(turned, exif=exif)
+    result = invoke(str(images[0]), str(turned), "--prompt", SCENES.captions[0], "--json")
+    assert result.exit_code == 0, result.output
+    upright, photograph = (image["scores"] for image in json.loads(result.stdout)["images"])
+    assert upright == pytest.approx(photograph)
+
+
+def test_a_prompt_that_is_no_text_is_one_sentence(images: list[Path]) -> None:
+    result = invoke(str(images[0]), "--prompt", "a red \udcff circle")
+    assert result.exit_code == 2
+    assert r"The prompt has '\udcff' for character 7, which is no text" in " ".join(result.stderr.split())

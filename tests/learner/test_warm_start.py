@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
+
 import pytest
 import torch
+from rich.console import Console
 
 from addiffusion.actions import Action
 from addiffusion.config_bank import WarmStartSection
 from addiffusion.observation.layout import Layout, clip_layout
 from addiffusion.observation.scalars import log_price
 from addiffusion.policy import PolicyNetwork, ValueNetwork
+from launch.warm_start import report_table
 from learner.stopping import Paths
 from learner.warm_start import Networks, WarmStart, WarmStartReport
 
@@ -86,3 +91,20 @@ def test_refine_stays_possible_where_it_is_allowed() -> None:
         refine = torch.softmax(networks.policy(paths_of(6).phi), -1)[..., Action.REFINE]
     assert 0.01 < float(refine.mean()) < 0.15
     assert report.oracle_share > 0.9
+
+
+def test_where_an_oracle_gains_nothing_there_is_no_share() -> None:
+    """Equal images at no price: whoever stops wherever earns the same."""
+    same = replace(paths_of(60), quality=torch.zeros(60, DECISIONS))
+    policy = PolicyNetwork(LAYOUT.width, (8,), actions=("continue", "stop"))
+    networks = Networks(policy=policy, value=ValueNetwork(LAYOUT.width, (8,)))
+    section = SECTION.model_copy(update={"clone_epochs": 1, "improve_epochs": 0})
+    free = replace(same, passes=torch.zeros(60, DECISIONS) - torch.arange(DECISIONS))
+    report = WarmStart(networks, free, layout=LAYOUT, section=section, prices=(0.05, 0.05), seed=0).run()
+    assert report.oracle_reward == pytest.approx(report.full_reward, abs=1e-6)
+    assert report.oracle_share is None
+    assert report.beyond_fixed is None
+    assert report.as_json()["oracle_share"] is None
+    console = Console(record=True, width=100, file=io.StringIO())
+    console.print(report_table(report))
+    assert "%" not in console.export_text()
