@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -10,24 +9,26 @@ from pydantic import Field, model_validator
 from addiffusion.config_bank import BankSection, WarmStartSection
 from addiffusion.config_sampling import BackboneSection, ObservationSection, RefineSection, SamplerSection
 from addiffusion.config_scorers import ScorersSection
-from addiffusion.config_section import Section
+from addiffusion.config_section import Cpus, Gpus, LocalPath, Section, Source
 from addiffusion.config_training import AlarmsSection, CurriculumSection, TrackingSection
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
+Price = Annotated[float, Field(gt=0, le=1e6)]
+Width = Annotated[int, Field(ge=1, le=16_384)]
 
 
 class RunSection(Section):
     """The run itself."""
 
-    dir: Path | None = None
+    dir: LocalPath | None = None
     """Folder of the run; null makes `runs/<UTC time>`. A folder that exists is refused."""
     if_exists: Literal["refuse", "resume"] = "refuse"
     """A run folder that exists already: `resume` goes on with it, so that one command both starts and resumes."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
     """Root of every random stream of the run."""
     record_episodes: bool = False
     """Write every trained episode to `episodes/` in the run folder, as Parquet."""
-    film_strips: int = Field(default=6, ge=0)
+    film_strips: int = Field(default=6, ge=0, le=1000)
     """Held-out episodes drawn as film strips at the end."""
 
 
@@ -40,36 +41,36 @@ class ClusterSection(Section):
     """`local` starts Ray on this machine; `auto` or `host:port` joins a running cluster."""
     bind: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     """`address=local`: the address Ray listens on; any other than loopback lets machines join, and needs a token."""
-    start_timeout_s: float = Field(default=180.0, gt=0)
+    start_timeout_s: float = Field(default=180.0, gt=0, le=1e8)
     """How long Ray and its actors may take to start."""
 
 
 class RolloutSection(Section):
     """Rollout workers."""
 
-    workers: int = Field(default=2, ge=1)
+    workers: int = Field(default=2, ge=1, le=10_000)
     """Rollout workers; each owns one diffusion pipeline. On a cluster whose nodes offer the resource `rollout`, those
     that find no room wait for a node, and every further unit of it gets a worker too, also when its node joins."""
-    max_workers: int | None = Field(default=None, ge=1)
+    max_workers: int | None = Field(default=None, ge=1, le=10_000)
     """Most workers on such a cluster; null: as many as it offers."""
-    slots: int = Field(default=8, ge=1)
+    slots: int = Field(default=8, ge=1, le=4096)
     """Images a worker denoises at once (S)."""
     groups: Literal[1, 2] = 2
     """With 2, slots form two groups of equal size: while one group's images are scored, the other is denoised."""
-    cpus_per_worker: float = Field(default=0.5, gt=0)
+    cpus_per_worker: Cpus = Field(default=0.5, gt=0)
     """CPUs Ray reserves for a worker."""
-    gpus_per_worker: float = Field(default=0.0, ge=0)
+    gpus_per_worker: Gpus = 0.0
     """GPUs Ray reserves for a worker; a fraction lets workers share one. 0: a whole one where there are GPUs and
     `backbone.device` is `auto` or `cuda`."""
-    timeout_s: float = Field(default=600.0, gt=0)
+    timeout_s: float = Field(default=600.0, gt=0, le=1e8)
     """Seconds an episode is given before its worker counts as hanging, is restarted, and its tickets go to others;
     where this run's own episodes take longer, four times what the slowest of the last ones took."""
-    carry_ticks: int = Field(default=16, ge=1)
+    carry_ticks: int = Field(default=16, ge=1, le=1_000_000)
     """Ticks a worker works between two hand-overs of finished episodes and new tickets."""
-    max_reissues: int = Field(default=3, ge=0)
+    max_reissues: int = Field(default=3, ge=0, le=1000)
     """How often a ticket that failed, or was alone on a worker that was lost, is handed out again before it is refused
     and a training stops. A worker that is lost with several tickets costs none of them anything."""
-    max_restarts: int = Field(default=8, ge=1)
+    max_restarts: int = Field(default=8, ge=1, le=1000)
     """How many restarts of workers in a row may bring no finished episode before the run stops; each but the first
     waits twice as long as the one before, at most 30 s."""
 
@@ -83,37 +84,37 @@ class RolloutSection(Section):
 class Weights(Section):
     """Weights of the quality terms."""
 
-    clip: float = Field(default=1.0, ge=0)
+    clip: float = Field(default=1.0, ge=0, le=1e6)
     """Weight of the normalised CLIP score."""
-    aesthetic: float = Field(default=0.5, ge=0)
+    aesthetic: float = Field(default=0.5, ge=0, le=1e6)
     """Weight of the normalised aesthetic score."""
-    image_reward: float = Field(default=0.8, ge=0)
+    image_reward: float = Field(default=0.8, ge=0, le=1e6)
     """Weight of the normalised preference score."""
-    dino: float = Field(default=0.2, ge=0)
+    dino: float = Field(default=0.2, ge=0, le=1e6)
     """Weight of DINO similarity (phase1: to the previous image; paired: to the full-length image)."""
 
 
 class Scales(Section):
     """Normalisers of the quality terms."""
 
-    clip: float = Field(default=0.05, gt=0)
+    clip: float = Field(default=0.05, gt=0, le=1e6)
     """Change of CLIP score (cosine) that counts as one unit of quality."""
-    aesthetic: float = Field(default=0.3, gt=0)
+    aesthetic: float = Field(default=0.3, gt=0, le=1e6)
     """Change of aesthetic score that counts as one unit of quality."""
-    image_reward: float = Field(default=0.2, gt=0)
+    image_reward: float = Field(default=0.2, gt=0, le=1e6)
     """Change of preference score that counts as one unit of quality."""
-    dino: float = Field(default=0.1, gt=0)
+    dino: float = Field(default=0.1, gt=0, le=1e6)
     """Change of DINO similarity that counts as one unit of quality (`paired` only)."""
 
 
 class TerminalWeights(Section):
     """Weights of the final scores."""
 
-    clip: float = Field(default=2.0, ge=0)
+    clip: float = Field(default=2.0, ge=0, le=1e6)
     """`phase1`: weight of the final CLIP score."""
-    aesthetic: float = Field(default=1.0, ge=0)
+    aesthetic: float = Field(default=1.0, ge=0, le=1e6)
     """`phase1`: weight of the final aesthetic score."""
-    image_reward: float = Field(default=1.5, ge=0)
+    image_reward: float = Field(default=1.5, ge=0, le=1e6)
     """`phase1`: weight of the final preference score."""
 
 
@@ -130,12 +131,12 @@ class RewardSection(Section):
     """Normalisers of the quality terms."""
     terminal: TerminalWeights = TerminalWeights()
     """Weights of the final scores (`phase1` only)."""
-    c_nfe: float = Field(default=0.01, ge=0)
+    c_nfe: float = Field(default=0.01, ge=0, le=1e6)
     """Price of one NFE: of every training episode unless `c_nfe_range` is given, and of every held-out one."""
-    c_nfe_range: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
+    c_nfe_range: tuple[Price, Price] | None = None
     """Least and greatest price: each training episode's is drawn log-uniformly between them and shown to the policy,
     so that one policy can be asked for any speed; null trains at `c_nfe` alone."""
-    refine_bonus: float = Field(default=0.0)
+    refine_bonus: float = Field(default=0.0, ge=-1e6, le=1e6)
     """Paid for each refine decision; 0 lets refine earn only what it adds to quality."""
     refine_bonus_by: Literal["count", "entropy"] = "count"
     """`entropy`: the bonus is multiplied by the entropy of the attention that chose the region, 1 where it is even."""
@@ -157,7 +158,7 @@ class RewardSection(Section):
 class PolicySection(Section):
     """Policy and value networks."""
 
-    hidden: tuple[int, ...] = (512, 256)
+    hidden: Annotated[tuple[Width, ...], Field(max_length=16)] = (512, 256)
     """Widths of the hidden layers of policy and value network."""
     prior: tuple[Probability, Probability, Probability] = (0.88, 0.06, 0.06)
     """Probabilities of continue, stop and refine before training: they must see late steps to learn about them."""
@@ -181,14 +182,14 @@ class PolicySection(Section):
 class PpoSection(Section):
     """The learner."""
 
-    iterations: int = Field(default=24, ge=0)
+    iterations: int = Field(default=24, ge=0, le=999_999)
     """Policy updates of the run; 0 keeps the policy it starts with (see `warm_start`)."""
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=64, ge=1, le=100_000)
     """Complete episodes per update, by ticket."""
     collection: Literal["synchronous", "carry_over"] = "synchronous"
     """`synchronous`: every episode is acted by the present weights, and the run is a function of its seed;
     `carry_over`: slots that an iteration leaves free begin the next ones, whose episodes go on with the new weights."""
-    max_lag: int = Field(default=1, ge=1)
+    max_lag: int = Field(default=1, ge=1, le=1000)
     """`carry_over`: iterations a ticket may be handed out ahead, so updates its oldest decision may be behind."""
     algorithm: Literal["ppo", "appo", "bc", "marwil"] = "ppo"
     """`appo` weighs decisions by weights of the past with V-trace (arXiv:1802.01561): for `carry_over` with a large
@@ -197,64 +198,64 @@ class PpoSection(Section):
     `warm_start.bank` alone."""
     weighting: Literal["decision", "episode"] = "decision"
     """Every decision counts the same in the loss, or every episode, however long."""
-    learners: int = Field(default=0, ge=0)
+    learners: int = Field(default=0, ge=0, le=1000)
     """Learner processes that share each gradient step; 0 trains in the driver's process."""
-    gpus_per_learner: float = Field(default=0.0, ge=0)
+    gpus_per_learner: Gpus = 0.0
     """GPUs of a learner (of the driver, when `learners` is 0); 0 trains on the CPU."""
-    lr: float = Field(default=3.0e-4, gt=0)
+    lr: float = Field(default=3.0e-4, gt=0, le=100)
     """Adam learning rate."""
     gamma_d: float = Field(default=1.0, gt=0, le=1)
     """Discount per decision; below 1 a loss of quality shrinks with every step it is put off."""
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
     """GAE lambda (arXiv:1506.02438)."""
-    clip: float = Field(default=0.2, gt=0)
+    clip: float = Field(default=0.2, gt=0, le=1e6)
     """PPO clip range (arXiv:1707.06347 Eq. 7)."""
-    value_coeff: float = Field(default=0.5, ge=0)
+    value_coeff: float = Field(default=0.5, ge=0, le=1e6)
     """Weight of the value loss."""
-    entropy_start: float = Field(default=0.05, ge=0)
+    entropy_start: float = Field(default=0.05, ge=0, le=1e6)
     """Entropy coefficient of the first iteration."""
-    entropy_end: float = Field(default=0.01, ge=0)
+    entropy_end: float = Field(default=0.01, ge=0, le=1e6)
     """Entropy coefficient of the last iteration; linear in between."""
-    max_grad_norm: float = Field(default=0.5, gt=0)
+    max_grad_norm: float = Field(default=0.5, gt=0, le=1e12)
     """Global gradient norm limit."""
-    epochs: int = Field(default=4, ge=1)
+    epochs: int = Field(default=4, ge=1, le=10_000)
     """Passes over a batch per update."""
-    minibatch_size: int = Field(default=128, ge=1)
+    minibatch_size: int = Field(default=128, ge=1, le=1_000_000_000)
     """Decisions per gradient step."""
 
 
 class PromptsSection(Section):
     """Training prompts."""
 
-    source: Annotated[str, Field(min_length=1)] = "embedded"
+    source: Source = "embedded"
     """`embedded`, or the path of a file of prompts (a folder for `t2i_compbench`)."""
     format: Literal["auto", "text", "coco", "imagereward", "drawbench", "parti", "geneval", "t2i_compbench"] = "auto"
     """What the file is; `auto` goes by its name: .txt text, .json coco, .jsonl geneval, .csv drawbench, .tsv parti, a
     folder t2i_compbench."""
-    tiers: tuple[Literal[1, 2, 3], ...] = (1, 2, 3)
+    tiers: Annotated[tuple[Literal[1, 2, 3], ...], Field(min_length=1)] = (1, 2, 3)
     """Tiers that are used: the embedded world's own, those a set's labels stand for, or, where it has none, a count of
     objects, attributes and relations."""
     test_split: Literal["test", "validation", "compositional"] = "test"
     """Prompts of the final comparison; `compositional` (embedded only): colour-shape pairs that nothing trained on."""
-    train_count: int = Field(default=192, ge=1)
+    train_count: int = Field(default=192, ge=1, le=1_000_000)
     """Distinct (prompt, seed) pairs trained on; each has a full-length reference."""
 
 
 class EvaluationSection(Section):
     """The comparison at the end of a run."""
 
-    prompt_count: int = Field(default=120, ge=1)
+    prompt_count: int = Field(default=120, ge=1, le=100_000)
     """Held-out prompts of the table at the end."""
-    static_steps: int = Field(default=20, ge=2)
+    static_steps: int = Field(default=20, ge=2, le=10_000)
     """Steps of the static sampler in the table."""
 
 
 class CheckpointSection(Section):
     """Checkpoints."""
 
-    every: int = Field(default=10, ge=1)
+    every: int = Field(default=10, ge=1, le=1_000_000)
     """Iterations between checkpoints; the last iteration always has one."""
-    keep: int = Field(default=3, ge=1)
+    keep: int = Field(default=3, ge=1, le=1_000_000)
     """Checkpoints kept besides the last and the best."""
     best_metric: Annotated[str, Field(min_length=1)] = "return"
     """Metric (a name in metrics.jsonl, more is better) whose mean over the last five iterations makes a checkpoint the
@@ -266,7 +267,7 @@ class Config(Section):
 
     run: RunSection = RunSection()
     """The run itself."""
-    resume: Path | None = None
+    resume: LocalPath | None = None
     """A run folder to go on with; every other key then comes from it."""
     cluster: ClusterSection = ClusterSection()
     """Where the roles run."""

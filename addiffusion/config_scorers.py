@@ -6,10 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from addiffusion.config_section import Section
-
-Source = Annotated[str, Field(min_length=1)]
-"""A local file or folder, or a hub repository: `owner/name`, or `owner/name:file` for a file of another name."""
+from addiffusion.config_section import Cpus, Gpus, Section, Source
 
 
 class ClipSection(Section):
@@ -35,7 +32,7 @@ class DinoSection(Section):
     """timm model; vit_small_patch16_224.dino and vit_small_patch14_dinov2.lvd142m cost a fifth."""
     weights: Source | None = None
     """Local weights file; null takes timm's own from the hub."""
-    image_size: int | None = Field(default=None, ge=14)
+    image_size: int | None = Field(default=None, ge=14, le=4096)
     """Pixels per side the model sees; null is its own size (DINOv2: 518, of which 224 is a fifth of the work)."""
 
 
@@ -48,7 +45,7 @@ class ImageRewardSection(Section):
     """ImageReward.pt, or the hub repository that has it."""
     tokenizer: Source = "google-bert/bert-base-uncased"
     """vocab.txt of bert-base-uncased, a folder with it, or the hub repository."""
-    python: str | None = None
+    python: Source | None = None
     """`package`: the interpreter of the environment that scripts/image_reward_env.sh made."""
 
     @model_validator(mode="after")
@@ -81,7 +78,7 @@ class ScorersSection(Section):
     """`embedded`: the scorers that ship with the package; `pretrained`: the full-size ones named below."""
     metrics: tuple[Literal["hps", "pickscore"], ...] = ()
     """`pretrained`: scorers to load besides those of the reward; they judge, and are never part of a reward."""
-    extra: tuple[Annotated[str, Field(pattern=r"^[\w.]+:\w+$")], ...] = ()
+    extra: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")], ...] = ()
     """Scorers of your own as `module:factory` (docs/rewards.md); they judge, and are never part of a reward."""
     clip: ClipSection = ClipSection()
     """CLIP."""
@@ -97,27 +94,27 @@ class ScorersSection(Section):
     """PickScore."""
     device: str = "auto"
     """torch device of the scorers."""
-    batch_images: int = Field(default=8, ge=1)
+    batch_images: int = Field(default=8, ge=1, le=4096)
     """Fixed batch shape of every scorer pass: larger requests are cut, smaller ones padded."""
-    cache_images: int = Field(default=1024, ge=0)
+    cache_images: int = Field(default=1024, ge=0, le=100_000_000)
     """Scores kept by content: an image seen before with its prompt is not scored again; 0 keeps none."""
     on_score_error: Literal["mask", "stop"] = "mask"
     """An image without a score: `mask` drops its episode, counts it and reissues its ticket; `stop` ends the run."""
-    max_wait_ms: float = Field(default=4.0, ge=0)
+    max_wait_ms: float = Field(default=4.0, ge=0, le=1e6)
     """How long the service waits for other workers' images before it scores a part-filled batch."""
-    queue_images: int = Field(default=4096, ge=1)
+    queue_images: int = Field(default=4096, ge=1, le=100_000_000)
     """Images that may wait; beyond it callers are held back."""
-    timeout_s: float = Field(default=120.0, gt=0)
+    timeout_s: float = Field(default=120.0, gt=0, le=1e8)
     """Deadline of one scoring request."""
-    pass_timeout_s: float = Field(default=60.0, gt=0)
+    pass_timeout_s: float = Field(default=60.0, gt=0, le=1e8)
     """Deadline of one pass over the scorers: one that hangs is given up and named in its callers' error."""
     service: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] | None = None
     """Null: a service of this run's own. A name: a service that runs share, started if missing and left running."""
-    replicas: int = Field(default=1, ge=1)
+    replicas: int = Field(default=1, ge=1, le=1000)
     """Processes that score; each request goes to the least loaded one."""
-    cpus: float = Field(default=0.5, ge=0)
+    cpus: Cpus = 0.5
     """CPUs Ray reserves for each replica of the reward service."""
-    gpus: float = Field(default=0.0, ge=0)
+    gpus: Gpus = 0.0
     """GPUs (or a fraction) Ray reserves for each replica of the reward service. 0: a whole one where the workers leave
     enough and `scorers.device` is `auto` or `cuda`; else it works on the first GPU, beside a worker."""
 

@@ -16,10 +16,11 @@ from rich.table import Table
 from addiffusion.config import Config
 from addiffusion.errors import ConfigError
 from addiffusion.files import write_text
-from launch.config_files import load_config, read_yaml, shipped_files
+from launch.config_files import load_config, shipped_files
 from launch.crew import Crew, assemble
 from launch.preflight import Plan, prepare
 from launch.train import run as train
+from launch.yaml_files import read_yaml
 from learner.checkpoint import list_checkpoints
 
 _COLUMNS = ("mean_nfe", "scene", "scene_difference", "clip", "nfe_tier_spearman", "seconds")
@@ -69,7 +70,7 @@ def load_ablation(name: str) -> Ablation:
             raise ConfigError(f"There is no ablation called {name!r}: choose from {known}, or give a .yaml file.")
     tree = read_yaml(file)
     variants = tree.get("variants")
-    if not isinstance(variants, dict) or not variants:
+    if not isinstance(variants, dict) or not variants or not all(isinstance(one, list) for one in variants.values()):
         raise ConfigError(f"{file} has no variants: give `variants: {{title: [key=value, ...]}}`.", file=str(file))
     ablation = Ablation(
         name=file.stem,

@@ -9,10 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from addiffusion.errors import ClusterError
+from addiffusion.errors import ClusterError, ConfigError
 from launch.token import is_loopback
+from launch.yaml_files import read_yaml
 
 Tree = Mapping[str, Any]
 ANYWHERE = frozenset({"0.0.0.0/0", "::/0"})
@@ -27,10 +26,10 @@ def load_cluster_file(file: Path) -> dict[str, Any]:
     from ray.autoscaler._private.util import prepare_config, validate_config  # noqa: PLC0415 - imports Ray
 
     try:
-        config = prepare_config(yaml.safe_load(file.read_text(encoding="utf-8")))
+        config = prepare_config(read_yaml(file, what="cluster file"))
         validate_config(config)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ClusterError(f"cluster file {file} can't be read: {_one_line(error)}.", file=str(file)) from error
+    except ConfigError as error:
+        raise ClusterError(error.message, file=str(file)) from error
     except (Exception, SystemExit) as error:  # Ray and jsonschema raise whatever they like
         raise ClusterError(
             f"cluster file {file} does not follow the schema of Ray {version('ray')}: {_one_line(error)}.",

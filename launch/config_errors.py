@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from addiffusion.config import Config
+from launch.shown import dotted, shown
+
+_MOST_COMPLAINTS = 12
+_WORDS = {"Input should": "it should", "a valid array": "a list", "a valid string": "a text", "an object": "a mapping"}
+"""pydantic's words for JSON, and ours."""
 
 
 def describe(error: ValidationError) -> str:
-    """Every complaint of ``error`` as one sentence, joined with semicolons."""
-    return "; ".join(_sentence(detail) for detail in error.errors()) + "."
+    """The complaints of ``error`` as one sentence each, joined with semicolons; of very many, the first ones."""
+    details = error.errors()
+    rest = [f"and {len(details) - _MOST_COMPLAINTS} more"] if len(details) > _MOST_COMPLAINTS else []
+    return "; ".join([*map(_sentence, details[:_MOST_COMPLAINTS]), *rest]) + "."
 
 
 def section_of(path: Sequence[int | str]) -> type[BaseModel] | None:
@@ -30,18 +37,34 @@ def section_of(path: Sequence[int | str]) -> type[BaseModel] | None:
 
 
 def _sentence(detail: ErrorDetails) -> str:
-    path = detail["loc"]
-    key = ".".join(str(part) for part in path)
+    path, given = detail["loc"], detail["input"]
+    key = dotted(path)
     if detail["type"] == "extra_forbidden":
         return _unknown_key(key, path)
     section = section_of(path)
     if section is not None and detail["type"] == "value_error":
-        complaint = str(detail.get("ctx", {}).get("error", detail["msg"]))
-        return f"{key}: {complaint} ({_values(section, detail['input'], complaint)})"
+        complaint = _complaint(detail)
+        present = ", ".join(_values(section, given, complaint))
+        return f"{key}: {complaint} ({present})" if key else f"{complaint} ({present})"
     if section is not None:
-        return f"{key} is a section, not a value (given: {detail['input']!r}); set one of its keys: {_keys(section)}"
-    reason = detail["msg"].replace("Input should", "it should")
-    return f"{key} can't be {detail['input']!r}: {reason}{_exponent_hint(detail)}"
+        return f"{key} is a section, not a value (given: {shown(given)}); set one of its keys: {_keys(section)}"
+    if detail["type"] == "too_short":
+        return f"{key} must not be empty"
+    return f"{key} can't be {shown(given)}: {_reason(detail)}{_exponent_hint(detail)}"
+
+
+def _complaint(detail: ErrorDetails) -> str:
+    """What a validator of ours said."""
+    return str(detail.get("ctx", {}).get("error", detail["msg"]))
+
+
+def _reason(detail: ErrorDetails) -> str:
+    if detail["type"] == "value_error":
+        return _complaint(detail)
+    reason = detail["msg"]
+    for words, ours in _WORDS.items():
+        reason = reason.replace(words, ours)
+    return reason
 
 
 def _unknown_key(key: str, path: Sequence[int | str]) -> str:
@@ -49,8 +72,8 @@ def _unknown_key(key: str, path: Sequence[int | str]) -> str:
     if parent is None:
         return f"unknown key {key}"
     keys = list(parent.model_fields)
-    where = f"keys of {'.'.join(map(str, path[:-1]))}" if path[:-1] else "top-level keys"
-    near = difflib.get_close_matches(str(path[-1]), keys, n=1)
+    where = f"keys of {dotted(path[:-1])}" if path[:-1] else "top-level keys"
+    near = difflib.get_close_matches(str(path[-1])[:100], keys, n=1)
     prefix = "".join(f"{part}." for part in path[:-1])
     meant = f", did you mean {prefix}{near[0]}?" if near else _elsewhere(str(path[-1]))
     return f"unknown key {key}{meant} ({where}: {', '.join(keys)})"
@@ -71,11 +94,19 @@ def _keys(section: type[BaseModel]) -> str:
     return ", ".join(section.model_fields)
 
 
-def _values(section: type[BaseModel], given: Mapping[str, Any], complaint: str) -> str:
-    """The present values of the keys that a section's own complaint names."""
+def _values(section: type[BaseModel], given: Mapping[str, Any], complaint: str) -> Iterator[str]:
+    """The present values of the keys that a section's own complaint names, of sections below it too."""
     present = {name: field.default for name, field in section.model_fields.items()} | dict(given)
-    named = set(re.findall(r"\w+", complaint))
-    return ", ".join(f"{name}={present[name]!r}" for name in section.model_fields if name in named)
+    named = set(re.findall(r"\w+(?:\.\w+)?", complaint))
+    for name, field in section.model_fields.items():
+        value, below = present[name], section_of([name]) if section is Config else None
+        if below is None:
+            if name in named:
+                yield f"{name}={shown(value)}"
+            continue
+        default = field.default
+        inner = {key: getattr(default, key) for key in below.model_fields} | (dict(value) if value else {})
+        yield from (f"{name}.{key}={shown(inner[key])}" for key in below.model_fields if f"{name}.{key}" in named)
 
 
 def _exponent_hint(detail: ErrorDetails) -> str:
@@ -90,4 +121,4 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    return "e" in text.lower()

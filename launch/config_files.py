@@ -13,10 +13,12 @@ from pydantic import ValidationError
 from addiffusion.config import Config
 from addiffusion.errors import ConfigError
 from launch.config_errors import describe
+from launch.shown import dotted, shortened, shown
+from launch.yaml_files import Tree, load_yaml, plain, read_yaml
 
-Tree = dict[str, Any]
 _HERE = Path(__file__).resolve().parent
 _TEXT_ERRORS = frozenset({"string_type", "path_type"})
+_MOST_PARTS = 10
 
 
 def shipped_files() -> tuple[Path, ...]:
@@ -41,7 +43,7 @@ def load_config(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Co
         _merge(user, read_yaml(file))
     texts = _parse_overrides(overrides)
     for path, text in texts.items():
-        _merge(user, _nest(path, _json_or_text(text)))
+        _merge(user, _override(path, text))
     tree: Tree = {}
     for name in ("default", _backbone_kind(user)):
         for file in shipped_files():
@@ -49,32 +51,6 @@ def load_config(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Co
                 _merge(tree, read_yaml(file))
     _merge(tree, user)
     return _validate(tree, texts)
-
-
-def read_yaml(file: Path) -> Tree:
-    """The mapping in a YAML file; an empty file is an empty mapping.
-
-    Raises:
-        ConfigError: the file is missing, unreadable, not YAML, or not a mapping of JSON-like values.
-    """
-    try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-        json.dumps(tree)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"configuration file {file} can't be read: {reason}.", file=str(file)) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(
-            f"configuration file {file} is not valid YAML: {_one_line(error)}.", file=str(file)
-        ) from error
-    except TypeError as error:
-        message = f"configuration file {file} holds a value that is no number, text, list or mapping: {error}."
-        raise ConfigError(message, file=str(file)) from error
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"configuration file {file} must hold `key: value` lines, not {tree!r}.", file=str(file))
-    return tree
 
 
 def load_resolved(file: Path) -> Config:
@@ -88,28 +64,52 @@ def _parse_overrides(overrides: Sequence[str]) -> dict[tuple[str, ...], str]:
         key, equals, text = item.partition("=")
         path = tuple(key.split("."))
         if not equals or not all(path):
-            raise ConfigError(f"override {item!r} is not of the form key.sub=value, e.g. ppo.lr=1.0e-4.", override=item)
+            raise ConfigError(
+                f"override {shown(item)} is not of the form key.sub=value, e.g. ppo.lr=1.0e-4.", override=item
+            )
+        if len(path) > _MOST_PARTS:
+            raise ConfigError(f"unknown key {shortened(key)}: no key has more than {_MOST_PARTS} parts.", override=item)
         texts.pop(path, None)
         texts[path] = text
     return texts
 
 
+def _override(path: tuple[str, ...], text: str) -> Tree:
+    """What an override says, as a tree.
+
+    Raises:
+        ConfigError: a mapping in it gives a key twice, or it holds what no configuration can; the key is named.
+    """
+    try:
+        value = _json_or_text(text)
+    except ConfigError as error:
+        raise ConfigError(f"{dotted(path)}: {error.message}", **error.facts) from error
+    return plain(_nest(path, value), ())
+
+
 def _json_or_text(text: str) -> Any:
     """JSON where it parses (numbers, true, null), a bracketed list or mapping of YAML, otherwise the text as it is."""
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
+        return json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError):
         return _bracketed(text) if text.startswith(("[", "{")) else text
 
 
 def _bracketed(text: str) -> Any:
     """`[continue,stop]` as in a YAML file: the quotes that JSON wants are a nuisance in a shell."""
     try:
-        value = yaml.safe_load(text)
-        json.dumps(value)
-    except (yaml.YAMLError, TypeError):
+        return load_yaml(text)
+    except yaml.YAMLError:
         return text
-    return value
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> Tree:
+    found: Tree = {}
+    for key, value in pairs:
+        if key in found:
+            raise ConfigError(f"{shown(key)} is given twice: only one of them can hold, so join them.", key=key)
+        found[key] = value
+    return found
 
 
 def _nest(path: Sequence[str], leaf: Any) -> Tree:
@@ -143,7 +143,3 @@ def _validate(tree: Tree, texts: Mapping[tuple[str, ...], str]) -> Config:
     for path in as_text:  # `run.dir=2026` is a folder's name although it parses as a number
         _merge(tree, _nest([str(part) for part in path], texts[tuple(str(part) for part in path)]))
     return _validate(tree, {})
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

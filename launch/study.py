@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from addiffusion.config_section import Section
 from addiffusion.errors import ConfigError
 from launch.config_errors import describe
-from launch.config_files import read_yaml
+from launch.yaml_files import read_yaml
 
 
 class Bounds(Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
@@ -21,6 +22,18 @@ def fields_of(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str,
         yield f"{prefix}{name}", field.description
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from fields_of(field.annotation, f"{prefix}{name}.")
+
+
+def numbers_of(schema: Any, place: str) -> Iterator[tuple[str, frozenset[str]]]:
+    """Each number of a JSON schema, with what is said of it; numbers in lists and beside null too."""
+    if isinstance(schema, dict) and schema.get("type") in {"integer", "number"} and "enum" not in schema:
+        yield place, frozenset(schema)
+    elif isinstance(schema, dict):
+        for name, part in schema.items():
+            yield from numbers_of(part, f"{place}.{name}")
+    elif isinstance(schema, list):
+        for number, part in enumerate(schema):
+            yield from numbers_of(part, f"{place}.{number}")
 
 
 def test_every_key_is_documented() -> None:
@@ -91,13 +104,114 @@ def test_lists_and_mappings_need_no_quotes() -> None:
         ("ppo.lr", ["'ppo.lr' is not of the form key.sub=value"]),
         ("=1", ["'=1' is not of the form key.sub=value"]),
         ("ppo..lr=1", ["'ppo..lr=1' is not of the form"]),
+        ("a.b.c.d.e.f.g.h.i.j.k=1", ["unknown key a.b.c.d.e.f.g.h.i.j.k", "more than 10 parts"]),
+        ("prompts.tiers=[]", ["prompts.tiers must not be empty"]),
+        ("policy.hidden=[-4]", ["policy.hidden.0 can't be -4"]),
+        ("policy.hidden=[64, 0]", ["policy.hidden.1 can't be 0"]),
+        ("policy.hidden=[1000000000]", ["policy.hidden.0 can't be 1000000000"]),
+        ("prompts.train_count=1000000000", ["prompts.train_count can't be 1000000000", "1000000"]),
+        (f"run.seed={'9' * 5000}", ["run.seed can't be '999", "..."]),
+        (f"ppo.lr={'9' * 5000}", ["ppo.lr can't be '999", "valid number"]),
+        (f"ppo={{lr: 0x{'f' * 5000}}}", ["ppo.lr can't be a number of about 6020 digits"]),
+        (f"ppo={'[' * 3000}", ["ppo is a section, not a value (given: '[[[", "..."]),
+        ("ppo.lr=1e999", ["ppo.lr can't be inf"]),
+        ("ppo={lr: 1, lr: 2}", ["ppo: 'lr' is given twice"]),
+        ('ppo={"lr": 1, "lr": 2}', ["ppo: 'lr' is given twice"]),
+        ('run.dir="\\ud800"', ["run.dir can't be '\\ud800'"]),
+        ("backbone.negative_prompt=a \udcff car", ["backbone.negative_prompt can't be 'a \\udcff car'"]),
+        ("ppo.\udcff=1", ["ppo has the key '\\udcff'"]),
+        ("run.dir=~nosuchuser/x", ["run.dir can't be '~nosuchuser/x'", "~nosuchuser is no user's home folder"]),
+        ("backbone.lora=~nosuchuser/x", ["backbone.lora can't be", "no user's home folder"]),
+        ("scorers.hps.weights=~nosuchuser/x", ["scorers.hps.weights can't be", "no user's home folder"]),
+        (f"run.dir={'a' * 300}", ["run.dir can't be 'aaa", "at most 255"]),
+        (f"warm_start.bank={'a/' * 4000}", ["warm_start.bank can't be 'a/a", "at most 4096"]),
+        ('prompts.source="a\\u0000b"', ["prompts.source can't be 'a\\x00b'", "zero bytes"]),
+        ("rollout.gpus_per_worker=1.5", ["rollout.gpus_per_worker can't be 1.5", "whole number of GPUs"]),
+        ("scorers.cpus=0.00001", ["scorers.cpus can't be 1e-05", "0.0001"]),
+        ("scorers.extra=[..a:b]", ["scorers.extra.0 can't be '..a:b'"]),
+        ("backbone.compile=on", ["backbone.compile can't be 'on'", "'off'"]),
+        ('cluster={"mode": "serial", "bind": ""}', ["cluster.bind"]),
     ],
 )
 def test_a_bad_override_is_named_with_what_is_allowed(override: str, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config((), [override])
     assert [word for word in words if word not in caught.value.message] == []
-    assert "\n" not in caught.value.message
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 400
+
+
+@pytest.mark.parametrize("key", ["backbone.compile", "tracking.wandb"])
+def test_yaml_has_a_boolean_where_somebody_wrote_off(tmp_path: Path, key: str) -> None:
+    section, name = key.split(".")
+    file = tmp_path / "off.yaml"
+    file.write_text(f"{section}: {{{name}: off}}\n")
+    assert load_config([file]) == load_config() == load_config((), [f"{key}=off"])
+
+
+def test_no_choice_with_off_minds_the_yaml_word() -> None:
+    for key in (key for key, allowed in choices_of(Config) if "off" in allowed):
+        assert load_config((), [f"{key}=false"]) == load_config(), key
+
+
+def choices_of(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
+    for name, field in section.model_fields.items():
+        if get_origin(field.annotation) is Literal:
+            yield f"{prefix}{name}", get_args(field.annotation)
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from choices_of(field.annotation, f"{prefix}{name}.")
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / "paths.yaml"
+    file.write_text(
+        "run: {dir: ~/runs/a}\nwarm_start: {bank: ~/bank}\nprompts: {source: ~/p.txt}\n"
+        "backbone: {kind: sdxl, path: ~/sdxl, preview: ~/taesd, lora: ~/l.safetensors}\n"
+        "scorers: {clip: {weights: ~/c.pt}, image_reward: {backend: package, python: ~/bin/python}}\n"
+    )
+    config = load_config([file], ["resume=~", "scorers.dino.weights=~/d.pt"])
+    assert (config.run.dir, config.warm_start.bank, config.resume) == (tmp_path / "runs/a", tmp_path / "bank", tmp_path)
+    texts = [
+        config.prompts.source,
+        config.backbone.path,
+        config.backbone.preview,
+        config.backbone.lora,
+        config.scorers.clip.weights,
+        config.scorers.dino.weights,
+        config.scorers.image_reward.python,
+    ]
+    names = ["p.txt", "sdxl", "taesd", "l.safetensors", "c.pt", "d.pt", "bin/python"]
+    assert texts == [str(tmp_path / name) for name in names]
+
+
+def test_relative_paths_and_hub_ids_stay_as_they_are() -> None:
+    config = load_config((), ["run.dir=../a", "prompts.source=b/./c.txt"])
+    assert (config.run.dir, config.prompts.source) == (Path("../a"), "b/./c.txt")
+    scorers = load_config((), ["scorers.clip.weights=owner/name:file.pt"]).scorers
+    assert scorers.clip.weights == "owner/name:file.pt"
+
+
+def test_keys_that_contradict_each_other_are_named_with_their_values() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config((), ["ppo.learners=2", "cluster.mode=serial"])
+    assert caught.value.message == (
+        "ppo.learners are processes of their own: set ppo.learners=0, or cluster.mode=ray "
+        "(cluster.mode='serial', ppo.learners=2)."
+    )
+
+
+def test_every_number_has_bounds() -> None:
+    numbers = dict(numbers_of(Config.model_json_schema()["$defs"], ""))
+    assert len(numbers) > 80
+    assert [place for place, said in numbers.items() if not said & {"minimum", "exclusiveMinimum"}] == []
+    assert [place for place, said in numbers.items() if not said & {"maximum", "exclusiveMaximum"}] == []
+
+
+def test_of_very_many_complaints_the_first_are_told() -> None:
+    with pytest.raises(ConfigError, match="and 38 more") as caught:
+        load_config((), [f"nonsense{number}=1" for number in range(50)])
+    assert len(caught.value.message) < 4000
 
 
 def test_all_complaints_come_at_once() -> None:
@@ -110,7 +224,7 @@ def test_all_complaints_come_at_once() -> None:
     [
         ("ppo: [1", "not valid YAML"),
         ("- 1\n- 2\n", "must hold `key: value` lines"),
-        ("run:\n  seed: 2026-01-01\n", "holds a value that is no number"),
+        ("run:\n  seed: 2026-01-01\n", "run.seed can't be '2026-01-01': it should be a valid integer"),
         ("ppo:\n  lr: 5e-5\n", "needs a decimal point"),
         (b"\xff\xfe\x00", "not UTF-8"),
     ],
