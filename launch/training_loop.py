@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from addiffusion.config import Config
+from addiffusion.errors import RolloutError
 from addiffusion.rollouts import Staffed
 from launch.console import RunView
 from launch.crew import Crew
@@ -72,13 +73,27 @@ class TrainingLoop:
         """
         collapse: Alarm | None = None
         report: IterationReport | None = None
-        while not (self._training.finished or stop() or collapse):
-            report = self._training.step()
-            collapse = self._note(report)
+        try:
+            while not (self._training.finished or stop() or collapse):
+                report = self._training.step()
+                collapse = self._note(report)
+        except RolloutError:
+            self._keep(report)
+            raise
         if report is not None and not self._training.finished:
             self._save()
             self._plotter.draw(self._rows, report.episodes)
         return collapse
+
+    def _keep(self, last: IterationReport | None) -> None:
+        """Save what was trained before the rollouts failed; ``last`` is this run's last iteration, if there was one."""
+        if last is not None and not self._training.due():
+            self._save()
+        if self._training.iteration:
+            self._view.say(
+                f"{self._training.iteration} iterations are saved; go on with "
+                f"`addiffusion train resume={self._folder.path}`"
+            )
 
     def _note(self, report: IterationReport) -> Alarm | None:
         row = iteration_row(

@@ -17,6 +17,7 @@ from addiffusion.config import RolloutSection, SamplerSection
 from addiffusion.errors import ContractError
 from addiffusion.records import FailedEpisode, Ticket
 from addiffusion.rollouts import Collected
+from learner.losses import Hazard
 from learner.pace import Pace
 from learner.suspects import WaitingTickets
 
@@ -63,6 +64,10 @@ class Loss:
 
 class Workforce(Protocol):
     """Workers by id, and their calls by reference."""
+
+    tried: set[int]
+    """Ids of workers that have answered a call since they were started: their model is loaded."""
+    hazard: Hazard
 
     @property
     def up(self) -> list[int]:
@@ -116,6 +121,8 @@ class _Load:
     """References, the oldest first."""
     since: float = 0.0
     """When the oldest call began, or the one before it was answered."""
+    given: float = 0.0
+    """When it last was given tickets and had none."""
     suspect: bool = False
     """Its tickets are a group of suspects: nothing else is added to them."""
 
@@ -146,7 +153,7 @@ class Dispatch:
         self._workforce, self._job, self._pace = workforce, job, pace
         self._sessions, self._clock = sessions, clock
         self._slots = rollout.slots
-        self._waiting = WaitingTickets(max_reissues=rollout.max_reissues)
+        self._waiting = WaitingTickets(max_reissues=rollout.max_reissues, hazard=workforce.hazard)
         self._loads: dict[int, _Load] = {}
         self._refused: list[FailedEpisode] = []
         self.reissued_count = 0
@@ -180,15 +187,19 @@ class Dispatch:
     # ---------------------------------------------------------------- handing out
 
     def _share_out(self) -> dict[int, list[Ticket]]:
-        """New tickets of each worker that has room for a call."""
+        """New tickets of each worker that has room for a call; none, for one whose model is not loaded yet."""
         for worker_id in self._workforce.up:
             if worker_id not in self._loads:
                 self._loads[worker_id] = _Load(session=next(self._sessions))
         roomy = [worker_id for worker_id in self._workforce.up if len(self._loads[worker_id].calls) < _CALLS]
-        new: dict[int, list[Ticket]] = {worker_id: [] for worker_id in roomy}
+        new: dict[int, list[Ticket]] = {worker_id: [] for worker_id in roomy if self._is_tried(worker_id)}
         self._share_suspects(new)
         self._share_fresh(new)
-        return new
+        return new | {worker_id: [] for worker_id in roomy if worker_id not in new}
+
+    def _is_tried(self, worker_id: int) -> bool:
+        """Whether the worker can be trusted with tickets: one that is lost while it loads takes none with it."""
+        return worker_id in self._workforce.tried or not self._keeps
 
     def _share_suspects(self, new: dict[int, list[Ticket]]) -> None:
         """A group to each worker that has nothing."""
@@ -226,13 +237,16 @@ class Dispatch:
         return len(self._loads[worker_id].tickets) >= _ROUNDS * self._slots
 
     def _give(self, worker_id: int, ticket: Ticket, new: dict[int, list[Ticket]]) -> None:
+        load = self._loads[worker_id]
+        if not load.tickets:
+            load.given = self._clock()
         new[worker_id].append(ticket)
-        self._loads[worker_id].tickets[ticket.ticket_id] = ticket
+        load.tickets[ticket.ticket_id] = ticket
 
     def _submit(self, new: dict[int, list[Ticket]]) -> bool:
         """A call for each worker that has room and tickets; whether there was any."""
         more = not self._job.counted and bool(self._waiting.fresh)
-        called = [one for one, tickets in new.items() if tickets or (self._keeps and self._loads[one].tickets)]
+        called = [one for one, tickets in new.items() if tickets or self._has_use_for_a_call(one)]
         for worker_id in called:
             load = self._loads[worker_id]
             if not load.calls:
@@ -240,6 +254,11 @@ class Dispatch:
             order = Order(job=self._job, tickets=tuple(new[worker_id]), session=load.session, more=more)
             load.calls.append(self._workforce.submit(worker_id, order))
         return bool(called)
+
+    def _has_use_for_a_call(self, worker_id: int) -> bool:
+        """Without new tickets: to go on with those it has, or to load its model."""
+        load = self._loads[worker_id]
+        return self._keeps if load.tickets else not load.calls and not self._is_tried(worker_id)
 
     @property
     def _keeps(self) -> bool:
@@ -277,6 +296,8 @@ class Dispatch:
         if isinstance(answer, Loss):
             self._lose(worker_id, answer.reason)
             return self._refusals()
+        self._workforce.tried.add(worker_id)
+        self._workforce.hazard.worked(self._clock() - load.since, lost=False)
         load.since = self._clock()
         self._pace.note(answer.episodes)
         if answer.episodes:
@@ -315,8 +336,10 @@ class Dispatch:
         load = self._loads.pop(worker_id)
         tickets = [*load.tickets.values()]
         self.reissued_count += len(tickets)
+        now = self._clock()
+        self._workforce.hazard.worked(now - load.since, lost=True)
         if tickets:
-            refused = self._waiting.lost(tickets, reason)
+            refused = self._waiting.lost(tickets, reason, seconds=now - load.given)
             self._refused += [refused] if refused is not None else []
-        measured = f"{self._clock() - load.since:.0f} s into a call with {len(tickets)} tickets; {self._pace.words()}"
+        measured = f"{now - load.since:.0f} s into a call with {len(tickets)} tickets; {self._pace.words()}"
         self._workforce.lose(worker_id, reason, measured, restart=restart)

@@ -15,7 +15,7 @@ from addiffusion.config import Config
 from addiffusion.errors import AdDiffusionError, DeviceLostError, RolloutError
 from addiffusion.rollouts import Collected
 from learner.dispatch import POLL_S, Loss, Order
-from learner.losses import LossRecord
+from learner.losses import Hazard, LossRecord
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,9 @@ class Fleet:
         self._up = set(actors)
         self._pings: dict[int, ray.ObjectRef] = {}
         self._next_ping: dict[int, float] = {}
+        self.tried = set(actors)
+        """Ids of workers that have answered a call since they were started; those of the start count from the start."""
+        self.hazard = Hazard()
         self._losses = LossRecord(max_restarts=config.rollout.max_restarts)
         self._weights: dict[str, Any] = {"weights": [], "weight_version": -1}
         self.lost_count = 0
@@ -121,6 +124,7 @@ class Fleet:
             return
         logger.warning("Rollout worker %d is lost (%s, %s); its tickets go on.", worker_id, reason, measured)
         self._up.discard(worker_id)
+        self.tried.discard(worker_id)
         self.lost_count += 1
         if restart:
             ray.kill(self._actors[worker_id], no_restart=False)

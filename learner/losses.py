@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import exp
 
 from addiffusion.errors import RolloutError
 
 _LONGEST_PAUSE_S = 30.0
+
+
+class Hazard:
+    """How often workers are lost, whatever they are at work on."""
+
+    def __init__(self) -> None:
+        self._worked_s = 0.0
+        self._lost_count = 0
+
+    def worked(self, seconds: float, *, lost: bool) -> None:
+        """Note a call that took so long; ``lost``: it ended with its worker."""
+        self._worked_s += seconds
+        self._lost_count += lost
+
+    def chance(self, seconds: float, *, own: int) -> float:
+        """Probability that a worker is lost in ``seconds`` of work, all losses but ``own`` ones considered."""
+        return 1 - exp(-seconds * max(0, self._lost_count - own) / max(self._worked_s, seconds, 1e-9))
 
 
 class LossRecord:

@@ -69,11 +69,11 @@ class SignalAfter:
         return self.rollouts.advance(tickets)
 
 
-def interrupted_crew(count: int) -> object:
+def interrupted_crew(count: int, kind: type[SignalAfter] = SignalAfter) -> object:
     @contextmanager
     def crew(config: Config) -> Iterator[Crew]:
         with toy_crew(config) as toys:
-            yield Crew(rollouts=SignalAfter(toys.rollouts, count), scoring=toys.scoring, learner=toys.learner)
+            yield Crew(rollouts=kind(toys.rollouts, count), scoring=toys.scoring, learner=toys.learner)
 
     return crew
 
@@ -118,6 +118,30 @@ def test_the_result_compares_with_fixed_samplers(finished: tuple[Path, Outcome, 
     assert "always continue (8)" in text
     assert "DDIM-4" in text
     assert "policy minus always continue (8), 95 % intervals: scene" in " ".join(text.split())
+
+
+class GoneAfter(SignalAfter):
+    """Rollouts whose workers are all lost in the ``count``-th collection."""
+
+    def collect(self, tickets: Sequence[Ticket], *, sampler: SamplerSection | None = None) -> Collected:
+        self.left -= 1
+        if self.left == 0:
+            raise RolloutError("No rollout worker is left.")
+        return self.rollouts.collect(tickets, sampler=sampler)
+
+
+def test_a_run_that_loses_its_workers_keeps_what_was_trained(tmp_path: Path) -> None:
+    """Between two checkpoints: a resume goes on there, and does not draw the references again."""
+    path, config = tmp_path / "run", toy_config(checkpoint={"every": 50}, ppo={"iterations": 4})
+    with pytest.raises(RolloutError, match="No rollout worker is left"):
+        train(toy_plan(path, config), interrupted_crew(5, GoneAfter))
+    checkpoint = load_checkpoint(latest_checkpoint(path))
+    assert checkpoint.iteration == 2
+    outcome, text = train(replace(toy_plan(path, config), checkpoint=checkpoint))
+    assert "full-length images" not in text
+    assert outcome.result is not None
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == [1, 2, 3, 4]
 
 
 def test_ctrl_c_saves_and_resume_ends_in_the_same_weights(finished: tuple[Path, Outcome, str], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import ray
 from addiffusion.config import Config
 from addiffusion.errors import ContractError, StaleWeightsError
 from addiffusion.records import Episode, Ticket
-from addiffusion.rollouts import Collected, Rollouts
+from addiffusion.rollouts import Collected, Rollouts, Staff
 from learner.batch import BatchBuilder
 from learner.carry_over import CarryOver
 from learner.rollouts import RayRollouts
@@ -150,6 +150,32 @@ def test_failing_tickets_are_handed_out_again() -> None:
     assert [episode.ticket.ticket_id for episode in batch.episodes] == list(range(6))
     ledger.close(0)
     assert ledger.state.failed_count == ledger.state.reissued_count == 4
+
+
+class Staffing(ToyRollouts):
+    """Rollouts by as many workers as ``ups`` says, call by call; one ticket ends in each call."""
+
+    def __init__(self, config: Config, ups: Sequence[int]) -> None:
+        super().__init__(config)
+        self.ups, self.held, self.held_counts = ups, list[Ticket](), list[int]()
+
+    def staff(self) -> Staff:
+        return Staff(up_count=self.ups[len(self.held_counts)], absent_count=0, lost_count=0, moved_count=0)
+
+    def advance(self, tickets: Sequence[Ticket]) -> Collected:
+        self.held += tickets
+        self.held_counts.append(len(self.held))
+        done, self.held = self.held[:1], self.held[1:]
+        return self.collect(done)
+
+
+def test_as_many_tickets_are_under_way_as_there_are_workers_for() -> None:
+    """Nodes that join are given tickets, and for those that have left none are handed out, whatever was configured."""
+    config = toy_config(collection="carry_over", iterations=8, batch_size=32)
+    rollouts = Staffing(config, [1] * 5 + [3] * 5 + [0] * 5 + [2] * 50)
+    rollouts.version = 0
+    CarryOver(config, ledger=build_ledger(config, toy_pool()), rollouts=rollouts).collect(0)
+    assert rollouts.held_counts[:20] == [8] * 5 + [24] * 5 + [23, 22, 21, 20, 19] + [18, 17, 16, 16, 16]
 
 
 def test_decisions_outside_the_allowed_versions_are_refused() -> None:

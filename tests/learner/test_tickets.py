@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from addiffusion.config import RunSection
 from addiffusion.errors import CheckpointError, ContractError, RolloutError
 from addiffusion.records import Episode, FailedEpisode, Ticket
 from learner.tickets import LedgerState, TicketLedger, drawn_price
-from tests.learner.toy import WIDTH, toy_episode, toy_pool
+from learner.training import build_ledger
+from tests.learner.toy import WIDTH, toy_config, toy_episode, toy_pool
 
 
 def make_ledger(*, pool_size: int = 12, batch_size: int = 8, run_seed: int = 5, max_reissues: int = 2) -> TicketLedger:
@@ -63,6 +65,21 @@ def test_a_ticket_that_keeps_failing_ends_the_run_with_its_reason() -> None:
     ledger.reissue(map(failure_of, tickets))
     with pytest.raises(RolloutError, match=r"Ticket 0 was handed out 3 times .* it rained"):
         ledger.reissue(map(failure_of, tickets))
+
+
+def test_a_ticket_that_ends_its_workers_is_not_handed_out_again() -> None:
+    ledger = make_ledger()
+    ticket = replace(ledger.issue(0)[3], seed=7)
+    final = replace(failure_of(ticket), reason="it was alone on its worker 3 times", final=True)
+    for hand_out in (ledger.reissue, ledger.note_failures):
+        with pytest.raises(RolloutError, match=r"Ticket 3 \('prompt \d', seed 7\) .* alone on its worker 3 times"):
+            hand_out([final])
+
+
+def test_training_brings_images_along_only_to_record_them() -> None:
+    for recorded in (True, False):
+        config = toy_config().model_copy(update={"run": RunSection(record_episodes=recorded)})
+        assert {ticket.keep_image for ticket in build_ledger(config, toy_pool()).tickets(0)} == {recorded}
 
 
 def test_no_ticket_is_trained_twice_and_none_from_elsewhere() -> None:

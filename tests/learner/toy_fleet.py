@@ -13,10 +13,12 @@ from addiffusion.errors import RolloutError
 from addiffusion.records import Episode, Ticket
 from addiffusion.rollouts import Collected
 from learner.dispatch import Loss, Order
-from learner.losses import LossRecord
+from learner.losses import Hazard, LossRecord
 from tests.learner.toy import toy_episode
 
 RESTART_S = 2.0
+LOAD_TICKS = 3
+"""In a process's first call."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,6 +71,8 @@ class SimulatedFleet:
         self.sessions = count()
         self._answers: dict[int, Collected | Loss] = {}
         self._known_up = set(self.workers)
+        self.tried = set(self.workers)
+        self.hazard = Hazard()
 
     def clock(self) -> float:
         return self.now
@@ -105,6 +109,7 @@ class SimulatedFleet:
         self.log.append(f"{reason}, {measured}")
         self.history.append(("lost", worker_id))
         self._known_up.discard(worker_id)
+        self.tried.discard(worker_id)
         if restart:
             self._kill(worker_id)
         pause_s = self.losses.lost(worker_id, reason, measured)
@@ -168,7 +173,7 @@ class SimulatedFleet:
                 held[number] = (held[number][0], held[number][1] - 1)
             if order.more and sum(1 for _, left in held.values() if left) < self.slots:
                 break
-        return ticks, held
+        return ticks + LOAD_TICKS * (worker.session == -1), held
 
     def _finish_call(self, number: int) -> None:
         worker = self.workers[number]
@@ -178,7 +183,7 @@ class SimulatedFleet:
             worker.held = held
             self._kill(number, by_chance=False)
             return
-        self.slot_ticks += ticks * self.slots
+        self.slot_ticks += (ticks - LOAD_TICKS * (worker.session == -1)) * self.slots
         worker.session, worker.queue, worker.began = order.session, deque([*worker.queue][1:]), self.now
         done = [ticket for ticket, left in held.values() if not left]
         worker.held = {one: pair for one, pair in held.items() if pair[1]}

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import replace
+from queue import Queue
 from typing import Any
 
 import numpy as np
 import pytest
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
+from torch import Tensor
 
 from addiffusion.actions import Action
 from addiffusion.baseline import Baseline
+from addiffusion.errors import DeviceLostError
 from addiffusion.metrics import Metric
 from addiffusion.rollouts import Rollouts
 from addiffusion.scorers.base import Scoring
@@ -64,6 +68,32 @@ def test_a_baseline_draws_in_place_of_the_engine_and_is_made_once() -> None:
     for ours, more, theirs in zip(first.episodes, again.episodes, alone.episodes, strict=True):
         np.testing.assert_array_equal(ours.image, theirs.image)
         np.testing.assert_array_equal(more.image, theirs.image)
+
+
+class BrokenBackbone(ToyBackbone):
+    """A model whose device asserts."""
+
+    def denoise(self, *args: Any) -> Tensor:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+
+def test_a_process_that_has_lost_its_device_says_so_and_ends_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that were queued behind fail likewise, and it no longer says that it can be given tickets."""
+    ended = Queue[str]()
+    monkeypatch.setattr("rollout_workers.runner.end_process", ended.put)
+    monkeypatch.setattr("rollout_workers.runner.LAST_WORDS_S", 0.2)
+    runner = make_runner(backbone=BrokenBackbone)
+    assert runner.ping() == "pong"
+    tickets = make_tickets(2, forced=Action.CONTINUE)
+    with pytest.raises(DeviceLostError) as first:
+        runner.work(tickets, session=1)
+    for call in (lambda: runner.work([], session=1), lambda: runner.collect(tickets), runner.ping):
+        with pytest.raises(DeviceLostError) as again:
+            call()
+        assert again.value is first.value
+    assert "device-side assert triggered" in ended.get(timeout=20)
+    time.sleep(0.4)
+    assert ended.empty(), "once"
 
 
 class Ledger:

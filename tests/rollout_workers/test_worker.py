@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from addiffusion.actions import Action
 from addiffusion.config import SamplerSection
-from addiffusion.errors import ContractError, RolloutError, ScorerError
+from addiffusion.errors import ContractError, DeviceLostError, RolloutError, ScorerError
 from addiffusion.policy import PolicyNetwork
-from addiffusion.records import ScoreReply, ScoreRequest
+from addiffusion.records import Episode, ScoreReply, ScoreRequest, Ticket
 from rollout_workers.worker import Worker
 from tests.fakes import ToyBackbone, ToyScoring
 from tests.rollout_workers.toy_run import make_config, make_tickets, make_worker, phi_width
@@ -109,3 +111,85 @@ def test_silent_scorers_end_the_run_where_they_are_told_to() -> None:
     worker.set_weights(weights_of(0), 0)
     with pytest.raises(RolloutError, match=r"Nobody answers.*on_score_error=stop"):
         worker.collect(make_tickets(3))
+
+
+def finish(worker: Worker, tickets: Sequence[Ticket], **stretch: Any) -> list[Episode]:
+    episodes = [*worker.work(tickets, **stretch).episodes]
+    while len(episodes) < len(tickets):
+        episodes += worker.work([], **stretch).episodes
+    return sorted(episodes, key=lambda episode: episode.ticket.ticket_id)
+
+
+@pytest.mark.parametrize("more", [True, False])
+@pytest.mark.parametrize("sampler", [None, SamplerSection(num_steps=5, warmup_steps=1, finish_steps=0)])
+def test_stretches_of_work_give_the_episodes_of_one_call(sampler: SamplerSection | None, more: bool) -> None:
+    config = make_config(rollout={"slots": 4, "carry_ticks": 3})
+    one, other = make_worker(config), make_worker(config)
+    for worker in (one, other):
+        worker.set_weights(weights_of(1), 0)
+    whole = one.collect(make_tickets(11), sampler=sampler).episodes
+    for ours, theirs in zip(finish(other, make_tickets(11), sampler=sampler, more=more), whole, strict=True):
+        for name in ("phi", "actions", "log_prob", "logits", "terms", "scores", "image"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+        assert (ours.nfe, ours.network_evals) == (theirs.nfe, theirs.network_evals)
+
+
+def test_a_stretch_ends_early_where_slots_idle_and_tickets_are_on_their_way() -> None:
+    config = make_config(rollout={"slots": 4, "groups": 1, "carry_ticks": 100})
+    worker, tickets = make_worker(config), make_tickets(7, forced=Action.CONTINUE)
+    first = worker.work(tickets[:6], more=True)
+    assert 0 < len(first.episodes) < 6, "two slots ran dry while the last two images were under way"
+    rest = worker.work(tickets[6:], more=False)
+    assert len(first.episodes) + len(rest.episodes) == 7
+
+
+def test_another_session_forgets_what_was_under_way_in_any_sampler() -> None:
+    config = make_config(rollout={"slots": 4, "carry_ticks": 2})
+    worker, tickets = make_worker(config), make_tickets(4, forced=Action.CONTINUE)
+    short = SamplerSection(num_steps=5, warmup_steps=1, finish_steps=0)
+    assert worker.work(tickets, session=1).episodes == ()
+    assert len(finish(worker, tickets, session=2, sampler=short)) == 4
+    assert worker.work([], session=2).episodes == worker.work([], session=3).episodes == ()
+    assert len(finish(worker, tickets, session=3)) == 4
+
+
+def test_an_image_travels_where_the_ticket_asks_for_it() -> None:
+    worker = make_worker(make_config())
+    with_image, without = (
+        worker.collect(make_tickets(1, forced=Action.CONTINUE, keep_image=wanted)).episodes[0]
+        for wanted in (True, False)
+    )
+    assert with_image.image.shape == (16, 16, 3)
+    assert without.image.shape == (0, 0, 3)
+    np.testing.assert_array_equal(with_image.scores, without.scores)
+
+
+class BrokenBackbone(ToyBackbone):
+    """A model whose device asserts."""
+
+    def denoise(self, *args: Any) -> Tensor:
+        raise RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be ...")
+
+
+class BrokenScoring(ToyScoring):
+    """Scorers of this process, whose device is lost."""
+
+    def score(self, request: ScoreRequest) -> ScoreReply:
+        raise ScorerError("Scorer `clip` failed.") from RuntimeError("CUDA error: unknown error")
+
+
+@pytest.mark.parametrize("method", ["collect", "work"])
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ({"backbone": BrokenBackbone, "scoring": ToyScoring}, "CUDA error: device-side assert triggered"),
+        ({"backbone": ToyBackbone, "scoring": BrokenScoring}, "CUDA error: unknown error"),
+    ],
+)
+def test_a_lost_device_is_no_failure_of_tickets(method: str, parts: dict[str, Any], reason: str) -> None:
+    config = make_config()
+    worker = Worker(config, policy=PolicyNetwork(phi_width(config), config.policy.hidden), **parts)
+    worker.set_weights(weights_of(0), 0)
+    with pytest.raises(DeviceLostError) as caught:
+        getattr(worker, method)(make_tickets(3))
+    assert caught.value.facts["reason"] == reason
