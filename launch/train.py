@@ -14,6 +14,7 @@ from rich.console import Console
 
 from addiffusion.bank.archive import Bank
 from addiffusion.config import Config
+from addiffusion.errors import RolloutError, ScorerError
 from addiffusion.records import Prompt
 from evaluation.film import plot_film_strips
 from evaluation.generalization import GeneralizationGap, generalization_gap
@@ -94,6 +95,14 @@ class _Run:
         self.start = start
 
     def to_the_end(self) -> Outcome:
+        """All stages; when episodes can't be collected, what is kept is said before the error leaves."""
+        try:
+            return self._stages()
+        except (RolloutError, ScorerError):
+            self.view.say(f"what is finished is kept: `addiffusion train resume={self.folder.path}` goes on")
+            raise
+
+    def _stages(self) -> Outcome:
         """References, training, comparison, figures."""
         pairs = self._pairs()
         if note := _often(self.config, len(pairs)):

@@ -1,4 +1,7 @@
-"""Three hosts, brought up by `ray up` with the on-premises yaml: a training over them, one of them cut off and back."""
+"""Three hosts, brought up by `ray up` with the on-premises yaml: a training over them, one of them cut off and back.
+
+It ends in the weights that the same training has in one process, to the last bit.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ import yaml
 
 from tests.cluster.head import BIN, ROOT, Head, free_ports, started
 from tests.cluster.hosts import PREFIX, Host, missing_requirements, simulated_hosts
-from tests.cluster.training import train_command
+from tests.cluster.training import BATCH, ENDLESS, serial_state, train_command
 from tests.cluster.waiting import wait_for
 
 pytestmark = [
@@ -27,7 +30,6 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 UP_S, JOB_S, LOSS_S, BACK_S, DOWN_S = 300.0, 240.0, 180.0, 240.0, 120.0
-ENDLESS = 100_000
 FEW = ("prompts.train_count=2", "evaluation.prompt_count=1", "run.film_strips=0")
 
 
@@ -162,15 +164,26 @@ def test_a_training_survives_a_host_that_is_cut_off(tmp_path: Path) -> None:
             head.ray("job", "stop", "--address", head.dashboard, "long")
             assert head.ended("long", timeout_s=JOB_S) == "STOPPED"
             assert "go on with" in head.logs("long")
-            log("the training has stopped and saved")
+            kept = last_state(hosts, "runs/long")
+            log(f"the training has stopped and saved after {kept['weight_version']} iterations")
         with ThreadPoolExecutor() as pool:  # as the yaml's header says, `ray down` leaves the workers' Ray running
             list(pool.map(lambda host: host.run(f"{BIN}/ray stop || true"), hosts))
         assert {host.name: host.ray_processes() for host in hosts} == {host.name: [] for host in hosts}
         log("no Ray process is left on any host")
+    twin = serial_state(tmp_path / "twin", kept["weight_version"], *FEW)
+    assert kept["ledger"]["trained_count"] == twin["ledger"]["trained_count"] == kept["weight_version"] * BATCH
+    for name in ("policy.safetensors", "value.safetensors"):
+        assert kept["sha256"][name] == twin["sha256"][name], name
+    log("its weights are those of the same training in one process")
     for place in ("/run/netns", "/sys/class/net"):
         assert not list(Path(place).glob(f"*{PREFIX}*")), place
     assert PREFIX not in Path("/proc/mounts").read_text()
     log("nothing of the hosts is left")
+
+
+def last_state(hosts: list[Host], run: str) -> dict[str, Any]:
+    """What the newest checkpoint of a run on the head says of itself."""
+    return json.loads(hosts[0].run(f"cat $(ls -d ~/{run}/checkpoints/iteration-* | tail -n 1)/state.json"))
 
 
 def workers_by_host(head: Head) -> dict[str, int]:

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 CHAOS_S = float(os.environ.get("CHAOS_S", "600"))
 """How long it is struck; then it may finish."""
 SEED = int(os.environ.get("CHAOS_SEED", "0"))
-ITERATIONS = int(os.environ.get("CHAOS_ITERATIONS", "40"))
+ITERATIONS = int(os.environ.get("CHAOS_ITERATIONS", "100"))
 BATCH = 8
 SMALL = (
     f"ppo.iterations={ITERATIONS}", f"ppo.batch_size={BATCH}", "ppo.minibatch_size=16", "ppo.epochs=1",

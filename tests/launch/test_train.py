@@ -234,8 +234,10 @@ def test_a_prompt_that_cannot_be_scored_stops_the_run_with_its_text(tmp_path: Pa
         train_prompts=(make_prompt(0, f"an {UNSCORABLE} scene"),),
         test_prompts=plan.test_prompts,
     )
+    stream = io.StringIO()
     with pytest.raises(RolloutError, match=f"'an {UNSCORABLE} scene' could not be drawn in 4 attempts"):
-        train(bad)
+        run(bad, console=Console(file=stream, width=200), roles=toy_crew)
+    assert f"what is finished is kept: `addiffusion train resume={bad.path}` goes on" in stream.getvalue()
 
 
 def test_nothing_is_written_when_a_role_cannot_start(tmp_path: Path) -> None:
