@@ -19,7 +19,7 @@ from launch.cluster import check_resources, usable_cpus
 from launch.config_files import load_config
 from launch.metrics import BETTER
 from launch.run_folder import RunFolder, going_on, located, planned_path
-from launch.shown import shown
+from launch.shown import shortened, shown
 from launch.tracking import check_tracking
 from learner.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
 from learner.curriculum import check_curriculum
@@ -64,8 +64,8 @@ def _resumed(path: Path, files: Sequence[Path], overrides: Sequence[str]) -> Pla
     fixed = [*map(str, files), *(item for item in overrides if not item.startswith(_MOVABLE))]
     if fixed:
         raise ConfigError(
-            f"resume={path} takes its configuration from that run, so {', '.join(fixed)} can't be used with it; only "
-            "overrides of cluster and rollout can.",
+            f"resume={path} takes its configuration from that run, so {shortened(', '.join(fixed))} can't be used with "
+            "it; only overrides of cluster and rollout can.",
             overrides=fixed,
         )
     folder, _ = RunFolder.open(path := located(path))
