@@ -258,8 +258,8 @@ class CheckpointSection(Section):
     keep: int = Field(default=3, ge=1, le=1_000_000)
     """Checkpoints kept besides the last and the best."""
     best_metric: Annotated[str, Field(min_length=1)] = "return"
-    """Metric (a name in metrics.jsonl, more is better) whose mean over the last five iterations makes a checkpoint the
-    best; `checkpoints/best` points to it."""
+    """Metric of metrics.jsonl whose mean over the last five iterations makes a checkpoint the best: the greatest
+    `return`, quality or score, the least `nfe` or loss; `checkpoints/best` points to it."""
 
 
 class Config(Section):

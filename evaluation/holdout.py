@@ -148,11 +148,16 @@ def arm_tickets(arm: Arm, prompts: Sequence[Prompt], config: Config) -> list[Tic
     ]
 
 
-def _arms(config: Config) -> tuple[Arm, Arm, Arm]:
+def static_sampler(config: Config) -> SamplerSection:
+    """The few-step sampler of the table: the run's own solver, and nothing to decide."""
     steps, sampler = config.evaluation.static_steps, config.sampler
-    static = sampler.model_copy(
+    return sampler.model_copy(
         update={"num_steps": steps, "finish_steps": 0, "warmup_steps": min(sampler.warmup_steps, steps - 1)}
     )
+
+
+def _arms(config: Config) -> tuple[Arm, Arm, Arm]:
+    steps, sampler, static = config.evaluation.static_steps, config.sampler, static_sampler(config)
     return (
         Arm(name="full", title=f"always continue ({sampler.num_steps})", forced=Action.CONTINUE),
         Arm(name="policy", title="trained policy"),

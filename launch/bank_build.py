@@ -23,6 +23,7 @@ from addiffusion.records import METRIC_NAMES, FailedEpisode, Prompt, Survey, Tic
 from addiffusion.rollouts import Rollouts
 from addiffusion.scorers.base import Scoring
 from addiffusion.seeds import derive_seed
+from launch.checks import check_models
 from launch.console import RunView, duration
 from launch.crew import Crew, assemble, observation_layout
 from launch.interrupt import interruptible
@@ -64,6 +65,7 @@ def build(order: BankOrder, *, console: Console, roles: Roles = assemble) -> Bui
     """
     start = time.perf_counter()
     _check_folder(order)
+    check_models(order.config)
     prompts = load_prompts(order.config.prompts, split=order.split, count=order.count, seed=order.config.run.seed)
     view = RunView(console, iterations=1)
     view.say("starting rollout workers and reward service")

@@ -18,16 +18,16 @@ _WORDS = {"Input should": "it should", "a valid array": "a list", "a valid strin
 """pydantic's words for JSON, and ours."""
 
 
-def describe(error: ValidationError) -> str:
+def describe(error: ValidationError, root: type[BaseModel] = Config) -> str:
     """The complaints of ``error`` as one sentence each, joined with semicolons; of very many, the first ones."""
     details = error.errors()
     rest = [f"and {len(details) - _MOST_COMPLAINTS} more"] if len(details) > _MOST_COMPLAINTS else []
-    return "; ".join([*map(_sentence, details[:_MOST_COMPLAINTS]), *rest]) + "."
+    return "; ".join([*(_sentence(detail, root) for detail in details[:_MOST_COMPLAINTS]), *rest]) + "."
 
 
-def section_of(path: Sequence[int | str]) -> type[BaseModel] | None:
-    """The section of ``Config`` that ``path`` leads to, or None where it leads to a value or nowhere."""
-    section: type[BaseModel] = Config
+def section_of(path: Sequence[int | str], root: type[BaseModel] = Config) -> type[BaseModel] | None:
+    """The section of ``root`` that ``path`` leads to, or None where it leads to a value or nowhere."""
+    section: type[BaseModel] = root
     for part in path:
         field = section.model_fields.get(str(part))
         if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
@@ -36,12 +36,12 @@ def section_of(path: Sequence[int | str]) -> type[BaseModel] | None:
     return section
 
 
-def _sentence(detail: ErrorDetails) -> str:
+def _sentence(detail: ErrorDetails, root: type[BaseModel]) -> str:
     path, given = detail["loc"], detail["input"]
     key = dotted(path)
     if detail["type"] == "extra_forbidden":
-        return _unknown_key(key, path)
-    section = section_of(path)
+        return _unknown_key(key, path, root)
+    section = section_of(path, root)
     if section is not None and detail["type"] == "value_error":
         complaint = _complaint(detail)
         present = ", ".join(_values(section, given, complaint))
@@ -67,15 +67,16 @@ def _reason(detail: ErrorDetails) -> str:
     return reason
 
 
-def _unknown_key(key: str, path: Sequence[int | str]) -> str:
-    parent = section_of(path[:-1])
+def _unknown_key(key: str, path: Sequence[int | str], root: type[BaseModel]) -> str:
+    parent = section_of(path[:-1], root)
     if parent is None:
         return f"unknown key {key}"
     keys = list(parent.model_fields)
     where = f"keys of {dotted(path[:-1])}" if path[:-1] else "top-level keys"
     near = difflib.get_close_matches(str(path[-1])[:100], keys, n=1)
     prefix = "".join(f"{part}." for part in path[:-1])
-    meant = f", did you mean {prefix}{near[0]}?" if near else _elsewhere(str(path[-1]))
+    elsewhere = _elsewhere(str(path[-1])) if root is Config else ""
+    meant = f", did you mean {prefix}{near[0]}?" if near else elsewhere
     return f"unknown key {key}{meant} ({where}: {', '.join(keys)})"
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 from uuid import uuid4
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
 
 from addiffusion.config import Config
 from launch.cluster import NAMESPACE
@@ -15,7 +19,9 @@ from launch.meters import replica_meters, run_meters, worker_meters
 from launch.placement import find_placement
 from launch.quiet import muted_stderr, without_farewell
 from learner.algorithm_config import Staffing, build_ppo_config, staff
+from learner.carried_calls import cause_of
 from learner.ppo import AdaptivePPO
+from learner.rollouts import RayRollouts
 from reward_service.actor import Start, get_or_create, stop
 from reward_service.client import RemoteScoring
 from rollout_workers.runner import DiffusionRunner
@@ -40,6 +46,7 @@ def distributed_crew(config: Config) -> Iterator[Crew]:
     )
     algorithm = _build(config, scoring, place.staffing)
     try:
+        _load_models(algorithm.rollouts, timeout_s=config.cluster.start_timeout_s)
         yield Crew(
             rollouts=algorithm.rollouts,
             scoring=scoring,
@@ -68,6 +75,26 @@ def _build(config: Config, scoring: RemoteScoring, staffing: Staffing) -> Adapti
         algorithm = staff(built, staffing).build_algo()
     assert isinstance(algorithm, AdaptivePPO)
     return algorithm
+
+
+def _load_models(rollouts: RayRollouts, *, timeout_s: float) -> None:
+    """Have the workers that are up load their model: one that can't be used is refused before anything is written.
+
+    Workers that are slow or lost are left to whoever hands out tickets.
+
+    Raises:
+        UsageError: the model can't be used as configured.
+    """
+    actors = rollouts.fleet.actor
+    calls: dict[Any, int] = {actors(worker_id).collect.remote(()): worker_id for worker_id in rollouts.fleet.up}
+    ready = ray.wait(list(calls), num_returns=len(calls), timeout=timeout_s)[0] if calls else []
+    for call in ready:
+        try:
+            ray.get(call, timeout=timeout_s)
+        except RayTaskError as error:
+            raise cause_of(error, calls[call]) from error
+        except RayActorError:
+            continue
 
 
 def _same(scoring: RemoteScoring) -> RemoteScoring:

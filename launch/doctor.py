@@ -118,7 +118,7 @@ def _memory() -> Check:
 
 
 def _disk(config: Config) -> Check:
-    folder = (config.run.dir or Path("runs")).expanduser().absolute()
+    folder = (config.run.dir or Path("runs")).absolute()
     home = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(home).free / GIB
     short = free < _DISK_WARNING_GB

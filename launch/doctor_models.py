@@ -118,7 +118,7 @@ def _pretrained_scorers(config: Config) -> list[Part]:
 
 
 def _find(source: str, filename: str) -> Path | None:
-    local = Path(source).expanduser()
+    local = Path(source)
     if local.exists():
         return local
     repository, _, other = source.partition(":")

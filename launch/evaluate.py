@@ -35,8 +35,9 @@ from evaluation.comparison.folder import finish_folder
 from evaluation.comparison.results import ResultStore
 from evaluation.comparison.schedule import Program, compare_all
 from evaluation.comparison.summary import Standings
+from launch.checks import check_models
 from launch.console import RunView, duration
-from launch.crew import Crew, assemble, unpaid
+from launch.crew import Crew, assemble, observation_width, unpaid
 from launch.literature import Literature, literature
 from launch.policies import TrainedPolicy, load_policy
 from launch.stages import stages
@@ -118,11 +119,16 @@ def evaluate(
         program = replace(program, bank=open_bank(order.bank, asked))
     items = make_items(prompts, repeats=order.repeats, seed=config.run.seed)
     path = order.out or Path("evaluations") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    _claim(path, order, policy, config, prompts)
+    check_models(config)
+    manifest = _manifest(order, policy, config, prompts)
+    _check_folder(path, manifest)
     view = RunView(console, iterations=1)
     view.say(f"{policy.name} on {len(prompts)} prompts x {order.repeats} seeds; results go to {path}")
     start = datetime.now(UTC)
     with view, roles(config) as crew:
+        policy.check_fits(config, observation_width(config, crew.scoring))
+        path.mkdir(parents=True, exist_ok=True)
+        write_text(path / MANIFEST, manifest)
         crew.keep_reports(path)
         studio = _studio(order, config, policy, crew, path, extra)
         reward = asked.reward
@@ -220,8 +226,8 @@ def _studio(
     )
 
 
-def _claim(path: Path, order: EvaluateOrder, policy: TrainedPolicy, config: Config, prompts: Sequence[Prompt]) -> None:
-    """Make the folder, or make sure that it holds this very comparison."""
+def _manifest(order: EvaluateOrder, policy: TrainedPolicy, config: Config, prompts: Sequence[Prompt]) -> str:
+    """What makes a comparison this one, as JSON."""
     manifest = {
         "policy": _digest(policy),
         "sampler": config.sampler.model_dump(mode="json"),
@@ -231,17 +237,19 @@ def _claim(path: Path, order: EvaluateOrder, policy: TrainedPolicy, config: Conf
         "prompts": hashlib.sha256(json.dumps([prompt.text for prompt in prompts]).encode()).hexdigest(),
         "repeats": order.repeats,
     }
+    return json.dumps(manifest, indent=1, sort_keys=True)
+
+
+def _check_folder(path: Path, manifest: str) -> None:
+    """Make sure that the folder is new, or holds this very comparison."""
     file = path / MANIFEST
-    text = json.dumps(manifest, indent=1, sort_keys=True)
-    if file.is_file() and file.read_text(encoding="utf-8") != text:
+    if file.is_file() and file.read_text(encoding="utf-8") != manifest:
         raise RunFolderError(
             f"{path} holds a comparison of another policy, other prompts or other settings: give another --out.",
             path=str(path),
         )
     if path.exists() and not file.is_file() and any(path.iterdir()):
         raise RunFolderError(f"{path} holds something else than a comparison: give another --out.", path=str(path))
-    path.mkdir(parents=True, exist_ok=True)
-    write_text(file, text)
 
 
 def _digest(policy: TrainedPolicy) -> str:

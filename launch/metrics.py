@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Final, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from learner.iteration import IterationReport
 
 Metrics = dict[str, float]
 Group = Literal["run", "agent", "learner"]
+Better = Literal["more", "less"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +27,17 @@ class RowMetric:
 
     key: str
     metric: Metric
+    better: Better | None = None
+    """Whether a policy is better with more of it or with less; None where it does not tell."""
 
     @classmethod
-    def of(cls, key: str, unit: str, description: str, *, group: Group = "agent") -> RowMetric:
+    def of(
+        cls, key: str, unit: str, description: str, *, group: Group = "agent", better: Better | None = None
+    ) -> RowMetric:
         """The number ``key`` of the ``group`` it belongs to."""
         kind = "counter" if key in _COUNTED else "gauge"
         metric = Metric(name=f"addiffusion_{group}_{key}", kind=kind, unit=unit, description=description)
-        return cls(key=key, metric=metric)
+        return cls(key=key, metric=metric, better=better)
 
 
 _COUNTED: Final = ("episodes_dropped", "episodes_reissued")
@@ -55,39 +61,52 @@ ROW: Final[Sequence[RowMetric]] = (
     _of("workers_absent", "workers", "Rollout workers that start, restart or wait for a node.", group="run"),
     _of("workers_lost", "losses", "Times a rollout worker was lost since the run started.", group="run"),
     _of("tickets_moved", "tickets", "Tickets that went to another worker since the run started.", group="run"),
-    _of("return", "reward", "Mean undiscounted reward of an episode; its parts are the terms."),
-    _of("term_quality", "reward", "Mean reward for the quality of the image."),
-    _of("term_efficiency", "reward", "Mean price paid for NFE, negative."),
-    _of("term_terminal", "reward", "Mean reward for the scores of the returned image."),
+    _of("return", "reward", "Mean undiscounted reward of an episode; its parts are the terms.", better="more"),
+    _of("term_quality", "reward", "Mean reward for the quality of the image.", better="more"),
+    _of("term_efficiency", "reward", "Mean price paid for NFE, negative.", better="more"),
+    _of("term_terminal", "reward", "Mean reward for the scores of the returned image.", better="more"),
     _of("term_refine", "reward", "Mean bonus for refine decisions."),
-    _of("score_clip", "cosine", "Mean CLIP score of the returned images."),
-    _of("score_aesthetic", "score", "Mean aesthetic score of the returned images."),
-    _of("score_image_reward", "score", "Mean preference score of the returned images."),
-    _of("nfe", "steps", "Mean NFE of an image."),
-    _of("nfe_p10", "steps", "NFE that 10 % of the images stay below."),
-    _of("nfe_p90", "steps", "NFE that 90 % of the images stay below."),
-    *(_of(f"nfe_tier{tier}", "steps", f"Mean NFE of the images of tier {tier}.") for tier in TIERS),
-    _of("network_evals", "passes", "Mean passes through the network of an image; a guided pass counts twice."),
-    _of("decisions", "decisions", "Mean decisions of an episode."),
+    _of("score_clip", "cosine", "Mean CLIP score of the returned images.", better="more"),
+    _of("score_aesthetic", "score", "Mean aesthetic score of the returned images.", better="more"),
+    _of("score_image_reward", "score", "Mean preference score of the returned images.", better="more"),
+    _of("nfe", "steps", "Mean NFE of an image.", better="less"),
+    _of("nfe_p10", "steps", "NFE that 10 % of the images stay below.", better="less"),
+    _of("nfe_p90", "steps", "NFE that 90 % of the images stay below.", better="less"),
+    *(_of(f"nfe_tier{tier}", "steps", f"Mean NFE of the images of tier {tier}.", better="less") for tier in TIERS),
+    _of(
+        "network_evals",
+        "passes",
+        "Mean passes through the network of an image; a guided pass counts twice.",
+        better="less",
+    ),
+    _of("decisions", "decisions", "Mean decisions of an episode.", better="less"),
     _of("continue_frac", "fraction", "Share of continue among all decisions."),
     _of("stop_frac", "fraction", "Share of stop among all decisions."),
     _of("refine_frac", "fraction", "Share of refine among all decisions."),
     _of("only_continue_frac", "fraction", "Share of the images that only continue, to the last step."),
     _of("stop_at_once_frac", "fraction", "Share of the images that stop at their first decision."),
     *(_of(f"alarm_{name}", "alarms", f"1 while the sign of collapse {name} holds, else 0.") for name in ALARM_NAMES),
-    _of("policy_loss", "loss", "PPO surrogate loss, mean over gradient steps.", group="learner"),
-    _of("vf_loss", "loss", "Loss of the value network, mean over gradient steps.", group="learner"),
-    _of("total_loss", "loss", "Sum of all losses, mean over gradient steps.", group="learner"),
+    _of("policy_loss", "loss", "PPO surrogate loss, mean over gradient steps.", group="learner", better="less"),
+    _of("vf_loss", "loss", "Loss of the value network, mean over gradient steps.", group="learner", better="less"),
+    _of("total_loss", "loss", "Sum of all losses, mean over gradient steps.", group="learner", better="less"),
     _of("entropy", "nats", "Entropy of the policy per decision.", group="learner"),
     _of("entropy_coeff", "coefficient", "Weight of the entropy in the loss.", group="learner"),
     _of("approx_kl", "nats", "KL divergence of the updated policy from the one that acted.", group="learner"),
     _of("clip_frac", "fraction", "Share of probability ratios outside the PPO clip range.", group="learner"),
     _of("grad_norm", "norm", "Global norm of the gradient before clipping.", group="learner"),
-    _of("explained_variance", "fraction", "Variance of the returns that the value network explains.", group="learner"),
+    _of(
+        "explained_variance",
+        "fraction",
+        "Variance of the returns that the value network explains.",
+        group="learner",
+        better="more",
+    ),
 )
 """Every number of an iteration but `stage_*_s`: seconds of a rollout stage, summed over workers, which the workers
 themselves export."""
 ALL: Final = tuple(entry.metric for entry in ROW)
+BETTER: Final[Mapping[str, Better]] = {entry.key: entry.better for entry in ROW if entry.better is not None}
+"""Metrics by which a checkpoint can be the best, and when it is."""
 
 
 def iteration_row(
@@ -121,6 +140,16 @@ def iteration_row(
         "episodes_per_s": len(report.episodes) / seconds,
         "eta_s": iterations_left * sum(recent) / len(recent),
     }
+
+
+def checkpoint_score(rows: Sequence[Mapping[str, float | None]], name: str) -> float | None:
+    """How good the policy was in these iterations by one metric, more is better; None where no row has it.
+
+    A metric of which less is better counts with the opposite sign.
+    """
+    numbers = [value for row in rows if (value := row.get(name)) is not None]
+    sign = -1.0 if BETTER.get(name) == "less" else 1.0
+    return sign * fmean(numbers) if numbers else None
 
 
 def _nfe_by_tier(episodes: Sequence[Episode]) -> Metrics:

@@ -12,12 +12,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from addiffusion.config import Config
+from addiffusion.config_section import expanded
 from addiffusion.embedded.assets import POLICY_FOLDER
 from addiffusion.errors import CheckpointError, RunFolderError
 from addiffusion.files import whole_file, write_text
 from launch.config_files import load_config
 from launch.config_text import to_yaml
 from launch.run_folder import RunFolder
+from launch.shown import shown
 from learner.checkpoint import STATE_FILE, latest_checkpoint, load_checkpoint
 
 SHIPPED = "shipped"
@@ -41,6 +43,29 @@ class TrainedPolicy:
         """
         return load_config([self.config_file], overrides)
 
+    def check_fits(self, config: Config, width: int) -> None:
+        """Refuse a configuration for which these weights were not trained.
+
+        Args:
+            config: what the policy is to be used with.
+            width: p, the width of phi under it.
+
+        Raises:
+            CheckpointError: they see another number of inputs, or have other layers.
+        """
+        seen, *hidden = _widths(self.weights)
+        if (seen, tuple(hidden)) == (width, config.policy.hidden):
+            return
+        sees = f"sees {seen} numbers" if seen != width else f"has hidden layers {hidden}"
+        gives = str(width) if seen != width else str(list(config.policy.hidden))
+        raise CheckpointError(
+            f"The policy {self.name} {sees}, the configuration gives {gives}: leave observation, scorers and "
+            "policy.hidden as they were (its own config.yaml has them).",
+            policy=self.name,
+            seen=seen,
+            width=width,
+        )
+
 
 def load_policy(name: str) -> TrainedPolicy:
     """The policy called ``shipped``, or that of a run folder, a checkpoint folder, or an exported folder.
@@ -49,7 +74,7 @@ def load_policy(name: str) -> TrainedPolicy:
         RunFolderError: there is none.
         CheckpointError: its files are missing or damaged.
     """
-    path = POLICY_FOLDER if name == SHIPPED else Path(name)
+    path = POLICY_FOLDER if name == SHIPPED else _located(name)
     if name == SHIPPED and not (path / WEIGHTS_FILE).is_file():
         raise RunFolderError(
             f"There is no shipped policy in this installation ({path} has no {WEIGHTS_FILE}): train one with "
@@ -98,6 +123,24 @@ def _of_run(path: Path, name: str) -> TrainedPolicy:
     loaded = load_checkpoint(checkpoint or latest_checkpoint(folder.path))
     weights = {key: tensor.numpy() for key, tensor in loaded.learner.policy.items()}
     return TrainedPolicy(name=name, config_file=folder.config_file, weights=weights)
+
+
+def _located(name: str) -> Path:
+    try:
+        return expanded(Path(name))
+    except ValueError as error:
+        raise RunFolderError(f"There is no policy {shown(name)}: {error}.", path=name) from error
+
+
+def _widths(weights: Mapping[str, NDArray[np.float32]]) -> list[int]:
+    """Inputs of each layer of the policy network, the first one's before all."""
+    return [weights[name].shape[1] for name in sorted(weights, key=_layer) if weights[name].ndim == 2] or [0]
+
+
+def _layer(name: str) -> tuple[int, str]:
+    """Layers by number: `layers.10.weight` comes after `layers.2.weight`."""
+    numbers = [int(part) for part in name.split(".") if part.isdecimal()]
+    return (numbers[0] if numbers else 0, name)
 
 
 def _read(path: Path) -> dict[str, NDArray[np.float32]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,14 +12,17 @@ import torch
 from addiffusion.bank.archive import Bank, open_bank
 from addiffusion.config import Config
 from addiffusion.config_sampling import NOISY_SOLVERS
-from addiffusion.embedded.assets import weights_path
-from addiffusion.errors import ConfigError, WeightsError
+from addiffusion.errors import ConfigError
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Prompt
+from evaluation.holdout import static_sampler
+from launch.checks import check_models, check_schedule
 from launch.cluster import check_resources, usable_cpus
 from launch.config_files import load_config
 from launch.gpus import GpuOffer, shared_out
+from launch.metrics import BETTER
 from launch.run_folder import RESULT, RunFolder, going_on, located, planned_path
+from launch.shown import shortened, shown
 from launch.tracking import check_tracking
 from learner.checkpoint import Checkpoint, latest_checkpoint, list_checkpoints, load_checkpoint
 from learner.curriculum import check_curriculum
@@ -65,8 +69,8 @@ def _resumed(path: Path, files: Sequence[Path], overrides: Sequence[str]) -> Pla
     fixed = [*map(str, files), *(item for item in overrides if not item.startswith(_MOVABLE))]
     if fixed:
         raise ConfigError(
-            f"resume={path} takes its configuration from that run, so {', '.join(fixed)} can't be used with it; only "
-            "overrides of cluster and rollout can.",
+            f"resume={path} takes its configuration from that run, so {shortened(', '.join(fixed))} can't be used with "
+            "it; only overrides of cluster and rollout can.",
             overrides=fixed,
         )
     folder, _ = RunFolder.open(path := located(path))
@@ -86,9 +90,13 @@ def _checked(config: Config, *, path: Path, checkpoint: Checkpoint | None = None
         gpus = torch.cuda.device_count()
         placed = shared_out(config, GpuOffer(total=gpus), where="this machine")
         check_resources(placed, cpus=usable_cpus(), gpus=gpus, where="this machine")
-    _check_weights(config)
+    check_models(config)
+    check_schedule(config, static_sampler(config), key="evaluation.static_steps")
     _check_solver(config)
+    _check_warm_start(config)
     check_tracking(config)
+    if checkpoint is None:  # a run that was begun with another name goes on without a best checkpoint, as it began
+        _check_best_metric(config)
     needs_bank = checkpoint is None or config.ppo.algorithm != "ppo"  # a checkpoint is past its warm start
     path_of_bank = config.warm_start.bank if needs_bank else None
     seed, section = config.run.seed, config.prompts
@@ -114,9 +122,25 @@ def _check_solver(config: Config) -> None:
         )
 
 
-def _check_weights(config: Config) -> None:
-    if config.backbone.kind == "embedded":
-        weights_path("pipeline", "model_index.json")
-    path = config.backbone.path
-    if path is not None and (path.startswith((".", "/", "~")) and not Path(path).expanduser().is_dir()):
-        raise WeightsError(f"backbone.path={path} is no folder: give a pipeline's folder or a hub id.", path=path)
+def _check_warm_start(config: Config) -> None:
+    reward = config.reward
+    if config.warm_start.bank is not None and (reward.preset, reward.credit) != ("paired", "final"):
+        raise ConfigError(
+            f"warm_start.bank={config.warm_start.bank} holds the returned images alone, but reward.preset="
+            f"{reward.preset} with reward.credit={reward.credit} pays on the way: set reward.preset=paired and "
+            "reward.credit=final, or warm_start.bank=null.",
+            preset=reward.preset,
+            credit=reward.credit,
+        )
+
+
+def _check_best_metric(config: Config) -> None:
+    name = config.checkpoint.best_metric
+    if name not in BETTER:
+        near = difflib.get_close_matches(name, BETTER, n=1)
+        meant = f", did you mean {near[0]}?" if near else ""
+        raise ConfigError(
+            f"checkpoint.best_metric can't be {shown(name)}{meant} (the metrics that tell a good policy: "
+            f"{', '.join(BETTER)}).",
+            best_metric=name,
+        )

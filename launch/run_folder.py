@@ -45,11 +45,10 @@ def planned_path(config: Config, *, now: datetime | None = None) -> Path:
 
 
 def located(path: Path) -> Path:
-    """``path`` with ``~`` resolved. In a submitted job, a relative one starts from the home folder.
+    """``path``; in a submitted job, a relative one starts from the home folder.
 
     A job works in a copy of what was uploaded, which Ray deletes.
     """
-    path = path.expanduser()
     return Path.home() / path if _IN_A_JOB in os.environ and not path.is_absolute() else path
 
 

@@ -28,7 +28,7 @@ from addiffusion.seeds import derive_seed
 from evaluation.film import plot_film_strips
 from launch.config_files import load_config
 from launch.crew import observation_width, unpaid
-from launch.policies import load_policy
+from launch.policies import TrainedPolicy, load_policy
 from rollout_workers.worker import Worker
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -73,9 +73,8 @@ def draw(order: SampleOrder, *, files: Sequence[Path], overrides: Sequence[str])
         _check_writable(path)
     policy = None if order.policy is None else load_policy(str(order.policy))
     run_files = [] if policy is None else [policy.config_file]
-    weights = None if policy is None else policy.weights
     config = _for_one_image(load_config([*run_files, *files], overrides))
-    episode = _roll_out(order, config, weights)
+    episode = _roll_out(order, config, policy)
     _write_png(order.out, episode.image, order.scale)
     if order.film is not None:
         plot_film_strips([episode], order.film)
@@ -99,12 +98,14 @@ def _for_one_image(config: Config) -> Config:
     )
 
 
-def _roll_out(order: SampleOrder, config: Config, weights: Weights | None) -> Episode:
+def _roll_out(order: SampleOrder, config: Config, trained: TrainedPolicy | None) -> Episode:
     scoring = load_scoring(config.scorers)
     width = observation_width(config, scoring)
-    policy = PolicyNetwork(width, () if weights is None else config.policy.hidden, actions=config.policy.actions)
+    if trained is not None:
+        trained.check_fits(config, width)
+    policy = PolicyNetwork(width, () if trained is None else config.policy.hidden, actions=config.policy.actions)
     worker = _worker(config, policy, scoring)
-    worker.set_weights(_always_continue(width) if weights is None else weights, version=0)
+    worker.set_weights(_always_continue(width) if trained is None else trained.weights, version=0)
     ticket = Ticket(
         ticket_id=0,
         prompt=Prompt(prompt_id=0, text=order.prompt, tier=0),

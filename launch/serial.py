@@ -34,6 +34,7 @@ def serial_crew(config: Config) -> Iterator[Crew]:
             backbone=partial(load_backbone, config.backbone),
             scoring=lambda: scoring,
         )
+        worker.collect(())  # loads the model: a run that can't be drawn for is refused before it has a folder
         built = build_ppo_config(config, observation_width=width)
         yield Crew(
             rollouts=worker,

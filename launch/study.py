@@ -58,7 +58,7 @@ def load_study(path: Path) -> Study:
     try:
         return Study.model_validate_json(json.dumps(read_yaml(path)))
     except ValidationError as error:
-        raise ConfigError(f"study {path}: {describe(error)}", file=str(path)) from error
+        raise ConfigError(f"study {path}: {describe(error, Study)}", file=str(path)) from error
 
 
 def as_overrides(values: dict[str, Any]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from statistics import fmean
 from types import TracebackType
 from typing import Self
 
@@ -13,7 +12,7 @@ from addiffusion.errors import RolloutError
 from addiffusion.rollouts import Staffed
 from launch.console import RunView
 from launch.crew import Crew
-from launch.metrics import export, iteration_row
+from launch.metrics import checkpoint_score, export, iteration_row
 from launch.plotter import Plotter
 from launch.run_folder import RunFolder
 from launch.tracking import Tracker
@@ -131,9 +130,8 @@ class TrainingLoop:
         return next(ending, None) if self._stop_on_collapse else None
 
     def _save(self) -> None:
-        values = [row.get(self._config.checkpoint.best_metric) for row in self._rows[-_SCORED_ITERATIONS:]]
-        numbers = [value for value in values if value is not None]
-        self._training.save(self._folder.path, score=fmean(numbers) if numbers else None)
+        score = checkpoint_score(self._rows[-_SCORED_ITERATIONS:], self._config.checkpoint.best_metric)
+        self._training.save(self._folder.path, score=score)
 
     def _make_recorder(self) -> EpisodeRecorder | None:
         if not self._config.run.record_episodes:

@@ -124,7 +124,7 @@ def _weights_digest(config: Config) -> str | None:
     """The embedded world's by content, a local pipeline's by names and sizes; None for a hub id."""
     if config.backbone.path is None:
         return _digest({path: path.read_bytes() for path in _files(WEIGHTS_FOLDER)})
-    folder = Path(config.backbone.path).expanduser()
+    folder = Path(config.backbone.path)
     if not folder.is_dir():
         return None
     return _digest({path.relative_to(folder): str(path.stat().st_size).encode() for path in _files(folder)})

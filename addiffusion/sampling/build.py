@@ -47,11 +47,20 @@ def table_for(backbone: Backbone, sampler: SamplerSection, refine: RefineSection
     Raises:
         ConfigError: the model can't be sampled so.
     """
+    return table_on(backbone.scheduler, sampler, refine)
+
+
+def table_on(scheduler: Scheduler, sampler: SamplerSection, refine: RefineSection) -> SolverTable:
+    """The table a configuration asks for, on the noise schedule of a model's own scheduler.
+
+    Raises:
+        ConfigError: the model can't be sampled so.
+    """
     # diffusers takes seconds to import: only those who build a table pay for it.
     from addiffusion.backbones.solvers import solver_of  # noqa: PLC0415
 
     return build_table(
-        solver_of(backbone.scheduler, sampler),
+        solver_of(scheduler, sampler),
         sampler.num_steps,
         finish_steps=sampler.finish_steps,
         r_noise=refine.r_noise,
@@ -77,7 +86,7 @@ def build_table(
     Raises:
         ConfigError: a step is not linear in state and output, or there is no schedule of that many steps.
     """
-    from addiffusion.backbones.solvers import respaced  # noqa: PLC0415 - see table_for
+    from addiffusion.backbones.solvers import respaced  # noqa: PLC0415 - see table_on
 
     _check_options(scheduler)
     probe = _laid_out(scheduler, num_steps)

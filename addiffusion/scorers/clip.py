@@ -138,7 +138,7 @@ def preprocessing_of(model: nn.Module) -> Preprocessing:
 def _resolve(section: ClipSection) -> tuple[str, str | None]:
     """open_clip's name of the model, and the file or tag with its weights."""
     name, weights, file = section.model, section.weights, _weights_of(section.model)
-    folder = Path(name).expanduser()
+    folder = Path(name)
     if folder.is_dir():
         return f"local-dir:{folder}", None
     if looks_local(name):

@@ -11,6 +11,8 @@ import torch
 from addiffusion.errors import ConfigError
 from addiffusion.scorers.base import Scorer
 
+Factory = Callable[[torch.device], Scorer]
+
 
 def load_own(path: str, device: torch.device) -> Scorer:
     """What the factory at ``path`` (``module:factory``) makes for ``device``.
@@ -18,16 +20,30 @@ def load_own(path: str, device: torch.device) -> Scorer:
     Raises:
         ConfigError: the module can't be imported, or has no such factory.
     """
+    return find_own(path)(device)
+
+
+def find_own(path: str) -> Factory:
+    """The factory at ``path`` (``module:factory``).
+
+    Raises:
+        ConfigError: the module can't be imported, or has no such factory.
+    """
     module_name, _, name = path.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:  # a border: what a user's module raises while it is imported is anything
+        reason = f"{type(error).__name__}: {error}" if not isinstance(error, ImportError) else str(error)
         raise ConfigError(
-            f"scorers.extra names {path!r}, but {module_name} can't be imported ({error}): install it, or put its "
+            f"scorers.extra names {path!r}, but {module_name} can't be imported ({reason}): install it, or put its "
             "folder on PYTHONPATH, on every machine that scores.",
             path=path,
         ) from error
-    factory = cast("Callable[[torch.device], Scorer] | None", getattr(module, name, None))
-    if factory is None:
-        raise ConfigError(f"scorers.extra names {path!r}, but {module_name} has no {name}.", path=path)
-    return factory(device)
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        raise ConfigError(
+            f"scorers.extra names {path!r}, but {module_name} has no factory {name}: give the name of a function "
+            "there that takes a torch device.",
+            path=path,
+        )
+    return cast("Factory", factory)

@@ -62,11 +62,11 @@ def load_pickscore(section: ScorersSection, device: torch.device) -> PickScoreSc
         WeightsError: its folder is missing or does not fit.
     """
     source = section.pickscore.weights
-    if looks_local(source) and not Path(source).expanduser().is_dir():
+    if looks_local(source) and not Path(source).is_dir():
         raise _FILE.missing(source, "it is no folder")
     try:
         with quiet_loading():
-            model = CLIPModel.from_pretrained(str(Path(source).expanduser()) if looks_local(source) else source)
+            model = CLIPModel.from_pretrained(source)
     except LOAD_FAILURES as error:
         raise _FILE.misfit(source, error) from error
     return PickScoreScorer(model, device)

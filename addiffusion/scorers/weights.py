@@ -37,7 +37,7 @@ class WeightsFile:
         Raises:
             WeightsError: there is none; the sentence names the file and where to get it.
         """
-        path = Path(source).expanduser()
+        path = Path(source)
         if path.is_dir():
             path = path / self.filename
         if path.is_file():

@@ -34,7 +34,7 @@ class IsolatedImageReward:
             WeightsError: the checkpoint is missing.
         """
         python = section.image_reward.python or ""
-        if not Path(python).expanduser().is_file():
+        if not Path(python).is_file():
             raise ConfigError(
                 f"scorers.image_reward.python={python} is no interpreter: make the environment with "
                 "scripts/image_reward_env.sh FOLDER and give FOLDER/bin/python, or set "
@@ -47,7 +47,7 @@ class IsolatedImageReward:
             "num_cpus": 0,
             "num_gpus": 0,
             "max_restarts": -1,
-            "runtime_env": {"py_executable": str(Path(python).expanduser())},
+            "runtime_env": {"py_executable": python},
         }
         actor = ray.remote(image_reward_package.PackageImageReward).options(**options)
         self._actor = cast(

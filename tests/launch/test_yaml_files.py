@@ -79,6 +79,19 @@ def test_what_no_configuration_holds_is_refused_with_its_key(
     assert len(message) < 400 + len(str(tmp_path))
 
 
+def test_an_unknown_key_of_a_study_is_compared_with_a_studys_keys(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text("trails: 3\nobjective: {scor: clip}\nspace: {ppo.lr: [1.0e-3]}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_study(file)
+    assert "unknown key trails, did you mean trials? (top-level keys: objective, trials, base, space)" in str(
+        caught.value
+    )
+    assert "unknown key objective.scor, did you mean objective.score? (keys of objective: score, c_nfe)" in str(
+        caught.value
+    )
+
+
 @pytest.mark.parametrize("reader", [load_resolved, load_study, load_cluster_file, lambda file: load_config([file])])
 def test_no_file_may_give_a_key_twice(tmp_path: Path, reader: object) -> None:
     assert callable(reader)
