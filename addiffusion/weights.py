@@ -30,8 +30,12 @@ _CONSTANT: Final = "position_ids"
 """A range of numbers that older libraries saved with a model: nothing is lost where it is left over or missing."""
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, *, advice: str = "get it again") -> dict[str, Tensor]:
     """The tensors in a safetensors or PyTorch file; a checkpoint's own ``state_dict`` is unwrapped.
+
+    Args:
+        path: the file.
+        advice: what to do where it can't be read, as the end of a sentence without a full stop.
 
     Raises:
         WeightsError: the file is missing, empty, cut off, or holds more than tensors.
@@ -39,16 +43,20 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         content: Any = _content(path)
     except LOAD_FAILURES as error:
-        raise WeightsError(
-            f"{path} can't be read as a file of tensors ({gist(error)}): it is damaged or something else; get it "
-            "again.",
-            path=str(path),
-        ) from error
+        raise _unread(path, gist(error), advice) from error
     whole = cast("dict[str, Any]", content if isinstance(content, dict) else {})
     tensors: dict[str, Any] = whole.get("state_dict", whole)
     if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise WeightsError(f"{path} holds no tensors by name: it is something else; get it again.", path=str(path))
+        raise _unread(path, "it holds no tensors by name", advice)
     return tensors
+
+
+def _unread(path: Path, reason: str, advice: str) -> WeightsError:
+    return WeightsError(
+        f"{path} can't be read as a file of tensors ({reason}): {advice}.",
+        path=str(path),
+        reason=reason,
+    )
 
 
 def _content(path: Path) -> Any:
@@ -63,12 +71,23 @@ def misfit(model: nn.Module, tensors: Mapping[str, Tensor]) -> str | None:
     return named_misfit(
         missing=expected.keys() - tensors.keys(),
         unexpected=tensors.keys() - expected.keys(),
-        mismatched=[
-            (name, tensors[name].shape, tensor.shape)
-            for name, tensor in expected.items()
-            if name in tensors and tensors[name].shape != tensor.shape
-        ],
+        mismatched=_mismatched(expected, tensors),
     )
+
+
+def resized(model: nn.Module, tensors: Mapping[str, Tensor]) -> str | None:
+    """What a library has resized to fit ``model``: tensors of two axes or more that have its names, not its shapes."""
+    return named_misfit(mismatched=[found for found in _mismatched(model.state_dict(), tensors) if len(found[2]) > 1])
+
+
+def _mismatched(
+    expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> list[tuple[str, torch.Size, torch.Size]]:
+    return [
+        (name, tensors[name].shape, tensor.shape)
+        for name, tensor in expected.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
 
 
 def reported_misfit(report: Mapping[str, Any]) -> str | None:
@@ -100,8 +119,7 @@ def named_misfit(
         *_of_kind("has no place in the model", [name for name in unexpected if not name.endswith(_CONSTANT)]),
     ]
     shapes = {name: f"is of shape {_shape(file)}, not {_shape(model)}" for name, file, model in mismatched}
-    if shapes:
-        reasons += _of_kind(shapes[min(shapes)], list(shapes))
+    reasons += _of_kind(shapes[min(shapes)], list(shapes)) if shapes else []
     return "; ".join(reasons) or None
 
 

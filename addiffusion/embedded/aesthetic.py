@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from addiffusion.errors import WeightsError
+from addiffusion.embedded.assets import REINSTALL
+from addiffusion.weights import fill, read_tensors
 
 BEST_SCORE: Final = 10.0
 """Target of a clean image."""
@@ -48,15 +49,10 @@ def load_aesthetic(folder: Path, *, clip_width: int) -> AestheticHead:
     """The head in evaluation mode on the CPU.
 
     Raises:
-        WeightsError: the file is missing, or made for another CLIP.
+        WeightsError: the file is missing, damaged or incomplete, or made for another CLIP.
     """
     head = AestheticHead(clip_width)
-    try:
-        head.load_state_dict(load_file(folder / _WEIGHTS_FILE))
-    except (OSError, RuntimeError) as error:
-        raise WeightsError(
-            f"The aesthetic head at {folder} can't be loaded for CLIP embeddings of width {clip_width} ({error}); "
-            "reinstall the package, or train both with `addiffusion embedded train`.",
-            path=str(folder),
-        ) from error
+    path = folder / _WEIGHTS_FILE
+    part = f"the aesthetic head for CLIP embeddings of width {clip_width}"
+    fill(head, read_tensors(path, advice=REINSTALL), part=part, source=path, advice=REINSTALL)
     return head.eval()

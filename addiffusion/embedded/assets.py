@@ -11,6 +11,9 @@ WEIGHTS_FOLDER: Final = Path(__file__).parent / "weights"
 POLICY_FOLDER: Final = Path(__file__).parent / "policy"
 """The policy that ships: ``policy.safetensors`` and the ``config.yaml`` it was trained with."""
 
+REINSTALL: Final = "reinstall the package, or train the models with `addiffusion embedded train`"
+"""What to do where embedded weights are missing or do not fit: the end of a sentence."""
+
 
 def weights_path(*parts: str) -> Path:
     """The folder or file ``weights/<parts...>`` of the package, e.g. ``weights_path("pipeline", "vae")``.
@@ -21,8 +24,7 @@ def weights_path(*parts: str) -> Path:
     path = WEIGHTS_FOLDER.joinpath(*parts)
     if not path.exists():
         raise WeightsError(
-            f"The embedded weights {'/'.join(parts)!r} are missing at {path}; reinstall the package, "
-            "or train them with `addiffusion embedded train`.",
+            f"The embedded weights {'/'.join(parts)!r} are missing at {path}; {REINSTALL}.",
             path=str(path),
         )
     return path

@@ -19,9 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
+from addiffusion.embedded.assets import REINSTALL
 from addiffusion.embedded.folding import folded
 from addiffusion.embedded.tokenizer import CONTEXT_LENGTH
 from addiffusion.errors import WeightsError
+from addiffusion.weights import LOAD_FAILURES, gist, read_tensors, require_fit, resized
 
 CLIP_WIDTH: Final = 128
 """Width of image and text embeddings."""
@@ -83,18 +85,14 @@ def load_clip(folder: Path) -> tuple[CLIP, Tokenize]:
     Raises:
         WeightsError: the folder's files are missing or do not fit together.
     """
-    name = f"local-dir:{folder}"
+    name, path = f"local-dir:{folder}", folder / _WEIGHTS_FILE
+    tensors = read_tensors(path, advice=REINSTALL)
     try:
-        if not (folder / _WEIGHTS_FILE).is_file():
-            raise FileNotFoundError(f"{_WEIGHTS_FILE} is missing")
         model, _, _ = open_clip.create_model_and_transforms(name)
         tokenizer = open_clip.get_tokenizer(name)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise WeightsError(
-            f"The CLIP model at {folder} can't be loaded ({error}); "
-            "reinstall the package, or train it with `addiffusion embedded train`.",
-            path=str(folder),
-        ) from error
+    except LOAD_FAILURES as error:
+        raise WeightsError(f"The CLIP model at {folder} can't be loaded ({gist(error)}): {REINSTALL}.") from error
+    require_fit(resized(model, tensors), part="the CLIP model", source=path, advice=REINSTALL)
     clip = cast("CLIP", model.eval())
     folded(clip.visual)
     return clip, cast("Tokenize", tokenizer)

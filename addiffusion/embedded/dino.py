@@ -14,7 +14,9 @@ import timm
 from safetensors.torch import save_file
 from torch import nn
 
+from addiffusion.embedded.assets import REINSTALL
 from addiffusion.errors import WeightsError
+from addiffusion.weights import LOAD_FAILURES, fill, gist, read_tensors
 
 _WEIGHTS_FILE: Final = "model.safetensors"
 _CONFIG_FILE: Final = "config.json"
@@ -45,21 +47,20 @@ def save_dino(model: nn.Module, folder: Path) -> None:
 
 
 def load_dino(folder: Path) -> nn.Module:
-    """The model in evaluation mode on the CPU, loaded by timm itself.
+    """The model in evaluation mode on the CPU.
+
+    timm itself would leave tensors that the file lacks at random numbers: without a classifier it loads loosely.
 
     Raises:
         WeightsError: the folder's files are missing or do not fit together.
     """
     try:
         config = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
-        overlay = {"file": str(folder / _WEIGHTS_FILE)}
-        model = timm.create_model(
-            config["architecture"], pretrained=True, pretrained_cfg_overlay=overlay, **config["model_args"]
-        )
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        model = timm.create_model(config["architecture"], **config["model_args"])
+    except LOAD_FAILURES as error:
         raise WeightsError(
-            f"The feature model at {folder} can't be loaded ({error}); "
-            "reinstall the package, or train it with `addiffusion embedded train`.",
-            path=str(folder),
+            f"The feature model at {folder} can't be built ({gist(error)}): {REINSTALL}.", path=str(folder)
         ) from error
+    path = folder / _WEIGHTS_FILE
+    fill(model, read_tensors(path, advice=REINSTALL), part="the feature model", source=path, advice=REINSTALL)
     return model.eval()

@@ -14,12 +14,14 @@ from typing import Final
 
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the name everyone knows it by)
 
+from addiffusion.embedded.assets import REINSTALL
 from addiffusion.embedded.folding import folded
 from addiffusion.errors import WeightsError
+from addiffusion.weights import LOAD_FAILURES, fill, gist, read_tensors
 
 _WEIGHTS_FILE: Final = "model.safetensors"
 _CONFIG_FILE: Final = "config.json"
@@ -131,12 +133,11 @@ def load_preference(folder: Path) -> PreferenceModel:
     try:
         config = PreferenceConfig(**json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8")))
         model = PreferenceModel(config)
-        model.load_state_dict(load_file(folder / _WEIGHTS_FILE))
-    except (OSError, TypeError, ValueError, RuntimeError) as error:
+    except LOAD_FAILURES as error:
         raise WeightsError(
-            f"The preference model at {folder} can't be loaded ({error}); "
-            "reinstall the package, or train it with `addiffusion embedded train`.",
-            path=str(folder),
+            f"The preference model at {folder} can't be built ({gist(error)}): {REINSTALL}.", path=str(folder)
         ) from error
+    path = folder / _WEIGHTS_FILE
+    fill(model, read_tensors(path, advice=REINSTALL), part="the preference model", source=path, advice=REINSTALL)
     folded(model.image_tower)
     return model.eval()

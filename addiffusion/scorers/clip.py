@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
@@ -21,7 +22,10 @@ from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.images import ImageBatch, Preprocessing
 from addiffusion.scorers.network import network_view
 from addiffusion.scorers.texts import TextCache
-from addiffusion.scorers.weights import LOAD_FAILURES, WeightsFile, looks_local
+from addiffusion.scorers.weights import WeightsFile, looks_local
+from addiffusion.weights import LOAD_FAILURES, resized
+
+_log = logging.getLogger(__name__)
 
 Tokenize = Callable[[list[str]], Tensor]
 _FOLDER: Final = WeightsFile(
@@ -109,11 +113,32 @@ def load_tower(section: ScorersSection, device: torch.device) -> ClipTower:
         WeightsError: its weights are missing or do not fit.
     """
     name, weights = _resolve(section.clip)
+    file = _FOLDER if weights is None else _weights_of(section.clip.model)
+    is_file = weights is not None and Path(weights).is_file()
+    tensors = file.tensors(Path(weights)) if weights is not None and is_file else {}
     try:
         model = open_clip.create_model(name, weights, require_pretrained=True, weights_only=True)
+        tower = tower_of(name, model, device=device)
     except LOAD_FAILURES as error:
-        raise _weights_of(section.clip.model).misfit(weights or name, error) from error
-    return tower_of(name, model, device=device)
+        raise file.misfit(weights or section.clip.model, error) from error
+    reason = resized(model, tensors)
+    if reason is not None:
+        raise file.misfit(str(weights), reason)
+    if is_file:
+        _warn_of_activation(name)
+    return tower
+
+
+def _warn_of_activation(name: str) -> None:
+    """A tag of open_clip says which activation its weights were trained with; a file does not."""
+    twin = f"{name}-quickgelu"
+    if twin in open_clip.list_models():
+        _log.warning(
+            "scorers.clip.weights is a file, which does not say its activation: weights of OpenAI and some others "
+            "score wrongly as %s and need scorers.clip.model=%s.",
+            name,
+            twin,
+        )
 
 
 def tower_of(name: str, model: nn.Module, *, device: torch.device, prepare: Preprocessing | None = None) -> ClipTower:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -20,7 +21,8 @@ from addiffusion.embedded.dino import load_dino
 from addiffusion.errors import ConfigError
 from addiffusion.scorers.images import ImageBatch, Preprocessing
 from addiffusion.scorers.network import network_view
-from addiffusion.scorers.weights import LOAD_FAILURES, WeightsFile
+from addiffusion.scorers.weights import WeightsFile
+from addiffusion.weights import LOAD_FAILURES, named_misfit
 
 _WIDTH_ATTRIBUTE: Final = "num_features"
 
@@ -75,11 +77,22 @@ def load_timm_dino(section: ScorersSection, device: torch.device) -> DinoFeature
         origin=f"the hub repository timm/{dino.model}",
     )
     path = file.find(dino.weights or f"timm/{dino.model}")
+    tensors = file.tensors(path)
     try:
         model = build_dino_model(dino, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
+        reason = named_misfit(missing=_unfilled(model, tensors))
     except LOAD_FAILURES as error:
         raise file.misfit(path, error) from error
+    if reason is not None:
+        raise file.misfit(path, reason)
     return DinoFeatures(model, prepare=preprocessing_of(model, dino.image_size), device=device)
+
+
+def _unfilled(model: nn.Module, tensors: dict[str, Tensor]) -> set[str]:
+    """Tensors of ``model`` that the file lacks: timm leaves them random where it drops a classifier."""
+    renamed = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    found: dict[str, Tensor] = tensors if renamed is None else renamed(tensors, model)
+    return model.state_dict().keys() - found.keys()
 
 
 def build_dino_model(section: DinoSection, **options: Any) -> nn.Module:

@@ -18,7 +18,8 @@ from addiffusion.embedded.quiet_loading import quiet_loading
 from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.images import ImageBatch, Preprocessing
 from addiffusion.scorers.texts import TextCache
-from addiffusion.scorers.weights import LOAD_FAILURES, WeightsFile, looks_local
+from addiffusion.scorers.weights import WeightsFile, looks_local
+from addiffusion.weights import LOAD_FAILURES, reported_misfit
 
 _FILE: Final = WeightsFile(
     key="scorers.pickscore.weights",
@@ -59,14 +60,18 @@ def load_pickscore(section: ScorersSection, device: torch.device) -> PickScoreSc
     """The published model.
 
     Raises:
-        WeightsError: its folder is missing or does not fit.
+        WeightsError: its folder is missing, damaged or incomplete, or of another model.
     """
     source = section.pickscore.weights
     if looks_local(source) and not Path(source).is_dir():
         raise _FILE.missing(source, "it is no folder")
     try:
         with quiet_loading():
-            model = CLIPModel.from_pretrained(source)
+            kind: Any = CLIPModel
+            model, report = kind.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True)
     except LOAD_FAILURES as error:
         raise _FILE.misfit(source, error) from error
+    reason = reported_misfit(report)
+    if reason is not None:
+        raise _FILE.misfit(source, reason)
     return PickScoreScorer(model, device)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.utils.hub import cached_file
 
 from addiffusion.errors import WeightsError
+from addiffusion.weights import gist, misfit, read_tensors
 
-LOAD_FAILURES = (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError)
-"""What the libraries raise on files that are missing, damaged, of another model, or more than tensors."""
 _FILE_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".safetensors", ".txt", ".json"})
 
 
@@ -48,7 +42,7 @@ class WeightsFile:
         try:
             found = cached_file(repository, filename or self.filename)
         except (OSError, ValueError) as error:
-            raise self.missing(source, f"the hub does not give it ({first_line(error)})") from error
+            raise self.missing(source, f"the hub does not give it ({gist(error)})") from error
         if found is None:
             raise self.missing(source, f"the hub repository has no {filename or self.filename}")
         return Path(found)
@@ -63,10 +57,11 @@ class WeightsFile:
             filename=self.filename,
         )
 
-    def misfit(self, path: Path | str, error: Exception) -> WeightsError:
-        """One clear error for weights that are something else."""
+    def misfit(self, path: Path | str, reason: str | Exception) -> WeightsError:
+        """One clear error for weights that are something else, are damaged or incomplete."""
+        reason = gist(reason) if isinstance(reason, Exception) else reason
         return WeightsError(
-            f"{path}, which {self.key} names, can't be loaded as {self.filename} ({first_line(error)}): get it again "
+            f"{path}, which {self.key} names, can't be loaded as {self.filename} ({reason}): get it again "
             f"from {self.origin}.",
             key=self.key,
             source=str(path),
@@ -80,12 +75,9 @@ class WeightsFile:
             WeightsError: it is no file of plain tensors.
         """
         try:
-            if path.suffix == ".safetensors":
-                return load_file(path)
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
-        except LOAD_FAILURES as error:
-            raise self.misfit(path, error) from error
-        return content.get("state_dict", content)
+            return read_tensors(path)
+        except WeightsError as error:
+            raise self.misfit(path, error.facts["reason"]) from error
 
     def fill(self, model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
         """Give ``model`` exactly these tensors.
@@ -93,18 +85,13 @@ class WeightsFile:
         Raises:
             WeightsError: names or shapes do not fit.
         """
-        try:
-            model.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise self.misfit(path, error) from error
+        reason = misfit(model, tensors)
+        if reason is not None:
+            raise self.misfit(path, reason)
+        model.load_state_dict(tensors, strict=False)
 
 
 def looks_local(source: str) -> bool:
     """Whether ``source`` can only mean a path: hub repositories are ``owner/name`` or ``owner/name:file``."""
     starts = source.startswith((".", "/", "~"))
     return starts or (":" not in source and Path(source).suffix in _FILE_SUFFIXES) or source.count("/") > 1
-
-
-def first_line(error: Exception) -> str:
-    """The gist of a library's error, for a sentence of our own."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".: ")

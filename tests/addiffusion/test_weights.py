@@ -88,7 +88,7 @@ def test_tensors_are_read_from_either_format(tmp_path: Path) -> None:
     for name in ("w.safetensors", "w.pt"):
         assert misfit(nn.Linear(3, 2), read_tensors(tmp_path / name)) is None
     for name in ("list.pt", "numbers.pt"):
-        with pytest.raises(WeightsError, match="holds no tensors by name"):
+        with pytest.raises(WeightsError, match="it holds no tensors by name"):
             read_tensors(tmp_path / name)
 
 
