@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from evaluation.holdout import ArmResult, Holdout, action_fractions, collapse
+from evaluation.seconds import SECONDS_NOTE
 
 _COLUMNS = ("NFE", "evals", "scene", "strict", "CLIP", "s/image")
 
@@ -15,7 +16,13 @@ _COLUMNS = ("NFE", "evals", "scene", "strict", "CLIP", "s/image")
 def holdout_table(holdout: Holdout) -> Table:
     """One block of rows per arm: all prompts first, then each tier."""
     count = len(holdout.full.episodes)
-    table = Table(title=f"{count} held-out prompts, same seeds in every row", title_style="bold", header_style="bold")
+    table = Table(
+        title=f"{count} held-out prompts, same seeds in every row",
+        title_style="bold",
+        header_style="bold",
+        caption=SECONDS_NOTE,
+        caption_justify="left",
+    )
     table.add_column("sampler", no_wrap=True)
     for name in _COLUMNS:
         table.add_column(name, justify="right")
@@ -37,6 +44,7 @@ def summary(holdout: Holdout) -> dict[str, Any]:
         "clip": holdout.policy.mean_score("clip"),
         "clip_full": holdout.full.mean_score("clip"),
         "seconds": holdout.policy.seconds,
+        "seconds_note": SECONDS_NOTE,
         "actions": action_fractions(holdout.policy.episodes),
         "episodes_dropped": sum(result.dropped_count for result in holdout.arms),
         "collapsed": collapse(holdout.policy.episodes) is not None,

@@ -15,6 +15,7 @@ from evaluation.comparison.tables import (
     markdown_categories,
     markdown_standings,
 )
+from evaluation.seconds import SECONDS_NOTE
 from evaluation.significance.tables import markdown_table
 
 PICTURES = "results"
@@ -34,7 +35,7 @@ def results_page(standings: Standings, summary: Mapping[str, Any], *, command: s
         f"{summary['repeats']} seeds each, the same prompts and seeds in every row. Seeds of one prompt are "
         "averaged before anything is tested; brackets are 95 % BCa bootstrap intervals over prompts. Seconds are "
         "shares of the wall clock on that machine, with policy, observation, decoding and one scoring of the "
-        "returned image.",
+        f"returned image. {SECONDS_NOTE}",
         "## In short",
         "\n".join(f"* {line}" for line in verdicts(standings, summary)),
         "## Everybody",

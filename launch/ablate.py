@@ -16,6 +16,7 @@ from rich.table import Table
 from addiffusion.config import Config
 from addiffusion.errors import ConfigError
 from addiffusion.files import write_text
+from evaluation.seconds import SECONDS_NOTE
 from launch.config_files import load_config, shipped_files
 from launch.crew import Crew, assemble
 from launch.preflight import Plan, prepare
@@ -108,7 +109,9 @@ def ablate(
 
 def ablation_table(ablation: Ablation, rows: Sequence[Mapping[str, Any]]) -> Table:
     """Means over seeds, one line per variant; the difference is policy minus its own whole schedule."""
-    table = Table(title=ablation.question, title_style="bold", header_style="bold")
+    table = Table(
+        title=ablation.question, title_style="bold", header_style="bold", caption=SECONDS_NOTE, caption_justify="left"
+    )
     table.add_column("variant")
     for name in ("NFE", "scene", "against full", "CLIP", "NFE and tier", "s/image", "collapsed"):
         table.add_column(name, justify="right")

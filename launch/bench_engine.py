@@ -29,8 +29,12 @@ from launch.bench_contestants import (
     ratio,
 )
 
-BATCHES: Final = (1, 2, 4, 8, 16, 32, 64)
-"""Batch sizes the bare network is tried at, up to twice the engine's slots."""
+BATCHES: Final = tuple(2**power for power in range(11))
+"""Batch sizes the bare network is tried at: up to twice the engine's slots, or until larger ones are no faster."""
+_FASTER: Final = 1.02
+"""A larger batch counts as faster from so much on; less is the machine's mood."""
+_LATE: Final = 2
+"""Batches in a row that are no faster, after which no larger one is tried."""
 _OVERHEAD_TICKS: Final = 60
 _MATMUL: Final = 8192
 
@@ -62,7 +66,8 @@ class BenchOrder:
     """CPU threads of every contestant."""
     dtype: str
     compile: str
-    slots: int
+    slots: int | None
+    """None: where the bare network is fastest."""
     guidance_scale: float
     seconds: float
     """Least time of each contestant in each round."""
@@ -95,15 +100,16 @@ def make_backbone(order: BenchOrder) -> Backbone:
 def measure(backbone: Backbone, order: BenchOrder) -> dict[str, Any]:
     """Run all contestants in turns."""
     (prompt,) = backbone.encode_prompts(["a red circle and a blue square"])
-    course = Course(backbone=backbone, prompt=prompt, guidance_scale=order.guidance_scale, slots=order.slots)
+    course = Course(backbone=backbone, prompt=prompt, guidance_scale=order.guidance_scale, slots=order.slots or 1)
     if backbone.device.type == "cpu":
         keep_freed_memory()
     best = _best_batch(course, order)
+    course = replace(course, slots=order.slots or best)
     entries = {
         "bare": Entry(BareNetwork(course, best), course),
-        "bare_same_batch": Entry(BareNetwork(course, order.slots), course),
+        "bare_same_batch": Entry(BareNetwork(course, course.slots), course),
         "engine": Entry(Continuous(course), course),
-        "lockstep": Entry(LockStep(course, order.slots), course),
+        "lockstep": Entry(LockStep(course, course.slots), course),
         "pipeline": Entry(StockPipeline(course), course),
         "sequential": Entry(LockStep(course, 1), course),
     }
@@ -115,7 +121,8 @@ def measure(backbone: Backbone, order: BenchOrder) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "dtype": order.dtype,
         "compile": order.compile,
-        "slots": order.slots,
+        "slots": course.slots,
+        "slots_found": order.slots is None,
         "guidance_scale": order.guidance_scale,
         "bare_best_batch": best,
         **{f"{name}_nfe_s": rate for name, rate in rates.items()},
@@ -128,7 +135,8 @@ def measure(backbone: Backbone, order: BenchOrder) -> dict[str, Any]:
 def table_of(result: dict[str, Any]) -> Table:
     """The result for people."""
     threads = f", {result['threads']} threads" if result["device"] == "cpu" and result["threads"] > 1 else ""
-    title = f"{result['backbone']}, {result['device']}{threads}, {result['dtype']}, {result['slots']} slots"
+    slots = f"{result['slots']} slots{' (where the network is fastest)' if result['slots_found'] else ''}"
+    title = f"{result['backbone']}, {result['device']}{threads}, {result['dtype']}, {slots}"
     table = Table(title=title, box=None, header_style="bold", title_justify="left")
     table.add_column("contestant")
     table.add_column("NFE/s", justify="right")
@@ -220,9 +228,50 @@ class _TimedPass:
 
 
 def _best_batch(course: Course, order: BenchOrder) -> int:
-    entries = {batch: Entry(BareNetwork(course, batch), course) for batch in _batches(order.slots)}
-    _take_turns(list(entries.values()), replace(order, seconds=order.seconds / 2, rounds=min(order.rounds, 3)))
+    """The batch at which the bare network is fastest."""
+    briefly = replace(order, seconds=order.seconds / 2, rounds=min(order.rounds, 3))
+    if order.slots is None:
+        entries = _rising_entries(course, briefly.seconds)
+    else:
+        entries = {batch: Entry(BareNetwork(course, batch), course) for batch in _batches(order.slots)}
+    _take_turns(list(entries.values()), briefly)
     return max(entries, key=lambda batch: float(np.median(entries[batch].rates)))
+
+
+def _rising_entries(course: Course, seconds: float) -> dict[int, Entry]:
+    """The bare network by batch, as long as larger ones are faster and fit into memory."""
+    entries: dict[int, Entry] = {}
+
+    def rate(batch: int) -> float:
+        entry = Entry(BareNetwork(course, batch), course)
+        try:
+            entry.warm_up()
+            entry.run_for(seconds)
+        except torch.OutOfMemoryError:
+            return 0.0
+        entries[batch] = entry
+        return entry.rates[0]
+
+    rising_batches(rate)
+    return entries
+
+
+def rising_batches(rate: Callable[[int], float]) -> list[int]:
+    """Batch sizes from 1 on, up to where two in a row were no faster than the best before them.
+
+    Args:
+        rate: images per second at a batch size; 0 where it does not fit into memory.
+    """
+    tried: list[int] = []
+    best, late = 0.0, 0
+    for batch in BATCHES:
+        found = rate(batch)
+        tried.append(batch)
+        late = 0 if found > _FASTER * best else late + 1
+        best = max(best, found)
+        if late == _LATE or not found:
+            break
+    return tried
 
 
 def _take_turns(entries: Sequence[Entry], order: BenchOrder) -> None:

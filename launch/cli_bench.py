@@ -51,7 +51,10 @@ def engine(
     ),
     device: Annotated[str, typer.Option(help="torch device; auto takes a GPU where there is one.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads; a rollout worker has one.")] = 1,
-    slots: Annotated[int, typer.Option(min=1, help="Images denoised at once.")] = 16,
+    slots: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images denoised at once; default: where the network is fastest.", show_default=False),
+    ] = None,
     dtype: Annotated[BenchDtype, typer.Option(help="Precision of the network.")] = BenchDtype.FLOAT32,
     compile_: Annotated[BenchCompile, typer.Option("--compile", help="torch.compile, or CUDA graphs with it.")] = (
         BenchCompile.OFF

@@ -185,7 +185,7 @@ def results(
         literature=literature,
     )
     done = run(order, overrides=overrides or [], console=console)
-    command = result_command(order)
+    command = result_command(order, overrides or [])
     write_results(
         page, results_page(done.standings, done.summary, command=command, machine=machine()), done.path / "plots"
     )

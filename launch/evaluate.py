@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -134,7 +135,7 @@ def evaluate(
         reward = asked.reward
         with stages(view.console) as stage:
             standings = compare_all(program, studio, items, reward=reward, stage=stage)
-    facts = {"policy": policy.name, "prompt_set": order.prompts, "command": _command(order)}
+    facts = {"policy": policy.name, "prompt_set": order.prompts, "command": _command(order, overrides)}
     summary = finish_folder(path, standings, items, facts=facts)
     view.say(f"{duration((datetime.now(UTC) - start).total_seconds())} in all")
     return Evaluated(path=path, summary=summary, standings=standings)
@@ -259,6 +260,6 @@ def _digest(policy: TrainedPolicy) -> str:
     return digest.hexdigest()
 
 
-def _command(order: EvaluateOrder) -> str:
+def _command(order: EvaluateOrder, overrides: Sequence[str]) -> str:
     words = ["addiffusion evaluate", f"--policy {order.policy}", f"--prompts {order.prompts}", f"--limit {order.limit}"]
-    return " ".join([*words, f"--seeds {order.repeats}"])
+    return " ".join([*words, f"--seeds {order.repeats}", *map(shlex.quote, overrides)])

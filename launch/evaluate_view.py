@@ -9,13 +9,20 @@ from rich.table import Table
 from evaluation.comparison.columns import Columns
 from evaluation.comparison.summary import Standings
 from evaluation.comparison.tables import METRIC_TITLES, sections
+from evaluation.seconds import SECONDS_NOTE
 
 
 def standings_table(standings: Standings) -> Table:
     """A row per contestant, in the sections of the written tables."""
     metrics = standings.metrics()
     count = len(standings.agent.nfe)
-    table = Table(title=f"{count} images, same prompts and seeds in every row", title_style="bold", header_style="bold")
+    table = Table(
+        title=f"{count} images, same prompts and seeds in every row",
+        title_style="bold",
+        header_style="bold",
+        caption=SECONDS_NOTE,
+        caption_justify="left",
+    )
     table.add_column("sampler")
     for name in ("NFE", "evals", "s/image", *(METRIC_TITLES.get(metric, metric) for metric in metrics)):
         table.add_column(name, justify="right")

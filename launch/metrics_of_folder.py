@@ -20,6 +20,8 @@ from evaluation.metrics.registry import METRICS, Material, Measured, measure
 from launch.config_files import load_config
 
 FD_DINO = "fd_dino"
+_FROM_IMAGES = ("images", "dino", "clip")
+_FROM_REFERENCE = ("full_images", "full_dino", "reference_clip")
 _FROM_FEATURES = ("inception", "reference_inception", "class_probabilities")
 
 
@@ -42,6 +44,8 @@ def measure_folder(order: MetricsOrder, scoring: Scoring | None = None) -> dict[
     Raises:
         EvaluationError: a metric that is none or lacks what it needs, or images that can't be used.
     """
+    features = _features(order.features)
+    _check_given(order, features)
     folder = load_folder(order.images)
     reference = None if order.reference is None else load_folder(order.reference)
     scoring = scoring or load_scoring(load_config([], order.overrides).scorers)
@@ -54,11 +58,10 @@ def measure_folder(order: MetricsOrder, scoring: Scoring | None = None) -> dict[
     ours = _look(scoring, folder, prompts, scores)
     theirs = None if reference is None else _look(scoring, reference, ("",) * len(reference.names), ())
     found = {name: _mean(ours.scores[name]) for name in scores}
-    material = _material(folder, reference, ours, theirs, _features(order.features))
+    material = _material(folder, reference, ours, theirs, features)
     found |= {name: _entry(one, len(folder.names)) for name, one in measure(sets, material).items()}
     if FD_DINO in order.metrics:
-        if theirs is None:
-            raise EvaluationError(f"{FD_DINO} can't be computed without --reference: give a folder to compare with.")
+        assert theirs is not None
         found[FD_DINO] = {"value": fid(ours.dino, theirs.dino), "count": len(folder.names)}
     return found
 
@@ -110,6 +113,21 @@ def _features(path: Path | None) -> dict[str, NDArray[Any]]:
             f"The features {path} can't be read ({error}): give an .npz file with {', '.join(_FROM_FEATURES)}.",
             path=str(path),
         ) from error
+
+
+def _check_given(order: MetricsOrder, features: Mapping[str, Any]) -> None:
+    """Refuse a metric whose option is missing, before anything is read or scored."""
+    given = {*_FROM_IMAGES, *features, *(_FROM_REFERENCE if order.reference is not None else ())}
+    needs = {FD_DINO: ("full_dino",)} | {name: metric.needs for name, metric in METRICS.items()}
+    for name in order.metrics:
+        missing = [need for need in needs.get(name, ()) if need not in given]
+        if missing:
+            option = (
+                f"--features FILE, an .npz file with {' and '.join(missing)}"
+                if missing[0] in _FROM_FEATURES
+                else "--reference FOLDER, images to compare with"
+            )
+            raise EvaluationError(f"{name} can't be computed without {option}; give it, or leave {name} out.")
 
 
 def _check_names(names: Sequence[str], scoring: Scoring) -> None:

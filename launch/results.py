@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
+from collections.abc import Sequence
 
 import torch
 
@@ -17,9 +19,10 @@ def machine() -> str:
     return f"{os.cpu_count()} cores ({platform.machine()})"
 
 
-def result_command(order: EvaluateOrder) -> str:
+def result_command(order: EvaluateOrder, overrides: Sequence[str] = ()) -> str:
     """The command that makes the page again."""
     parts = [f"addiffusion results --policy {order.policy} --limit {order.limit} --seeds {order.repeats}"]
     parts += [f"--sampler {name}" for name in order.samplers or ()]
     parts += [] if order.best_of == BEST_OF else [f"--best-of {order.best_of}"]
-    return " ".join([*parts, *([] if order.literature else ["--no-literature"])])
+    parts += [] if order.literature else ["--no-literature"]
+    return " ".join([*parts, *map(shlex.quote, overrides)])

@@ -76,12 +76,13 @@ def _detect(path: Path) -> FileFormat:
     """By the ending of the name, which the published files keep; an array of prompts is not COCO's."""
     if path.is_dir():
         return "t2i_compbench"
-    form = _SUFFIXES.get(path.suffix.lower(), "text")
-    if form == "coco":
-        tree = _json(path, _whole(path), "The file")
-        first = tree[0] if isinstance(tree, list) and tree else None
-        return "imagereward" if isinstance(first, dict) and "prompt" in first else form
-    return form
+    suffix = path.suffix.lower()
+    return "imagereward" if suffix == ".json" and _holds_prompts(path) else _SUFFIXES.get(suffix, "text")
+
+
+def _holds_prompts(path: Path) -> bool:
+    tree = _json(path, _whole(path), "The file")
+    return isinstance(tree, list) and bool(tree) and isinstance(tree[0], dict) and "prompt" in tree[0]
 
 
 def _measured(text: str, *, family: str | None = None) -> PromptEntry:

@@ -14,6 +14,7 @@ from evaluation.comparison.results import ResultStore
 from evaluation.comparison.sets import set_metrics
 from evaluation.comparison.summary import Standings, comparisons, summarise
 from evaluation.comparison.tables import latex_standings, markdown_breakdown, markdown_categories, markdown_standings
+from evaluation.seconds import SECONDS_NOTE
 from evaluation.significance.tables import latex_table, markdown_table
 
 SUMMARY = "summary.json"
@@ -52,6 +53,7 @@ def _markdown(standings: Standings) -> str:
     parts = [
         "# Standings\n",
         markdown_standings(standings),
+        f"{SECONDS_NOTE}\n",
         "# Agent minus each\n",
         markdown_table(found) if found else "Too few prompts to compare.\n",
         "# By tier\n",

@@ -39,7 +39,10 @@ def plot_pareto(standings: Standings, path: Path, *, metric: str) -> Path:
     with style():
         figure = Figure(figsize=(13, 5.4), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
-        for axes, cost, label in ((left, "nfe", "NFE per image"), (right, "seconds", "seconds per image")):
+        for axes, cost, label in (
+            (left, "nfe", "NFE per image"),
+            (right, "seconds", "seconds per image, start and end of the set included"),
+        ):
             _panel(axes, standings, metric, cost)
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -63,7 +63,8 @@ class ImageResult:
     nfe: int = 0
     network_evals: int = 0
     seconds: float = float("nan")
-    """Its share of the wall clock of its chunk: policy, observation, decode and one scoring included."""
+    """Its share of the wall clock of its chunk: policy, observation, decode and one scoring included, and the chunk's
+    start and nearly empty end (``evaluation.seconds``)."""
     latency_s: float = float("nan")
     """Wall clock from its first pass to its final score, beside its neighbours in the batch."""
     actions: tuple[int, ...] = ()
@@ -176,7 +177,7 @@ def write_png(path: Path, image: NDArray[np.uint8]) -> None:
         Image.fromarray(image).save(draft, format="PNG")
 
 
-def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+def _read_table(path: Path, columns: list[str] | None = None) -> Any:
     try:
         table = pq.read_table(path, columns=columns)
     except (OSError, pa.ArrowException) as error:

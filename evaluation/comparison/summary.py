@@ -11,6 +11,7 @@ import numpy as np
 
 from addiffusion.records import METRIC_NAMES, SCORE_NAMES
 from evaluation.comparison.columns import Columns, tier_correlation
+from evaluation.seconds import SECONDS_NOTE
 from evaluation.significance.holm import holm
 from evaluation.significance.intervals import MINIMUM_COUNT, Interval
 from evaluation.significance.paired import Comparison, NonInferiority, compare_if_enough, non_inferiority
@@ -112,6 +113,7 @@ def summarise(standings: Standings) -> dict[str, Any]:
         "skipped": dict(standings.skipped),
         "dropped": {one.contestant.name: len(one.errors) for one in standings.all if one.errors},
         "margin": standings.margin,
+        "seconds_note": SECONDS_NOTE,
     }
 
 

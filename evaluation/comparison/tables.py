@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from evaluation.comparison.columns import Columns
 from evaluation.comparison.summary import Standings
+from evaluation.seconds import SECONDS_NOTE
 from evaluation.significance.tables import escape_latex, escape_markdown
 
 METRIC_TITLES = {
@@ -64,6 +65,7 @@ def latex_standings(standings: Standings) -> str:
     body = list(_latex_rows(standings, metrics, len(head)))
     columns = "l" + "r" * (len(head) - 1)
     lines = [
+        f"% {SECONDS_NOTE}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
         " & ".join(map(escape_latex, head)) + r" \\",

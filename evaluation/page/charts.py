@@ -13,6 +13,7 @@ from evaluation.comparison.tables import METRIC_TITLES
 from evaluation.page.chart import Chart, Head, chart
 from evaluation.page.material import Material, Spent
 from evaluation.page.training_charts import training_charts
+from evaluation.seconds import SECONDS_NOTE
 from evaluation.style import ACTION_COLORS, GREY, TIER_COLORS
 
 DOES = "What the agent does"
@@ -94,7 +95,7 @@ def _pareto(summary: Mapping[str, Any], metric: str) -> Chart:
         section="Comparison",
         title=f"{name} against cost",
         words="Left is cheaper, up is better. Bars: 95 % bootstrap intervals over prompts. Time has policy, "
-        "observation and decoding in it.",
+        f"observation and decoding in it. {SECONDS_NOTE}",
         x="NFE per image",
     )
     drawn = chart(head, series, {"xaxis": {"type": "log"}, "yaxis": {"title": {"text": name}}})

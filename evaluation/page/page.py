@@ -18,6 +18,7 @@ from evaluation.comparison.tables import METRIC_TITLES
 from evaluation.page.charts import charts
 from evaluation.page.material import Material
 from evaluation.page.strips import case, strip
+from evaluation.seconds import SECONDS_NOTE
 
 _HERE = Path(__file__).parent
 _HIDDEN = ("nfe", "network_evals", "seconds")
@@ -41,6 +42,7 @@ def render(material: Material) -> str:
             tiles=_tiles(material.summary),
             metrics=_metrics(material.summary),
             titles=METRIC_TITLES,
+            seconds_note=SECONDS_NOTE,
             strips=[strip(film) for film in material.films],
             best=[case(one) for one in material.best],
             worst=[case(one) for one in material.worst],

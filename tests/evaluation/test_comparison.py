@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from addiffusion.config import Config, SamplerSection
 from addiffusion.errors import UsageError
@@ -28,7 +30,11 @@ from evaluation.comparison.oracle import oracle, oracle_share, utility
 from evaluation.comparison.results import ImageResult
 from evaluation.comparison.summary import Matches, Standings, comparisons, summarise
 from evaluation.comparison.tables import latex_standings, markdown_standings
+from evaluation.page.material import Material
+from evaluation.page.page import render
 from evaluation.results_page import results_page, verdicts
+from evaluation.seconds import SECONDS_NOTE
+from launch.evaluate_view import standings_table
 from tests.addiffusion.bank.toy_bank import toy_bank, toy_bank_config
 
 SAMPLER = SamplerSection(num_steps=50, warmup_steps=4, finish_steps=4)
@@ -225,6 +231,18 @@ def test_a_loss_in_clip_score_is_said_beside_scene_scores(full: Columns, gap: fl
     lines = verdicts(found, summarise(found))
     assert sum("CLIP" in line and words in line for line in lines) == 1
     assert sum("In scene the agent wins" in line for line in lines) == 1
+
+
+def test_seconds_never_stand_without_what_is_in_them(full: Columns, tmp_path: Path) -> None:
+    found = standings(full)
+    summary = summarise(found)
+    assert summary["seconds_note"] == SECONDS_NOTE
+    assert SECONDS_NOTE in latex_standings(found)
+    assert SECONDS_NOTE in results_page(found, summary, command="addiffusion results", machine="2 cores")
+    console = Console(record=True, width=200, file=io.StringIO())
+    console.print(standings_table(found))
+    assert SECONDS_NOTE in " ".join(console.export_text().split())
+    assert SECONDS_NOTE in render(Material(title="a", status="", command="", config="", num_steps=50, summary=summary))
 
 
 def test_tables_hold_every_contestant_once(full: Columns) -> None:

@@ -18,6 +18,7 @@ from addiffusion.records import METRIC_NAMES, FailedEpisode, Prompt, ScoreReply,
 from addiffusion.rollouts import Collected
 from evaluation.holdout import Holdout, collapse, evaluate, judge
 from evaluation.report import holdout_table, summary
+from evaluation.seconds import SECONDS_NOTE
 from tests.evaluation.toy_episodes import toy_episode
 
 PROMPTS = tuple(Prompt(prompt_id=number, text=f"scene {number}", tier=1 + number % 2) for number in range(6))
@@ -149,6 +150,8 @@ def test_the_table_has_every_arm_and_tier() -> None:
     for words in ("6 held-out prompts", "trained policy", "always continue (50)", "DDIM-10"):
         assert words in text
     assert text.count("tier 2") == 3
+    assert SECONDS_NOTE in " ".join(text.split())
+    assert summary(compare(KnownRollouts()))["seconds_note"] == SECONDS_NOTE
 
 
 @pytest.mark.parametrize(

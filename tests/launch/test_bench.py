@@ -16,7 +16,7 @@ from evaluation.finishes import grid
 from launch.bench_collect import CollectOrder, bench_collect
 from launch.bench_collect import table_of as collect_table
 from launch.bench_contestants import LONGEST, BareNetwork, Continuous, Course, Entry, LockStep, ratio
-from launch.bench_engine import BenchOrder, measure, table_of
+from launch.bench_engine import BATCHES, BenchOrder, measure, rising_batches, table_of
 from launch.bench_finish import FinishOrder, bench_finish, choice, choice_text
 from launch.bench_finish import table_of as finish_table
 from launch.cli import app
@@ -75,6 +75,30 @@ def test_the_engine_is_measured_against_all_contestants(kind: str, guidance: flo
     assert 0 < result["attention_frac"] < 1 - result["overhead_frac"]
     assert json.loads(json.dumps(result)) == result
     assert len(table_of(result).rows) == 9
+
+
+def test_the_bench_finds_the_slots_at_which_the_network_is_fast() -> None:
+    order = BenchOrder(
+        backbone="sd15-random", device="cpu", threads=1, dtype="float32", compile="off", slots=None, guidance_scale=1.0,
+        seconds=0.01, rounds=1,
+    )  # fmt: skip
+    result = measure(tiny_backbone(), order)
+    assert result["slots_found"]
+    assert result["slots"] == result["bare_best_batch"]
+    assert f"{result['slots']} slots (where the network is fastest)" in str(table_of(result).title)
+
+
+@pytest.mark.parametrize(
+    ("rates", "tried"),
+    [
+        ({1: 10, 2: 19, 4: 35, 8: 60, 16: 90, 32: 110, 64: 109, 128: 111}, 128),  # 1 % more is no more
+        ({1: 10, 2: 9, 4: 19, 8: 18, 16: 17}, 16),  # one slow batch on the way ends nothing
+        ({1: 10, 2: 10, 4: 10}, 4),
+        ({1: 10, 2: 20, 4: 40, 8: 0}, 8),  # 8 do not fit into memory
+    ],
+)
+def test_larger_batches_are_tried_as_long_as_they_are_faster(rates: dict[int, float], tried: int) -> None:
+    assert rising_batches(lambda batch: rates[batch]) == [batch for batch in BATCHES if batch <= tried]
 
 
 def test_passes_lead_on_what_was_promised() -> None:

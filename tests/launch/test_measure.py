@@ -56,7 +56,13 @@ def test_scores_sets_and_pairs_are_measured_together(tmp_path: Path) -> None:
     [
         ({"metrics": ("beauty",)}, r"no metric called 'beauty': choose from aesthetic, .* cmmd, .* ssim"),
         ({"metrics": ("fd_dino",)}, "without --reference"),
-        ({"metrics": ("fid",)}, "fid can't be computed without inception and reference_inception"),
+        ({"metrics": ("fid",)}, r"fid can't be computed without --features FILE, an \.npz file with inception and ref"),
+        (
+            {"metrics": ("inception_score",)},
+            r"without --features FILE, an \.npz file with class_probabilities; give it",
+        ),
+        ({"metrics": ("ssim",)}, "ssim can't be computed without --reference FOLDER, images to compare with"),
+        ({"metrics": ("cmmd",)}, "cmmd can't be computed without --reference FOLDER"),
         ({"metrics": ("clip",), "prompts": None}, "Nothing says what the images"),
     ],
 )

@@ -15,3 +15,6 @@ def test_the_command_says_what_differs_from_its_defaults() -> None:
         "addiffusion results --policy shipped --limit 30 --seeds 1 --sampler ddim-20 --sampler euler-9 "
         "--best-of 0 --no-literature"
     )
+    assert result_command(EvaluateOrder(repeats=2), ["reward.c_nfe=0.02", "policy.hidden=[64, 8]"]).endswith(
+        "--seeds 2 reward.c_nfe=0.02 'policy.hidden=[64, 8]'"
+    )
