@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from addiffusion.config import Config
 from addiffusion.errors import ConfigError
 from addiffusion.files import write_text
+from evaluation.tables import Table
 from launch.config_files import load_config, read_yaml, shipped_files
 from launch.crew import Crew, assemble
 from launch.preflight import Plan, prepare

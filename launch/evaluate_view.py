@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-from rich.table import Table
-
 from evaluation.comparison.columns import Columns
 from evaluation.comparison.summary import Standings
 from evaluation.comparison.tables import METRIC_TITLES, sections
+from evaluation.tables import Table
 
 
 def standings_table(standings: Standings) -> Table:
