@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rich.table import Table
-
 from evaluation.holdout import ArmResult, Holdout, action_fractions, collapse
 from evaluation.seconds import SECONDS_NOTE
+from evaluation.tables import Table
 
 _COLUMNS = ("NFE", "evals", "scene", "strict", "CLIP", "s/image")
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from addiffusion.config import Config
 from addiffusion.errors import ConfigError
 from addiffusion.files import write_text
 from evaluation.seconds import SECONDS_NOTE
+from evaluation.tables import Table
 from launch.config_files import load_config, shipped_files
 from launch.crew import Crew, assemble
 from launch.preflight import Plan, prepare

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from rich.table import Table
 
 from addiffusion.bank.archive import Bank, open_bank, shards
 from addiffusion.bank.oracle import oracle_end, reward_of_ends
 from addiffusion.bank.trajectory import Trajectory
 from addiffusion.config import Config
+from evaluation.tables import Table
 
 _SCENE = "scene_soft"
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.table import Table
 
 from addiffusion.actions import Action
 from addiffusion.bank.archive import Bank, open_bank
@@ -22,6 +21,7 @@ from addiffusion.policy import PolicyNetwork
 from addiffusion.ranks import rank_correlation
 from addiffusion.records import Ticket
 from evaluation.significance.paired import Comparison
+from evaluation.tables import Table
 from launch.bank_differences import differences
 from launch.policies import TrainedPolicy, load_policy
 

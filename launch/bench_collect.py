@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from rich.table import Table
 from torch import Tensor
 
 from addiffusion.backbones.base import Backbone
@@ -20,6 +19,7 @@ from addiffusion.records import Prompt, ScoreReply, ScoreRequest, Ticket
 from addiffusion.scorers.base import Scoring
 from addiffusion.seeds import derive_seed
 from addiffusion.threads import torch_threads
+from evaluation.tables import Table
 from rollout_workers.worker import Worker
 
 _REPEATS: Final = 5

@@ -9,7 +9,6 @@ from typing import Any, Final, cast
 
 import numpy as np
 import torch
-from rich.table import Table
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -18,6 +17,7 @@ from addiffusion.backbones.base import Backbone, PassRecord
 from addiffusion.config import BackboneSection
 from addiffusion.memory import keep_freed_memory
 from addiffusion.threads import torch_threads
+from evaluation.tables import Table
 from launch.bench_contestants import (
     REFINE_FRAC,
     BareNetwork,

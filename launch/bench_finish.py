@@ -9,12 +9,12 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
 from addiffusion.config import Config
 from addiffusion.errors import ConfigError
 from addiffusion.records import Prompt
 from evaluation.finishes import FinishSolver, compare_finishes, grid
+from evaluation.tables import Table
 from launch.crew import Crew
 
 SOLVERS: Final[tuple[FinishSolver, ...]] = ("ddim", "dpm++2m")

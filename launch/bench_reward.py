@@ -15,7 +15,6 @@ import ray
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
 
 from addiffusion.config import Config, ScorersSection
 from addiffusion.embedded.scenes import IMAGE_SIZE
@@ -23,6 +22,7 @@ from addiffusion.records import SCORE_NAMES, ScoreRequest
 from addiffusion.scorers.families import load_suite
 from addiffusion.scorers.suite import ScorerSuite
 from addiffusion.threads import torch_threads
+from evaluation.tables import Table
 from launch.bench_client import BenchClient, call_for, requests, together
 from launch.bench_rounds import Measured, Ratio, Turn, measured, ratio, take_turns
 from launch.cluster import NAMESPACE, ray_running

@@ -17,12 +17,12 @@ from typing import Any, Final, cast
 
 import ray
 from rich.console import Console
-from rich.table import Table
 
 from addiffusion.config import Config
 from addiffusion.errors import ConfigError
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Episode
+from evaluation.tables import Table
 from launch.bench_simulated import SimulatedWorker
 from launch.cluster import ray_running
 from launch.config_files import load_config

@@ -14,7 +14,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from addiffusion import __version__
-from addiffusion.errors import AdDiffusionError, UsageError
+from launch.border import EXIT_COLLAPSED, EXIT_INTERRUPTED, border
 from launch.cli_ablate import ablate
 from launch.cli_bank import bank_app
 from launch.cli_bench import bench_app
@@ -23,25 +23,18 @@ from launch.cli_doctor import doctor, token
 from launch.cli_evaluate import evaluate, export, report, results
 from launch.cli_gate import gate
 from launch.cli_measure import judge, metrics
-from launch.cli_options import EXIT_INTERRUPTED, AsJson, Files, prepared_console
+from launch.cli_options import AsJson, Files, prepared_console, refuse_loose_words
 from launch.cli_reward import reward_app, score
 from launch.cli_tune import tune
 
-EXIT_FAILED, EXIT_USAGE, EXIT_COLLAPSED = 1, 2, 3
-
 
 class Commands(TyperGroup):
-    """Ends every command with one sentence where it can't go on: exit code 2 for what the user gave, else 1."""
+    """Every command runs inside the border: what it raises ends as one sentence and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
-        try:
+        with border():
             return super().invoke(ctx)
-        except AdDiffusionError as error:
-            _complain(error.message)
-            raise typer.Exit(EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED) from error
-        except KeyboardInterrupt as error:
-            raise typer.Exit(EXIT_INTERRUPTED) from error
 
 
 app = typer.Typer(
@@ -175,17 +168,21 @@ def sample(
         Path | None,
         typer.Option(metavar="FILE", help="Also write a film strip of all decisions to this PNG.", show_default=False),
     ] = None,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Also print what the scorers say of it; they are loaded for that.")
+    ] = False,
     config: Files = None,
 ) -> None:
     """Draw one image and print what the agent did at each step, and the NFE it spent."""
     from launch.quiet import log_to
 
+    refuse_loose_words(prompt, overrides or [])
     console = Console()
     log_to(console)
     with console.status("drawing"):
         from launch.sample import SampleOrder, draw
 
-        order = SampleOrder(prompt=prompt, seed=seed, out=out, scale=scale, film=film, policy=policy)
+        order = SampleOrder(prompt=prompt, seed=seed, out=out, scale=scale, film=film, policy=policy, scores=scores)
         drawn = draw(order, files=config or [], overrides=overrides or [])
     console.print(drawn.decisions)
     console.print(drawn.summary, highlight=False, soft_wrap=True)
@@ -264,7 +261,3 @@ def embedded_prompts(
 def main() -> None:
     """Entry point of the console script."""
     app()
-
-
-def _complain(message: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"Error: {message}", style="red", markup=False, highlight=False)

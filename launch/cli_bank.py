@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from launch.cli_options import EXIT_INTERRUPTED, AsJson, Files, prepared_console
+from launch.border import EXIT_INTERRUPTED
+from launch.cli_options import AsJson, Files, prepared_console
 
 bank_app = typer.Typer(
     no_args_is_help=True, help="Trajectory banks: every prompt rolled out once, with every place it could have stopped."

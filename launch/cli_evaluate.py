@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from launch.cli_options import AsJson, prepared_console
+from launch.cli_options import AsJson, has_display, prepared_console
 
 Overrides = Annotated[
     list[str] | None,
@@ -136,7 +136,9 @@ def report(
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="HTML file; default report.html in the folder.")
     ] = None,
     films: Annotated[int, typer.Option(min=0, help="Held-out prompts to draw as film strips of a run.")] = 12,
-    show: Annotated[bool, typer.Option("--open/--no-open", help="Open it in the browser.")] = True,
+    show: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open it in the browser where there is a display.")
+    ] = True,
 ) -> None:
     """Write one self-contained HTML page about a run, finished or running, or about a comparison."""
     from launch.quiet import log_to
@@ -148,7 +150,7 @@ def report(
 
         path = write_report(ReportOrder(folder=folder, comparison=comparison, out=out, films=films))
     typer.echo(str(path))
-    if show:
+    if show and has_display():
         typer.launch(path.absolute().as_uri())
 
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from evaluation.tables import Table
 from launch.cli_options import AsJson
 
 Prompts = Annotated[

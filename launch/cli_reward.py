@@ -49,13 +49,14 @@ def score(
     console = Console(stderr=as_json)
     log_to(console)
     with console.status("scoring"):
+        from evaluation.tables import ascii_only
         from launch.score import score_files, table, to_json
 
         scored = score_files(images, prompt, files=config or [], overrides=settings or [])
     if as_json:
         typer.echo(json.dumps(to_json(scored)))
     else:
-        console.print(table(scored))
+        console.print(table(scored, ascii_only=ascii_only(console)))
 
 
 @reward_app.command()

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from launch.cli_options import EXIT_INTERRUPTED, AsJson, Files, prepared_console
+from launch.border import EXIT_INTERRUPTED
+from launch.cli_options import AsJson, Files, prepared_console
 
 
 def tune(

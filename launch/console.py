@@ -10,8 +10,9 @@ from typing import Self
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
+
+from evaluation.tables import Table
 
 Row = Mapping[str, float | int | None]
 _SHOWN_ROWS = 14
@@ -92,14 +93,19 @@ class RunView:
         self.console.print(cells, highlight=False, soft_wrap=True)
 
     def _table(self) -> RenderableType:
+        table = self._grid(self._rows[-_SHOWN_ROWS:])
+        if not table.fits(self.console, self.console.options):
+            table = self._grid(self._rows[-1:])  # a line per figure: room for one iteration
+        return Group(self._headline(), table)
+
+    def _grid(self, shown: Sequence[Row]) -> Table:
         table = Table(box=None, header_style="bold", padding=(0, 1), pad_edge=False)
         for title, _, _ in _COLUMNS:
             table.add_column(title, justify="right", no_wrap=True)
-        shown = self._rows[-_SHOWN_ROWS:]
         for row in shown:
             cells = [_cell(row.get(name), form) for _, name, form in _COLUMNS]
             table.add_row(*cells, style="bold" if row is shown[-1] else "dim")
-        return Group(self._headline(), table)
+        return table
 
     def _headline(self) -> Text:
         done = int(self._rows[-1].get("iteration") or 0)

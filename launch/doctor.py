@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from addiffusion.config import Config
 from addiffusion.errors import AdDiffusionError
 from addiffusion.memory import machine_bytes
+from evaluation.tables import Table
 from launch import token
 from launch.cluster import check_resources, ray_joined, usable_cpus
 from launch.cluster_file import problems

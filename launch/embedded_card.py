@@ -7,12 +7,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from evaluation.card.card import measure_card
 from evaluation.card.page import write_page
 from evaluation.card.plan import CardPlan
 from evaluation.card.targets import Target, targets
+from evaluation.tables import Table
 
 
 def run_card(plan: CardPlan, *, page: Path | None, console: Console) -> dict[str, Any]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-from rich.table import Table
-
 from evaluation.comparison.columns import Columns
 from evaluation.comparison.summary import Standings
 from evaluation.comparison.tables import METRIC_TITLES, sections
 from evaluation.seconds import SECONDS_NOTE
+from evaluation.tables import Table
 
 
 def standings_table(standings: Standings) -> Table:

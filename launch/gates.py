@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from addiffusion.actions import Action
 from addiffusion.backbones import load_backbone
@@ -24,6 +23,7 @@ from addiffusion.records import Prompt, Ticket
 from addiffusion.scorers.families import load_scoring
 from evaluation.comparison.folder import SUMMARY
 from evaluation.gates import Gate, equal_quality_gate, few_step_gate, memory_gate, training_gate
+from evaluation.tables import Table
 from launch.config_files import load_config
 from launch.crew import observation_width, unpaid
 from launch.evaluate import EvaluateOrder, evaluate

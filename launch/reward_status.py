@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table
 
 from addiffusion.errors import ClusterError
+from evaluation.tables import Table
 from launch.cluster import NAMESPACE, ray_joined
 from reward_service.actor import connect, service_names
 from reward_service.actor import stop as stop_actors

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.table import Table
 
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.backbones import load_backbone
@@ -23,9 +22,9 @@ from addiffusion.policy import PolicyNetwork
 from addiffusion.prompts.text import checked_prompt
 from addiffusion.records import SCORE_NAMES, Episode, Prompt, Ticket
 from addiffusion.scorers.base import Scoring
-from addiffusion.scorers.families import load_scoring
+from addiffusion.scorers.unscored import Unscored
 from addiffusion.seeds import derive_seed
-from evaluation.film import plot_film_strips
+from evaluation.tables import Table
 from launch.config_files import load_config
 from launch.crew import observation_width, unpaid
 from launch.policies import TrainedPolicy, load_policy
@@ -47,6 +46,17 @@ class SampleOrder:
     """Where to put a film strip."""
     policy: Path | None = None
     """Run, checkpoint or exported folder, or `shipped`; None always continues."""
+    scores: bool = False
+    """Have the image scored, and every image that the policy sees."""
+
+    def scoring(self, config: Config) -> Scoring:
+        """The scorers, where they were asked for or the policy or the film strip shows what they say."""
+        looks = self.policy is not None and config.observation.kind == "clip"
+        if not (self.scores or self.film is not None or looks):
+            return Unscored()
+        from addiffusion.scorers.families import load_scoring  # noqa: PLC0415 - its libraries take seconds to import
+
+        return load_scoring(config.scorers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +83,12 @@ def draw(order: SampleOrder, *, files: Sequence[Path], overrides: Sequence[str])
         _check_writable(path)
     policy = None if order.policy is None else load_policy(str(order.policy))
     run_files = [] if policy is None else [policy.config_file]
-    config = _for_one_image(load_config([*run_files, *files], overrides))
+    config = _for_one_image(load_config([*run_files, *files], overrides), looks=policy is not None)
     episode = _roll_out(order, config, policy)
     _write_png(order.out, episode.image, order.scale)
     if order.film is not None:
+        from evaluation.film import plot_film_strips  # noqa: PLC0415 - draws with matplotlib, for this file alone
+
         plot_film_strips([episode], order.film)
     return Drawn(episode=episode, decisions=_decisions(episode), summary=_summary(order, episode))
 
@@ -88,10 +100,14 @@ def _check_writable(path: Path) -> None:
         raise UsageError(f"{path} can't be written: {path.parent} is no folder you may write to.", path=str(path))
 
 
-def _for_one_image(config: Config) -> Config:
-    """One slot and one scored image at a time; nobody is paid here."""
-    return unpaid(config).model_copy(
+def _for_one_image(config: Config, *, looks: bool) -> Config:
+    """One slot and one scored image at a time; nobody is paid here, and without a policy nobody looks."""
+    kind = config.observation.kind if looks else "latent"
+    reward = unpaid(config).reward.model_copy(update={"drop": ("quality", "terminal")})  # these read scores
+    return config.model_copy(
         update={
+            "reward": reward,
+            "observation": config.observation.model_copy(update={"kind": kind}),
             "rollout": config.rollout.model_copy(update={"slots": 1}),
             "scorers": config.scorers.model_copy(update={"batch_images": 1}),
         }
@@ -99,7 +115,7 @@ def _for_one_image(config: Config) -> Config:
 
 
 def _roll_out(order: SampleOrder, config: Config, trained: TrainedPolicy | None) -> Episode:
-    scoring = load_scoring(config.scorers)
+    scoring = order.scoring(config)
     width = observation_width(config, scoring)
     if trained is not None:
         trained.check_fits(config, width)
@@ -136,27 +152,28 @@ def _always_continue(width: int) -> Weights:
 def _decisions(episode: Episode) -> Table:
     """Equal decisions in a row share a line."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("steps", "action", "NFE", "CLIP"):
+    clip = SCORE_NAMES.index("clip")
+    scored = bool(np.isfinite(episode.scores[:-1, clip]).any())
+    for name in ("steps", "action", "NFE", *(("CLIP",) if scored else ())):
         table.add_column(name, justify="left" if name in {"steps", "action"} else "right")
     first = int(episode.steps[0]) if len(episode.steps) else 0
     before = episode.nfe - int(episode.nfe_spent.sum())  # the pass that the first decision looks at is one of them
-    table.add_row(f"0-{first}", "warm-up", str(before), "-", style="dim")
-    clip = SCORE_NAMES.index("clip")
+    table.add_row(f"0-{first}", "warm-up", str(before), *(("-",) if scored else ()), style="dim")
     for action, rows in groupby(range(len(episode.actions)), key=lambda row: int(episode.actions[row])):
         group = list(rows)
         steps = [int(episode.steps[row]) for row in group]
         span = f"{steps[0]}-{steps[-1]}" if len(steps) > 1 else str(steps[0])
         spent = int(episode.nfe_spent[group].sum())
-        score = float(episode.scores[group[-1], clip])
-        shown = "-" if np.isnan(score) else f"{score:.3f}"
-        table.add_row(span, Action(action).name.lower(), str(spent), shown)
+        shown = (f"{episode.scores[group[-1], clip]:.3f}",) if scored else ()
+        table.add_row(span, Action(action).name.lower(), str(spent), *shown)
     return table
 
 
 def _summary(order: SampleOrder, episode: Episode) -> str:
-    scores = ", ".join(f"{name} {value:.3f}" for name, value in zip(SCORE_NAMES, episode.scores[-1], strict=True))
+    named = zip(SCORE_NAMES, episode.scores[-1], strict=True)
+    scores = f"; {', '.join(f'{name} {value:.3f}' for name, value in named)}" if order.scores else ""
     film = f"\nfilm strip: {order.film}" if order.film else ""
-    return f"{episode.nfe} NFE ({episode.network_evals} network evaluations); {scores}\nimage: {order.out}{film}"
+    return f"{episode.nfe} NFE ({episode.network_evals} network evaluations){scores}\nimage: {order.out}{film}"
 
 
 def _write_png(path: Path, image: NDArray[np.uint8], scale: int) -> None:

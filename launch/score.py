@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
+from rich.text import Text
 
 from addiffusion.config import ScorersSection
 from addiffusion.errors import UsageError
@@ -19,7 +19,9 @@ from addiffusion.records import SCORE_NAMES, ScoreRequest
 from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.families import load_suite
 from addiffusion.scorers.suite import ScorerSuite
+from evaluation.tables import Table
 from launch.config_files import load_config
+from launch.shown import shortened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,17 +69,19 @@ def score_files(paths: Sequence[Path], prompt: str, *, files: Sequence[Path], ov
     )
 
 
-def table(scored: Scored) -> Table:
+def table(scored: Scored, *, ascii_only: bool = False) -> Table:
     """One row per file, one column per score; what is missing is explained below."""
+    up, down = ("", " (less is better)") if ascii_only else (" ↑", " ↓")
     missing = dict.fromkeys(reason for file in scored.files for reason in file.errors.values())
-    shown = Table(title=f"“{scored.prompt}”", caption="\n".join(missing) or None, caption_justify="left")
+    shown = Table(
+        title=Text(f'"{shortened(scored.prompt)}"'), caption="\n".join(missing) or None, caption_justify="left"
+    )
     shown.add_column("image", overflow="fold")
     for spec in scored.specs:
-        arrow = "↑" if spec.higher_is_better else "↓"
-        shown.add_column(f"{spec.name} {arrow}\n{spec.unit}", justify="right")
+        shown.add_column(f"{spec.name}{up if spec.higher_is_better else down}\n{spec.unit}", justify="right")
     for file in scored.files:
         values = (file.scores[spec.name] for spec in scored.specs)
-        shown.add_row(str(file.path), *("-" if value is None else f"{value:.3f}" for value in values))
+        shown.add_row(Text(str(file.path)), *("-" if value is None else f"{value:.3f}" for value in values))
     return shown
 
 

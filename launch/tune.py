@@ -11,12 +11,12 @@ from typing import Any
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 from rich.console import Console
-from rich.table import Table
 
 from addiffusion.bank.archive import open_bank
 from addiffusion.config import Config
 from addiffusion.errors import RolloutError
 from addiffusion.files import write_text
+from evaluation.tables import Table
 from launch.cluster import ray_running
 from launch.config_files import load_config
 from launch.config_text import to_yaml

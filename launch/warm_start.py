@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rich.table import Table
-
 from addiffusion.bank.archive import Bank
 from addiffusion.bank.oracle import gain_share
 from addiffusion.bank.replay import BankRollouts
 from addiffusion.config import Config
 from addiffusion.policy import PolicyNetwork, ValueNetwork
+from evaluation.tables import Table
 from learner.demonstrations import any_chooser, oracle_chooser
 from learner.state import Learner, LearnerState
 from learner.stopping import stack

@@ -16,6 +16,8 @@ from addiffusion.backbones.base import PromptEmbedding
 
 TEXT_BATCH = 8
 """Prompts per pass of the text encoder, always: an embedding must not depend on how many were asked for."""
+_SHOWN_CHARACTERS = 60
+"""Of a prompt in a warning."""
 CACHE_BYTES = 256 * 2**20
 """Most memory of kept embeddings: 236 kB each for SD 1.5, 5 MB for SD3."""
 
@@ -71,7 +73,9 @@ class PromptCache:
             self._told.add(prompt)
             parts = [f"{reader.name} reads {min(count, reader.length)} of {count} tokens" for reader, count in counts]
             _log.warning(
-                "the prompt %r is too long: %s; its end has no effect where it is cut.", prompt, ", ".join(parts)
+                "the prompt %r is too long: %s; its end has no effect where it is cut.",
+                prompt if len(prompt) <= _SHOWN_CHARACTERS else f"{prompt[:_SHOWN_CHARACTERS]}...",
+                ", ".join(parts),
             )
 
     def _remember(self, used: dict[str, PromptEmbedding]) -> None:

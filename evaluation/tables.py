@@ -1,0 +1,62 @@
+"""Tables for terminals of any width: a number is shown whole or not in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich import table
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.text import Text
+
+_FOLDED_WIDTH = 12
+"""Characters a line that may be folded needs to be read."""
+
+
+class Table(table.Table):
+    """Rich's table; where it is wider than the terminal, a line per cell, each under the name of its row.
+
+    Columns with ``overflow="fold"`` (names, paths) give way first.
+    """
+
+    def fits(self, console: Console, options: ConsoleOptions) -> bool:
+        """Whether every word and number has room."""
+        needed = sum(self._least(console, options, column) for column in self.columns)
+        return needed + self._extra_width <= options.max_width
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Rich's protocol."""
+        if self.fits(console, options):
+            yield from super().__rich_console__(console, options)
+        else:
+            yield from self._lines(console)
+
+    def _least(self, console: Console, options: ConsoleOptions, column: table.Column) -> int:
+        wide = options.update(max_width=max(options.max_width, 10_000))
+        cells = (*((column.header,) if self.show_header else ()), *column.cells)
+        padding = sum(self.padding[side] for side in (1, 3))
+        least = max((Measurement.get(console, wide, cell).minimum for cell in cells), default=0)
+        return padding + (min(least, _FOLDED_WIDTH) if column.overflow == "fold" else least)
+
+    def _lines(self, console: Console) -> Iterator[RenderableType]:
+        if self.title:
+            yield _text(console, self.title)
+        for row in zip(*(column.cells for column in self.columns), strict=True):
+            name, *values = (_text(console, cell) for cell in row)
+            yield name
+            for column, value in zip(self.columns[1:], values, strict=True):
+                if value.plain:
+                    header = " ".join(_text(console, column.header).plain.split()) if self.show_header else ""
+                    yield Text(f"  {header} ".rstrip(" ") + " " if header else "  ").append(value)
+        if self.caption:
+            yield _text(console, self.caption)
+
+
+def _text(console: Console, cell: RenderableType) -> Text:
+    text = console.render_str(cell) if isinstance(cell, str) else cell
+    return text.copy() if isinstance(text, Text) else Text(str(text))
+
+
+def ascii_only(console: Console) -> bool:
+    """Whether the terminal can't be trusted with more than ASCII."""
+    return not console.encoding.lower().startswith("utf")
