@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +79,7 @@ def whole_folder(path: Path) -> Generator[Path]:
         try:
             draft.mkdir(parents=True)
             yield draft
+            _share_as_usual(draft)
             _take_place(draft, path)
         except BaseException:
             _forget(draft)
@@ -134,15 +136,20 @@ def put_aside(path: Path) -> Path:
     return path.with_name(path.name + _ASIDE)
 
 
+def sweep(folder: Path) -> None:
+    """Remove the drafts that kills left anywhere in ``folder``; only for the process that alone writes there."""
+    for path in [path for path in folder.rglob(".*.partial") if _DRAFT.fullmatch(path.name)]:
+        _forget(path)
+
+
 def put_back(folder: Path) -> None:
     """Undo what a kill left in ``folder``: drafts go, and what was put aside goes back, or goes.
 
     Only for the process that alone writes there, in a folder that holds nobody else's files.
     """
+    sweep(folder)
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if _DRAFT.fullmatch(path.name):
-            _forget(path)
-        elif path.name.endswith(_ASIDE) and path.is_dir():
+        if path.name.endswith(_ASIDE) and path.is_dir():
             home = path.with_name(path.name.removesuffix(_ASIDE))
             if home.exists():
                 remove_folder(path)
@@ -153,6 +160,14 @@ def put_back(folder: Path) -> None:
 def _draft(path: Path) -> Path:
     """A name of its own: two writers of one file never meet, and a long name gets no longer."""
     return path.with_name(f".{secrets.token_hex(8)}.partial")
+
+
+def _share_as_usual(folder: Path) -> None:
+    """Files get the rights that ``folder`` got from the umask: some libraries write for the owner alone."""
+    rights = stat.S_IMODE(folder.stat().st_mode) & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(rights)
 
 
 def _take_place(draft: Path, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Disks that are small or refuse something: a real tmpfs where the tests run as root, and a write that fails anywhere."""
+"""Disks that are small: a real tmpfs, where the tests run as root."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from addiffusion.errors import ArchiveError
-from addiffusion.files import whole_file
+from addiffusion.files import make_folder, whole_file, write_text
 
 FORMAT_KEY = b"addiffusion.results"
 FORMAT_VERSION = b"1"
@@ -97,8 +97,8 @@ class ResultStore:
                 "or delete this one.",
                 path=str(path.parent),
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        make_folder(path.parent)
+        write_text(path, text)
 
     def write(self, chunk: int, results: Sequence[ImageResult], images: Mapping[int, NDArray[np.uint8]]) -> None:
         """Keep a chunk of one contestant: its images (by item index) first, then the part that vouches for them."""
@@ -173,7 +173,7 @@ def read_results(path: Path) -> list[ImageResult]:
 
 def write_png(path: Path, image: NDArray[np.uint8]) -> None:
     """Write an image (H, W, 3), whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with whole_file(path) as draft:
         Image.fromarray(image).save(draft, format="PNG")
 
@@ -185,7 +185,7 @@ def _write(path: Path, results: Sequence[ImageResult], root: Path, store: Result
     rows = [
         _to_row(result, names, str(store.image_path(result.contestant, result).relative_to(root))) for result in results
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with whole_file(path) as draft:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), draft, compression="zstd")
 

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +30,17 @@ from addiffusion.files import (
 from tests.disks import names, small_disk
 
 
+def half_write(path: Path, error: Exception) -> None:
+    with whole_file(path) as draft:
+        draft.write_text("half")
+        raise error
+
+
 def test_a_file_that_could_not_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     write_text(path, "old")
-    with pytest.raises(RuntimeError), whole_file(path) as draft:
-        draft.write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        half_write(path, RuntimeError())
     assert path.read_text() == "old"
     assert names(tmp_path) == ["result.json"]
     write_text(path, "new")
@@ -79,6 +85,7 @@ def test_access_rights_are_those_of_the_umask(tmp_path: Path) -> None:
         write_bytes(tmp_path / "one", b"1")
         with whole_folder(tmp_path / "two") as draft:
             (draft / "inner").write_bytes(b"2")
+            (draft / "inner").chmod(0o600)  # as safetensors leaves it
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "one").stat().st_mode) == 0o640
@@ -91,9 +98,7 @@ def test_a_failure_is_one_sentence_with_path_and_cause(tmp_path: Path, number: i
     path = tmp_path / "result.json"
     write_text(path, "old")
     with pytest.raises(OutputError, match=rf"result.json can't be written \({os.strerror(number)}\): .+\.$") as caught:
-        with whole_file(path) as draft:
-            draft.write_text("half")
-            raise OSError(number, os.strerror(number))
+        half_write(path, OSError(number, os.strerror(number)))
     assert caught.value.facts["errno"] == number
     assert (path.read_text(), names(tmp_path)) == ("old", ["result.json"])
 
@@ -113,12 +118,12 @@ def save_npz(draft: Path) -> None:
 
 
 @pytest.mark.parametrize("save", [save_parquet, save_png, save_npz, lambda draft: draft.write_bytes(bytes(100_000))])
-def test_a_full_disk_keeps_the_old_file_whoever_writes(tmp_path: Path, save: object) -> None:
+def test_a_full_disk_keeps_the_old_file_whoever_writes(tmp_path: Path, save: Callable[[Path], object]) -> None:
     with small_disk(tmp_path / "disk", 32) as disk:
         write_text(disk / "file", "old")
-        with pytest.raises(OutputError, match=r"disk/file can't be written \(No space left on device\): make room"):
-            with whole_file(disk / "file") as draft:
-                save(draft)  # type: ignore[operator]
+        refused = pytest.raises(OutputError, match=r"disk/file can't be written \(No space left on device\): make room")
+        with refused, whole_file(disk / "file") as draft:
+            save(draft)
         assert ((disk / "file").read_text(), names(disk)) == ("old", ["file"])
 
 
@@ -140,6 +145,12 @@ def test_a_line_after_one_that_was_cut_short_stands_alone(tmp_path: Path) -> Non
     assert path.read_text() == '{"whole": 1}\n{"torn\n{"whole": 2}\n'
 
 
+def half_fill(folder: Path) -> None:
+    with whole_folder(folder) as draft:
+        (draft / "file").write_text("half")
+        raise RuntimeError
+
+
 def fill(folder: Path, text: str) -> None:
     with whole_folder(folder) as draft:
         (draft / "file").write_text(text)
@@ -147,9 +158,8 @@ def fill(folder: Path, text: str) -> None:
 
 def test_a_folder_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
     fill(tmp_path / "one", "old")
-    with pytest.raises(RuntimeError), whole_folder(tmp_path / "one") as draft:
-        (draft / "file").write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        half_fill(tmp_path / "one")
     assert (tmp_path / "one" / "file").read_text() == "old"
     fill(tmp_path / "one", "new")
     assert (tmp_path / "one" / "file").read_text() == "new"
@@ -162,7 +172,7 @@ class KilledAt:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int, *, after: bool, dead: bool) -> None:
         self.left, self.after, self.dead = count, after, dead
         self.replace = Path.replace
-        monkeypatch.setattr(Path, "replace", lambda path, target: self(path, target))
+        monkeypatch.setattr(Path, "replace", lambda *paths: self(*paths))  # noqa: PLW0108 - bound as a method
 
     def __call__(self, path: Path, target: Path) -> Path:
         self.left -= 1
