@@ -15,6 +15,7 @@ from addiffusion.prompts import load_prompts
 from addiffusion.records import Prompt
 from launch.cluster import check_resources, usable_cpus
 from launch.config_files import load_config
+from launch.folder_lock import refuse_if_held
 from launch.run_folder import RunFolder, going_on, located, planned_path
 from launch.tracking import check_tracking
 from learner.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
@@ -48,6 +49,9 @@ def prepare(files: Sequence[Path], overrides: Sequence[str]) -> Plan:
         UsageError: something can't be used; one sentence says what and how to put it right.
     """
     config = load_config(files, overrides)
+    folder = config.resume or config.run.dir
+    if folder is not None:
+        refuse_if_held(located(folder))
     if config.resume is not None:
         return _resumed(config.resume, files, overrides)
     folder = going_on(config)

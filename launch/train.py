@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.console import Console
 
 from addiffusion.bank.archive import Bank
 from addiffusion.config import Config
+from addiffusion.errors import OutputError
 from addiffusion.records import Reference
 from evaluation.film import plot_film_strips
 from evaluation.generalization import GeneralizationGap, generalization_gap
@@ -30,6 +31,7 @@ from launch.training_loop import TrainingLoop
 from launch.warm_start import demonstrations_of, report_table, start_warm, warm_epochs
 from learner.alarms import Alarm
 from learner.algorithm_config import OFFLINE
+from learner.checkpoint import list_checkpoints
 from learner.tickets import PoolEntry
 from learner.training import Training, build_ledger
 
@@ -66,11 +68,18 @@ def run(plan: Plan, *, console: Console, roles: Callable[[Config], AbstractConte
     workers = plan.config.rollout.workers if plan.config.cluster.mode == "ray" else 1
     view = RunView(console, iterations=plan.config.ppo.iterations)
     view.say(f"starting {workers} rollout worker{'s' * (workers > 1)}, reward service and learner")
-    with view, roles(plan.config) as crew:
-        folder = RunFolder(plan.path) if plan.checkpoint else RunFolder.create(plan.path, plan.config)
+    with ExitStack() as stack:
+        stack.enter_context(view)
+        resumed = stack.enter_context(RunFolder.resumed(plan.path)) if plan.checkpoint else None
+        with view.progress("starting"):
+            crew = stack.enter_context(roles(plan.config))
+        folder = resumed or stack.enter_context(RunFolder.begun(plan.path, plan.config))
         view.say(f"run folder {folder.path}")
-        with folder, interruptible(lambda: view.say(_ASKED_TO_END)) as interrupt:
+        interrupt = stack.enter_context(interruptible(lambda: view.say(_ASKED_TO_END)))
+        try:
             return _Run(plan, crew, folder, view, interrupt, start=start).to_the_end()
+        except OutputError as error:
+            raise OutputError(f"{error.message} {_what_is_left(folder)}", **error.facts) from error
 
 
 class _Run:
@@ -108,7 +117,6 @@ class _Run:
             self.view.say(f"stopped; go on with `addiffusion train resume={self.folder.path}`")
             return Outcome(result=None)
         holdout = self._compare()
-        self._draw(holdout)
         return Outcome(result=self._report(holdout, self._gap(pool, holdout)))
 
     def _pairs(self) -> Pairs:
@@ -193,6 +201,13 @@ class _Run:
         return gap
 
     def _draw(self, holdout: Holdout) -> None:
+        """The figures; one that can't be written takes no result with it."""
+        try:
+            self._draw_all(holdout)
+        except OutputError as error:
+            self.view.say(f"warning: {error.message}")
+
+    def _draw_all(self, holdout: Holdout) -> None:
         plots, episodes, num_steps = self.folder.plots, holdout.policy.episodes, self.config.sampler.num_steps
         if rows := self.folder.metrics():
             plot_learning_curves(rows, plots / "learning_curves.png")
@@ -211,16 +226,24 @@ class _Run:
             "run": str(self.folder.path),
             "run_seconds": time.perf_counter() - self.start,
         }
-        self.folder.write_result(result)
         self.view.say(holdout_table(holdout))
         self.view.say(found.line())
         self.view.say(gap.line())
+        self.folder.write_result(result)
+        self._draw(holdout)
         if advice := gap.advice():
             self.view.say(f"note: {advice}")
         if warning := collapse(holdout.policy.episodes):
             self.view.say(f"warning: {warning}")
         self.view.say(f"{duration(result['run_seconds'])} in all; everything is in {self.folder.path}")
         return result
+
+
+def _what_is_left(folder: RunFolder) -> str:
+    """How to go on with a run whose files could not be written any more."""
+    if list_checkpoints(folder.path):
+        return f"Then go on with `addiffusion train resume={folder.path}`."
+    return f"The run has no checkpoint yet: remove {folder.path}, and start it again."
 
 
 def _often(config: Config, pair_count: int) -> str | None:
