@@ -18,6 +18,7 @@ from addiffusion.errors import ConfigError
 from addiffusion.files import write_text
 from launch.config_files import load_config, read_yaml, shipped_files
 from launch.crew import Crew, assemble
+from launch.folder_lock import locked
 from launch.preflight import Plan, prepare
 from launch.train import run as train
 from learner.checkpoint import list_checkpoints
@@ -90,6 +91,11 @@ def ablate(
         UsageError: a variant can't be trained as configured.
         RolloutError: images could not be finished.
     """
+    with locked(order.out):
+        return _trained(order, console=console, roles=roles, plan=plan)
+
+
+def _trained(order: AblateOrder, *, console: Console, roles: Roles, plan: Prepare) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for title, changes in order.ablation.variants.items():
         for seed in order.seeds:

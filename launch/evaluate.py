@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from addiffusion.bank.archive import open_bank
 from addiffusion.config import Config
 from addiffusion.embedded.splits import Split
 from addiffusion.errors import RunFolderError
-from addiffusion.files import write_text
+from addiffusion.files import make_folder, write_text
 from addiffusion.prompts import load_prompts
 from addiffusion.records import METRIC_NAMES, Prompt
 from evaluation.comparison.contestants import (
@@ -37,6 +37,7 @@ from evaluation.comparison.schedule import Program, compare_all
 from evaluation.comparison.summary import Standings
 from launch.console import RunView, duration
 from launch.crew import Crew, assemble, unpaid
+from launch.folder_lock import is_vacant, locked
 from launch.literature import Literature, literature
 from launch.policies import TrainedPolicy, load_policy
 from launch.stages import stages
@@ -121,13 +122,17 @@ def evaluate(
     view = RunView(console, iterations=1)
     view.say(f"{policy.name} on {len(prompts)} prompts x {order.repeats} seeds; results go to {path}")
     start = datetime.now(UTC)
-    with view, roles(config) as crew:
+    with ExitStack() as stack:
+        stack.enter_context(locked(path))
+        with view.progress("starting"):
+            crew = stack.enter_context(roles(config))
         studio = _studio(order, config, policy, crew, path, extra)
         reward = policy.config([]).reward
         with stages(view.console) as stage:
             standings = compare_all(program, studio, items, reward=reward, stage=stage)
-    facts = {"policy": policy.name, "prompt_set": order.prompts, "command": _command(order)}
-    summary = finish_folder(path, standings, items, facts=facts)
+        facts = {"policy": policy.name, "prompt_set": order.prompts, "command": _command(order)}
+        with view.progress("tables and figures"):
+            summary = finish_folder(path, standings, items, facts=facts)
     view.say(f"{duration((datetime.now(UTC) - start).total_seconds())} in all")
     return Evaluated(path=path, summary=summary, standings=standings)
 
@@ -238,9 +243,9 @@ def _claim(path: Path, order: EvaluateOrder, policy: TrainedPolicy, config: Conf
             f"{path} holds a comparison of another policy, other prompts or other settings: give another --out.",
             path=str(path),
         )
-    if path.exists() and not file.is_file() and any(path.iterdir()):
+    if not (file.is_file() or is_vacant(path)):
         raise RunFolderError(f"{path} holds something else than a comparison: give another --out.", path=str(path))
-    path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     write_text(file, text)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from tensorboardX.crc32c import crc32c
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
 from addiffusion.config import Config, RunSection
 from addiffusion.errors import OutputError, RunFolderError
@@ -101,7 +102,7 @@ def test_tensorboard_forgets_what_a_resumed_run_does_again(tmp_path: Path) -> No
     assert [(one.step, one.summary.value[0].tag) for one in last[2:]] == [(2, "nfe/nfe")]
 
 
-def append_all(folder: RunFolder, rows: list[dict[str, float]]) -> None:
+def append_all(folder: RunFolder, rows: Sequence[Mapping[str, float]]) -> None:
     for row in rows:
         folder.append(row)
 
