@@ -37,6 +37,10 @@ class PromptError(UsageError):
     """A prompt, or a file of prompts, that can't be read or is outside the expected grammar."""
 
 
+class OutputError(UsageError):
+    """A file or folder that can't be written where it was asked for: full disk, quota, rights."""
+
+
 class RunFolderError(UsageError):
     """A run folder that exists already, is missing, or holds something else."""
 

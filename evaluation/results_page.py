@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from addiffusion.files import write_text
+from addiffusion.files import make_folder, write_bytes, write_text
 from evaluation.comparison.summary import Standings, comparisons
 from evaluation.comparison.tables import (
     CONTROLS,
@@ -115,7 +115,7 @@ def _absent(standings: Standings) -> list[str]:
 def write_results(path: Path, text: str, plots: Path) -> None:
     """Write the page, and the comparison's Pareto pictures beside it."""
     folder = path.parent / PICTURES
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for plot in sorted(plots.glob("pareto_*.png")):
-        (folder / plot.name).write_bytes(plot.read_bytes())
+        write_bytes(folder / plot.name, plot.read_bytes())
     write_text(path, text)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from addiffusion.actions import Action
-from addiffusion.files import whole_file
+from addiffusion.files import make_folder, whole_file
 
 # Okabe and Ito, "Color Universal Design", 2008.
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
@@ -51,8 +51,12 @@ def style() -> Iterator[None]:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write ``figure`` as PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write ``figure`` as PNG, whole or not at all.
+
+    Raises:
+        OutputError: the disk is full, or can't be written.
+    """
+    make_folder(path.parent)
     with whole_file(path) as draft:
         figure.savefig(draft, format="png", dpi=140, bbox_inches="tight", pad_inches=0.15)
     return path

@@ -19,6 +19,7 @@ from evaluation.seconds import SECONDS_NOTE
 from evaluation.tables import Table
 from launch.config_files import load_config, shipped_files
 from launch.crew import Crew, assemble
+from launch.folder_lock import locked
 from launch.preflight import Plan, prepare
 from launch.train import run as train
 from launch.yaml_files import read_yaml
@@ -92,6 +93,11 @@ def ablate(
         UsageError: a variant can't be trained as configured.
         RolloutError: images could not be finished.
     """
+    with locked(order.out):
+        return _trained(order, console=console, roles=roles, plan=plan)
+
+
+def _trained(order: AblateOrder, *, console: Console, roles: Roles, plan: Prepare) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for title, changes in order.ablation.variants.items():
         for seed in order.seeds:

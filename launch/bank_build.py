@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -26,6 +26,7 @@ from addiffusion.seeds import derive_seed
 from launch.checks import check_models
 from launch.console import RunView, duration
 from launch.crew import Crew, assemble, observation_layout
+from launch.folder_lock import is_vacant, locked
 from launch.interrupt import interruptible
 
 Roles: TypeAlias = Callable[[Config], AbstractContextManager[Crew]]
@@ -69,7 +70,10 @@ def build(order: BankOrder, *, console: Console, roles: Roles = assemble) -> Bui
     prompts = load_prompts(order.config.prompts, split=order.split, count=order.count, seed=order.config.run.seed)
     view = RunView(console, iterations=1)
     view.say("starting rollout workers and reward service")
-    with view, roles(order.config) as crew:
+    with ExitStack() as stack:
+        lock = stack.enter_context(locked(order.folder))
+        with view.progress("starting"):
+            crew = stack.enter_context(roles(order.config))
         plan = _planned(order, crew.scoring)
         plan.write(order.folder)
         crew.keep_reports(order.folder)
@@ -81,6 +85,7 @@ def build(order: BankOrder, *, console: Console, roles: Roles = assemble) -> Bui
             for number in missing:
                 if interrupt.requested:
                     break
+                lock.check()
                 new_count += _build_shard(crew.rollouts, order, plan, number, prompts)
                 advance(len(_rows(plan, number)))
     done = plan.count - _size(missing, plan) + new_count
@@ -97,7 +102,7 @@ def bank_seed(run_seed: int, split: str, prompt_id: int) -> int:
 def _check_folder(order: BankOrder) -> None:
     folder = order.folder
     if not (folder / PLAN_FILE).is_file():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not is_vacant(folder):
             raise ArchiveError(
                 f"{folder} holds something that is no trajectory bank: give a new folder.", path=str(folder)
             )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from itertools import count
 from typing import Any, Final, Literal
 from uuid import uuid4
 
@@ -27,6 +28,7 @@ from launch.bench_client import BenchClient, call_for, requests, together
 from launch.bench_rounds import Measured, Ratio, Turn, measured, ratio, take_turns
 from launch.cluster import NAMESPACE, ray_running
 from launch.config_files import load_config
+from launch.console import Stage
 from reward_service.actor import Start, get_or_create, stop
 from reward_service.client import RemoteScoring
 
@@ -105,22 +107,20 @@ def run(order: BenchOrder, console: Console) -> BenchResult:
     """
     config = _config(order)
     size = order.size or (IMAGE_SIZE if order.scorers == "embedded" else 512)
-    with torch_threads(1), console.status("loading the scorers") as status:
-
-        def announce(number: int, name: str) -> None:
-            status.update(f"round {number}: {name}")
-
-        suite = _loader(order)(config.scorers)
-        best = _search(suite, size, order, announce)
+    with torch_threads(1), ExitStack() as stack:
+        with Stage(console, "loading the scorers"):
+            suite = _loader(order)(config.scorers)
+        best = _search(suite, size, order, console)
         sent = order.request_images or best
-        status.update("starting the service")
-        with _served(config, order, best) as scoring:
+        with Stage(console, "starting the service"):
+            scoring = stack.enter_context(_served(config, order, best))
+        with Stage(console, "warming up"):
             contestants = {
                 DIRECT: _direct(suite.with_batch_images(best), best, size, order.seconds),
                 **_clients(scoring, sent, size, order.seconds),
                 ONE_BY_ONE: _one_by_one(suite.with_batch_images(1), size, order.seconds),
             }
-            turns = take_turns(contestants, order.rounds, announce)
+        turns = _shown_turns(contestants, order.rounds, console)
     return BenchResult(
         order=order,
         image_size=size,
@@ -173,13 +173,19 @@ def _loader(order: BenchOrder) -> Callable[[ScorersSection], ScorerSuite]:
     return load_random if order.scorers == "random" else load_suite
 
 
-def _search(suite: ScorerSuite, size: int, order: BenchOrder, announce: Callable[[int, str], None]) -> int:
+def _shown_turns(contestants: Mapping[str, Callable[[], Turn]], rounds: int, console: Console) -> dict[str, list[Turn]]:
+    with Stage(console, "turns", rounds * len(contestants), headline="") as stage:
+        begun = count()
+        return take_turns(contestants, rounds, lambda number, name: stage.reach(next(begun), f"round {number}: {name}"))
+
+
+def _search(suite: ScorerSuite, size: int, order: BenchOrder, console: Console) -> int:
     """The best size of a pass for the scorers called directly."""
     batches = {f"passes of {batch}": batch for batch in BATCHES[suite.device.type]}
     contestants = {
         name: _direct(suite.with_batch_images(batch), batch, size, order.seconds / 4) for name, batch in batches.items()
     }
-    turns = take_turns(contestants, _SEARCH_ROUNDS, announce)
+    turns = _shown_turns(contestants, _SEARCH_ROUNDS, console)
     return best_batch({batch: measured(turns[name]).images_per_s for name, batch in batches.items()})
 
 

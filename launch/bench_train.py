@@ -26,7 +26,7 @@ from evaluation.tables import Table
 from launch.bench_simulated import SimulatedWorker
 from launch.cluster import ray_running
 from launch.config_files import load_config
-from launch.console import RunView
+from launch.console import RunView, Stage
 from launch.crew import Crew, unpaid
 from launch.distributed import distributed_crew
 from launch.run_folder import RunFolder
@@ -78,14 +78,16 @@ def bench_train(order: TrainOrder, tell: Console) -> dict[str, Any]:
         with distributed_crew(order.config) as crew:
             tell.print(f"training {order.iterations + 1} iterations with {order.config.rollout.workers} workers")
             measured = _Measured(order, crew)
-            measured.run()
+            with Stage(tell, "iterations", order.iterations + 1, headline="", counted=lambda: len(measured.reports)):
+                measured.run()
         result = measured.result()
         width = measured.reports[-1].episodes[0].phi.shape[1]
         per_episode_s = result["rollout_s"] * order.config.rollout.workers / result["episodes"]
-        seconds = {
-            workers: simulated_iteration_s(order, measured.reports[-1].episodes, per_episode_s, workers, width, tell)
-            for workers in SIMULATED
-        }
+        seconds: dict[int, float] = {}
+        episodes = measured.reports[-1].episodes
+        with Stage(tell, "simulated fleets", len(SIMULATED), headline="", counted=lambda: len(seconds)):
+            for workers in SIMULATED:
+                seconds[workers] = simulated_iteration_s(order, episodes, per_episode_s, workers, width, tell)
     scaling = {str(workers): seconds[1] / seconds[workers] for workers in SIMULATED}
     return result | {
         "simulated_workers": True,

@@ -114,7 +114,9 @@ def train(
     Everything is written to a new folder (run.dir, by default runs/<UTC time>). `resume=FOLDER` goes on with a run.
     """
     console = prepared_console(as_json=as_json)
-    with console.status("checking the configuration"):
+    from launch.console import Stage
+
+    with Stage(console, "checking the configuration"):
         from launch.preflight import prepare
         from launch.train import run
 
@@ -174,12 +176,13 @@ def sample(
     config: Files = None,
 ) -> None:
     """Draw one image and print what the agent did at each step, and the NFE it spent."""
+    from launch.console import Stage
     from launch.quiet import log_to
 
     refuse_loose_words(prompt, overrides or [])
     console = Console()
     log_to(console)
-    with console.status("drawing"):
+    with Stage(console, "drawing"):
         from launch.sample import SampleOrder, draw
 
         order = SampleOrder(prompt=prompt, seed=seed, out=out, scale=scale, film=film, policy=policy, scores=scores)

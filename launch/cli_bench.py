@@ -69,6 +69,7 @@ def engine(
     Episodes have U[5, 50] steps and refine at a tenth of their decisions. Rates are NFE per second.
     """
     from launch.bench_engine import BenchOrder, bench_engine, table_of
+    from launch.console import Stage
 
     order = BenchOrder(
         backbone=backbone.value,
@@ -81,7 +82,8 @@ def engine(
         seconds=seconds,
         rounds=rounds,
     )
-    result = bench_engine(order)
+    with Stage(Console(stderr=True), "measuring the engine"):
+        result = bench_engine(order)
     if not as_json:
         Console().print(table_of(result))
     typer.echo(json.dumps(result))
@@ -100,10 +102,12 @@ def collect(
     """
     from launch.bench_collect import CollectOrder, bench_collect, table_of
     from launch.bench_setup import collect_setup
+    from launch.console import Stage
 
     prepared = collect_setup(config or [], overrides or [], count=count)
     order = CollectOrder(config=prepared.config, prompts=prepared.prompts, width=prepared.width)
-    result = bench_collect(order, prepared.backbone, prepared.scoring)
+    with Stage(Console(stderr=True), "measuring the rollout loop"):
+        result = bench_collect(order, prepared.backbone, prepared.scoring)
     if not as_json:
         Console().print(table_of(result))
     typer.echo(json.dumps(result))
@@ -126,6 +130,7 @@ def finish(
     """Compare DDIM and DPM-Solver++ 2M as the end of stopped images: NFE, scene score, CLIP, preference."""
     from launch.bench_finish import FinishOrder, bench_finish, choice, choice_text, table_of
     from launch.bench_setup import finish_setup
+    from launch.console import Stage
     from launch.serial import serial_crew
 
     settings, prompts = finish_setup(config or [], overrides or [], count=count)
@@ -133,12 +138,9 @@ def finish(
         prompts=prompts, passes=tuple(passes or (0, 1, 2, 3, 4, 6)), stops=tuple(stop_at or (5, 10, 20))
     )
     order.check(settings)
-    console = Console(stderr=True)
-    with console.status("drawing") as status, serial_crew(settings) as crew:
-        done = iter(range(1, order.count(settings) + 1))
-        rows = bench_finish(
-            order, settings, crew, lambda: status.update(f"drawn {next(done)} of {order.count(settings)}")
-        )
+    shown = Stage(Console(stderr=True), "ways to end an image", order.count(settings), headline="")
+    with shown, serial_crew(settings) as crew:
+        rows = bench_finish(order, settings, crew, shown.advance)
     chosen = choice(rows)
     if not as_json:
         Console().print(table_of(rows))

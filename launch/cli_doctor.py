@@ -32,6 +32,7 @@ def doctor(
     """
     console = prepared_console(as_json=as_json)
     from launch.config_files import load_config
+    from launch.console import Stage
     from launch.doctor import Order, examine, failed, table, to_json
 
     order = Order(
@@ -41,7 +42,7 @@ def doctor(
         cluster_file=cluster_file,
         smoke=smoke,
     )
-    with console.status("looking"):
+    with Stage(console, "looking"):
         checks = list(examine(order))
     if as_json:
         typer.echo(json.dumps(to_json(checks)))

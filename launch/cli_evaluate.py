@@ -141,11 +141,12 @@ def report(
     ] = True,
 ) -> None:
     """Write one self-contained HTML page about a run, finished or running, or about a comparison."""
+    from launch.console import Stage
     from launch.quiet import log_to
 
     console = Console()
     log_to(console)
-    with console.status("writing the page"):
+    with Stage(console, "writing the page"):
         from launch.report import ReportOrder, write_report
 
         path = write_report(ReportOrder(folder=folder, comparison=comparison, out=out, films=films))

@@ -42,11 +42,12 @@ def metrics(
     as_json: AsJson = False,
 ) -> None:
     """Measure a folder of images: scores against prompts, distances to another folder."""
+    from launch.console import Stage
     from launch.quiet import log_to
 
     console = Console(stderr=as_json)
     log_to(console)
-    with console.status("measuring"):
+    with Stage(console, "measuring"):
         from launch.metrics_of_folder import MetricsOrder, measure_folder
 
         order = MetricsOrder(
@@ -87,7 +88,7 @@ def judge(
     console = Console(stderr=as_json)
     log_to(console)
     from evaluation.judge.endpoint import Endpoint
-    from launch.console import RunView
+    from launch.console import Stage
     from launch.judge_folders import JudgeOrder, judge_folders, make_contests, to_json
 
     order = JudgeOrder(
@@ -98,8 +99,8 @@ def judge(
         limit=limit,
     )
     contests = make_contests(order)
-    with RunView(console, iterations=1).progress("contests", len(contests)) as advance:
-        judgement, standings = judge_folders(order, contests, advance)
+    with Stage(console, "contests", len(contests)) as stage:
+        judgement, standings = judge_folders(order, contests, stage.advance)
     if as_json:
         typer.echo(json.dumps(to_json(judgement, standings)))
         return

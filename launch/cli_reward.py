@@ -44,11 +44,12 @@ def score(
 
     The scorers of the embedded world judge its own 64 x 64 scenes; --set scorers.kind=pretrained judges any image.
     """
+    from launch.console import Stage
     from launch.quiet import log_to
 
     console = Console(stderr=as_json)
     log_to(console)
-    with console.status("scoring"):
+    with Stage(console, "scoring"):
         from evaluation.tables import ascii_only
         from launch.score import score_files, table, to_json
 

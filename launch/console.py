@@ -1,18 +1,23 @@
-"""What a run shows while it works: a live table in a terminal, plain lines elsewhere."""
+"""What commands show while they work: bars and a live table in a terminal, plain lines elsewhere, never silence."""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from evaluation.tables import Table
+
+SILENCE_S = 30.0
+"""Longest time without a line where there is no terminal."""
 
 Row = Mapping[str, float | int | None]
 _SHOWN_ROWS = 14
@@ -34,6 +39,122 @@ _COLUMNS: Sequence[tuple[str, str, str]] = (
 )
 
 
+class Stage:
+    """One long piece of work: a bar in a terminal; elsewhere a line where it begins, then one every ``SILENCE_S``.
+
+    A line has what is done, the rate and the time left; it comes whether or not anything has advanced.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        label: str,
+        total: int | None = None,
+        *,
+        first: int = 0,
+        headline: str | None = None,
+        counted: Callable[[], int] | None = None,
+    ) -> None:
+        """``total`` things under ``label``; None where nobody knows how many.
+
+        Args:
+            console: where it is shown.
+            label: what is done.
+            total: how many things.
+            first: how many were done before, which say nothing of the rate.
+            headline: the line at the beginning, empty for none; by default label and total, where there is a total.
+            counted: how many are done, asked whenever it is shown; None: whoever does them calls ``advance``.
+        """
+        self._console, self._label, self._total = console, label, total
+        self._headline = f"{label}: {total}" if headline is None and total is not None else headline
+        self._first = self._done = first
+        self._counted = counted
+        self._note = ""
+        self._began = time.monotonic()
+        self._due = self._began + SILENCE_S
+        self._ended = threading.Event()
+        self._watch: threading.Thread | None = None
+        self._bar: Progress | None = None
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """So many more are done; ``note`` says which."""
+        self._done += count
+        self.remark(note)
+
+    def reach(self, done: int, note: str = "") -> None:
+        """So many are done in all."""
+        self._done = done
+        self.remark(note)
+
+    def remark(self, note: str) -> None:
+        """What is at work now."""
+        self._note = note
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=self._done, description=self._described())
+
+    def spoke(self) -> None:
+        """Something else has been printed: the next line is due a while from now."""
+        self._due = time.monotonic() + SILENCE_S
+
+    def line(self) -> str:
+        """What is done, the rate, and the time left."""
+        elapsed = time.monotonic() - self._began
+        done = self._done if self._counted is None else self._counted()
+        parts = [] if self._total is None else [f"{done} of {self._total}"]
+        if self._total is None or done <= self._first:
+            parts.append(f"{duration(elapsed)} so far")
+        else:
+            each = elapsed / (done - self._first)
+            rate = f"{duration(each)} each" if each > 1 else f"{1 / each:.1f}/s"
+            parts += [rate, f"{duration(each * max(0, self._total - done))} left"]
+        return f"{self._described()}: {', '.join(parts)}"
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                *(() if self._total is None else (MofNCompleteColumn(),)),
+                TimeElapsedColumn(),
+                *(() if self._total is None else (TimeRemainingColumn(),)),
+                console=self._console,
+                transient=True,
+            )
+            self._bar.add_task(self._label, total=self._total, completed=self._done)
+            self._bar.start()
+        else:
+            self._print(self._headline)
+        self._watch = threading.Thread(target=self._keep_watch, name="progress", daemon=True)
+        self._watch.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if self._watch is not None:
+            self._watch.join(timeout=SILENCE_S)
+        if self._bar is not None:
+            self._bar.stop()
+            self._print(self._headline)
+
+    def _keep_watch(self) -> None:
+        while not self._ended.wait(max(0.01, min(1.0, self._due - time.monotonic()))):
+            if self._bar is not None:
+                if self._counted is not None:
+                    self._bar.update(self._bar.task_ids[0], completed=self._counted())
+            elif time.monotonic() >= self._due:
+                self._print(self.line())
+
+    def _described(self) -> str:
+        return f"{self._label} ({self._note})" if self._note else self._label
+
+    def _print(self, text: str | None) -> None:
+        if text:
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self.spoke()
+
+
 class RunView:
     """Shows progress, iterations and messages on one console."""
 
@@ -42,6 +163,7 @@ class RunView:
         self._iterations = iterations
         self._rows: list[Row] = []
         self._live: Live | None = None
+        self._training: Stage | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -64,6 +186,9 @@ class RunView:
     def iteration(self, row: Row) -> None:
         """Show a finished iteration."""
         self._rows.append(row)
+        if self._training is not None:
+            self._training.advance()
+            self._training.spoke()
         if not self.console.is_terminal:
             self._plain_line(row)
             return
@@ -73,18 +198,21 @@ class RunView:
         self._live.update(self._table(), refresh=True)
 
     @contextmanager
-    def progress(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar for ``total`` things; the block gets a function that says how many more are done."""
+    def progress(self, label: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """A stage of ``total`` things; the block gets a function that says how many more are done."""
         self.stop()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        if not self.console.is_terminal:
-            self.say(f"{label}: {total}")
-            yield lambda _: None
-            return
-        with Progress(*columns, console=self.console, transient=True) as bar:
-            task = bar.add_task(label, total=total)
-            yield lambda count: bar.advance(task, count)
-        self.say(f"{label}: {total}")
+        with Stage(self.console, label, total) as stage:
+            yield stage.advance
+
+    @contextmanager
+    def iterations(self, done: int) -> Iterator[None]:
+        """The block's iterations, of which ``done`` were done before; a terminal has the table for them."""
+        with ExitStack() as stack:
+            if not self.console.is_terminal:
+                stage = Stage(self.console, "training", self._iterations, first=done, headline="")
+                self._training = stack.enter_context(stage)
+            yield
+        self._training = None
 
     def _plain_line(self, row: Row) -> None:
         if len(self._rows) == 1:

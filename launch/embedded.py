@@ -3,50 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from addiffusion.embedded import training_context
 from addiffusion.embedded.training import train_embedded
-from launch.console import duration
+from launch.console import Stage, duration
+from launch.folder_lock import locked
 
 
 def train_with_progress(
     out: Path, *, parts: Sequence[str] | None, device: str, seed: int, scale: float, console: Console
 ) -> None:
-    """Train ``parts`` (None: all) into ``out`` and show a bar per part.
+    """Train ``parts`` (None: all) into ``out`` and show how far each is.
 
     Raises:
         UsageError: a part, device or present checkpoint can't be used.
     """
-    bars = Progress(
-        TextColumn("{task.description:12}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[metrics]}", style="dim"),
-        console=console,
-    )
-    tasks: dict[str, TaskID] = {}
-
-    def show(progress: training_context.Progress) -> None:
-        if progress.part not in tasks:
-            tasks[progress.part] = bars.add_task(progress.part, total=progress.steps, metrics="")
-        metrics = "  ".join(f"{name} {value:.4g}" for name, value in progress.metrics.items())
-        bars.update(tasks[progress.part], completed=progress.step, metrics=metrics)
-
-    with bars:
+    with locked(out), _Parts(console) as shown:
         reports = train_embedded(
             out=out,
             parts=parts,
             budget=training_context.TrainingBudget(scale=scale),
             device=device,
             seed=seed,
-            on_progress=show,
+            on_progress=shown.report,
         )
     for report in reports:
         metrics = ", ".join(f"{name} {value:.4g}" for name, value in report.metrics.items())
         console.print(f"{report.part}: {report.steps} steps in {duration(report.seconds)}. {metrics}", highlight=False)
+
+
+class _Parts:
+    """A stage for each part, and one for what comes between two: scenes are rendered, a part is measured."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._part: str | None = None
+        self._stage = Stage(console, "preparing")
+        self._stack = ExitStack()
+
+    def report(self, progress: training_context.Progress) -> None:
+        """So far is the part that is being trained."""
+        if progress.part != self._part:
+            self._part = progress.part
+            self._begin(Stage(self._console, f"steps of {progress.part}", progress.steps, first=progress.step))
+        metrics = "  ".join(f"{name} {value:.4g}" for name, value in progress.metrics.items())
+        self._stage.reach(progress.step, metrics)
+        if progress.step == progress.steps:
+            self._begin(Stage(self._console, f"measuring {progress.part}, preparing the next part"))
+
+    def _begin(self, stage: Stage) -> None:
+        self._stack.close()
+        self._stage = self._stack.enter_context(stage)
+
+    def __enter__(self) -> Self:
+        self._begin(self._stage)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from evaluation.card.card import measure_card
 from evaluation.card.page import write_page
 from evaluation.card.plan import CardPlan
 from evaluation.card.targets import Target, targets
 from evaluation.tables import Table
+from launch.console import Stage
 
 
 def run_card(plan: CardPlan, *, page: Path | None, console: Console) -> dict[str, Any]:
@@ -21,21 +21,8 @@ def run_card(plan: CardPlan, *, page: Path | None, console: Console) -> dict[str
     Raises:
         WeightsError: a part of the weights is missing.
     """
-    bars = Progress(
-        TextColumn("{task.description:16}"),
-        BarColumn(),
-        TextColumn("{task.percentage:.0f} %"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
-    with bars:
-        task = bars.add_task("cost", total=plan.passes)
-
-        def advance(what: str, passes: int) -> None:
-            bars.update(task, description=what, advance=passes)
-
-        card, studio = measure_card(plan, advance)
+    with Stage(console, "passes", plan.passes) as stage:
+        card, studio = measure_card(plan, lambda what, passes: stage.advance(passes, what))
         files = write_page(card, studio, page) if page is not None else []
     console.print(_targets_table(targets(card)))
     for file in files:

@@ -9,8 +9,7 @@ from typing import Any
 
 from addiffusion.config import PromptsSection
 from addiffusion.embedded.splits import Split
-from addiffusion.errors import UsageError
-from addiffusion.files import whole_file
+from addiffusion.files import write_text
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Prompt
 
@@ -26,16 +25,9 @@ def write_prompts(path: Path, lines: Sequence[str]) -> None:
     """Write one prompt per line, whole or not at all.
 
     Raises:
-        UsageError: the file can't be written.
+        OutputError: the file can't be written.
     """
-    try:
-        with whole_file(path) as draft, draft.open("w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
-    except OSError as error:
-        raise UsageError(
-            f"The prompts can't be written to {path} ({error.strerror}); give --out a file in a folder that exists.",
-            path=str(path),
-        ) from error
+    write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def _json_line(prompt: Prompt, split: Split) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from addiffusion.bank.archive import open_bank
 from addiffusion.config import Config
 from addiffusion.embedded.splits import Split
 from addiffusion.errors import RunFolderError
-from addiffusion.files import write_text
+from addiffusion.files import make_folder, write_text
 from addiffusion.prompts import load_prompts
 from addiffusion.records import METRIC_NAMES, Prompt
 from evaluation.comparison.contestants import (
@@ -39,6 +39,7 @@ from evaluation.comparison.summary import Standings
 from launch.checks import check_models
 from launch.console import RunView, duration
 from launch.crew import Crew, assemble, observation_width, unpaid
+from launch.folder_lock import is_vacant, locked
 from launch.literature import Literature, literature
 from launch.policies import TrainedPolicy, load_policy
 from launch.stages import stages
@@ -126,17 +127,22 @@ def evaluate(
     view = RunView(console, iterations=1)
     view.say(f"{policy.name} on {len(prompts)} prompts x {order.repeats} seeds; results go to {path}")
     start = datetime.now(UTC)
-    with view, roles(config) as crew:
+    with ExitStack() as stack:
+        stack.enter_context(view)
+        with view.progress("starting"):
+            crew = stack.enter_context(roles(config))
         policy.check_fits(config, observation_width(config, crew.scoring))
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
+        stack.enter_context(locked(path))
         write_text(path / MANIFEST, manifest)
         crew.keep_reports(path)
         studio = _studio(order, config, policy, crew, path, extra)
         reward = asked.reward
         with stages(view.console) as stage:
             standings = compare_all(program, studio, items, reward=reward, stage=stage)
-    facts = {"policy": policy.name, "prompt_set": order.prompts, "command": _command(order, overrides)}
-    summary = finish_folder(path, standings, items, facts=facts)
+        facts = {"policy": policy.name, "prompt_set": order.prompts, "command": _command(order, overrides)}
+        with view.progress("tables and figures"):
+            summary = finish_folder(path, standings, items, facts=facts)
     view.say(f"{duration((datetime.now(UTC) - start).total_seconds())} in all")
     return Evaluated(path=path, summary=summary, standings=standings)
 
@@ -249,7 +255,7 @@ def _check_folder(path: Path, manifest: str) -> None:
             f"{path} holds a comparison of another policy, other prompts or other settings: give another --out.",
             path=str(path),
         )
-    if path.exists() and not file.is_file() and any(path.iterdir()):
+    if not (file.is_file() or is_vacant(path)):
         raise RunFolderError(f"{path} holds something else than a comparison: give another --out.", path=str(path))
 
 

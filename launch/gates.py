@@ -25,6 +25,7 @@ from evaluation.comparison.folder import SUMMARY
 from evaluation.gates import Gate, equal_quality_gate, few_step_gate, memory_gate, training_gate
 from evaluation.tables import Table
 from launch.config_files import load_config
+from launch.console import Stage
 from launch.crew import observation_width, unpaid
 from launch.evaluate import EvaluateOrder, evaluate
 from launch.preflight import prepare
@@ -56,7 +57,8 @@ def check_gate(order: GateOrder, console: Console) -> Gate:
         UsageError: the folder is none, or too short.
     """
     if order.gate == "g0":
-        return audit_memory(load_config([], order.overrides))
+        with Stage(console, "measuring memory"):
+            return audit_memory(load_config([], order.overrides))
     if order.gate == "g1":
         return training_gate(_iterations(order, console), longest_s=order.longest_s)
     summary = _comparison(order, console)

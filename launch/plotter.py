@@ -1,11 +1,11 @@
-"""The plots of a run while it works: drawn beside the training, never waited for."""
+"""The plots of a run while it works: drawn beside the training, one at a time."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,6 +14,8 @@ from addiffusion.records import Episode
 from evaluation.plots import plot_action_mix, plot_learning_curves
 
 _log = logging.getLogger(__name__)
+_PATIENCE_S = 60.0
+"""Longest wait for a drawing under way, which takes a second or two."""
 
 
 class Plotter:
@@ -34,17 +36,23 @@ class Plotter:
             return
         self._report_failure()
         self._due_s = time.monotonic() + self._every_s
-        self._drawing = self._executor.submit(self.draw, tuple(rows), tuple(episodes))
+        self._drawing = self._executor.submit(self._draw, tuple(rows), tuple(episodes))
 
-    def draw(self, rows: Sequence[Mapping[str, float | None]], episodes: Sequence[Episode]) -> None:
-        """Draw now, on the caller's thread."""
+    def finish(self, rows: Sequence[Mapping[str, float | None]], episodes: Sequence[Episode]) -> None:
+        """Draw these metrics and episodes after whatever is being drawn, and wait for it, but not for ever."""
+        self._report_failure()
+        self._drawing = self._executor.submit(self._draw, tuple(rows), tuple(episodes))
+        wait([self._drawing], timeout=_PATIENCE_S)
+
+    def _draw(self, rows: Sequence[Mapping[str, float | None]], episodes: Sequence[Episode]) -> None:
         plot_learning_curves(rows, self._folder / "learning_curves.png")
         plot_action_mix(episodes, self._folder / "training_action_mix.png", num_steps=self._num_steps)
 
     def _report_failure(self) -> None:
         """A picture that can't be drawn is told of, and ends no training."""
         drawing = self._drawing
-        error = drawing.exception() if drawing is not None and not drawing.cancelled() else None
+        known = drawing is not None and drawing.done() and not drawing.cancelled()
+        error = drawing.exception() if drawing is not None and known else None
         if error is not None:
             _log.warning("the plots could not be drawn: %s", error)
 
@@ -54,5 +62,7 @@ class Plotter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._drawing is not None and kind is None:
+            wait([self._drawing], timeout=_PATIENCE_S)
+        self._executor.shutdown(wait=False, cancel_futures=True)
         self._report_failure()

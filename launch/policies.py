@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from addiffusion.config import Config
 from addiffusion.config_section import expanded
 from addiffusion.embedded.assets import POLICY_FOLDER
 from addiffusion.errors import CheckpointError, RunFolderError
-from addiffusion.files import whole_file, write_text
+from addiffusion.files import make_folder, write_bytes, write_text
 from launch.config_files import load_config
 from launch.config_text import to_yaml
 from launch.run_folder import RunFolder
 from launch.shown import shown
-from learner.checkpoint import STATE_FILE, latest_checkpoint, load_checkpoint
+from learner.checkpoint import STATE_FILE, followed, latest_checkpoint, load_checkpoint
 
 SHIPPED = "shipped"
 CONFIG_FILE, WEIGHTS_FILE = "config.yaml", "policy.safetensors"
@@ -74,7 +74,7 @@ def load_policy(name: str) -> TrainedPolicy:
         RunFolderError: there is none.
         CheckpointError: its files are missing or damaged.
     """
-    path = POLICY_FOLDER if name == SHIPPED else _located(name)
+    path = POLICY_FOLDER if name == SHIPPED else followed(_located(name))
     if name == SHIPPED and not (path / WEIGHTS_FILE).is_file():
         raise RunFolderError(
             f"There is no shipped policy in this installation ({path} has no {WEIGHTS_FILE}): train one with "
@@ -93,7 +93,8 @@ def export_policy(run: str, out: Path) -> TrainedPolicy:
     Where the run and its bank were and what machine it had are left out of the configuration.
 
     Raises:
-        RunFolderError: there is no run, or ``out`` can't be written.
+        RunFolderError: there is no run.
+        OutputError: ``out`` can't be written.
         CheckpointError: it has no checkpoint, or a damaged one.
     """
     policy = load_policy(run)
@@ -107,13 +108,9 @@ def export_policy(run: str, out: Path) -> TrainedPolicy:
             "rollout": Config().rollout,
         }
     )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with whole_file(out / WEIGHTS_FILE) as draft:
-            save_file({name: np.ascontiguousarray(value) for name, value in policy.weights.items()}, draft)
-        write_text(out / CONFIG_FILE, to_yaml(portable))
-    except OSError as error:
-        raise RunFolderError(f"The policy can't be written to {out}: {error.strerror}.", path=str(out)) from error
+    make_folder(out)
+    write_bytes(out / WEIGHTS_FILE, save({name: np.ascontiguousarray(value) for name, value in policy.weights.items()}))
+    write_text(out / CONFIG_FILE, to_yaml(portable))
     return TrainedPolicy(name=str(out), config_file=out / CONFIG_FILE, weights=policy.weights)
 
 

@@ -19,6 +19,7 @@ from evaluation.holdout import static_sampler
 from launch.checks import check_models, check_schedule
 from launch.cluster import check_resources, usable_cpus
 from launch.config_files import load_config
+from launch.folder_lock import refuse_if_held
 from launch.gpus import GpuOffer, shared_out
 from launch.metrics import BETTER
 from launch.run_folder import RESULT, RunFolder, going_on, located, planned_path
@@ -57,6 +58,9 @@ def prepare(files: Sequence[Path], overrides: Sequence[str]) -> Plan:
         UsageError: something can't be used; one sentence says what and how to put it right.
     """
     config = load_config(files, overrides)
+    folder = config.resume or config.run.dir
+    if folder is not None:
+        refuse_if_held(located(folder))
     if config.resume is not None:
         return _resumed(config.resume, files, overrides)
     folder = going_on(config)

@@ -16,7 +16,7 @@ from addiffusion.actions import Action
 from addiffusion.bank.archive import Bank
 from addiffusion.config import Config
 from addiffusion.errors import RolloutError, RunFolderError
-from addiffusion.files import whole_file
+from addiffusion.files import make_folder, whole_file
 from addiffusion.records import FailedEpisode, Prompt, Reference, Ticket
 from addiffusion.reward import reference_of
 from addiffusion.rollouts import Rollouts, workers_up
@@ -51,7 +51,7 @@ class ReferenceStore:
         """Write one part more."""
         if not references:
             return
-        self._folder.mkdir(exist_ok=True)
+        make_folder(self._folder)
         number = max((int(part.stem) for part in self._folder.glob("*.npz")), default=-1) + 1
         with whole_file(self._folder / f"{number:06d}.npz") as draft, draft.open("wb") as file:
             np.savez(

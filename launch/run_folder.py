@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tensorboardX import SummaryWriter
-
 from addiffusion.config import Config
-from addiffusion.errors import RunFolderError
-from addiffusion.files import write_text
+from addiffusion.errors import OutputError, RunFolderError
+from addiffusion.files import append_line, write_text
 from evaluation.report import json_number
 from launch.config_files import load_resolved
 from launch.config_text import to_yaml
+from launch.event_log import EventLog
+from launch.folder_lock import FolderLock, is_vacant, locked
 from learner.checkpoint import config_digest, list_checkpoints
 
 _IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -81,12 +82,13 @@ def going_on(config: Config) -> Path | None:
 class RunFolder:
     """One run's folder: configuration, metrics, TensorBoard, checkpoints, plots, result."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lock: FolderLock | None = None) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.plots = path / "plots"
         self.config_file = path / _CONFIG
-        self._writer: SummaryWriter | None = None
+        self._lock = lock
+        self._events = EventLog(path / "tensorboard")
 
     @classmethod
     def create(cls, path: Path, config: Config) -> RunFolder:
@@ -94,14 +96,43 @@ class RunFolder:
 
         Raises:
             RunFolderError: the folder has appeared in the meantime.
+            OutputError: it can't be written.
         """
-        try:
-            path.mkdir(parents=True)
-        except OSError as error:
-            raise RunFolderError(f"run folder {path} can't be made: {error.strerror}.", path=str(path)) from error
-        folder = cls(path)
+        _make_new(path)
         write_text(path / _CONFIG, to_yaml(config))
-        return folder
+        return cls(path)
+
+    @classmethod
+    @contextmanager
+    def begun(cls, path: Path, config: Config) -> Iterator[RunFolder]:
+        """A new folder, as ``create`` makes it, that this process alone writes for the block.
+
+        Raises:
+            RunFolderError: the folder has appeared in the meantime.
+            OutputError: it can't be written; nothing is left behind then.
+        """
+        _make_new(path)
+        try:
+            with locked(path) as lock:
+                write_text(path / _CONFIG, to_yaml(config))
+                with cls(path, lock) as folder:
+                    yield folder
+        except OutputError:
+            if is_vacant(path):
+                path.rmdir()
+            raise
+
+    @classmethod
+    @contextmanager
+    def resumed(cls, path: Path) -> Iterator[RunFolder]:
+        """The folder of a run to go on with, which this process alone writes for the block.
+
+        Raises:
+            RunFolderError: another process works on it.
+            OutputError: it can't be written.
+        """
+        with locked(path) as lock, cls(path, lock) as folder:
+            yield folder
 
     @classmethod
     def open(cls, path: Path) -> tuple[RunFolder, Config]:
@@ -116,14 +147,18 @@ class RunFolder:
         return cls(path), load_resolved(path / _CONFIG)
 
     def append(self, row: Mapping[str, float | int | None]) -> None:
-        """Add one iteration to metrics.jsonl and to TensorBoard."""
+        """Add one iteration to metrics.jsonl and to TensorBoard.
+
+        Raises:
+            OutputError: the disk is full, or can't be written; metrics.jsonl has the whole line or nothing of it.
+            RunFolderError: another process has taken the folder over.
+        """
+        if self._lock is not None:
+            self._lock.check()
         numbers = {name: json_number(value) for name, value in row.items()}
-        with (self.path / _METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(numbers) + "\n")
-        for name, value in numbers.items():
-            if value is not None and name != "iteration":
-                self._tensorboard().add_scalar(_tag(name), value, global_step=int(row["iteration"] or 0))
-        self._tensorboard().flush()
+        append_line(self.path / _METRICS, json.dumps(numbers))
+        values = {_tag(name): value for name, value in numbers.items() if value is not None and name != "iteration"}
+        self._events.add(values, step=int(row["iteration"] or 0))
 
     def metrics(self) -> list[dict[str, float | None]]:
         """All lines of metrics.jsonl; a last line cut short by a crash is left out."""
@@ -137,7 +172,8 @@ class RunFolder:
         return rows
 
     def rewind(self, iteration: int) -> None:
-        """Forget metrics of iterations after ``iteration``: a resumed run writes them again."""
+        """Forget metrics of iterations after ``iteration``, in TensorBoard too: a resumed run writes them again."""
+        self._events.rewind(iteration)
         kept = [row for row in self.metrics() if (row["iteration"] or 0) <= iteration]
         write_text(self.path / _METRICS, "".join(json.dumps(row) + "\n" for row in kept))
 
@@ -155,14 +191,14 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        self._events.close()
 
-    def _tensorboard(self) -> SummaryWriter:
-        if self._writer is None:
-            self._writer = SummaryWriter(logdir=str(self.path / "tensorboard"))
-        return self._writer
+
+def _make_new(path: Path) -> None:
+    try:
+        path.mkdir(parents=True)
+    except OSError as error:
+        raise RunFolderError(f"run folder {path} can't be made: {error.strerror}.", path=str(path)) from error
 
 
 def _tag(name: str) -> str:

@@ -114,8 +114,16 @@ def _write_token(file: Path) -> None:
     try:
         with os.fdopen(descriptor, "w") as opened:
             opened.write(secrets.token_hex(_TOKEN_BYTES))
+        _publish(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _publish(partial: Path, file: Path) -> None:
+    try:
         os.link(partial, file)
     except FileExistsError:  # somebody was faster: theirs is the token
         return
-    finally:
-        partial.unlink(missing_ok=True)
+    except OSError:  # there are no hard links there
+        if not file.exists():
+            partial.replace(file)

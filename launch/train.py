@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from addiffusion.bank.archive import Bank
 from addiffusion.config import Config
-from addiffusion.errors import RolloutError, ScorerError
+from addiffusion.errors import OutputError, RolloutError, ScorerError
 from addiffusion.records import Prompt
 from evaluation.film import plot_film_strips
 from evaluation.generalization import GeneralizationGap, generalization_gap
@@ -67,17 +67,21 @@ def run(plan: Plan, *, console: Console, roles: Callable[[Config], AbstractConte
     start = time.perf_counter()
     view = RunView(console, iterations=plan.config.ppo.iterations)
     view.say(f"starting {_cast(plan.config)}")
-    with view, roles(plan.config) as crew:
+    asked = "{} (Ctrl-C again to leave at once)"
+    with ExitStack() as stack:
+        stack.enter_context(view)
+        is_there = plan.begun or plan.checkpoint is not None
+        resumed = stack.enter_context(RunFolder.resumed(plan.path)) if is_there else None
+        with view.progress("starting"):
+            crew = stack.enter_context(roles(plan.config))
         if plan.config.cluster.address != "local" and crew.posts:
             view.say(f"at work: {crew.posts}")
-        is_there = plan.begun or plan.checkpoint is not None
-        folder = RunFolder(plan.path) if is_there else RunFolder.create(plan.path, plan.config)
+        folder = resumed or stack.enter_context(RunFolder.begun(plan.path, plan.config))
         crew.keep_reports(folder.path)
         view.say(f"run folder {folder.path}")
         stages = _Run(plan, crew, folder, view, start=start)
-        asked = "{} (Ctrl-C again to leave at once)"
-        with folder, interruptible(lambda: view.say(asked.format(stages.promise))) as stages.interrupt:
-            return stages.to_the_end()
+        stages.interrupt = stack.enter_context(interruptible(lambda: view.say(asked.format(stages.promise))))
+        return stages.to_the_end()
 
 
 class _Run:
@@ -98,6 +102,9 @@ class _Run:
         """All stages; when episodes can't be collected, what is kept is said before the error leaves."""
         try:
             return self._stages()
+        except OutputError as error:
+            then = f"Then go on with `addiffusion train resume={self.folder.path}`."
+            raise OutputError(f"{error.message} {then}", **error.facts) from error
         except (RolloutError, ScorerError):
             self.view.say(f"what is finished is kept: `addiffusion train resume={self.folder.path}` goes on")
             raise
@@ -122,7 +129,6 @@ class _Run:
             return self._stopped()
         self.promise = "training is saved and the comparison goes on"
         holdout = self._compare()
-        self._draw(holdout)
         return Outcome(result=self._report(holdout, self._gap(pool, holdout)))
 
     def _stopped(self) -> Outcome:
@@ -204,6 +210,13 @@ class _Run:
         return gap
 
     def _draw(self, holdout: Holdout) -> None:
+        """The figures; one that can't be written takes no result with it."""
+        try:
+            self._draw_all(holdout)
+        except OutputError as error:
+            self.view.say(f"warning: {error.message}")
+
+    def _draw_all(self, holdout: Holdout) -> None:
         plots, episodes, num_steps = self.folder.plots, holdout.policy.episodes, self.config.sampler.num_steps
         if rows := self.folder.metrics():
             plot_learning_curves(rows, plots / "learning_curves.png")
@@ -222,10 +235,11 @@ class _Run:
             "run": str(self.folder.path),
             "run_seconds": time.perf_counter() - self.start,
         }
-        self.folder.write_result(result)
         self.view.say(holdout_table(holdout))
         self.view.say(found.line())
         self.view.say(gap.line())
+        self.folder.write_result(result)
+        self._draw(holdout)
         if advice := gap.advice():
             self.view.say(f"note: {advice}")
         if warning := collapse(holdout.policy.episodes):

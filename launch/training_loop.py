@@ -73,15 +73,16 @@ class TrainingLoop:
         collapse: Alarm | None = None
         report: IterationReport | None = None
         try:
-            while not (self._training.finished or stop() or collapse):
-                report = self._training.step()
-                collapse = self._note(report)
+            with self._view.iterations(self._training.iteration):
+                while not (self._training.finished or stop() or collapse):
+                    report = self._training.step()
+                    collapse = self._note(report)
         except RolloutError:
             self._keep(report)
             raise
         if report is not None and not self._training.finished:
             self._save()
-            self._plotter.draw(self._rows, report.episodes)
+            self._plotter.finish(self._rows, report.episodes)
         return collapse
 
     def _keep(self, last: IterationReport | None) -> None:

@@ -20,6 +20,8 @@ from evaluation.tables import Table
 from launch.cluster import ray_running
 from launch.config_files import load_config
 from launch.config_text import to_yaml
+from launch.console import Stage
+from launch.folder_lock import locked
 from launch.study import Bounds, Study, as_overrides
 from launch.trial import run_trial
 
@@ -70,9 +72,10 @@ def tune_study(order: TuneOrder, *, console: Console) -> Tuned:
     config = order.config()
     if order.bank is not None:
         open_bank(order.bank, config)  # trials would find out one by one
-    with ray_running(config):
+    with locked(order.folder), ray_running(config):
         console.print(f"{order.study.trials} trials in {order.folder}", highlight=False)
-        results = _tuner(order).fit()
+        with Stage(console, "trials", order.study.trials, headline="", counted=lambda: _ended_count(order.folder)):
+            results = _tuner(order).fit()
         done = [_trial(result) for result in results if result.error is None and _reported(result)]
     failed = len(results.errors)
     left = order.study.trials - len(done) - failed
@@ -161,6 +164,11 @@ def _write_best(order: TuneOrder, trial: dict[str, Any]) -> Path:
 def last_line(error: BaseException) -> str:
     """What a failed trial died of; Ray puts the traces of two processes before it."""
     return str(error).strip().rpartition("\n")[2]
+
+
+def _ended_count(folder: Path) -> int:
+    """Trials that have reported so far; Tune writes a line each."""
+    return sum(1 for file in folder.glob("*/result.json") if file.stat().st_size)
 
 
 def _reported(result: tune.Result) -> bool:

@@ -1,4 +1,4 @@
-"""Checkpoints: written beside, then renamed, so that a folder is either whole or not there.
+"""Checkpoints: written beside, then renamed, so that a folder is either whole or not there, whenever it is killed.
 
 A checkpoint folder holds ``policy.safetensors`` and ``value.safetensors`` (network states), ``optimizer.pt``
 (loadable with ``weights_only=True``) and ``state.json`` (everything else, with a checksum of each other file).
@@ -6,12 +6,12 @@ A checkpoint folder holds ``policy.safetensors`` and ``value.safetensors`` (netw
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +22,8 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from addiffusion.config import Config
-from addiffusion.errors import CheckpointError
+from addiffusion.errors import CheckpointError, OutputError
+from addiffusion.files import put_aside, put_back, remove_folder, whole_file, whole_folder, write_text, writing
 from learner.state import LearnerState
 from learner.tickets import LedgerState
 
@@ -30,12 +31,13 @@ SCHEMA_VERSION = 1
 CHECKPOINTS = "checkpoints"
 """Folder of a run that holds its checkpoints."""
 BEST = "best"
-"""Link in that folder to the checkpoint of the highest score."""
+"""Link in that folder to the checkpoint of the highest score; where there are no links, a file with its name."""
 STATE_FILE = "state.json"
 POLICY_FILE = "policy.safetensors"
 VALUE_FILE = "value.safetensors"
 OPTIMIZER_FILE = "optimizer.pt"
 PAYLOAD_FILES = (POLICY_FILE, VALUE_FILE, OPTIMIZER_FILE)
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
 NAME = re.compile(r"iteration-\d{6}")
 LEARNED_FROM: Any = {
     "run": {"seed"},
@@ -78,13 +80,14 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, *, keep: int) -> Path
         Its folder, ``run_dir/checkpoints/iteration-<n>``.
     """
     folder = run_dir / CHECKPOINTS / f"iteration-{checkpoint.iteration:06d}"
+    put_back(folder.parent)
     write_checkpoint(folder, checkpoint)
     best = _best(list_checkpoints(run_dir))
     if best is not None:
         _point_to(run_dir / CHECKPOINTS / BEST, best)
     for outdated in list_checkpoints(run_dir)[: -(keep + 1)]:
         if outdated != best:
-            shutil.rmtree(outdated)
+            remove_folder(outdated)
     return folder
 
 
@@ -95,33 +98,62 @@ def _best(folders: Sequence[Path]) -> Path | None:
 
 
 def _point_to(link: Path, folder: Path) -> None:
-    """Make ``link`` a relative link to ``folder`` beside it, in one step."""
-    partial = link.with_name(f".{link.name}.partial")
-    partial.unlink(missing_ok=True)
-    partial.symlink_to(folder.name)
-    partial.replace(link)
+    """Make ``link`` a relative link to ``folder`` beside it, in one step; a file with its name where links can't be."""
+    try:
+        with whole_file(link) as draft:
+            draft.symlink_to(folder.name)
+    except OutputError:  # Google Drive, SMB, exFAT
+        write_text(link, folder.name + "\n")
+
+
+def followed(path: Path) -> Path:
+    """The checkpoint folder that ``path`` means: itself, or the one that a file called ``best`` names."""
+    if path.name != BEST or not path.is_file():
+        return path
+    name = path.read_text(encoding="utf-8", errors="replace").strip()
+    return path.with_name(name) if NAME.fullmatch(name) else path
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write ``folder`` atomically; a folder of that name is replaced.
+    """Write ``folder``, whole or not at all; a folder of that name is replaced, unless it holds the same.
 
     Raises:
-        CheckpointError: the disk is full, or can't be written.
+        CheckpointError: the disk is full, or can't be written; what was there stays.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
+    contents = _contents(checkpoint)
+    if _holds(folder, contents):
+        return
     try:
-        _write_files(partial, _contents(checkpoint))
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-        _sync_folder(folder.parent)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)  # what is left of it may fill the disk
+        with whole_folder(folder) as draft:
+            for name, content in contents.items():
+                _write_durably(draft / name, content)
+            _sync_folder(draft)
+        with writing(folder):
+            _sync_folder(folder.parent)
+    except OutputError as error:
         raise CheckpointError(
-            f"The checkpoint {folder} can't be written ({error.strerror}): make room there, or lower checkpoint.keep, "
-            "and resume from the checkpoint before it.",
+            f"The checkpoint {folder} can't be written ({_cause(error)}): make room there, or lower checkpoint.keep, "
+            f"{_what_is_left(folder)}.",
             path=str(folder),
         ) from error
+
+
+def _holds(folder: Path, contents: Mapping[str, bytes]) -> bool:
+    """Whether ``folder`` is this very checkpoint, byte by byte."""
+    return all((folder / name).is_file() and (folder / name).read_bytes() == it for name, it in contents.items())
+
+
+def _cause(error: OutputError) -> str:
+    number = error.facts.get("errno")
+    return os.strerror(number) if number else error.message
+
+
+def _what_is_left(folder: Path) -> str:
+    """What to do once a checkpoint could not be written."""
+    earlier = list_checkpoints(folder.parent.parent)
+    if earlier:
+        return f"and go on with {earlier[-1].name}, which is whole"
+    return "and start again: there is no checkpoint yet"
 
 
 def _contents(checkpoint: Checkpoint) -> dict[str, bytes]:
@@ -141,20 +173,13 @@ def _contents(checkpoint: Checkpoint) -> dict[str, bytes]:
     return payload | {STATE_FILE: json.dumps(state, indent=2).encode()}
 
 
-def _write_files(partial: Path, payload: Mapping[str, bytes]) -> None:
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, content in payload.items():
-        _write_durably(partial / name, content)
-    _sync_folder(partial)
-
-
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint back, whole or not at all.
 
     Raises:
         CheckpointError: it is missing, incomplete, damaged, or of another schema version.
     """
+    folder = followed(folder)
     state = _read_state(folder)
     try:
         payload = {name: _read_checked(folder / name, state["sha256"][name]) for name in PAYLOAD_FILES}
@@ -173,9 +198,14 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 
 def list_checkpoints(run_dir: Path) -> list[Path]:
-    """Checkpoint folders of a run, oldest first; half-written ones are not among them."""
-    folders = (run_dir / CHECKPOINTS).glob("iteration-*")
-    return sorted(folder for folder in folders if NAME.fullmatch(folder.name))
+    """Checkpoint folders of a run, oldest first; half-written ones are not among them.
+
+    One that a kill left aside, before what should replace it stood, is read where it lies.
+    """
+    home = run_dir / CHECKPOINTS
+    names = {found[0] for path in home.glob("iteration-*") if (found := NAME.match(path.name))}
+    places = ((home / name, put_aside(home / name)) for name in sorted(names))
+    return [folder if folder.is_dir() else aside for folder, aside in places if folder.is_dir() or aside.is_dir()]
 
 
 def latest_checkpoint(run_dir: Path) -> Path:
@@ -243,8 +273,12 @@ def _write_durably(path: Path, content: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
+    """Where folders can be: network and user-space file systems often refuse."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.errors import ArchiveError
-from addiffusion.files import whole_file
+from addiffusion.files import make_folder, whole_file
 from addiffusion.records import SCORE_NAMES, TERM_NAMES, Episode, Prompt, Reference, Ticket
 
 FORMAT_KEY = b"addiffusion.episodes"
@@ -82,10 +82,14 @@ class EpisodeRecorder:
     def __init__(self, folder: Path, *, name: str) -> None:
         self._folder = folder
         self._name = name
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
 
     def append(self, episodes: Sequence[Episode]) -> Path | None:
-        """Write one part file, whole or not at all; returns its path, or None when there is nothing to write."""
+        """Write one part file, whole or not at all; returns its path, or None when there is nothing to write.
+
+        Raises:
+            OutputError: the disk is full, or can't be written.
+        """
         if not episodes:
             return None
         table = pa.Table.from_pylist([row for episode in episodes for row in _to_rows(episode)], schema=SCHEMA)

@@ -12,7 +12,7 @@ from typing import Any
 from addiffusion.config import Config
 from addiffusion.embedded.assets import WEIGHTS_FOLDER
 from addiffusion.errors import ArchiveError
-from addiffusion.files import write_text
+from addiffusion.files import make_folder, write_text
 from addiffusion.observation.layout import Layout
 
 SCHEMA_VERSION = 1
@@ -48,7 +48,7 @@ class BankPlan:
 
     def write(self, folder: Path) -> None:
         """Put the plan into ``folder``, which is made when missing."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         values = {
             "schema_version": SCHEMA_VERSION,
             "identity": self.identity,

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from jaxtyping import Float
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from addiffusion.embedded.assets import REINSTALL
+from addiffusion.files import make_folder, write_bytes
 from addiffusion.weights import fill, read_tensors
 
 BEST_SCORE: Final = 10.0
@@ -40,9 +41,9 @@ class AestheticHead(nn.Module):
 
 def save_aesthetic(head: AestheticHead, folder: Path) -> None:
     """Write ``model.safetensors``; its shapes say the CLIP width."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in head.state_dict().items()}, folder / _WEIGHTS_FILE)
-    (folder / _WEIGHTS_FILE).chmod(0o644)
+    weights = {name: tensor.contiguous() for name, tensor in head.state_dict().items()}
+    make_folder(folder)
+    write_bytes(folder / _WEIGHTS_FILE, save(weights))
 
 
 def load_aesthetic(folder: Path, *, clip_width: int) -> AestheticHead:

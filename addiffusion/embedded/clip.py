@@ -15,7 +15,7 @@ import open_clip
 import torch
 from jaxtyping import Float, Int
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
@@ -23,6 +23,7 @@ from addiffusion.embedded.assets import REINSTALL
 from addiffusion.embedded.folding import folded
 from addiffusion.embedded.tokenizer import CONTEXT_LENGTH
 from addiffusion.errors import WeightsError
+from addiffusion.files import whole_folder, write_bytes, write_text
 from addiffusion.weights import LOAD_FAILURES, gist, read_tensors, require_fit, resized
 
 CLIP_WIDTH: Final = 128
@@ -65,18 +66,17 @@ def text_embedding(model: CLIP, token_ids: Int[Tensor, "n l"]) -> Float[Tensor, 
 
 def save_clip(model: CLIP, tokenizer: CLIPTokenizer, folder: Path) -> None:
     """Write a folder that ``open_clip.create_model_and_transforms("local-dir:<folder>")`` loads."""
-    folder.mkdir(parents=True, exist_ok=True)
     text = {**_TEXT, "vocab_size": len(tokenizer), "hf_tokenizer_name": "local"}
     grey = [0.5, 0.5, 0.5]
     config = {
         "model_cfg": {"embed_dim": CLIP_WIDTH, "vision_cfg": _VISION, "text_cfg": text},
         "preprocess_cfg": {"size": _IMAGE_SIZE, "mean": grey, "std": grey, "resize_mode": "squash"},
     }
-    (folder / _CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / _WEIGHTS_FILE)
-    tokenizer.save_pretrained(str(folder))
-    for path in folder.iterdir():
-        path.chmod(0o644)
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    with whole_folder(folder) as draft:
+        write_text(draft / _CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+        write_bytes(draft / _WEIGHTS_FILE, save(weights))
+        tokenizer.save_pretrained(str(draft))
 
 
 def load_clip(folder: Path) -> tuple[CLIP, Tokenize]:

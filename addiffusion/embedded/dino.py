@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import timm
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from addiffusion.embedded.assets import REINSTALL
 from addiffusion.errors import WeightsError
+from addiffusion.files import whole_folder, write_bytes, write_text
 from addiffusion.weights import LOAD_FAILURES, fill, gist, read_tensors
 
 _WEIGHTS_FILE: Final = "model.safetensors"
@@ -39,11 +40,11 @@ def build_dino() -> nn.Module:
 
 def save_dino(model: nn.Module, folder: Path) -> None:
     """Write ``config.json`` (timm architecture and its arguments) and ``model.safetensors``."""
-    folder.mkdir(parents=True, exist_ok=True)
     config = {"architecture": _ARCHITECTURE, "model_args": _SHAPE}
-    (folder / _CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / _WEIGHTS_FILE)
-    (folder / _WEIGHTS_FILE).chmod(0o644)
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    with whole_folder(folder) as draft:
+        write_text(draft / _CONFIG_FILE, json.dumps(config, indent=2) + "\n")
+        write_bytes(draft / _WEIGHTS_FILE, save(weights))
 
 
 def load_dino(folder: Path) -> nn.Module:

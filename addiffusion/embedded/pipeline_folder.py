@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 from pathlib import Path
 from typing import Final, Protocol
 
 from diffusers import __version__ as diffusers_version
+from safetensors import SafetensorError
 
 from addiffusion.embedded.quiet_loading import quiet_loading
+from addiffusion.files import whole_folder, write_text
 
+_OS_ERROR: Final = re.compile(r"os error (\d+)")
 _PIECES: Final[dict[str, tuple[str | None, str | None]]] = {
     "feature_extractor": (None, None),
     "image_encoder": (None, None),
@@ -31,22 +37,32 @@ class Saveable(Protocol):
 
 
 def save_module(module: Saveable, folder: Path) -> None:
-    """Saves one piece; absolute paths of the machine that trained it are left out of its configuration."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with quiet_loading():
-        module.save_pretrained(str(folder))
+    """Saves one piece, whole or not at all; absolute paths of the machine that trained it are left out of its config.
+
+    Raises:
+        OutputError: the disk is full, or can't be written.
+    """
+    with whole_folder(folder) as draft:
+        _save(module, draft)
+
+
+def _save(module: Saveable, folder: Path) -> None:
+    try:
+        with quiet_loading():
+            module.save_pretrained(str(folder))
+    except SafetensorError as error:  # of the file system, which it says in words only
+        number = int(found[1]) if (found := _OS_ERROR.search(str(error))) else errno.EIO
+        raise OSError(number, os.strerror(number)) from error
     for path in folder.glob("*config.json"):
         config: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
         config.pop("_name_or_path", None)
         if config.get("_class_name") == "AutoencoderTiny":  # derived, and warned about when it is given
             config.pop("block_out_channels", None)
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    for path in folder.iterdir():
-        path.chmod(0o644)
+        write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def save_index(folder: Path) -> None:
     """Writes ``model_index.json``, which makes ``folder`` a pipeline."""
     index = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": diffusers_version}
     text = json.dumps({**index, **_PIECES, "requires_safety_checker": False}, indent=2, sort_keys=True)
-    (folder / "model_index.json").write_text(text + "\n", encoding="utf-8")
+    write_text(folder / "model_index.json", text + "\n")

@@ -14,13 +14,14 @@ from typing import Final
 
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the name everyone knows it by)
 
 from addiffusion.embedded.assets import REINSTALL
 from addiffusion.embedded.folding import folded
 from addiffusion.errors import WeightsError
+from addiffusion.files import whole_folder, write_bytes, write_text
 from addiffusion.weights import LOAD_FAILURES, fill, gist, read_tensors
 
 _WEIGHTS_FILE: Final = "model.safetensors"
@@ -118,10 +119,10 @@ def _after_first_end(token_ids: Int[Tensor, "n l"]) -> Tensor:
 
 def save_preference(model: PreferenceModel, folder: Path) -> None:
     """Write ``config.json`` and ``model.safetensors``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / _CONFIG_FILE).write_text(json.dumps(asdict(model.config), indent=2) + "\n", encoding="utf-8")
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / _WEIGHTS_FILE)
-    (folder / _WEIGHTS_FILE).chmod(0o644)
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    with whole_folder(folder) as draft:
+        write_text(draft / _CONFIG_FILE, json.dumps(asdict(model.config), indent=2) + "\n")
+        write_bytes(draft / _WEIGHTS_FILE, save(weights))
 
 
 def load_preference(folder: Path) -> PreferenceModel:

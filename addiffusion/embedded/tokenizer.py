@@ -17,6 +17,7 @@ from transformers import CLIPTokenizer
 from addiffusion.embedded.captions import vocabulary
 from addiffusion.embedded.training_part import PartReport, TrainingContext
 from addiffusion.errors import WeightsError
+from addiffusion.files import whole_folder
 
 CONTEXT_LENGTH: Final = 24
 """Tokens per prompt, start and end included."""
@@ -64,7 +65,8 @@ class TokenizerPart:
         """
         folder = context.out / "pipeline"
         if not (folder / "tokenizer").exists():
-            build_tokenizer(vocabulary()).save_pretrained(str(folder / "tokenizer"))
+            with whole_folder(folder / "tokenizer") as draft:
+                build_tokenizer(vocabulary()).save_pretrained(str(draft))
         tokenizer = load_tokenizer(folder)
         if unknown := [word for word in vocabulary() if word + _WORD_END not in tokenizer.get_vocab()]:
             raise WeightsError(

@@ -29,6 +29,7 @@ from addiffusion.embedded.training_part import (
     ignore_progress,
 )
 from addiffusion.errors import ConfigError
+from addiffusion.files import append_line, make_folder
 from addiffusion.threads import torch_threads
 
 PARTS: Final[tuple[Part, ...]] = (
@@ -98,7 +99,6 @@ def _choose(names: Sequence[str] | None) -> tuple[Part, ...]:
 
 def _train(part: Part, context: TrainingContext) -> PartReport:
     report = part.train(context)
-    context.work.mkdir(parents=True, exist_ok=True)
-    with (context.work / "reports.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(report)) + "\n")
+    make_folder(context.work)
+    append_line(context.work / "reports.jsonl", json.dumps(asdict(report)))
     return report

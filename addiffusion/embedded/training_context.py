@@ -9,6 +9,8 @@ from typing import Protocol
 
 import torch
 
+from addiffusion.files import make_folder
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingBudget:
@@ -92,7 +94,7 @@ class TrainingContext:
     def folder(self, part: str) -> Path:
         """The part's own folder for checkpoints and losses, made on first use."""
         path = self.work / part
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -13,16 +14,21 @@ import torch
 from torch import Tensor
 
 from addiffusion.errors import CheckpointError
+from addiffusion.files import append_line, whole_file, write_text
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes ``state`` so that ``path`` always holds either the old or the new checkpoint, never a part of one."""
-    draft = path.with_suffix(".draft")
-    with draft.open("wb") as file:
-        torch.save(dict(state), file)
+    """Writes ``state`` so that ``path`` always holds either the old or the new checkpoint, never a part of one.
+
+    Raises:
+        OutputError: the disk is full, or can't be written.
+    """
+    content = io.BytesIO()  # torch turns what a file system says into a RuntimeError
+    torch.save(dict(state), content)
+    with whole_file(path) as draft, draft.open("wb") as file:
+        file.write(content.getbuffer())
         file.flush()
         os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def load_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,8 +76,7 @@ class LossLog:
         """Closes the window: appends its means as one row and returns them."""
         self.last = {name: float(value) / self._count for name, value in self._sums.items()}
         self._sums, self._count = {}, 0
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "lr": lr, **self.last}) + "\n")
+        append_line(self.path, json.dumps({"step": step, "lr": lr, **self.last}))
         return self.last
 
     def keep_until(self, step: int) -> None:
@@ -79,7 +84,7 @@ class LossLog:
         if not self.path.exists():
             return
         kept = [row for row in self._rows() if row["step"] <= step]
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         self.last = {k: v for k, v in kept[-1].items() if k not in {"step", "lr"}} if kept else {}
 
     def _rows(self) -> list[dict[str, Any]]:

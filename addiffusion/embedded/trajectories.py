@@ -21,6 +21,7 @@ from addiffusion.embedded.data import stream as random_source
 from addiffusion.embedded.samples import SceneSampler
 from addiffusion.embedded.scenes import sample_scene
 from addiffusion.embedded.training_context import TrainingContext
+from addiffusion.files import whole_file
 from addiffusion.seeds import derive_seed
 
 _COUNT: Final = 768
@@ -73,9 +74,8 @@ def trajectories_of(context: TrainingContext) -> Trajectories:
         trained = context.out / "pipeline"
         pipeline = trained if (trained / "unet").is_dir() else weights_path("pipeline")
         made = generate(pipeline, seed=derive_seed(context.seed, "trajectories"), count=count, device=context.device)
-        draft = file.with_suffix(".draft.npz")
-        np.savez(draft, images=made.images, captions=np.array(made.captions))
-        draft.replace(file)
+        with whole_file(file) as draft, draft.open("wb") as opened:
+            np.savez(opened, images=made.images, captions=np.array(made.captions))
     with np.load(file) as kept:
         return Trajectories(images=kept["images"], captions=tuple(kept["captions"].tolist()))
 

@@ -8,6 +8,7 @@ from string import Template
 
 from addiffusion.embedded.samples import Solver
 from addiffusion.embedded.scenes import TIERS
+from addiffusion.files import write_text
 from evaluation.card.card import Card
 from evaluation.card.drawing import Studio
 from evaluation.card.pictures import draw_curves, draw_few_steps, draw_grid
@@ -25,7 +26,7 @@ def write_page(card: Card, studio: Studio, path: Path) -> list[Path]:
         draw_few_steps(studio, card.guidance, pictures / "few_steps.png"),
         draw_curves(card.curves, card.guidance, pictures / "curves.png"),
     ]
-    path.write_text(page(card, pictures.name), encoding="utf-8")
+    write_text(path, page(card, pictures.name))
     return [path, *files]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from addiffusion.errors import ArchiveError
+from addiffusion.files import make_folder, whole_file
 from addiffusion.records import Episode
 
 
@@ -51,11 +52,10 @@ class FilmStore:
     def write(self, contestant: str, film: Film) -> None:
         """Write one film, whole or not at all."""
         folder = self._path / contestant
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"partial-{film.index:05d}.npz"
+        make_folder(folder)
         arrays: dict[str, Any] = {name: np.asarray(getattr(film, name)) for name in Film.__slots__}
-        np.savez_compressed(partial, **arrays)
-        partial.replace(folder / f"{film.index:05d}.npz")
+        with whole_file(folder / f"{film.index:05d}.npz") as draft, draft.open("wb") as file:
+            np.savez_compressed(file, **arrays)
 
     def read(self, contestant: str) -> list[Film]:
         """Films in the order of items.

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from addiffusion.errors import ArchiveError, EvaluationError
-from addiffusion.files import whole_file, write_text
+from addiffusion.files import make_folder, whole_file, write_text
 from addiffusion.images import read_image
 
 FORMAT_KEY = b"addiffusion.results"
@@ -106,7 +106,7 @@ class ResultStore:
                 path=str(path.parent),
             )
         if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             write_text(path, text)
 
     def write(self, results: Sequence[ImageResult], images: Mapping[int, NDArray[np.uint8]]) -> None:
@@ -172,7 +172,7 @@ def read_results(path: Path) -> list[ImageResult]:
 
 def write_png(path: Path, image: NDArray[np.uint8]) -> None:
     """Write an image (H, W, 3), whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with whole_file(path) as draft:
         Image.fromarray(image).save(draft, format="PNG")
 
@@ -197,7 +197,7 @@ def _write(path: Path, results: Sequence[ImageResult], root: Path, store: Result
     rows = [
         _to_row(result, names, str(store.image_path(result.contestant, result).relative_to(root))) for result in results
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with whole_file(path) as draft:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), draft, compression="zstd")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from addiffusion.files import append_line, make_folder
 from evaluation.judge.contest import Choice
 
 
@@ -24,9 +25,8 @@ class VerdictFile:
     def put(self, key: str, choice: Choice, reply: str) -> None:
         """Keep a verdict and the words it was given in."""
         self._choices[key] = choice
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"key": key, "choice": choice.value, "reply": reply}) + "\n")
+        make_folder(self.path.parent)
+        append_line(self.path, json.dumps({"key": key, "choice": choice.value, "reply": reply}))
 
     def _load(self) -> None:
         text = self.path.read_text(encoding="utf-8", errors="replace")
@@ -36,6 +36,3 @@ class VerdictFile:
                 self._choices[row["key"]] = Choice(row["choice"])
             except (ValueError, KeyError, TypeError):
                 continue  # torn by a kill: the question is asked again
-        if text and not text.endswith("\n"):
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from addiffusion.config import Config, SamplerSection
-from addiffusion.errors import ArchiveError, CheckpointError, RunFolderError, UsageError
+from addiffusion.errors import ArchiveError, CheckpointError, OutputError, RunFolderError, UsageError
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected, Rollouts, Staff
 from evaluation.comparison.results import ImageResult, ResultStore, read_results
@@ -23,6 +24,8 @@ from launch.crew import Crew
 from launch.evaluate import Evaluated, EvaluateOrder, evaluate
 from launch.evaluate_view import standings_table
 from launch.policies import export_policy, load_policy
+from learner.checkpoint import latest_checkpoint
+from tests.disks import names, small_disk
 from tests.launch.toy_crew import toy_crew
 from tests.launch.toy_policy import toy_policy
 
@@ -329,6 +332,25 @@ def test_an_exported_policy_is_the_same_without_its_machine(tmp_path: Path) -> N
     assert found.config([]).sampler == config.sampler
     expected = load_policy(str(source)).weights
     assert all(np.array_equal(found.weights[name], expected[name]) for name in expected)
+    assert len({stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "exported").iterdir()}) == 1  # the umask's
     (tmp_path / "exported" / "policy.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="export it again"):
         load_policy(str(tmp_path / "exported"))
+
+
+def test_a_policy_that_does_not_fit_the_disk_leaves_nothing_half(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 64) as disk:
+        refused = pytest.raises(OutputError, match=r"policy.safetensors can't be written \(No space left on device\)")
+        with refused:
+            export_policy("shipped", disk / "out")
+        assert names(disk) == ["out"]
+
+
+def test_the_best_checkpoint_is_found_where_there_are_no_links(tmp_path: Path) -> None:
+    from tests.launch.toy_crew import toy_config  # noqa: PLC0415
+
+    source = toy_policy(tmp_path / "source", toy_config())
+    checkpoint = latest_checkpoint(source)
+    (source / "checkpoints" / "best").write_text(checkpoint.name + "\n")
+    expected, found = (load_policy(str(path)).weights for path in (checkpoint, source / "checkpoints" / "best"))
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)

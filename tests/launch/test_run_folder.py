@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import struct
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from tensorboardX.crc32c import crc32c
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
 from addiffusion.config import Config, RunSection
-from addiffusion.errors import CheckpointError, RunFolderError
+from addiffusion.errors import CheckpointError, OutputError, RunFolderError
+from addiffusion.files import write_text
 from launch.preflight import prepare
-from launch.run_folder import RunFolder, going_on, located, planned_path, write_text
+from launch.run_folder import RunFolder, going_on, located, planned_path
+from tests.disks import names, small_disk
+
+
+def masked_crc32c(content: bytes) -> int:
+    """As TensorFlow's record files mask it."""
+    value = crc32c(content)
+    return (((value >> 15) | (value << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def config_at(path: Path | None) -> Config:
@@ -58,7 +71,71 @@ def test_metrics_grow_line_by_line_and_rewind(tmp_path: Path) -> None:
         assert [row["iteration"] for row in folder.metrics()] == [1, 2]
         folder.append({"iteration": 3, "nfe": 1.0})
         assert len(folder.metrics()) == 3
-    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
+
+
+def events(folder: Path) -> list[Event]:
+    """Every event of the folder's files, oldest file first, as TensorBoard frames them."""
+    found: list[Event] = []
+    for path in sorted((folder / "tensorboard").iterdir(), key=lambda file: file.stat().st_mtime_ns):
+        content = path.read_bytes()
+        while content:
+            (length,) = struct.unpack("Q", content[:8])
+            assert struct.unpack("I", content[8:12]) == (masked_crc32c(content[:8]),)
+            found.append(Event.FromString(content[12 : 12 + length]))
+            content = content[16 + length :]
+    return found
+
+
+def test_tensorboard_forgets_what_a_resumed_run_does_again(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "run", Config()) as folder:
+        for iteration in (1, 2, 3):
+            folder.append({"iteration": iteration, "nfe": 10.0 * iteration})
+    resumed = RunFolder(folder.path)
+    with resumed:
+        resumed.rewind(1)
+        resumed.append({"iteration": 2, "nfe": 5.0})
+    assert len(list((folder.path / "tensorboard").iterdir())) == 2  # within a second of the first
+    first, last = events(folder.path)[:4], events(folder.path)[4:]
+    assert [(one.step, one.summary.value[0].simple_value) for one in first[1:]] == [(1, 10), (2, 20), (3, 30)]
+    assert [one.file_version for one in (first[0], last[0])] == ["brain.Event:2"] * 2
+    assert (last[1].step, last[1].session_log.status) == (2, SessionLog.START)  # TensorBoard drops steps from there on
+    assert [(one.step, one.summary.value[0].tag) for one in last[2:]] == [(2, "nfe/nfe")]
+
+
+def append_all(folder: RunFolder, rows: Sequence[Mapping[str, float]]) -> None:
+    for row in rows:
+        folder.append(row)
+
+
+@pytest.mark.timeout(60)
+def test_a_full_disk_ends_with_a_sentence_and_never_with_half_a_line(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 24) as disk, RunFolder.begun(disk / "run", Config()) as folder:
+        row = {"iteration": 1, **{f"score_{number}": float(number) for number in range(60)}}
+        with pytest.raises(OutputError, match=r"(metrics.jsonl|tensorboard) can't be written \(No space left on dev"):
+            append_all(folder, [row | {"iteration": iteration} for iteration in range(1, 100)])
+        lines = (folder.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+        assert [json.loads(line)["iteration"] for line in lines] == list(range(1, len(lines) + 1))
+        assert all(line.endswith("\n") for line in lines)
+
+
+def test_a_disk_without_room_for_the_configuration_keeps_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 12) as disk:
+        refused = pytest.raises(OutputError, match=r"config.yaml can't be written \(No space left on device\)")
+        with refused, RunFolder.begun(disk / "run", Config()):
+            pass
+        assert names(disk) == []
+
+
+def test_one_process_at_a_time_writes_a_run(tmp_path: Path) -> None:
+    with RunFolder.begun(tmp_path / "run", Config()) as folder:
+        folder.append({"iteration": 1, "nfe": 1.0})
+        refused = pytest.raises(RunFolderError, match=rf"run is in use by process {os.getpid()} on ")
+        with refused, RunFolder.resumed(folder.path):
+            pass
+    with RunFolder.resumed(folder.path):
+        pass
+    assert not (folder.path / ".lock").exists()
 
 
 def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path: Path) -> None:

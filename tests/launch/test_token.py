@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -47,6 +48,16 @@ def test_processes_that_start_together_share_one(file: Path) -> None:
     processes = [subprocess.Popen(start, stdout=subprocess.PIPE, text=True) for _ in range(6)]
     assert {process.communicate(timeout=120)[0].strip() for process in processes} == {str(file)}
     assert len(file.read_text()) == 64
+
+
+def test_a_home_without_hard_links_gets_its_token(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert ensure_token() == file
+    assert len(file.read_text()) == 64
+    assert [path.name for path in file.parent.iterdir()] == ["auth_token"]
 
 
 def test_the_environments_token_needs_no_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

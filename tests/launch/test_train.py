@@ -18,14 +18,16 @@ import torch
 from rich.console import Console
 
 from addiffusion.config import Config, SamplerSection
-from addiffusion.errors import ConfigError, RolloutError
+from addiffusion.errors import ConfigError, RolloutError, RunFolderError, UsageError
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected, Rollouts
 from launch.crew import Crew
-from launch.preflight import Plan
+from launch.folder_lock import locked
+from launch.preflight import Plan, prepare
 from launch.tracking import check_tracking
 from launch.train import Outcome, run
-from learner.checkpoint import latest_checkpoint, load_checkpoint
+from learner.checkpoint import latest_checkpoint, list_checkpoints, load_checkpoint
+from tests.disks import names, small_disk
 from tests.fakes import UNSCORABLE, make_prompt
 from tests.launch.toy_crew import toy_config, toy_crew, toy_plan
 
@@ -314,3 +316,67 @@ def test_metrics_go_to_weights_and_biases_when_wanted(tmp_path: Path, monkeypatc
 def test_tracking_without_its_package_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"tracking\.wandb=online needs the package wandb"):
         check_tracking(toy_config(tracking={"wandb": "online"}))
+
+
+@pytest.mark.parametrize("kilobytes", [8, 16, 28, 60, 120])
+def test_a_full_disk_ends_with_one_sentence_that_is_true(tmp_path: Path, kilobytes: int) -> None:
+    """Wherever it fills: references, metrics, TensorBoard, checkpoints."""
+    with small_disk(tmp_path / "disk", kilobytes) as disk:
+        path = disk / "run"
+        config = toy_config(checkpoint={"every": 1, "keep": 9}, ppo={"iterations": 12})
+        refused = pytest.raises(UsageError, match=r"(?s)can't be written.*No space left on device")
+        with refused as caught:
+            train(toy_plan(path, config))
+        assert not [name for name in names(disk) if "partial" in name or ".lock" in name]
+        kept = list_checkpoints(path)
+        for folder in kept:
+            load_checkpoint(folder)
+        advice = str(caught.value)
+        assert ("go on with" in advice) == bool(kept)
+        assert ("start" in advice and "again" in advice) or kept or not path.exists()
+
+
+def test_a_picture_that_cannot_be_drawn_takes_no_result_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+
+    @contextmanager
+    def blocked(config: Config) -> Iterator[Crew]:
+        with toy_crew(config) as toys:
+            yield Crew(rollouts=Blocking(toys.rollouts, path), scoring=toys.scoring, learner=toys.learner)
+
+    outcome, said = train(toy_plan(path, toy_config()), blocked)
+    assert outcome.result is not None
+    assert json.loads((path / "result.json").read_text()) == outcome.result
+    assert "warning: " in said
+    assert "plots can't be written (" in " ".join(said.split())
+    assert "always continue (8)" in said
+
+
+class Blocking(SignalAfter):
+    """Rollouts that put a file where the plots should be."""
+
+    def __init__(self, rollouts: Rollouts, path: Path) -> None:
+        super().__init__(rollouts, -1)
+        self.path = path
+
+    def collect(self, tickets: Sequence[Ticket], *, sampler: SamplerSection | None = None) -> Collected:
+        (self.path / "plots").touch()
+        return super().collect(tickets, sampler=sampler)
+
+
+def test_a_run_that_another_process_works_on_is_left_alone(tmp_path: Path) -> None:
+    path, config = tmp_path / "run", toy_config()
+    train(toy_plan(path, config), interrupted_crew(4))
+    plan = replace(toy_plan(path, config), checkpoint=load_checkpoint(latest_checkpoint(path)))
+    before = names(path)
+    with locked(path):
+        with pytest.raises(RunFolderError, match=r"run is in use by process \d+ on "):
+            train(plan)
+        command = [f"run.dir={path}", "run.if_exists=resume", "cluster.mode=serial"]
+        with pytest.raises(RunFolderError, match=r"run is in use by process \d+ on "):
+            prepare([], command)
+        (path / "checkpoints").rename(tmp_path / "away")  # as before the first checkpoint
+        with pytest.raises(RunFolderError, match=r"run is in use by process \d+ on "):
+            prepare([], command)
+        (tmp_path / "away").rename(path / "checkpoints")
+    assert names(path) == before

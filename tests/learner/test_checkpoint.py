@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import resource
+import shutil
+import stat
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +27,7 @@ from learner.checkpoint import (
 )
 from learner.state import LearnerState
 from learner.tickets import LedgerState
+from tests.disks import names, small_disk
 
 
 def make_checkpoint(iteration: int = 3) -> Checkpoint:
@@ -53,14 +59,55 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 
 def test_writing_leaves_nothing_else_and_replaces_what_was_there(tmp_path: Path) -> None:
-    folder = tmp_path / "one"
-    (tmp_path / ".one.partial").mkdir()
-    (tmp_path / ".one.partial" / "left over from a crash").touch()
-    write_checkpoint(folder, make_checkpoint(1))
-    write_checkpoint(folder, make_checkpoint(2))
-    assert load_checkpoint(folder).iteration == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+    home = tmp_path / "checkpoints"
+    (home / ".iteration-000001.partial").mkdir(parents=True)
+    (home / ".iteration-000001.partial" / "left over from a crash").touch()
+    folder = save_checkpoint(tmp_path, replace(make_checkpoint(1), config_digest="old"), keep=1)
+    assert save_checkpoint(tmp_path, make_checkpoint(1), keep=1) == folder
+    assert load_checkpoint(folder).config_digest == "abc"
+    assert [path.name for path in home.iterdir()] == ["iteration-000001"]
     assert len(list(folder.iterdir())) == 4
+
+
+def test_an_equal_checkpoint_is_not_written_again(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, make_checkpoint(1), keep=1)
+    before = {path.name: path.stat().st_ino for path in (folder, *folder.iterdir())}
+    save_checkpoint(tmp_path, make_checkpoint(1), keep=1)
+    assert {path.name: path.stat().st_ino for path in (folder, *folder.iterdir())} == before
+    cut(folder / "policy.safetensors")  # but a damaged one is
+    save_checkpoint(tmp_path, make_checkpoint(1), keep=1)
+    assert load_checkpoint(folder).iteration == 1
+
+
+@pytest.mark.parametrize("step", range(1, 9))
+def test_whenever_it_is_killed_a_run_goes_on_from_a_whole_checkpoint(tmp_path: Path, step: int) -> None:
+    """A kill (nothing more is done, as after a second Ctrl-C) before each change of the folder in turn."""
+    save_checkpoint(tmp_path, make_checkpoint(1), keep=0)
+    save_checkpoint(tmp_path, make_checkpoint(2), keep=0)
+    left = [step]
+
+    def killed(change: Callable[..., object]) -> Callable[..., object]:
+        def maybe(*arguments: object, **options: object) -> object:
+            left[0] -= 1
+            if left[0] <= 0:
+                raise KeyboardInterrupt
+            return change(*arguments, **options)
+
+        return maybe
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("replace", "rename", "mkdir"):
+            patch.setattr(Path, name, killed(getattr(Path, name)))
+        patch.setattr("shutil.rmtree", killed(shutil.rmtree))
+        patch.setattr(os, "rename", killed(os.rename))
+        with suppress(KeyboardInterrupt):
+            save_checkpoint(tmp_path, replace(make_checkpoint(2), config_digest="new"), keep=0)
+            save_checkpoint(tmp_path, make_checkpoint(3), keep=0)
+    for folder in list_checkpoints(tmp_path):
+        load_checkpoint(folder)
+    assert load_checkpoint(latest_checkpoint(tmp_path)).iteration in {2, 3}
+    save_checkpoint(tmp_path, make_checkpoint(3), keep=0)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["iteration-000003"]
 
 
 def test_the_newest_and_those_to_keep_stay(tmp_path: Path) -> None:
@@ -79,6 +126,38 @@ def test_the_best_stays_however_old_it_is_and_has_a_link(tmp_path: Path) -> None
     assert [folder.name[-1] for folder in list_checkpoints(tmp_path)] == ["5", "6", "7"]
     assert load_checkpoint(tmp_path / "checkpoints" / "best").score == 0.5
     assert load_checkpoint(latest_checkpoint(tmp_path)).iteration == 7
+
+
+def test_where_links_cannot_be_best_is_a_file_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    for iteration, score in ((1, 0.5), (2, 0.1)):
+        save_checkpoint(tmp_path, replace(make_checkpoint(iteration), score=score), keep=1)
+    best = tmp_path / "checkpoints" / "best"
+    assert (best.is_symlink(), best.read_text()) == (False, "iteration-000001\n")
+    assert load_checkpoint(best).iteration == 1
+    save_checkpoint(tmp_path, replace(make_checkpoint(3), score=0.9), keep=1)
+    assert load_checkpoint(best).iteration == 3
+    monkeypatch.undo()
+    save_checkpoint(tmp_path, replace(make_checkpoint(4), score=1.0), keep=1)
+    assert best.readlink() == Path("iteration-000004")
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_folders_that_cannot_be_synchronised_are_left_at_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    synchronise = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        synchronise(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    assert load_checkpoint(save_checkpoint(tmp_path, make_checkpoint(), keep=1)).iteration == 3
 
 
 def test_a_run_without_checkpoints_says_so(tmp_path: Path) -> None:
@@ -123,7 +202,20 @@ def test_the_digest_ignores_where_a_run_is_and_heeds_what_it_learns() -> None:
     assert len({config_digest(config) for config in (base, seeded, faster)}) == 3
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_no_half_checkpoint(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_sentence_with_true_advice(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 8) as disk:
+        with pytest.raises(CheckpointError, match=r"000001 can't be written \(No space.+start again: there is no ch"):
+            save_checkpoint(disk, make_checkpoint(1), keep=1)
+        assert names(disk) == ["checkpoints"]
+    with small_disk(tmp_path / "larger", 24) as disk:
+        save_checkpoint(disk, make_checkpoint(1), keep=1)
+        with pytest.raises(CheckpointError, match=r"2 can't be written \(No space.+go on with iteration-000001"):
+            save_checkpoint(disk, replace(make_checkpoint(2), config_digest="x" * 20_000), keep=1)
+        assert [folder.name for folder in (disk / "checkpoints").iterdir()] == ["iteration-000001"]
+        assert load_checkpoint(latest_checkpoint(disk)).iteration == 1
+
+
+def test_a_file_size_limit_is_one_sentence_too(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "one", make_checkpoint(1))
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))

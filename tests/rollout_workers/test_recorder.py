@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from addiffusion.actions import Action
 from addiffusion.errors import ArchiveError
+from addiffusion.files import sweep
 from addiffusion.records import Episode, Prompt, Reference, Ticket
 from rollout_workers.recorder import EpisodeRecorder, read_episodes, read_part
 
@@ -114,11 +115,12 @@ def test_nothing_to_write_writes_nothing(tmp_path: Path) -> None:
 def test_a_part_is_complete_or_absent(tmp_path: Path) -> None:
     recorder = EpisodeRecorder(tmp_path, name="w")
     recorder.append([_episode(0, 2)])
-    (tmp_path / "w-000001.parquet.partial").write_bytes(b"PAR1 cut off")  # what a killed process leaves behind
+    (tmp_path / ".0123456789abcdef.partial").write_bytes(b"PAR1 cut off")  # what a killed process leaves behind
     assert len(list(read_episodes(tmp_path))) == 1
     recorder.append([_episode(1, 2)])
     assert len(list(read_episodes(tmp_path))) == 2
-    assert not list(tmp_path.glob("*.partial"))
+    sweep(tmp_path)  # as whoever takes the folder's lock
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["w-000000.parquet", "w-000001.parquet"]
 
 
 def test_rows_are_one_per_decision_and_one_for_the_image(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import open_clip
 import pytest
 import timm
 import torch
+from diffusers import AutoencoderTiny
 from PIL import Image
 from torch import nn
 
@@ -29,10 +32,12 @@ from addiffusion.embedded.clip import (
 )
 from addiffusion.embedded.data import scene_batch
 from addiffusion.embedded.dino import build_dino, load_dino, save_dino
+from addiffusion.embedded.pipeline_folder import save_module
 from addiffusion.embedded.pixels import to_network
 from addiffusion.embedded.preference import PreferenceConfig, PreferenceModel, load_preference, save_preference
 from addiffusion.embedded.tokenizer import build_tokenizer, encode
-from addiffusion.errors import WeightsError
+from addiffusion.errors import OutputError, WeightsError
+from tests.disks import names, small_disk
 
 TEXTS = ["a red circle", "two small blue stars left of an orange ring on a striped gray background"]
 
@@ -140,3 +145,27 @@ def test_retrieval_counts_hits_per_group_of_candidates() -> None:
 def _same_weights(one: nn.Module, other: nn.Module) -> bool:
     mine, theirs = one.state_dict(), other.state_dict()
     return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_models_are_written_with_the_rights_of_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        save_aesthetic(AestheticHead(CLIP_WIDTH), tmp_path / "aesthetic")
+        save_dino(build_dino(), tmp_path / "dino")
+        save_module(AutoencoderTiny(), tmp_path / "vae")
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 5
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o640}
+
+
+def test_a_full_disk_keeps_the_model_that_is_there(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 400) as disk:
+        small = AutoencoderTiny(encoder_block_out_channels=(4,) * 4, decoder_block_out_channels=(4,) * 4)
+        save_module(small, disk / "vae")
+        before = names(disk)
+        with pytest.raises(OutputError, match=r"vae can't be written \(No space left on device\): make room"):
+            save_module(AutoencoderTiny(), disk / "vae")
+        assert names(disk) == before
+        assert AutoencoderTiny.from_pretrained(disk / "vae").config["encoder_block_out_channels"] == [4] * 4
