@@ -39,7 +39,7 @@ from evaluation.comparison.summary import Standings
 from launch.checks import check_models
 from launch.console import RunView, duration
 from launch.crew import Crew, assemble, observation_width, unpaid
-from launch.folder_lock import is_vacant, locked
+from launch.folder_lock import is_vacant, locked, refuse_if_held
 from launch.literature import Literature, literature
 from launch.policies import TrainedPolicy, load_policy
 from launch.stages import stages
@@ -124,6 +124,7 @@ def evaluate(
     check_models(config)
     manifest = _manifest(order, policy, config, prompts)
     _check_folder(path, manifest)
+    refuse_if_held(path)
     view = RunView(console, iterations=1)
     view.say(f"{policy.name} on {len(prompts)} prompts x {order.repeats} seeds; results go to {path}")
     start = datetime.now(UTC)
