@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Final, NoReturn
 
@@ -60,7 +60,7 @@ def poison_of(error: BaseException) -> str | None:
 
 
 @contextmanager
-def device_losses_named() -> Iterator[None]:
+def device_losses_named() -> Generator[None]:
     """Turn every error of the block that says that the device is lost into one of ours.
 
     Raises:

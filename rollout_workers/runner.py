@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
@@ -131,7 +131,7 @@ class DiffusionRunner(EnvRunner, Checkpointable):
         return super().ping()
 
     @contextmanager
-    def _ending_with_its_device(self) -> Iterator[None]:
+    def _ending_with_its_device(self) -> Generator[None]:
         """End this process soon after the first call that finds the device lost; calls until then fail likewise."""
         if self._device_lost is not None:
             raise self._device_lost

@@ -160,7 +160,7 @@ def test_a_worker_that_has_lost_its_device_is_lost_and_says_why(crew: Crew, capl
     assert_complete(rollouts.collect(TICKETS))
     assert rollouts.fleet.lost_count == 1
     assert "Rollout worker 1 is lost (CUDA error: unknown error, " in caplog.text
-    assert "s into a call with 6 tickets; no episode has been finished yet" in caplog.text
+    assert "s into a call with 6 tickets; " in caplog.text
 
 
 @pytest.mark.slow  # starts a fleet of its own

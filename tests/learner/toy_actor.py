@@ -14,7 +14,7 @@ import ray
 
 from addiffusion.baseline import Baseline
 from addiffusion.config import Config
-from addiffusion.errors import ContractError
+from addiffusion.errors import ContractError, DeviceLostError
 from addiffusion.poisoned import device_losses_named, end_process
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected
@@ -35,8 +35,11 @@ class ToyActor:
         self._rollouts = ToyRollouts(config)
         self._order = order
         self._fetches = 0
+        self._ending = False
 
     def ping(self) -> str:
+        if self._ending:
+            raise DeviceLostError("This process is about to end.", reason="CUDA error: unknown error")
         return "pong"
 
     def fetches(self) -> int:
@@ -44,7 +47,10 @@ class ToyActor:
         return self._fetches
 
     def work(self, tickets: Sequence[Ticket], *, session: int, more: bool, **call: Any) -> Collected:
-        return self.collect(tickets, baseline=None, **call) if tickets else Collected(episodes=())
+        if tickets:
+            return self.collect(tickets, baseline=None, **call)
+        self._take_weights(call["weights"], call["weight_version"])
+        return Collected(episodes=())
 
     def collect(
         self,
@@ -58,11 +64,15 @@ class ToyActor:
         if self._order.exists():
             fault = self._order.read_text()
             self._order.unlink()
+            self._ending = fault == "loses its device"
             _show(fault)
+        self._take_weights(weights, weight_version)
+        return (baseline.make(ToyScoring()) if baseline else self._rollouts).collect(tickets, sampler=sampler)
+
+    def _take_weights(self, weights: list[ray.ObjectRef], weight_version: int) -> None:
         if weight_version != self._rollouts.version:
             self._fetches += 1
             self._rollouts.set_weights(ray.get(weights[0], timeout=30), weight_version)
-        return (baseline.make(ToyScoring()) if baseline else self._rollouts).collect(tickets, sampler=sampler)
 
 
 class ToyBaseline(ToyRollouts):
