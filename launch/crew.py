@@ -91,5 +91,6 @@ def _ray_crew(config: Config) -> Iterator[Crew]:
     with ray_running(config) as reports:
         from launch.distributed import distributed_crew  # noqa: PLC0415 - imports Ray, whose environment is set now
 
+        reports.take_over()
         with distributed_crew(config) as crew:
             yield replace(crew, keep_reports=reports.keep_in)

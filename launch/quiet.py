@@ -64,6 +64,7 @@ class RayReports(logging.Handler):
         super().__init__()
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self._held: list[str] = []
+        self._before: dict[logging.Logger, list[logging.Handler]] = {}
         self._file: Path | None = None
         self.written_count = 0
         self.dropped_count = 0
@@ -73,6 +74,20 @@ class RayReports(logging.Handler):
     def any(self) -> bool:
         """Whether anything was reported."""
         return self.written_count + self.dropped_count + len(self._held) > 0
+
+    def take_over(self) -> None:
+        """Replace the handlers of Ray's loggers that have some: RLlib's makes its own when it is imported."""
+        known = [value for name, value in logging.root.manager.loggerDict.items() if name.partition(".")[0] == "ray"]
+        for source in known:
+            if isinstance(source, logging.Logger) and source.handlers and self not in source.handlers:
+                self._before[source] = source.handlers
+                source.handlers = [self]
+
+    def give_back(self) -> None:
+        """Undo ``take_over``."""
+        for source, handlers in self._before.items():
+            source.handlers = handlers
+        self._before.clear()
 
     def keep_in(self, folder: Path) -> None:
         """Write to ``folder/ray.log`` from now on."""
@@ -118,9 +133,8 @@ def ray_reports() -> Iterator[RayReports]:
     """Keep what Ray and RLlib report off the console; an error that leaves the block names the file it went to."""
     from ray._private import worker as core  # noqa: PLC0415 - only after Ray's environment is set
 
-    reports, source, shown = RayReports(), logging.getLogger("ray"), core.print_to_stdstream
-    handlers: list[logging.Handler] = source.handlers
-    source.handlers = [reports]
+    reports, shown = RayReports(), core.print_to_stdstream
+    reports.take_over()
     core.print_to_stdstream = reports.take
     try:
         yield reports
@@ -130,7 +144,8 @@ def ray_reports() -> Iterator[RayReports]:
         said = f"{error.message} Ray's own reports are in {reports.place()}."
         raise type(error)(said, **error.facts) from error
     finally:
-        source.handlers, core.print_to_stdstream = handlers, shown
+        core.print_to_stdstream = shown
+        reports.give_back()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray.rllib  # noqa: F401 - has handlers of its own from now on
 from ray._private import worker as core
 from rich.console import Console
 
@@ -82,12 +83,32 @@ def test_an_error_names_the_file(tmp_path: Path, said: io.StringIO) -> None:
 
 
 def test_everything_is_as_before_afterwards(tmp_path: Path) -> None:
-    source, shown = logging.getLogger("ray"), core.print_to_stdstream
-    handlers = source.handlers
+    sources, shown = [logging.getLogger(name) for name in ("ray", "ray.rllib")], core.print_to_stdstream
+    handlers = [source.handlers for source in sources]
+    assert all(handlers)
     with pytest.raises(RolloutError):
         fail_with_reports(tmp_path, reported=False)
-    assert source.handlers is handlers
+    assert [source.handlers for source in sources] == handlers
     assert core.print_to_stdstream is shown
+
+
+def test_rllib_that_is_imported_later_is_taken_over_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = logging.getLogger("ray.rllib")
+    own, propagate = source.handlers, source.propagate
+    monkeypatch.setattr(source, "handlers", [])
+    monkeypatch.setattr(source, "propagate", True)
+    with ray_reports() as reports:
+        reports.keep_in(tmp_path)
+        source.error("before its import")
+        monkeypatch.setattr(source, "handlers", own)  # which adds handlers that write to the console
+        monkeypatch.setattr(source, "propagate", propagate)
+        reports.take_over()
+        source.error("after it")
+    assert capfd.readouterr().err == ""
+    lines = (tmp_path / REPORTS).read_text().splitlines()
+    assert [line.rpartition(": ")[2] for line in lines] == ["before its import", "after it"]
 
 
 def test_reports_that_find_no_room_are_counted_and_end_nothing(tmp_path: Path, said: io.StringIO) -> None:
