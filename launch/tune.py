@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from launch.config_text import to_yaml
 from launch.console import Stage
 from launch.folder_lock import locked
 from launch.study import Bounds, Study, as_overrides
+from launch.study_record import keep_study, study_record
 from launch.trial import run_trial
 
 BEST_FILE = "best.yaml"
@@ -66,13 +68,14 @@ def tune_study(order: TuneOrder, *, console: Console) -> Tuned:
     """Run all trials that are missing in the folder, and write the best configuration there.
 
     Raises:
-        UsageError: a configuration of the study or the bank can't be used.
+        UsageError: a configuration of the study or the bank can't be used, or the folder holds another study.
         RolloutError: every trial failed.
     """
     config = order.config()
     if order.bank is not None:
         open_bank(order.bank, config)  # trials would find out one by one
     with locked(order.folder), ray_running(config):
+        keep_study(order.folder, study_record(order.study, config, order.bank))
         console.print(f"{order.study.trials} trials in {order.folder}", highlight=False)
         with Stage(console, "trials", order.study.trials, headline="", counted=lambda: _ended_count(order.folder)):
             results = _tuner(order).fit()
@@ -101,7 +104,7 @@ def table(tuned: Tuned, study: Study) -> Table:
 
 def _tuner(order: TuneOrder) -> tune.Tuner:
     folder = order.folder.absolute()
-    trainable = tune.with_resources(_Trainable(order), {"cpu": 1})
+    trainable = tune.with_resources(Trainable(order), {"cpu": 1})
     if tune.Tuner.can_restore(str(folder)):
         return tune.Tuner.restore(str(folder), trainable=trainable, resume_unfinished=True, restart_errored=True)
     search = OptunaSearch(metric="objective", mode="max", seed=order.config().run.seed)
@@ -120,20 +123,26 @@ def _tuner(order: TuneOrder) -> tune.Tuner:
     )
 
 
-class _Trainable:
+class Trainable:
     """A function of the varied values, for Tune's workers."""
 
     __name__ = "trial"
 
     def __init__(self, order: TuneOrder) -> None:
         self._order = order
+        self._folder = Path.cwd()
 
     def __call__(self, values: dict[str, Any]) -> None:
         """Train and report once."""
+        tune.report(self.trained(values))
+
+    def trained(self, values: dict[str, Any]) -> dict[str, float]:
+        """What the trial with ``values`` achieved, wherever this process was started."""
         os.environ["OMP_NUM_THREADS"] = "1"
+        with suppress(OSError):  # another machine may lack the folder; absolute paths can lead somewhere even so
+            os.chdir(self._folder)  # relative paths of files, overrides and bank were given there
         config = self._order.config({_dotted(key): value for key, value in values.items()})
-        bank = None if self._order.bank is None else self._order.bank.absolute()
-        tune.report(run_trial(config, self._order.study.objective, bank=bank))
+        return run_trial(config, self._order.study.objective, bank=self._order.bank)
 
 
 def _flat(key: str) -> str:
