@@ -15,7 +15,7 @@ from tensorboardX import SummaryWriter
 from addiffusion.config import Config
 from addiffusion.errors import RunFolderError
 from addiffusion.files import write_text
-from evaluation.report import json_number
+from evaluation.numbers import json_number
 from launch.config_files import load_resolved
 from launch.config_text import to_yaml
 
