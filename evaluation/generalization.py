@@ -14,8 +14,7 @@ from addiffusion.config import Config
 from addiffusion.records import Episode, Ticket
 from addiffusion.rollouts import Rollouts
 from addiffusion.seeds import derive_seed
-from evaluation.holdout import mean_of_numbers
-from evaluation.report import json_number
+from evaluation.numbers import json_number, mean_of_numbers
 from evaluation.significance.intervals import MINIMUM_COUNT, Interval, gap_interval
 from learner.tickets import PoolEntry
 

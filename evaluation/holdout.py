@@ -19,6 +19,7 @@ from addiffusion.reward import reference_of
 from addiffusion.rollouts import Rollouts
 from addiffusion.scorers.base import Scoring
 from addiffusion.seeds import derive_seed
+from evaluation.numbers import mean_of_numbers
 
 COLLAPSE_FRAC = 0.99
 """A policy that takes one action at a larger share of its decisions has collapsed."""
@@ -194,10 +195,3 @@ def judge(scoring: Scoring, episodes: Sequence[Episode]) -> NDArray[np.float32]:
         embeddings=(),
     )
     return scoring.score(request).values
-
-
-def mean_of_numbers(values: Sequence[float] | NDArray[np.floating]) -> float:
-    """Mean over the values that are numbers; NaN when there are none."""
-    numbers = np.asarray(values, np.float64)
-    numbers = numbers[np.isfinite(numbers)]
-    return float(numbers.mean()) if numbers.size else float("nan")

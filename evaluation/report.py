@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from evaluation.holdout import ArmResult, Holdout, action_fractions, collapse
+from evaluation.numbers import json_number, number_text
 from evaluation.seconds import SECONDS_NOTE
 from evaluation.tables import Table
 
@@ -62,19 +62,10 @@ def summary(holdout: Holdout) -> dict[str, Any]:
 
 def _cells(result: ArmResult) -> tuple[str, ...]:
     return (
-        _text(result.mean_nfe(), 1),
-        _text(result.mean_network_evals(), 1),
-        _text(result.mean_score("scene_soft"), 3),
-        _text(result.mean_score("scene_strict"), 3),
-        _text(result.mean_score("clip"), 3),
-        _text(result.seconds, 3),
+        number_text(result.mean_nfe(), 1),
+        number_text(result.mean_network_evals(), 1),
+        number_text(result.mean_score("scene_soft"), 3),
+        number_text(result.mean_score("scene_strict"), 3),
+        number_text(result.mean_score("clip"), 3),
+        number_text(result.seconds, 3),
     )
-
-
-def _text(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
-
-
-def json_number(value: Any) -> Any:
-    """JSON has no NaN."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from evaluation.comparison.columns import Columns
 from evaluation.comparison.summary import Standings
-from evaluation.comparison.tables import METRIC_TITLES, sections
+from evaluation.comparison.tables import sections, spent_cells, standings_head
+from evaluation.numbers import number_text
 from evaluation.seconds import SECONDS_NOTE
 from evaluation.tables import Table
 
@@ -22,9 +21,8 @@ def standings_table(standings: Standings) -> Table:
         caption=SECONDS_NOTE,
         caption_justify="left",
     )
-    table.add_column("sampler")
-    for name in ("NFE", "evals", "s/image", *(METRIC_TITLES.get(metric, metric) for metric in metrics)):
-        table.add_column(name, justify="right")
+    for name in standings_head(metrics):
+        table.add_column(name, justify="left" if name == "sampler" else "right")
     for title, members in sections(standings):
         table.add_row(title, *[""] * (3 + len(metrics)), style="dim italic")
         for one in members:
@@ -37,9 +35,7 @@ def standings_table(standings: Standings) -> Table:
 
 
 def _cells(columns: Columns, metrics: list[str]) -> list[str]:
-    spent = ((columns.mean("nfe"), 1), (columns.mean("network_evals"), 1), (columns.mean("seconds"), 3))
-    values = (*spent, *((columns.mean(metric), 3) for metric in metrics))
-    return [f"{value:.{digits}f}" if math.isfinite(value) else "-" for value, digits in values]
+    return [*spent_cells(columns), *(number_text(columns.mean(metric), 3) for metric in metrics)]
 
 
 def _emphasis(columns: Columns, standings: Standings) -> str:

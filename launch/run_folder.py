@@ -14,7 +14,7 @@ from typing import Any, Self
 from addiffusion.config import Config
 from addiffusion.errors import OutputError, RunFolderError
 from addiffusion.files import append_line, write_text
-from evaluation.report import json_number
+from evaluation.numbers import json_number
 from launch.config_files import load_resolved
 from launch.config_text import to_yaml
 from launch.event_log import EventLog

@@ -12,6 +12,7 @@ from addiffusion.ranks import rank_correlation
 from evaluation.comparison.contestants import Contestant, Item
 from evaluation.comparison.results import ImageResult
 from evaluation.metrics.similarity import cosine_similarity
+from evaluation.numbers import mean_of_numbers
 from evaluation.significance.intervals import MINIMUM_COUNT, Interval, bootstrap_interval
 from evaluation.significance.paired import mean_by_prompt
 
@@ -53,8 +54,7 @@ class Columns:
     def mean(self, name: str, rows: NDArray[np.bool_] | None = None) -> float:
         """Mean over the rows that have it; NaN when none has."""
         values = self.value(name) if rows is None else self.value(name)[rows]
-        values = values[np.isfinite(values)]
-        return float(values.mean()) if len(values) else float("nan")
+        return mean_of_numbers(values)
 
     def interval(self, name: str) -> Interval | None:
         """Bootstrap interval of the mean over prompts (seeds averaged first); None with too few prompts."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from addiffusion.records import METRIC_NAMES, SCORE_NAMES
 from evaluation.comparison.columns import Columns, tier_correlation
+from evaluation.numbers import json_number
 from evaluation.seconds import SECONDS_NOTE
 from evaluation.significance.holm import holm
 from evaluation.significance.intervals import MINIMUM_COUNT, Interval
@@ -122,21 +123,21 @@ def _headline(standings: Standings) -> dict[str, Any]:
     scene, clip = standings.against("full", "scene_soft"), standings.against("full", "clip")
     chance = standings.against("random-stop", standings.metrics()[0] if standings.metrics() else "clip")
     return {
-        "mean_nfe": _number(agent.mean("nfe")),
-        "mean_nfe_full": _number(full.mean("nfe")),
-        "nfe_saved": _number(1 - agent.mean("nfe") / full.mean("nfe")),
+        "mean_nfe": json_number(agent.mean("nfe")),
+        "mean_nfe_full": json_number(full.mean("nfe")),
+        "nfe_saved": json_number(1 - agent.mean("nfe") / full.mean("nfe")),
         "scene_diff": None if scene is None else scene.difference,
         "scene_diff_ci": _bounds(scene),
         "clip_diff": None if clip is None else clip.difference,
         "clip_diff_ci": _bounds(clip),
-        "scene_full": _number(full.mean("scene_soft")),
-        "clip_full": _number(full.mean("clip")),
-        "spearman_nfe_tier": _number(tier_correlation(agent)),
+        "scene_full": json_number(full.mean("scene_soft")),
+        "clip_full": json_number(full.mean("clip")),
+        "spearman_nfe_tier": json_number(tier_correlation(agent)),
         "oracle_share": standings.oracle_share,
         "random_stop_diff": None if chance is None else chance.difference,
         "random_stop_diff_ci": _bounds(chance),
         "nfe_by_tier": {
-            str(tier): _number(agent.mean("nfe", agent.tier == tier)) for tier in np.unique(agent.tier).tolist()
+            str(tier): json_number(agent.mean("nfe", agent.tier == tier)) for tier in np.unique(agent.tier).tolist()
         },
     }
 
@@ -152,12 +153,12 @@ def _contestant(columns: Columns, metrics: Sequence[str]) -> dict[str, Any]:
         "images": int(columns.drawn.sum()),
         "dropped": len(columns.errors),
         "c_nfe": columns.contestant.c_nfe if columns.contestant.policy is not None else None,
-        "mean": {name: _number(columns.mean(name)) for name in names},
+        "mean": {name: json_number(columns.mean(name)) for name in names},
         "ci": {name: _interval(columns.interval(name)) for name in names},
         "by_tier": {
-            str(tier): {name: _number(columns.mean(name, columns.tier == tier)) for name in names} for tier in tiers
+            str(tier): {name: json_number(columns.mean(name, columns.tier == tier)) for name in names} for tier in tiers
         },
-        "by_category": {name.removeprefix("category_"): _number(columns.mean(name)) for name in categories},
+        "by_category": {name.removeprefix("category_"): json_number(columns.mean(name)) for name in categories},
     }
 
 
@@ -213,7 +214,3 @@ def _bounds(comparison: Comparison | None) -> list[float] | None:
 
 def _interval(interval: Interval | None) -> list[float] | None:
     return None if interval is None else [interval.low, interval.high]
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

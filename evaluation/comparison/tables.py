@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from evaluation.comparison.columns import Columns
 from evaluation.comparison.summary import Standings
+from evaluation.numbers import number_text
 from evaluation.seconds import SECONDS_NOTE
 from evaluation.significance.tables import escape_latex, escape_markdown
 
@@ -20,6 +20,7 @@ METRIC_TITLES = {
 }
 CONTROLS = ("random-stop", "mean-stop", "refined-stop")
 """Who spends the agent's own NFE without looking."""
+_SPENT = (("NFE", "nfe", 1), ("evals", "network_evals", 1), ("s/image", "seconds", 3))
 Section = tuple[str, list[Columns]]
 
 
@@ -47,10 +48,20 @@ def sections(standings: Standings) -> list[Section]:
     return [section for section in found if section[1]]
 
 
+def standings_head(metrics: Sequence[str]) -> list[str]:
+    """Heads of the columns: the sampler, what it spent, its scores."""
+    return ["sampler", *(head for head, _, _ in _SPENT), *(METRIC_TITLES.get(name, name) for name in metrics)]
+
+
+def spent_cells(columns: Columns) -> list[str]:
+    """What an image cost on average, in the order of the heads."""
+    return [number_text(columns.mean(name), digits) for _, name, digits in _SPENT]
+
+
 def markdown_standings(standings: Standings) -> str:
     """A pipe table with a row per contestant under its section's title; 95 % intervals in brackets."""
     metrics = _metrics(standings)
-    head = ["sampler", "NFE", "evals", "s/image", *(METRIC_TITLES.get(name, name) for name in metrics)]
+    head = standings_head(metrics)
     lines = [_pipe(head), _pipe(["---", *["---:"] * (len(head) - 1)])]
     for title, members in sections(standings):
         lines.append(_pipe([f"**{title}**", *[""] * (len(head) - 1)]))
@@ -61,7 +72,7 @@ def markdown_standings(standings: Standings) -> str:
 def latex_standings(standings: Standings) -> str:
     r"""The same as a ``tabular`` for the booktabs package."""
     metrics = _metrics(standings)
-    head = ["sampler", "NFE", "evals", "s/image", *(METRIC_TITLES.get(name, name) for name in metrics)]
+    head = standings_head(metrics)
     body = list(_latex_rows(standings, metrics, len(head)))
     columns = "l" + "r" * (len(head) - 1)
     lines = [
@@ -84,8 +95,8 @@ def markdown_breakdown(standings: Standings, metric: str) -> str:
     lines = [_pipe(head), _pipe(["---", *["---:"] * (len(head) - 1)])]
     for _, members in sections(standings):
         for one in members:
-            nfe = [_text(one.mean("nfe", one.tier == tier), 1) for tier in tiers]
-            scores = [_text(one.mean(metric, one.tier == tier), 3) for tier in tiers]
+            nfe = [number_text(one.mean("nfe", one.tier == tier), 1) for tier in tiers]
+            scores = [number_text(one.mean(metric, one.tier == tier), 3) for tier in tiers]
             lines.append(_pipe([escape_markdown(one.contestant.title), *nfe, *scores]))
     return "\n".join(lines) + "\n"
 
@@ -99,7 +110,7 @@ def markdown_categories(standings: Standings) -> str:
     lines = [_pipe(head), _pipe(["---", *["---:"] * (len(head) - 1)])]
     for _, members in sections(standings):
         lines += [
-            _pipe([escape_markdown(one.contestant.title), *(_text(one.mean(kind), 3) for kind in kinds)])
+            _pipe([escape_markdown(one.contestant.title), *(number_text(one.mean(kind), 3) for kind in kinds)])
             for one in members
         ]
     return "\n".join(lines) + "\n"
@@ -114,13 +125,12 @@ def _metrics(standings: Standings) -> list[str]:
 
 
 def _cells(columns: Columns, metrics: Sequence[str]) -> list[str]:
-    spent = [_text(columns.mean("nfe"), 1), _text(columns.mean("network_evals"), 1), _text(columns.mean("seconds"), 3)]
-    return [*spent, *(_with_interval(columns, name) for name in metrics)]
+    return [*spent_cells(columns), *(_with_interval(columns, name) for name in metrics)]
 
 
 def _with_interval(columns: Columns, name: str) -> str:
     interval = columns.interval(name)
-    value = _text(columns.mean(name), 3)
+    value = number_text(columns.mean(name), 3)
     return value if interval is None or value == "-" else f"{value} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
@@ -135,7 +145,3 @@ def _latex_rows(standings: Standings, metrics: Sequence[str], width: int) -> Ite
 
 def _pipe(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _text(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else "-"

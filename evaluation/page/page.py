@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from addiffusion.files import write_text
 from evaluation.comparison.tables import METRIC_TITLES
+from evaluation.numbers import json_number
 from evaluation.page.charts import charts
 from evaluation.page.material import Material
 from evaluation.page.strips import case, strip
@@ -113,7 +113,7 @@ def _clean(value: Any) -> Any:
         return {key: _clean(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_clean(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json_number(value)
 
 
 def _number(value: Any, digits: int = 3) -> str:

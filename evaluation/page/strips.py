@@ -15,6 +15,7 @@ from PIL import Image
 from addiffusion.actions import Action
 from addiffusion.records import SCORE_NAMES
 from evaluation.comparison.films import Film
+from evaluation.numbers import json_number
 from evaluation.page.material import Case
 from evaluation.style import ACTION_COLORS
 
@@ -36,7 +37,7 @@ def strip(film: Film) -> dict[str, Any]:
         "tier": film.tier,
         "nfe": film.nfe,
         "actions": taken,
-        "clip": _finite(film.scores[count, SCORE_NAMES.index("clip")]),
+        "clip": json_number(float(film.scores[count, SCORE_NAMES.index("clip")])),
         "frames": [*frames, last],
     }
 
@@ -89,7 +90,3 @@ def _words(film: Film, row: int) -> list[str]:
         if math.isfinite(value)
     ]
     return [*step, *scores]
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
