@@ -10,7 +10,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
@@ -50,7 +50,9 @@ class FolderLock:
 
 @contextmanager
 def locked(folder: Path, *, lease_s: float = LEASE_S) -> Iterator[FolderLock]:
-    """Hold ``folder``, which is made when missing, for the block; what kills left half written there is removed.
+    """Hold ``folder`` for the block; what kills left half written there is removed.
+
+    A folder that is missing is made, and goes again if nothing was put there.
 
     Args:
         folder: what is written.
@@ -60,6 +62,7 @@ def locked(folder: Path, *, lease_s: float = LEASE_S) -> Iterator[FolderLock]:
         RunFolderError: another process holds it.
         OutputError: nothing can be written there.
     """
+    fresh = not folder.exists()
     make_folder(folder)
     lease = _lease(folder, lease_s)
     _acquire(lease, folder)
@@ -68,6 +71,9 @@ def locked(folder: Path, *, lease_s: float = LEASE_S) -> Iterator[FolderLock]:
         yield FolderLock(lease, folder)
     finally:
         lease.release()
+        if fresh:
+            with suppress(OSError):  # something lies in it
+                folder.rmdir()
 
 
 def refuse_if_held(folder: Path, *, lease_s: float = LEASE_S) -> None:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from launch.folder_lock import LOCK, locked
+
+
+def leave_lock(folder: Path) -> None:
+    """What a process of this host leaves in ``folder`` that is killed while it holds it."""
+    with locked(folder):
+        mine = (folder / LOCK).read_text()
+    folder.mkdir(exist_ok=True)
+    (folder / LOCK).write_text(re.sub(r"pid=\d+", "pid=999999999", mine))
 
 
 @contextmanager

@@ -16,13 +16,15 @@ from rich.console import Console
 from addiffusion.bank import open_bank
 from addiffusion.bank.archive import shards
 from addiffusion.config import Config
-from addiffusion.errors import ArchiveError, RolloutError
+from addiffusion.errors import ArchiveError, OutputError, RolloutError, RunFolderError
 from addiffusion.records import FailedEpisode, Ticket
 from addiffusion.rollouts import Collected
 from launch.bank_build import BankOrder, build
 from launch.bank_info import describe, tables
 from launch.crew import Crew
+from launch.folder_lock import locked
 from tests.addiffusion.bank.toy_bank import toy_bank_config
+from tests.disks import leave_lock, names, small_disk
 from tests.launch.toy_crew import toy_crew
 
 QUIET = Console(quiet=True)
@@ -60,6 +62,24 @@ def failing_crew(config: Config) -> Iterator[Crew]:
             episodes=(), failed=tuple(FailedEpisode(ticket=ticket, reason="no luck.") for ticket in tickets)
         )
         yield crew
+
+
+def test_one_process_builds_a_bank(tmp_path: Path) -> None:
+    build(order(tmp_path / "a", count=4), console=QUIET, roles=toy_crew)
+    with locked(tmp_path / "a"), pytest.raises(RunFolderError, match=r"a is in use by process \d+ on "):
+        build(order(tmp_path / "a"), console=QUIET, roles=toy_crew)
+    leave_lock(tmp_path / "b")  # killed before it had a plan
+    assert build(order(tmp_path / "b", count=4), console=QUIET, roles=toy_crew).complete
+
+
+def test_a_full_disk_keeps_the_shards_that_are_whole(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 44) as disk:
+        with pytest.raises(OutputError, match=r"shard-00000\d.parquet can't be written \(No space left on device\)"):
+            build(order(disk / "a", count=40), console=QUIET, roles=toy_crew)
+        assert not [name for name in names(disk) if "partial" in name or "lock" in name]
+        whole = len(open_bank(disk / "a").trajectories)
+        assert whole >= 4
+    assert whole % 4 == 0
 
 
 def test_an_interrupted_build_goes_on_and_a_whole_one_is_left_alone(tmp_path: Path) -> None:

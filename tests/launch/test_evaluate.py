@@ -23,8 +23,8 @@ from evaluation.comparison.results import ImageResult, ResultStore, read_results
 from launch.crew import Crew
 from launch.evaluate import Evaluated, EvaluateOrder, evaluate
 from launch.evaluate_view import standings_table
+from launch.folder_lock import locked
 from launch.policies import export_policy, load_policy
-from learner.checkpoint import latest_checkpoint
 from tests.disks import names, small_disk
 from tests.launch.toy_crew import toy_crew
 from tests.launch.toy_policy import toy_policy
@@ -60,6 +60,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory, prompt_file: Path) -> tup
     folder = tmp_path_factory.mktemp("evaluation")
     policy = toy_policy(folder / "policy")
     return *run(order(policy, prompt_file, folder / "out", repeats=2)), policy
+
+
+def test_one_process_works_on_a_comparison(finished: tuple[Evaluated, str, Path], prompt_file: Path) -> None:
+    evaluated, _, policy = finished
+    with locked(evaluated.path), pytest.raises(RunFolderError, match=r"out is in use by process \d+ on "):
+        run(order(policy, prompt_file, evaluated.path, repeats=2))
 
 
 def test_everybody_draws_the_same_pairs_and_all_of_it_is_on_disk(finished: tuple[Evaluated, str, Path]) -> None:
@@ -344,13 +350,3 @@ def test_a_policy_that_does_not_fit_the_disk_leaves_nothing_half(tmp_path: Path)
         with refused:
             export_policy("shipped", disk / "out")
         assert names(disk) == ["out"]
-
-
-def test_the_best_checkpoint_is_found_where_there_are_no_links(tmp_path: Path) -> None:
-    from tests.launch.toy_crew import toy_config  # noqa: PLC0415
-
-    source = toy_policy(tmp_path / "source", toy_config())
-    checkpoint = latest_checkpoint(source)
-    (source / "checkpoints" / "best").write_text(checkpoint.name + "\n")
-    expected, found = (load_policy(str(path)).weights for path in (checkpoint, source / "checkpoints" / "best"))
-    assert all(np.array_equal(found[name], expected[name]) for name in expected)

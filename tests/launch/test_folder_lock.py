@@ -71,6 +71,18 @@ def test_a_process_that_was_killed_keeps_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_in_which_nothing_was_put_goes_again(tmp_path: Path) -> None:
+    with locked(tmp_path / "deep" / "one"):
+        (tmp_path / "deep" / "one" / "file").touch()
+    with locked(tmp_path / "deep" / "two"):
+        (tmp_path / "deep" / "two" / ".0123456789abcdef.partial").touch()
+        with locked(tmp_path / "deep" / "three"):
+            pass
+    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["one", "two"]
+    with locked(tmp_path / "deep" / "two"):
+        assert [path.name for path in (tmp_path / "deep" / "two").iterdir()] == [LOCK]
+
+
 def test_a_number_that_another_process_got_since_keeps_nothing(tmp_path: Path) -> None:
     with locked(tmp_path):
         mine = (tmp_path / LOCK).read_text()

@@ -23,6 +23,7 @@ from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected, Rollouts
 from launch.crew import Crew
 from launch.folder_lock import locked
+from launch.policies import load_policy
 from launch.preflight import Plan, prepare
 from launch.tracking import check_tracking
 from launch.train import Outcome, run
@@ -107,6 +108,19 @@ def test_a_run_leaves_everything_behind(finished: tuple[Path, Outcome, str]) -> 
     assert (path / "checkpoints" / "best").resolve().parent == (path / "checkpoints").resolve()
     assert json.loads((path / "result.json").read_text()) == outcome.result
     assert list((path / "tensorboard").iterdir())
+
+
+def test_the_best_checkpoint_is_found_with_and_without_links(
+    finished: tuple[Path, Outcome, str], tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(finished[0], tmp_path / "run", symlinks=True))
+    best = run / "checkpoints" / "best"
+    expected = load_policy(str(best)).weights
+    name = best.readlink().name
+    best.unlink()
+    best.write_text(name + "\n")
+    found = load_policy(str(best)).weights
+    assert all((found[key] == expected[key]).all() for key in expected)
 
 
 def test_the_result_compares_with_fixed_samplers(finished: tuple[Path, Outcome, str]) -> None:
