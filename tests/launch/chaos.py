@@ -126,7 +126,7 @@ class Chaos:
         self._deck: list[str] = []
 
     def until(self, seconds: float) -> int:
-        """Strike for ``seconds``, then leave the run in peace until it is finished.
+        """Strike for ``seconds`` and until every kind of blow has come, then leave the run in peace to its end.
 
         Returns:
             How many drivers it took.
@@ -171,7 +171,7 @@ class Chaos:
             give_up=console.read_text,
         )
         assert standing
-        while time.monotonic() < end and driver.poll() is None:
+        while (time.monotonic() < end or not self._complete()) and driver.poll() is None:
             family.update(descendants(driver.pid))
             time.sleep(self._draw.uniform(*PAUSE_S))
             family.update(descendants(driver.pid))
@@ -185,6 +185,13 @@ class Chaos:
             family.update(descendants(driver.pid))
             time.sleep(1)
         return set()
+
+    def possible(self) -> set[str]:
+        """Kinds of blows there are on this machine: without a disk of its own, none is filled."""
+        return set(KINDS) - (set() if os.path.ismount(self.disk) else {"disk"})
+
+    def _complete(self) -> bool:
+        return self.possible() <= set(self.blows)
 
     def _next(self) -> str:
         """Every kind comes once before any comes again; workers are lost more often."""
