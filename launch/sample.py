@@ -83,7 +83,9 @@ def draw(order: SampleOrder, *, files: Sequence[Path], overrides: Sequence[str])
     policy = None if order.policy is None else load_policy(str(order.policy))
     run_files = [] if policy is None else [policy.config_file]
     weights = None if policy is None else policy.weights
-    config = _for_one_image(load_config([*run_files, *files], overrides), looks=policy is not None)
+    config = _for_one_image(
+        load_config([*run_files, *files], overrides), looks=bool(policy or order.film or order.scores)
+    )
     episode = _roll_out(order, config, weights)
     _write_png(order.out, episode.image, order.scale)
     if order.film is not None:
@@ -101,7 +103,7 @@ def _check_writable(path: Path) -> None:
 
 
 def _for_one_image(config: Config, *, looks: bool) -> Config:
-    """One slot and one scored image at a time; nobody is paid here, and without a policy nobody looks."""
+    """One slot and one scored image at a time; nobody is paid here; where nobody looks at decisions, none is scored."""
     kind = config.observation.kind if looks else "latent"
     reward = unpaid(config).reward.model_copy(update={"drop": ("quality", "terminal")})  # these read scores
     return config.model_copy(
