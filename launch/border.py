@@ -25,7 +25,9 @@ EXIT_DEFECT = 70
 """``EX_SOFTWARE`` of sysexits.h."""
 EXIT_INTERRUPTED = 130
 
-_CommandLineError = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+_CommandLineError: type[Exception] = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
 """Click's own base, which some versions of typer bring along under another address."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DEFECTS = (ContractError, SlotError)

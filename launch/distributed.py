@@ -9,7 +9,6 @@ from typing import Any
 from uuid import uuid4
 
 import ray
-from learner.carried_calls import cause_of
 from ray.exceptions import RayActorError, RayTaskError
 
 from addiffusion.config import Config
@@ -20,6 +19,7 @@ from launch.meters import replica_meters, run_meters, worker_meters
 from launch.placement import find_placement
 from launch.quiet import muted_stderr, without_farewell
 from learner.algorithm_config import Staffing, build_ppo_config, staff
+from learner.fleet import cause_of
 from learner.ppo import AdaptivePPO
 from learner.rollouts import RayRollouts
 from reward_service.actor import Start, get_or_create, stop

@@ -83,7 +83,8 @@ def draw(order: SampleOrder, *, files: Sequence[Path], overrides: Sequence[str])
         _check_writable(path)
     policy = None if order.policy is None else load_policy(str(order.policy))
     run_files = [] if policy is None else [policy.config_file]
-    config = _for_one_image(load_config([*run_files, *files], overrides), looks=policy is not None)
+    looks = bool(policy or order.film or order.scores)
+    config = _for_one_image(load_config([*run_files, *files], overrides), looks=looks)
     episode = _roll_out(order, config, policy)
     _write_png(order.out, episode.image, order.scale)
     if order.film is not None:
@@ -101,7 +102,7 @@ def _check_writable(path: Path) -> None:
 
 
 def _for_one_image(config: Config, *, looks: bool) -> Config:
-    """One slot and one scored image at a time; nobody is paid here, and without a policy nobody looks."""
+    """One slot and one scored image at a time; nobody is paid here; where nobody looks at decisions, none is scored."""
     kind = config.observation.kind if looks else "latent"
     reward = unpaid(config).reward.model_copy(update={"drop": ("quality", "terminal")})  # these read scores
     return config.model_copy(
