@@ -85,5 +85,9 @@ class RolloutError(AdDiffusionError):
     """Episodes could not be collected: every worker is gone, or a deadline has passed."""
 
 
+class DeviceLostError(RolloutError):
+    """The accelerator of a process failed in a way that only a new process heals."""
+
+
 class UpdateError(AdDiffusionError):
     """A policy update that can't be applied, because its loss or gradient is not finite."""

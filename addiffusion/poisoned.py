@@ -6,9 +6,12 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, NoReturn
 
 import torch
+
+from addiffusion.errors import AdDiffusionError, DeviceLostError
 
 EXIT_CODE: Final = 86
 """Of a process that has ended itself because its device is lost to it."""
@@ -47,12 +50,33 @@ def is_poisoned(error: BaseException) -> bool:
 
     Lack of memory is none of these. Where a library only reports that it failed, the device itself is asked.
     """
-    return any(_is_sticky(one) for one in _chain(error))
+    return poison_of(error) is not None
 
 
-def first_line(error: BaseException) -> str:
-    """What an accelerator error says, without torch's advice on debugging."""
-    return (str(error) or type(error).__name__).split("\n", maxsplit=1)[0].rstrip(". ")
+def poison_of(error: BaseException) -> str | None:
+    """What the device said, in one line without torch's advice on debugging; None where it is not lost."""
+    sticky = next((one for one in _chain(error) if _is_sticky(one)), None)
+    return None if sticky is None else str(sticky).split("\n", maxsplit=1)[0].rstrip(". ")
+
+
+@contextmanager
+def device_losses_named() -> Iterator[None]:
+    """Turn every error of the block that says that the device is lost into one of ours.
+
+    Raises:
+        DeviceLostError: with what the device said as ``reason``.
+    """
+    try:
+        yield
+    except (RuntimeError, AdDiffusionError) as error:
+        reason = poison_of(error)
+        if reason is None or isinstance(error, DeviceLostError):
+            raise
+        raise DeviceLostError(
+            f"This process has lost its device ({reason}): only a new process can use it again. Where that comes back, "
+            "CUDA_LAUNCH_BLOCKING=1 shows which operation it is, and the driver's log whether the GPU is broken.",
+            reason=reason,
+        ) from error
 
 
 def end_process(reason: str) -> NoReturn:

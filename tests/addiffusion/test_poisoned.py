@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
-from addiffusion.errors import ScorerError
-from addiffusion.poisoned import EXIT_CODE, first_line, is_poisoned
+from addiffusion.errors import DeviceLostError, RolloutError, ScorerError
+from addiffusion.poisoned import EXIT_CODE, device_losses_named, is_poisoned, poison_of
 
 _ADVICE = (
     "\nCUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be "
@@ -71,7 +71,20 @@ def test_the_cause_of_an_error_counts() -> None:
     error = ScorerError("scorer `clip` failed.")
     error.__cause__ = RuntimeError("CUDA error: device-side assert triggered" + _ADVICE)
     assert is_poisoned(error)
-    assert first_line(error.__cause__) == "CUDA error: device-side assert triggered"
+    assert poison_of(error) == "CUDA error: device-side assert triggered"
+
+
+def test_a_lost_device_is_one_error_of_ours() -> None:
+    """Whatever said so; every other error passes as it is."""
+    said = r"lost its device \(CUDA error: unknown error\)"
+    with pytest.raises(DeviceLostError, match=said) as caught, device_losses_named():
+        raise RuntimeError("CUDA error: unknown error" + _ADVICE)
+    assert isinstance(caught.value, RolloutError)
+    assert caught.value.facts == {"reason": "CUDA error: unknown error"}
+    for other in (torch.OutOfMemoryError("CUDA out of memory."), ScorerError("no answer."), ValueError("no")):
+        with pytest.raises(type(other)) as passed, device_losses_named():
+            raise other
+        assert passed.value is other
 
 
 def test_a_process_ends_with_its_reason() -> None:
