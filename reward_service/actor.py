@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -16,11 +17,12 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from ray.util import list_named_actors
 
 from addiffusion.config import ScorersSection
-from addiffusion.errors import AdDiffusionError, ClusterError, ScorerError
+from addiffusion.errors import AdDiffusionError, ClusterError, RolloutError, ScorerError
 from addiffusion.metrics import Meters, NoMeters
 from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.scorers.base import Scoring
 from reward_service.client import RemoteScoring, ServiceFacts
+from reward_service.losses import Losses
 from reward_service.service import RewardService
 from reward_service.stats import ServiceStats
 
@@ -55,7 +57,8 @@ class Start:
 class RewardActor:
     """One process that scores for all workers: one replica of a service.
 
-    It holds nothing but caches: after a crash Ray starts it anew and sends the unanswered calls again.
+    It holds nothing but caches: after a crash Ray starts it anew and sends the unanswered calls again. A process whose
+    device is lost ends itself; after ``MAX_LOSSES`` of these in a row the next one refuses to start.
     """
 
     _title = "loading"  # Ray asks for the repr of an actor whose constructor has failed, too
@@ -73,9 +76,10 @@ class RewardActor:
         sys.setswitchinterval(_SWITCH_S)
         self._section = section
         torch.set_num_threads(1)  # the same arithmetic as the serial twin, and no contention with the workers
-        self._service = RewardService(
-            (load or _load_scoring)(section), section, meters(title) if meters else NoMeters()
-        )
+        losses = Losses(ray.get_runtime_context().get_actor_id() or title)
+        losses.check(title)
+        scoring = _loaded(load or _load_scoring, section, losses)
+        self._service = RewardService(scoring, section, meters(title) if meters else NoMeters(), losses=losses)
         self._title = f"{title}, {section.kind} scorers on {section.device}"
 
     def __repr__(self) -> str:
@@ -106,6 +110,15 @@ class RewardActor:
     async def stats(self) -> ServiceStats:
         """Counters since this process started."""
         return self._service.stats()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where a service is found, and whether it outlives its driver."""
+
+    namespace: str
+    name: str
+    detached: bool
 
 
 class RayReplicas:
@@ -149,7 +162,7 @@ class RayReplicas:
                 timeout_s=self._timeout_s,
             ) from error
         except RayActorError as error:
-            raise ScorerError(f"The reward service is gone, and Ray could not bring it back: {error}") from error
+            raise _gone(error) from error
         except RayTaskError as error:
             raise _cause_of(error) from error
 
@@ -168,15 +181,36 @@ def get_or_create(
     A service that is not ``detached`` ends with the driver that started it. ``load`` builds the scorers in each
     actor's process; by default those of ``section``.
 
+    Nothing is started beside a running service of other settings, and what a failed start has begun is ended.
+
     Raises:
         ClusterError: it did not start in time, its scorers can't be loaded, or a service of other settings has the
             name already.
     """
     start = start or Start()
+    place = _Place(namespace=namespace, name=name, detached=detached)
+    for index in _running(namespace, name):
+        _require_same(_facts_of(_replica(namespace, name, index), name, start.timeout_s), section, namespace, name)
+    with ExitStack() as undo:
+        actors = [
+            _get_or_create(section, place, index, load=load, start=start, undo=undo)
+            for index in range(section.replicas)
+        ]
+        facts = [_facts_of(actor, name, start.timeout_s) for actor in actors]
+        for found in facts:  # somebody else may have started one meanwhile
+            _require_same(found, section, namespace, name)
+        undo.pop_all()
+    return RemoteScoring(RayReplicas(actors, timeout_s=section.timeout_s), facts[0])
+
+
+def _get_or_create(
+    section: ScorersSection, place: _Place, index: int, *, load: LoadScoring | None, start: Start, undo: ExitStack
+) -> ActorHandle[Any]:
+    """The replica of this index; one that is made here ends when ``undo`` is unwound."""
     options: dict[str, Any] = {
-        "namespace": namespace,
-        "lifetime": "detached" if detached else "non_detached",
-        "get_if_exists": True,
+        "name": f"{_PREFIX}{place.name}:{index}",
+        "namespace": place.namespace,
+        "lifetime": "detached" if place.detached else "non_detached",
         "num_cpus": section.cpus,
         "num_gpus": section.gpus,
         "resources": dict(start.resources),
@@ -184,24 +218,13 @@ def get_or_create(
         "max_task_retries": MAX_TASK_RETRIES,
         "max_concurrency": MAX_CONCURRENT_CALLS,
     }
-    actors = [
-        cast(
-            "ActorHandle[Any]",
-            ray.remote(RewardActor)
-            .options(name=f"{_PREFIX}{name}:{index}", **options)
-            .remote(section, load, title=f"{name} {index + 1}/{section.replicas}", meters=start.meters),
-        )
-        for index in range(section.replicas)
-    ]
-    facts, *_ = [_ready_facts(actor, name, start.timeout_s) for actor in actors]
-    if facts.section != section:
-        raise ClusterError(
-            f"A reward service named {name!r} with other {_differences(facts.section, section)} runs in namespace "
-            f"{namespace!r}; stop it with `addiffusion reward stop {name}`, or choose another scorers.service.",
-            name=name,
-            namespace=namespace,
-        )
-    return RemoteScoring(RayReplicas(actors, timeout_s=section.timeout_s), facts)
+    title = f"{place.name} {index + 1}/{section.replicas}"
+    try:
+        made = ray.remote(RewardActor).options(**options).remote(section, load, title=title, meters=start.meters)
+    except ValueError:  # the name is taken: this one is not ours to end
+        return _replica(place.namespace, place.name, index)
+    undo.callback(ray.kill, made)
+    return cast("ActorHandle[Any]", made)
 
 
 def connect(*, namespace: str, name: str = DEFAULT_NAME, timeout_s: float | None = None) -> RemoteScoring:
@@ -212,16 +235,15 @@ def connect(*, namespace: str, name: str = DEFAULT_NAME, timeout_s: float | None
     Raises:
         ClusterError: there is none, or it is not ready in time.
     """
-    prefix = f"{_PREFIX}{name}:"
-    found = sorted(int(actor[len(prefix) :]) for actor in _actor_names(namespace) if actor.startswith(prefix))
+    found = _running(namespace, name)
     if not found:
         raise ClusterError(
             f"No reward service named {name!r} runs in namespace {namespace!r}; start it first (get_or_create).",
             name=name,
             namespace=namespace,
         )
-    actors = [ray.get_actor(f"{prefix}{index}", namespace=namespace) for index in found]
-    facts = _ready_facts(actors[0], name, timeout_s or START_TIMEOUT_S)
+    actors = [_replica(namespace, name, index) for index in found]
+    facts = _facts_of(actors[0], name, timeout_s or START_TIMEOUT_S)
     return RemoteScoring(RayReplicas(actors, timeout_s=timeout_s or facts.section.timeout_s), facts)
 
 
@@ -238,7 +260,7 @@ def stop(scoring: RemoteScoring) -> None:
         ray.kill(actor)
 
 
-def _ready_facts(actor: ActorHandle[Any], name: str, start_timeout_s: float) -> ServiceFacts:
+def _facts_of(actor: ActorHandle[Any], name: str, start_timeout_s: float) -> ServiceFacts:
     try:
         return cast("ServiceFacts", ray.get(actor.facts.remote(), timeout=start_timeout_s))
     except GetTimeoutError as error:
@@ -262,15 +284,64 @@ def _actor_names(namespace: str) -> list[str]:
     return [actor["name"] for actor in actors if actor["namespace"] == namespace]
 
 
+def _running(namespace: str, name: str) -> list[int]:
+    """Indices of the replicas there are."""
+    prefix = f"{_PREFIX}{name}:"
+    return sorted(int(actor[len(prefix) :]) for actor in _actor_names(namespace) if actor.startswith(prefix))
+
+
+def _replica(namespace: str, name: str, index: int) -> ActorHandle[Any]:
+    try:
+        return ray.get_actor(f"{_PREFIX}{name}:{index}", namespace=namespace)
+    except ValueError as error:
+        raise ClusterError(
+            f"The reward service {name!r} in namespace {namespace!r} is just ending; start again in a moment.",
+            name=name,
+        ) from error
+
+
+def _require_same(facts: ServiceFacts, section: ScorersSection, namespace: str, name: str) -> None:
+    if facts.section != section:
+        raise ClusterError(
+            f"A reward service named {name!r} with other {_differences(facts.section, section)} runs in namespace "
+            f"{namespace!r}; stop it with `addiffusion reward stop {name}`, or choose another scorers.service.",
+            name=name,
+            namespace=namespace,
+        )
+
+
 def _differences(running: ScorersSection, asked: ScorersSection) -> str:
     keys = [key for key in type(asked).model_fields if getattr(running, key) != getattr(asked, key)]
     return ", ".join(f"scorers.{key}" for key in keys)
+
+
+def _gone(error: RayActorError) -> AdDiffusionError:
+    """Why calls are in vain: a process that refused to start again ends the run with its own reason."""
+    last = str(error).strip().splitlines()[-1]
+    refusal = f"{RolloutError.__module__}.{RolloutError.__qualname__}: "
+    if last.startswith(refusal):
+        return RolloutError(last.removeprefix(refusal))
+    return ScorerError(f"The reward service is gone, and Ray could not bring it back: {error}")
 
 
 def _cause_of(error: RayTaskError) -> AdDiffusionError:
     """The error that was raised in the actor, without Ray's wrapping."""
     cause = error.cause
     return cause if isinstance(cause, AdDiffusionError) else ScorerError(f"The scorers failed: {cause!r}")
+
+
+def _loaded(load: LoadScoring, section: ScorersSection, losses: Losses) -> Scoring:
+    """The scorers; a device that is lost before they stand on it ends the process, as it does later."""
+    from addiffusion.poisoned import end_process, poison_of  # noqa: PLC0415 - see RewardActor.__init__
+
+    try:
+        return load(section)
+    except (RuntimeError, AdDiffusionError) as error:
+        reason = poison_of(error)
+        if reason is not None:
+            losses.add(reason)
+            end_process(f"The reward service can't load its scorers: its device is lost to it ({reason}).")
+        raise
 
 
 def _load_scoring(section: ScorersSection) -> Scoring:

@@ -75,4 +75,10 @@ HUNG: Final = Metric(
     description="Passes given up after scorers.pass_timeout_s, by the model that hung.",
     tags=("scorer",),
 )
-ALL: Final = (QUEUE_DEPTH, BATCH_SIZE, WAIT, SCORER_TIME, IMAGES, CACHE_HITS, ERRORS, HELD_BACK, LATE, HUNG)
+HALVED: Final = Metric(
+    name="addiffusion_reward_halved",
+    kind="counter",
+    unit="passes",
+    description="Passes that ran out of memory, after which batches are half as large.",
+)
+ALL: Final = (QUEUE_DEPTH, BATCH_SIZE, WAIT, SCORER_TIME, IMAGES, CACHE_HITS, ERRORS, HELD_BACK, LATE, HUNG, HALVED)

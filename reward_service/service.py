@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,11 +20,16 @@ from addiffusion.scorers.base import Metered, ScorerUsage, Scoring
 from addiffusion.scorers.requests import check_request, empty_reply, failed_reply, join_replies
 from addiffusion.scorers.wrapped import WrappedScoring
 from reward_service.batcher import Batch, Batcher, Joiner
+from reward_service.losses import Losses
 from reward_service.pieces import Source, group_of, merged_request, score_pieces, split_reply
 from reward_service.scoring_thread import HungError, ScoringThread
 from reward_service.stats import ServiceStats, Tally
 
 Result = TypeVar("Result")
+
+
+End = Callable[[str], None]
+"""Ends the process with this reason as its last words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +43,20 @@ class RewardService(WrappedScoring):
 
     All coroutines belong to one event loop. Scoring has a thread of its own, so the loop goes on accepting meanwhile.
     At most ``queue_images`` images wait; callers beyond that are held back in the order they came.
+    A scorer that reports its device as lost ends the process: whoever supervises it starts another one.
     """
 
-    def __init__(self, scoring: Scoring, section: ScorersSection, meters: Meters | None = None) -> None:
+    def __init__(
+        self,
+        scoring: Scoring,
+        section: ScorersSection,
+        meters: Meters | None = None,
+        *,
+        losses: Losses | None = None,
+        end: End | None = None,
+    ) -> None:
         super().__init__(scoring)
+        self._losses, self._end = losses, end
         self._section = section
         self._batcher = Batcher(
             max_images=section.batch_images, max_wait_s=section.max_wait_ms / 1000, clock=time.monotonic
@@ -114,9 +129,11 @@ class RewardService(WrappedScoring):
 
     async def _embed_text(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         try:
-            return (await self._thread.run(self._scoring.embed_text, prompts)).result()
+            call = await self._thread.run(self._scoring.embed_text, prompts)
         except HungError as error:
             raise ScorerError(self._hung_sentence("clip", f"{len(prompts)} prompts")) from error
+        self._end_if_poisoned(call.exception())
+        return call.result()
 
     async def _answer(self, request: ScoreRequest) -> ScoreReply:
         request_id = next(self._ids)
@@ -185,10 +202,24 @@ class RewardService(WrappedScoring):
         self._tally.queue(self._batcher.waiting_image_count)
         if call is None:
             self._deliver(batch, self._given_up(batch, sources))
-        elif error := call.exception():  # whatever it is belongs to the callers; the service goes on
+        elif error := call.exception():  # whatever else it is belongs to the callers; the service goes on
+            self._end_if_poisoned(error)
             self._fail(batch, error)
         else:
             self._deliver(batch, call.result())
+            if self._losses is not None:
+                self._losses.clear()
+
+    def _end_if_poisoned(self, error: BaseException | None) -> None:
+        """End the process before anybody gets an answer: those who wait are answered by the next one."""
+        from addiffusion.poisoned import end_process, poison_of  # noqa: PLC0415 - torch, which clients do without
+
+        reason = None if error is None else poison_of(error)
+        if reason is None:
+            return
+        if self._losses is not None:
+            self._losses.add(reason)
+        (self._end or end_process)(f"The reward service ends its process: its device is lost to it ({reason}).")
 
     def _given_up(self, batch: Batch, sources: Sequence[Source]) -> Sequence[ScoreReply]:
         """Replies without scores to a pass that hangs; each of its images has the reason as its own error."""

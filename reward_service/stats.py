@@ -36,6 +36,8 @@ class ServiceStats:
     """Requests that ran past their deadline."""
     cache_hit_count: int = 0
     """Images that were not scored because their scores were known."""
+    halved_count: int = 0
+    """Passes that ran out of memory, after which batches are half as large."""
     scoring_s: float = 0.0
     """Seconds the scorers were busy."""
     waited_s: float = 0.0
@@ -83,6 +85,7 @@ class Tally:
             waiting_image_count=waiting_image_count,
             up_s=time.monotonic() - self._started,
             cache_hit_count=self._usage.cache_hit_count,
+            halved_count=self._usage.halved_count,
             scorer_s=dict(self._usage.seconds),
             scorer_error_count=dict(errors),
         )
@@ -145,6 +148,9 @@ class Tally:
         hits = usage.cache_hit_count - before.cache_hit_count
         if hits:
             self._meters.record(metrics.CACHE_HITS, hits)
+        halved = usage.halved_count - before.halved_count
+        if halved:
+            self._meters.record(metrics.HALVED, halved)
 
     def _add(self, **increments: float) -> None:
         changed = {name: getattr(self._stats, name) + increment for name, increment in increments.items()}

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from addiffusion.scorers.base import ScorerUsage
+from addiffusion.scorers.cancellation import committing
 
 
 class Account:
@@ -19,22 +20,37 @@ class Account:
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._errors: Counter[str] = Counter()
+        self._halved_count = 0
         self._running: str | None = None
 
     @contextmanager
     def charge(self, name: str) -> Iterator[None]:
         """Charge the time of the block to ``name``."""
-        started, self._running = time.perf_counter(), name
+        started = time.perf_counter()
+        with committing():
+            self._running = name
         try:
             yield
         finally:
-            self._running = None
-            self._seconds[name] += time.perf_counter() - started
+            with committing():
+                self._running = None
+                self._seconds[name] += time.perf_counter() - started
 
     def blame(self, names: Iterable[str]) -> None:
         """Count one error for each name."""
-        self._errors.update(names)
+        with committing():
+            self._errors.update(names)
+
+    def halved(self) -> None:
+        """Count one pass that ran out of memory."""
+        with committing():
+            self._halved_count += 1
 
     def usage(self) -> ScorerUsage:
         """The account so far."""
-        return ScorerUsage(seconds=dict(self._seconds), error_count=dict(self._errors), running=self._running)
+        return ScorerUsage(
+            seconds=dict(self._seconds),
+            error_count=dict(self._errors),
+            halved_count=self._halved_count,
+            running=self._running,
+        )

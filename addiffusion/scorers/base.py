@@ -59,6 +59,8 @@ class ScorerUsage:
     """Images each model could not score."""
     cache_hit_count: int = 0
     """Images that were not scored because their scores were known."""
+    halved_count: int = 0
+    """Times the device's memory did not hold a batch, and batches became half as large."""
     running: str | None = None
     """The model at work at this moment."""
 

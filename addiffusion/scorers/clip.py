@@ -118,7 +118,7 @@ def load_tower(section: ScorersSection, device: torch.device) -> ClipTower:
     tensors = file.tensors(Path(weights)) if weights is not None and is_file else {}
     try:
         model = open_clip.create_model(name, weights, require_pretrained=True, weights_only=True)
-        tower = tower_of(name, model, device=device)
+        tokenize = cast("Tokenize", open_clip.get_tokenizer(name))
     except LOAD_FAILURES as error:
         raise file.misfit(weights or section.clip.model, error) from error
     reason = resized(model, tensors)
@@ -126,7 +126,7 @@ def load_tower(section: ScorersSection, device: torch.device) -> ClipTower:
         raise file.misfit(str(weights), reason)
     if is_file:
         _warn_of_activation(name)
-    return tower
+    return ClipTower(model, tokenize=tokenize, prepare=preprocessing_of(model), device=device)
 
 
 def _warn_of_activation(name: str) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.scorers.base import Metered, ScorerUsage, Scoring
+from addiffusion.scorers.cancellation import committing
 from addiffusion.scorers.requests import check_request, join_replies, reply_rows, request_rows
 from addiffusion.scorers.wrapped import WrappedScoring
 
@@ -52,8 +53,9 @@ class RememberedScoring(WrappedScoring):
                 fresh.setdefault(key, row)
         if len(fresh) == len(keys):
             return self._scored(request, keys)
-        self._hit_count += len(keys) - len(fresh)
-        answers = {key: self._recalled(key) for key in keys if key not in fresh}
+        with committing():
+            self._hit_count += len(keys) - len(fresh)
+            answers = {key: self._recalled(key) for key in keys if key not in fresh}
         if fresh:
             new = self._scored(request_rows(request, list(fresh.values())), list(fresh))
             answers.update({key: reply_rows(new, [row]) for row, key in enumerate(fresh)})
@@ -61,11 +63,12 @@ class RememberedScoring(WrappedScoring):
 
     def _scored(self, request: ScoreRequest, keys: Sequence[Key]) -> ScoreReply:
         reply = self._scoring.score(request)
-        for row, key in enumerate(keys if self._capacity else ()):
-            if reply.errors[row] is None:
-                self._known[key] = reply_rows(reply, [row])
-        while len(self._known) > self._capacity:
-            self._known.popitem(last=False)
+        with committing():
+            for row, key in enumerate(keys if self._capacity else ()):
+                if reply.errors[row] is None:
+                    self._known[key] = reply_rows(reply, [row])
+            while len(self._known) > self._capacity:
+                self._known.popitem(last=False)
         return reply
 
     def _recalled(self, key: Key) -> ScoreReply:

@@ -12,12 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from addiffusion.errors import PromptError, ScorerError
+from addiffusion.poisoned import is_poisoned
 from addiffusion.scorers.images import ImageBatch
 
 Compute = Callable[[ImageBatch, Sequence[str]], Tensor]
 
-FAILURES: Final = (RuntimeError, ValueError, LookupError, ArithmeticError, ScorerError, PromptError)
+FAILURES: Final = (RuntimeError, ValueError, LookupError, ArithmeticError, MemoryError, ScorerError, PromptError)
 """What a model may raise on an image or prompt; anything else is a defect and ends the request."""
+_NO_MEMORY: Final = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "DefaultCPUAllocator")
+
+
+class NoMemoryError(Exception):
+    """The device's memory does not hold a batch of this many rows."""
 
 
 class ScorerPass:
@@ -41,12 +47,17 @@ class ScorerPass:
         """(n,) of a score, or (n, width) of an embedding; rows of images that have none are NaN, with an error.
 
         Where the batch fails as a whole the images are tried one by one, so that only the culprit has an error.
+
+        Raises:
+            NoMemoryError: the batch needs more memory than there is, and has rows to spare.
+            RuntimeError: the device is lost to this process (see ``is_poisoned``), so to every image after this one.
         """
         inner = () if width is None else (width,)
         if batched:
             try:
                 values = _fetched(name, compute(self._padded, self._padded_prompts), (self._rows, *inner))
-            except FAILURES:
+            except FAILURES as error:
+                _refuse(error, self._rows)
                 values = self._one_by_one(name, compute, self._rows, inner)
         else:
             values = self._one_by_one(name, compute, 1, inner)
@@ -64,6 +75,7 @@ class ScorerPass:
                 result = compute(self._images_of(row, copies), (prompt,) * copies)
                 values[row] = _fetched(name, result, (copies, *inner))[0]
             except FAILURES as error:
+                _refuse(error, copies)
                 reason = error.message if isinstance(error, (ScorerError, PromptError)) else repr(error)
                 self._note(row, name, f"Scorer `{name}` failed on this image: {reason}")
         return values
@@ -78,6 +90,23 @@ class ScorerPass:
         if self.errors[row] is None:
             self.errors[row] = reason
             self.culprits.append(name)
+
+
+def _refuse(error: Exception, rows: int) -> None:
+    """Raise what is no error of an item: an image alone in a batch of ``rows`` would fail just the same."""
+    if is_poisoned(error):
+        raise error
+    if rows > 1 and _is_lack_of_memory(error):
+        raise NoMemoryError(str(error)) from error
+
+
+def _is_lack_of_memory(error: BaseException | None) -> bool:
+    """Whether ``error``, or one that caused it, says that memory is full."""
+    while error is not None:
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in _NO_MEMORY):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _fetched(name: str, values: Tensor, shape: tuple[int, ...]) -> NDArray[np.float32]:

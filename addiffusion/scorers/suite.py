@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,11 +14,14 @@ from addiffusion.errors import ConfigError
 from addiffusion.records import EMBEDDING_NAMES, ScoreReply, ScoreRequest
 from addiffusion.scorers.account import Account
 from addiffusion.scorers.base import Scorer, ScorerUsage
+from addiffusion.scorers.cancellation import committing
 from addiffusion.scorers.clip import ClipTower
 from addiffusion.scorers.dino import DinoFeatures
 from addiffusion.scorers.images import ImageBatch
 from addiffusion.scorers.requests import check_request, empty_reply, join_replies
-from addiffusion.scorers.scorer_pass import ScorerPass
+from addiffusion.scorers.scorer_pass import NoMemoryError, ScorerPass
+
+_log = logging.getLogger(__name__)
 
 
 class ScorerSuite:
@@ -25,7 +29,8 @@ class ScorerSuite:
 
     Every network sees batches of exactly ``batch_images`` rows (short ones are padded with a repeated row), so on
     a CPU each row is bitwise independent of its neighbours and of the size of the request. A model runs only when a
-    request asks for it.
+    request asks for it. Where the device's memory does not hold a batch, all batches from then on have half the rows:
+    a row is then independent as before, but its last bits may be others than at the configured size.
     """
 
     def __init__(
@@ -117,9 +122,37 @@ class ScorerSuite:
                 is unknown.
         """
         check_request(request, names=self.scorers, image_size=self.image_size)
-        size = self._batch_images
-        passes = [self._pass(request, slice(at, at + size)) for at in range(0, len(request.images), size)]
-        return join_replies([empty_reply(request, clip_width=self.clip_width, dino_width=self.dino_width), *passes])
+        passes = [empty_reply(request, clip_width=self.clip_width, dino_width=self.dino_width)]
+        at = 0
+        while at < len(request.images):
+            passes.append(self._fitting_pass(request, at))
+            at += len(passes[-1].errors)
+        return join_replies(passes)
+
+    def _fitting_pass(self, request: ScoreRequest, at: int) -> ScoreReply:
+        """A pass from row ``at``, of as many rows as the device's memory holds."""
+        while True:
+            rows = self._batch_images
+            try:
+                return self._pass(request, slice(at, at + rows))
+            except NoMemoryError as error:
+                reason = str(error).split("\n", maxsplit=1)[0]
+            self._halve(rows, reason)  # outside of the handler, whose traceback keeps the batch in memory
+
+    def _halve(self, rows: int, reason: str) -> None:
+        with committing():
+            self._batch_images = rows // 2
+        self._account.halved()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        _log.warning(
+            "The scorers ran out of memory on %d images (%s): from now on they take %d at a time; set "
+            "scorers.batch_images=%d to start so.",
+            rows,
+            reason,
+            rows // 2,
+            rows // 2,
+        )
 
     def _pass(self, request: ScoreRequest, span: slice) -> ScoreReply:
         images, prompts = request.images[span], request.prompts[span]

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from addiffusion.scorers.cancellation import committing
+
 _CACHED_PROMPTS: Final = 4096
 
 
@@ -29,9 +31,10 @@ class TextCache:
         return torch.stack([self._row(prompt) for prompt in prompts])
 
     def _row(self, prompt: str) -> Tensor:
-        if prompt not in self._known:
-            self._known[prompt] = self._encode(prompt)
+        row = self._known[prompt] if prompt in self._known else self._encode(prompt)
+        with committing():
+            self._known[prompt] = row
+            self._known.move_to_end(prompt)
             if len(self._known) > self._capacity:
                 self._known.popitem(last=False)
-        self._known.move_to_end(prompt)
-        return self._known[prompt]
+        return row

@@ -11,6 +11,8 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ import pytest
 import ray
 
 from addiffusion.config import ScorersSection
-from addiffusion.errors import ClusterError, ContractError, ScorerError
+from addiffusion.errors import ClusterError, ContractError, RolloutError, ScorerError
 from addiffusion.metrics import Meters
 from addiffusion.records import ScoreReply
 from launch.meters import replica_meters
@@ -26,8 +28,10 @@ from reward_service.actor import RayReplicas, Start, connect, get_or_create, ser
 from reward_service.client import RemoteScoring
 from reward_service.metrics import ALL, QUEUE_DEPTH
 from tests.reward_service.toy_scoring import (
+    OnceLostScoring,
     ToyScoring,
     assert_same_reply,
+    load_lost_toy,
     load_missing_weights,
     load_slow_toy,
     make_request,
@@ -107,6 +111,60 @@ def test_another_configuration_under_the_same_name_is_refused(scoring: RemoteSco
     other = SECTION.model_copy(update={"batch_images": 4})
     with pytest.raises(ClusterError, match=r"'shared-reward' with other scorers\.batch_images runs"):
         get_or_create(other, namespace=ray_cluster, name="shared-reward", load=load_slow_toy)
+
+
+def actors_of(namespace: str, name: str) -> set[str]:
+    found = ray.util.list_named_actors(all_namespaces=True)
+    return {one["name"] for one in found if one["namespace"] == namespace and one["name"].startswith(f"reward:{name}:")}
+
+
+def test_a_refused_start_leaves_no_actor_behind(scoring: RemoteScoring, ray_cluster: str) -> None:
+    """More replicas than there are would have to be made: settings are compared before."""
+    other = SECTION.model_copy(update={"replicas": 3})
+    with pytest.raises(ClusterError, match=r"other scorers\.replicas runs"):
+        get_or_create(other, namespace=ray_cluster, name="shared-reward", detached=True, load=load_slow_toy)
+    assert actors_of(ray_cluster, "shared-reward") == {"reward:shared-reward:0"}
+
+
+def test_what_a_failed_start_has_made_is_ended(ray_cluster: str) -> None:
+    """Whether its scorers can't be loaded or there is no room for all replicas."""
+    roomless = SECTION.model_copy(update={"replicas": 2, "cpus": 3.0})
+    with pytest.raises(ClusterError, match="was not ready after"):
+        get_or_create(
+            roomless,
+            namespace=ray_cluster,
+            name="roomless",
+            detached=True,
+            load=load_slow_toy,
+            start=Start(timeout_s=20),
+        )
+    with pytest.raises(ClusterError, match="could not start"):
+        get_or_create(SECTION, namespace=ray_cluster, name="unloadable", detached=True, load=load_missing_weights)
+    deadline = time.monotonic() + 60
+    while actors_of(ray_cluster, "roomless") | actors_of(ray_cluster, "unloadable"):
+        assert time.monotonic() < deadline, "actors of a failed start are left"
+        time.sleep(0.2)
+
+
+def test_a_lost_device_is_a_new_process_and_no_lost_request(ray_cluster: str, tmp_path: Path) -> None:
+    """Requests that waited are answered by the next process."""
+    service = get_or_create(
+        SECTION, namespace=ray_cluster, name="once-lost", load=partial(OnceLostScoring, marker=tmp_path / "lost")
+    )
+    actor, victim = only_actor(service), pid_of(only_actor(service))
+    answers = [actor.score.remote(make_request(seed, 3)) for seed in range(5)]
+    for seed, reply in enumerate(ray.get(answers, timeout=120)):
+        assert_same_reply(reply, ToyScoring(SECTION).score(make_request(seed, 3)))
+    assert pid_of(actor) != victim
+    stop(service)
+
+
+def test_a_device_that_stays_lost_ends_the_run_with_its_reason(ray_cluster: str) -> None:
+    """After a few processes in a row, instead of one error per image for ever."""
+    service = get_or_create(SECTION, namespace=ray_cluster, name="lost", load=load_lost_toy)
+    with pytest.raises(RolloutError, match=r"lost its device 3 times in a row .*device-side assert triggered\)"):
+        service.score(make_request(0, 3))
+    stop(service)
 
 
 def test_the_actors_own_errors_arrive_as_they_were_raised(scoring: RemoteScoring) -> None:

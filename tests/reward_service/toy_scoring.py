@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -97,6 +98,34 @@ class HangingScoring(ToyScoring):
             self.began.set()
             self.release.wait()
         return super().score(request)
+
+
+class LostScoring(ToyScoring):
+    """Its device is lost at the first call, as CUDA reports it."""
+
+    def score(self, request: ScoreRequest) -> ScoreReply:
+        raise RuntimeError("CUDA error: device-side assert triggered\nCompile with TORCH_USE_CUDA_DSA.")
+
+    def embed_text(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        raise RuntimeError("CUDA error: device-side assert triggered\nCompile with TORCH_USE_CUDA_DSA.")
+
+
+class OnceLostScoring(ToyScoring):
+    """Loses its device at its first request, and only in the first process: a file says so."""
+
+    def __init__(self, section: ScorersSection, marker: Path) -> None:
+        super().__init__(section)
+        self.marker = marker
+
+    def score(self, request: ScoreRequest) -> ScoreReply:
+        if not self.marker.exists():
+            self.marker.touch()
+            return LostScoring().score(request)
+        return super().score(request)
+
+
+def load_lost_toy(section: ScorersSection) -> ToyScoring:
+    return LostScoring(section)
 
 
 def load_slow_toy(section: ScorersSection) -> ToyScoring:

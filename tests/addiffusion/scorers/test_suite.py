@@ -192,6 +192,77 @@ def test_a_scorer_that_fails_on_one_image_fails_that_image_only(scenes: SceneBat
     np.testing.assert_array_equal(healthy.values[0], reply.values[0])
 
 
+class Greedy(Brightness):
+    """Needs more memory than there is for more than ``capacity`` images at once, or loses its device."""
+
+    def __init__(self, capacity: int, error: Exception | None = None) -> None:
+        super().__init__()
+        self.capacity, self.rows = capacity, list[int]()
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the advice.")
+
+    def score(self, images: ImageBatch, prompts: Sequence[str]) -> Float[Tensor, " n"]:
+        self.rows.append(len(images.pixels))
+        if len(images.pixels) > self.capacity:
+            raise self.error
+        return super().score(images, prompts)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        None,
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError("Unable to allocate 2.00 GiB"),
+    ],
+)
+def test_a_batch_that_memory_does_not_hold_is_halved_once_per_size(
+    scenes: SceneBatch, error: Exception | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And what fits is remembered: nothing is tried image by image in the batch that did not fit."""
+    greedy = Greedy(1, error)
+    suite = suite_with(greedy)
+    request = request_of(scenes, slice(0, 6), ("clip", "brightness"))
+    reply = suite.score(request)
+    assert reply.errors == (None,) * 6
+    assert greedy.rows == [4, 2, *[1] * 6]
+    assert suite.usage().halved_count == 2
+    assert [record.message.split(": ")[-1] for record in caplog.records] == [
+        "from now on they take 2 at a time; set scorers.batch_images=2 to start so.",
+        "from now on they take 1 at a time; set scorers.batch_images=1 to start so.",
+    ]
+    suite.score(request)
+    assert greedy.rows[8:] == [1] * 6
+    assert len(caplog.records) == 2
+    np.testing.assert_allclose(
+        reply.values[:, 1], suite_with(Brightness()).score(request).values[:, 1], rtol=1e-5, err_msg="right rows"
+    )
+
+
+def test_an_image_that_memory_does_not_hold_alone_is_its_own_error(scenes: SceneBatch) -> None:
+    """There is nothing left to halve."""
+    suite = suite_with(Greedy(0))
+    reply = suite.score(request_of(scenes, slice(0, 2), ("clip", "brightness")))
+    assert all("`brightness` failed on this image" in (error or "") for error in reply.errors)
+    assert suite.usage().halved_count == 2
+
+
+def test_memory_that_an_unbatched_scorer_lacks_halves_nothing(scenes: SceneBatch) -> None:
+    """It sees one image at a time as it is."""
+    greedy = Greedy(0)
+    greedy.spec = replace(Brightness.spec, batched=False)
+    suite = suite_with(greedy)
+    reply = suite.score(request_of(scenes, slice(0, 2), ("clip", "brightness")))
+    assert all(reply.errors)
+    assert suite.usage().halved_count == 0
+
+
+def test_a_lost_device_is_no_error_of_an_image(scenes: SceneBatch) -> None:
+    """Every later image would fail just the same: whoever runs the process must end it."""
+    suite = suite_with(Greedy(0, RuntimeError("CUDA error: device-side assert triggered")))
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        suite.score(request_of(scenes, slice(0, 2), ("brightness",)))
+
+
 def test_a_result_of_another_shape_is_an_error_of_its_images(scenes: SceneBatch) -> None:
     reply = suite_with(Brightness(shape=(2, -1))).score(request_of(scenes, slice(0, 2), ("brightness",)))
     assert all("shape (2, 2) where (4,) was due" in (error or "") for error in reply.errors)

@@ -1,0 +1,62 @@
+"""Devices lost one after the other: a count that outlives the processes, so that restarts come to an end."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Final, cast
+
+from addiffusion.errors import RolloutError
+from addiffusion.files import write_text
+
+MAX_LOSSES: Final = 3
+"""Processes of one replica that may lose their device in a row without a pass that scored."""
+
+
+class Losses:
+    """The losses of one replica since it last scored.
+
+    They are kept in a small file of its machine: of another machine's device they say nothing.
+    """
+
+    def __init__(self, replica: str, folder: Path | None = None) -> None:
+        """Read the file of ``replica``, a name that its next process has, too."""
+        self._path = (folder or Path(tempfile.gettempdir())) / f"addiffusion-reward-{replica}.json"
+        self.count, self.reason = _read(self._path)
+
+    def add(self, reason: str) -> None:
+        """The device is lost; whoever calls this ends the process. A full disk can't keep it from ending."""
+        self.count, self.reason = self.count + 1, reason
+        try:
+            write_text(self._path, json.dumps({"count": self.count, "reason": reason}))
+        except OSError:
+            return
+
+    def clear(self) -> None:
+        """A pass has scored: the device works."""
+        if self.count:
+            self.count = 0
+            self._path.unlink(missing_ok=True)
+
+    def check(self, title: str) -> None:
+        """Refuse to start once more.
+
+        Raises:
+            RolloutError: too many processes have lost their device in a row.
+        """
+        if self.count >= MAX_LOSSES:
+            raise RolloutError(
+                f"The reward service {title} lost its device {self.count} times in a row without scoring once "
+                f"({self.reason}): find out what ails the device or which model breaks it, and resume the run.",
+                count=self.count,
+                reason=self.reason,
+            )
+
+
+def _read(path: Path) -> tuple[int, str]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return int(content["count"]), cast("str", content["reason"])
+    except (OSError, ValueError, LookupError, TypeError):  # none, or one that a full disk has cut
+        return 0, ""
