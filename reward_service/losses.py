@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Final, cast
 
-from addiffusion.errors import RolloutError
+from addiffusion.errors import OutputError, RolloutError
 from addiffusion.files import write_text
 
 MAX_LOSSES: Final = 3
@@ -30,7 +30,7 @@ class Losses:
         self.count, self.reason = self.count + 1, reason
         try:
             write_text(self._path, json.dumps({"count": self.count, "reason": reason}))
-        except OSError:
+        except OutputError:
             return
 
     def clear(self) -> None:

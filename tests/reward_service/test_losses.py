@@ -84,3 +84,10 @@ def test_a_real_process_ends_with_its_reason_and_one_that_scores_clears_it(tmp_p
     assert Losses("a", tmp_path).count == 2
     assert run("well").returncode == 0
     assert Losses("a", tmp_path).count == 0
+
+
+def test_a_disk_that_takes_no_count_keeps_no_process_from_ending(tmp_path: Path) -> None:
+    """The folder is gone: the loss counts for this process, and nothing is raised."""
+    losses = Losses("a", tmp_path / "gone")
+    losses.add(REASON)
+    assert (losses.count, losses.reason) == (1, REASON)
