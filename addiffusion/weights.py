@@ -1,0 +1,158 @@
+"""Files of model weights: read without executing anything, and taken only if they fill a model exactly."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType] - a bare PathLike
+from torch import Tensor, nn
+
+from addiffusion.errors import WeightsError
+
+LOAD_FAILURES: Final = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    AttributeError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
+"""What the model libraries raise on files that are missing, damaged, of another model, or more than tensors."""
+_CONSTANT: Final = "position_ids"
+"""A range of numbers that older libraries saved with a model: nothing is lost where it is left over or missing."""
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors in a safetensors or PyTorch file; a checkpoint's own ``state_dict`` is unwrapped.
+
+    Raises:
+        WeightsError: the file is missing, empty, cut off, or holds more than tensors.
+    """
+    try:
+        content: Any = _content(path)
+    except LOAD_FAILURES as error:
+        raise WeightsError(
+            f"{path} can't be read as a file of tensors ({gist(error)}): it is damaged or something else; get it "
+            "again.",
+            path=str(path),
+        ) from error
+    whole = cast("dict[str, Any]", content if isinstance(content, dict) else {})
+    tensors: dict[str, Any] = whole.get("state_dict", whole)
+    if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise WeightsError(f"{path} holds no tensors by name: it is something else; get it again.", path=str(path))
+    return tensors
+
+
+def _content(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def misfit(model: nn.Module, tensors: Mapping[str, Tensor]) -> str | None:
+    """Why these tensors do not fill ``model`` exactly, with the first one that does not; None if they do."""
+    expected = model.state_dict()
+    return named_misfit(
+        missing=expected.keys() - tensors.keys(),
+        unexpected=tensors.keys() - expected.keys(),
+        mismatched=[
+            (name, tensors[name].shape, tensor.shape)
+            for name, tensor in expected.items()
+            if name in tensors and tensors[name].shape != tensor.shape
+        ],
+    )
+
+
+def reported_misfit(report: Mapping[str, Any]) -> str | None:
+    """The same from what ``from_pretrained(..., output_loading_info=True)`` of diffusers or transformers reports."""
+    reason = named_misfit(
+        missing=report["missing_keys"],
+        unexpected=report["unexpected_keys"],
+        mismatched=report["mismatched_keys"],
+    )
+    messages = list(report.get("error_msgs") or ())
+    return reason or (str(messages[0]) if messages else None)
+
+
+def named_misfit(
+    *,
+    missing: Iterable[str] = (),
+    unexpected: Iterable[str] = (),
+    mismatched: Iterable[tuple[str, Iterable[int], Iterable[int]]] = (),
+) -> str | None:
+    """The first name of each kind, and how many there are; None without any.
+
+    Args:
+        missing: tensors of the model that the file lacks.
+        unexpected: tensors of the file that the model has no place for.
+        mismatched: name, shape in the file and shape in the model.
+    """
+    reasons = [
+        *_of_kind("is missing", [name for name in missing if not name.endswith(_CONSTANT)]),
+        *_of_kind("has no place in the model", [name for name in unexpected if not name.endswith(_CONSTANT)]),
+    ]
+    shapes = {name: f"is of shape {_shape(file)}, not {_shape(model)}" for name, file, model in mismatched}
+    if shapes:
+        reasons += _of_kind(shapes[min(shapes)], list(shapes))
+    return "; ".join(reasons) or None
+
+
+def require_fit(reason: str | None, *, part: str, source: Path | str, advice: str) -> None:
+    """Refuse weights for ``reason``; None takes them.
+
+    Args:
+        reason: what ``misfit`` or ``reported_misfit`` gives.
+        part: the model they are for, e.g. ``the text encoder``.
+        source: their file, folder or hub repository.
+        advice: what to do, as the end of a sentence without a full stop.
+
+    Raises:
+        WeightsError: there is a reason; it names part and first tensor.
+    """
+    if reason is not None:
+        raise WeightsError(
+            f"The weights of {part} in {source} do not fit it ({reason}): {advice}.",
+            part=part,
+            source=str(source),
+            reason=reason,
+        )
+
+
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, part: str, source: Path | str, advice: str) -> None:
+    """Give ``model`` exactly these tensors; the arguments are those of ``require_fit``.
+
+    Raises:
+        WeightsError: names or shapes do not fit.
+    """
+    require_fit(misfit(model, tensors), part=part, source=source, advice=advice)
+    model.load_state_dict(dict(tensors), strict=False)  # checked above; a constant may be left over
+
+
+def gist(error: BaseException) -> str:
+    """The beginning of a library's error, for a sentence of our own.
+
+    Its first line, with the next one where that ends in a colon; of a list of names only the first.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    first, *others = text.split('", "')
+    return f'{first}", ...' if others else first.rstrip(".: ")
+
+
+def _of_kind(what: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    others = f", and {len(names) - 1} more" if len(names) > 1 else ""
+    return [f"tensor {min(names)!r} {what}{others}"]
+
+
+def _shape(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
