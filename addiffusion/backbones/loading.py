@@ -53,7 +53,8 @@ def load_preview(section: BackboneSection) -> Any | None:
     named = f"backbone.preview={str(source)!r}"
     advice = "give a folder with an AutoencoderTiny's config.json, or a hub id that can be reached"
     with _readable(f"{named} can't be loaded as an AutoencoderTiny", advice):
-        found = AutoencoderTiny.load_config(source).get("_class_name")
+        config: Any = AutoencoderTiny.load_config(source)
+        found = config["_class_name"]
     if found != AutoencoderTiny.__name__:
         raise WeightsError(f"{named} holds a model of class {found}, not an AutoencoderTiny: {advice}.", found=found)
     return _load_model("the preview decoder", AutoencoderTiny, source, named)
