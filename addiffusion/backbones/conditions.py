@@ -40,7 +40,7 @@ def check_conditions(network: Mapping[str, Any], **fed: Any) -> None:
                 f"does not feed (it works with {plain!r}): give a folder of a plain text-to-image pipeline.",
                 option=option,
             )
-    if network["out_channels"] != network["in_channels"]:
+    if network["out_channels"] > network["in_channels"]:
         raise ConfigError(
             f"The network gives out_channels={network['out_channels']} for in_channels={network['in_channels']} in "
             "unet/config.json: only networks whose output has the shape of the latent can be sampled.",

@@ -1,4 +1,4 @@
-"""LoRA files (arXiv:2106.09685), read by diffusers and peft and fused into the weights once: sampling costs what it did.
+"""LoRA files (arXiv:2106.09685), read by diffusers and peft, fused into the weights once: sampling costs as before.
 
 What diffusers reads is applied; a tensor that it would leave out is an error here, where diffusers only warns.
 """
@@ -32,9 +32,9 @@ _MAGNITUDE: Final = "lora_magnitude_vector"
 _DOWN: Final = ("lora_down.weight", "lora_A.weight", "lora.down.weight")
 _UP: Final = ("lora_up.weight", "lora_B.weight", "lora.up.weight")
 _NAMES: Final = (
-    "Names that are read: diffusers' and peft's ('unet.' or 'transformer.', 'text_encoder.', each with '.lora_A.weight' "
-    "and '.lora_B.weight' or attention processors), kohya's ('lora_unet_', 'lora_te_') and, for SDXL and Flux, those of "
-    "the original repositories."
+    "Names that are read: diffusers' and peft's ('unet.', 'transformer.' or 'text_encoder.', with '.lora_A.weight' and "
+    "'.lora_B.weight', or attention processors), kohya's for SD, SDXL and Flux ('lora_unet_', 'lora_te_'), and those of "
+    "the original repositories for SDXL and Flux."
 )
 
 
@@ -89,7 +89,7 @@ def _first(tensors: Mapping[str, Tensor], layer: str, ends: tuple[str, ...]) -> 
 
 
 def _check_metadata(file: Path, named: str) -> None:
-    """peft can't tell from the model which layers are meant: the metadata says it, or there is none."""
+    """Peft can't tell from the model which layers are meant: the metadata says it, or there is none."""
     with safe_open(file, framework="pt") as opened:
         text = (opened.metadata() or {}).get(_METADATA)
     if text is None:

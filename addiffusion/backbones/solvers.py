@@ -129,7 +129,6 @@ def check_schedule(own: Scheduler) -> None:
                 option=option,
             )
 
-
     betas, known = own.config.get("trained_betas"), own.config.get("num_train_timesteps")
     if betas is not None and known is not None and len(betas) < known:
         raise ConfigError(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.linalg import LinAlgError
 
 from addiffusion.backbones.base import Backbone, Scheduler
 from addiffusion.config import RefineSection, SamplerSection
@@ -84,7 +85,14 @@ def build_table(
     probe = _laid_out(scheduler, num_steps)
     order = FINISH_ORDER[finish_solver]
     arrival = Arrival(respaced(scheduler, order=order), order=order, flow=probe.flow)
-    return _Builder(probe, arrival, finish_steps=finish_steps, r_noise=r_noise).table()
+    try:
+        return _Builder(probe, arrival, finish_steps=finish_steps, r_noise=r_noise).table()
+    except LinAlgError as error:
+        raise ConfigError(
+            f"{type(scheduler).__name__} has no step of its order somewhere on the schedule of sampler.num_steps="
+            f"{num_steps}, because two noise levels coincide there: use another solver or spacing.",
+            num_steps=num_steps,
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
+from diffusers import AutoencoderTiny, StableDiffusion3Pipeline
 from safetensors.torch import load_file, save_file
 
 from addiffusion.backbones import load_backbone
@@ -17,7 +19,7 @@ from addiffusion.backbones.loading import load_pipeline
 from addiffusion.backbones.model_files import weights_in
 from addiffusion.config import BackboneSection
 from addiffusion.errors import ConfigError, WeightsError
-from tests.addiffusion.tiny_models import make_unet, make_vae
+from tests.addiffusion.tiny_models import make_unet
 
 KINDS = {"sd15": "stable_diffusion", "sdxl": "sdxl", "sd3": "sd3", "flux": "flux"}
 MODELS = {
@@ -219,7 +221,7 @@ def test_a_tokenizer_of_another_model_is_refused(copy: Callable[[str], Path]) ->
     content = json.loads(file.read_text())
     content["model"]["vocab"] |= {f"word{number}</w>": 54 + number for number in range(20)}
     file.write_text(json.dumps(content))
-    with pytest.raises(WeightsError, match="tokenizer of text_encoder has 74 words, .* 54"):
+    with pytest.raises(WeightsError, match=r"tokenizer of text_encoder has 74 words, .* 54"):
         load_backbone(section("sd15", folder))
 
 
@@ -232,8 +234,6 @@ def test_a_preview_of_another_class_is_refused(sd15_like: Path) -> None:
 
 
 def test_a_preview_of_other_channels_is_refused(sd15_like: Path, tmp_path: Path) -> None:
-    from diffusers import AutoencoderTiny
-
     AutoencoderTiny(
         encoder_block_out_channels=(8, 8),
         decoder_block_out_channels=(8, 8),
@@ -241,7 +241,9 @@ def test_a_preview_of_other_channels_is_refused(sd15_like: Path, tmp_path: Path)
         num_decoder_blocks=(1, 1),
         latent_channels=16,
     ).save_pretrained(tmp_path)
-    with pytest.raises(WeightsError, match="backbone.preview decodes latents of 16 channels, and this model's have 4"):
+    with pytest.raises(
+        WeightsError, match=r"backbone\.preview decodes latents of 16 channels, and this model's have 4"
+    ):
         load_backbone(section("sd15", sd15_like, preview=str(tmp_path)))
 
 
@@ -282,8 +284,6 @@ def test_a_folder_of_one_variant_is_read(
 
 
 def backbone_class(family: str) -> Any:
-    import diffusers
-
     names = {
         "sd15": "StableDiffusionPipeline",
         "sdxl": "StableDiffusionXLPipeline",
@@ -311,8 +311,6 @@ def test_sd3_without_t5_loads_from_a_folder_that_has_none(
     copy: Callable[[str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     """As diffusers does when it is told to leave T5 out."""
-    from diffusers import StableDiffusion3Pipeline
-
     folder = copy("sd3")
     pipeline: Any = StableDiffusion3Pipeline.from_pretrained(
         folder, text_encoder_3=None, tokenizer_3=None, low_cpu_mem_usage=False
@@ -394,7 +392,3 @@ def test_statistics_of_other_channels_are_refused(copy: Callable[[str], Path]) -
     change(folder / "vae/config.json", latents_mean=[0.0], latents_std=[1.0, 2.0])
     with pytest.raises(WeightsError, match=r"latents_mean has 1 value.* 4 channels"):
         load_backbone(section("sdxl", folder))
-
-
-def test_an_autoencoder_of_the_plain_kind_still_is_one() -> None:
-    assert make_vae(scaling_factor=1.0).config.get("latents_mean") is None

@@ -152,14 +152,16 @@ def test_deis_lends_its_noise_to_other_solvers(solver: str) -> None:
 
 def test_betas_that_end_too_early_are_named() -> None:
     own = DDIMScheduler(trained_betas=[0.01] * 20, clip_sample=False)
-    with pytest.raises(ConfigError, match="trained_betas .* has 20 values for num_train_timesteps=1000"):
+    with pytest.raises(ConfigError, match=r"trained_betas .* has 20 values for num_train_timesteps=1000"):
         make(own, "ddim")
-    with pytest.raises(ConfigError, match="trained_betas .* has 20 values"):
+    with pytest.raises(ConfigError, match=r"trained_betas .* has 20 values"):
         build_table(own, 10, finish_steps=2, r_noise=0.5)
 
 
 def test_tables_of_flows_say_what_is_wrong() -> None:
-    with pytest.raises(ConfigError, match="use_dynamic_shifting=True .* shifts the schedule by the image's size"):
+    with pytest.raises(ConfigError, match=r"use_dynamic_shifting=True .* shifts the schedule by the image's size"):
         build_table(FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), 10, finish_steps=0, r_noise=0.5)
-    with pytest.raises(ConfigError, match="shift_terminal=0.02 has no finite schedule of sampler.num_steps=1: choose"):
+    with pytest.raises(
+        ConfigError, match=r"shift_terminal=0\.02 has no finite schedule of sampler\.num_steps=1: choose"
+    ):
         build_table(FlowMatchEulerDiscreteScheduler(shift_terminal=0.02), 1, finish_steps=0, r_noise=0.5)
