@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,20 +12,32 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from addiffusion.errors import WeightsError
+
 DECODE_BATCH = 16
 """Most latents per pass of the decoder."""
+STATISTICS = ("latents_mean", "latents_std")
+"""Options of an autoencoder whose latents are normalised channel by channel."""
 
 
 class LatentDecoder:
     """Decodes in float32, in equal batches: a row's image never depends on what else is decoded."""
 
-    def __init__(self, autoencoder: Any, device: torch.device) -> None:
+    def __init__(self, autoencoder: Any, device: torch.device, *, scaling: Sequence[str]) -> None:
+        """Put an autoencoder to use.
+
+        Args:
+            autoencoder: it is moved and cast.
+            device: where it works.
+            scaling: options of the autoencoder by which the family's pipeline scales latents.
+
+        Raises:
+            WeightsError: an option does not fit the latents.
+        """
         self._autoencoder = autoencoder.to(device=device, dtype=torch.float32).eval()
         if device.type == "cpu":
             self._autoencoder.to(memory_format=torch.channels_last)  # convolutions run a third faster
-        config = autoencoder.config
-        self._scale = config.scaling_factor
-        self._shift = getattr(config, "shift_factor", None) or 0.0
+        self._unscaled = _unscaling(autoencoder.config, scaling, device)
 
     def __call__(self, z0: Float[Tensor, "b c h w"]) -> NDArray[np.uint8]:
         """Images (b, H, W, 3), in equal batches of at most DECODE_BATCH rows."""
@@ -35,6 +48,30 @@ class LatentDecoder:
     def _decode_batch(self, z0: Tensor, batch: int) -> Tensor:
         count = len(z0)
         z0 = functional.pad(z0, (0, 0, 0, 0, 0, 0, 0, batch - count))
-        image = self._autoencoder.decode(z0 / self._scale + self._shift, return_dict=False)[0]
+        image = self._autoencoder.decode(self._unscaled(z0), return_dict=False)[0]
         # The rounding of diffusers' VaeImageProcessor, so that images agree with the pipeline's to the last bit.
         return (image / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)[:count]
+
+
+def _unscaling(config: Mapping[str, Any], scaling: Sequence[str], device: torch.device) -> Callable[[Tensor], Tensor]:
+    """From the network's latents to the autoencoder's, in the order of the pipelines' own arithmetic."""
+    scale = config["scaling_factor"]
+    mean, std = (_per_channel(config, name, device) if name in scaling else None for name in STATISTICS)
+    if mean is not None and std is not None:
+        return lambda z0: z0 * std / scale + mean
+    shift = (config.get("shift_factor") if "shift_factor" in scaling else None) or 0.0
+    return lambda z0: z0 / scale + shift
+
+
+def _per_channel(config: Mapping[str, Any], name: str, device: torch.device) -> Tensor | None:
+    """(1, c, 1, 1), or None where the autoencoder has none."""
+    values = config.get(name)
+    if values is None:
+        return None
+    if len(values) != config["latent_channels"]:
+        raise WeightsError(
+            f"{name} has {len(values)} value(s) in vae/config.json, but the latents have {config['latent_channels']} "
+            "channels: copy or download the whole folder again.",
+            option=name,
+        )
+    return torch.tensor(values, device=device).view(1, -1, 1, 1)

@@ -39,6 +39,7 @@ class FluxBackbone(PipelineBackbone):
     """T5's text tokens and CLIP's pooled vector; latents are packed and unpacked around the network."""
 
     pipeline_class: ClassVar[Any] = FluxPipeline
+    latent_scaling: ClassVar[tuple[str, ...]] = ("scaling_factor", "shift_factor")
 
     def __init__(self, pipeline: Any, section: BackboneSection, *, preview: Any | None = None) -> None:
         if pipeline.transformer.config.guidance_embeds:

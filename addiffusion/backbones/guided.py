@@ -18,7 +18,9 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from numpy.typing import NDArray
 from torch import Tensor
 
+from addiffusion.backbones.conditions import check_conditions
 from addiffusion.backbones.loading import load_pipeline
+from addiffusion.backbones.lora import fuse_lora
 from addiffusion.backbones.solvers import solver_of
 from addiffusion.config import BackboneSection, SamplerSection
 from addiffusion.devices import resolve_device
@@ -67,7 +69,10 @@ class GuidedPipeline:
             )
         self._guidance: Guidance = guidance
         self._scale = section.guidance_scale
-        own = pipeline or load_pipeline(section, StableDiffusionPipeline)
+        own = pipeline or load_pipeline(section, StableDiffusionPipeline, requires_safety_checker=False)
+        check_conditions(own.unet.config)
+        if section.lora is not None:
+            fuse_lora(own, section.lora)
         names = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
         parts = {name: getattr(own, name) for name in names}
         with quiet_loading():

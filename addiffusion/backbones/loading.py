@@ -1,69 +1,94 @@
-"""Pipelines from a folder or the hub."""
+"""Pipelines from a folder or the hub, taken only if they are of the family and each part's file fills it exactly."""
 
 from __future__ import annotations
 
-import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
+from addiffusion.backbones.model_index import read_index, unused_parts
+from addiffusion.backbones.part_files import WHOLE, check_vocabulary, weights_in
 from addiffusion.config import BackboneSection
 from addiffusion.embedded.assets import weights_path
 from addiffusion.embedded.quiet_loading import quiet_loading
-from addiffusion.errors import ConfigError, WeightsError
+from addiffusion.errors import WeightsError
+from addiffusion.weights import LOAD_FAILURES, gist, reported_misfit, require_fit
 
-_KINDS = {
-    "StableDiffusionPipeline": "stable_diffusion",
-    "StableDiffusionXLPipeline": "sdxl",
-    "StableDiffusion3Pipeline": "sd3",
-    "FluxPipeline": "flux",
-}
+_log = logging.getLogger(__name__)
 
 
 def load_pipeline(section: BackboneSection, pipeline_class: Any, **options: Any) -> Any:
     """The pipeline a configuration names.
 
     Raises:
-        WeightsError: the folder or hub id can't be loaded.
+        WeightsError: the folder or hub id can't be loaded, or a file does not fill the part it is for.
         ConfigError: the folder holds a pipeline of another family.
     """
-    source = section.path if section.path is not None else weights_path("pipeline")
-    _check_family(source, pipeline_class.__name__)
-    return _load(pipeline_class, source, key="backbone.path", hint="a folder with a model_index.json", **options)
+    source = str(section.path if section.path is not None else weights_path("pipeline"))
+    named, unused = f"backbone.path={source!r}", dict.fromkeys(unused_parts(pipeline_class))
+    loadable = f"{named} can't be loaded as a {pipeline_class.__name__}"
+    with _readable(loadable, "give a folder with a model_index.json, or a hub id that can be reached"):
+        folder = Path(source if Path(source).is_dir() else pipeline_class.download(source, **unused))
+    index = read_index(folder, pipeline_class, named=named)
+    if index.spared:
+        _log.warning("%s has no %s: prompts are read by the other text encoders alone.", named, index.spared[0])
+    parts = {name: _load_part(name, kind, folder / name, named) for name, kind in index.parts.items()}
+    with _readable(loadable, WHOLE):
+        return pipeline_class.from_pretrained(folder, **unused, **dict.fromkeys(index.spared), **parts, **options)
 
 
 def load_preview(section: BackboneSection) -> Any | None:
     """The tiny autoencoder a configuration names, or that comes with the embedded model; None without one.
 
     Raises:
-        WeightsError: it can't be loaded.
+        WeightsError: it can't be loaded, or is no AutoencoderTiny.
     """
     source = weights_path("preview") if section.preview is None and section.kind == "embedded" else section.preview
     if source is None:
         return None
-    hint = "a folder with an AutoencoderTiny's config.json"
-    return _load(AutoencoderTiny, source, key="backbone.preview", hint=hint)
+    named = f"backbone.preview={str(source)!r}"
+    advice = "give a folder with an AutoencoderTiny's config.json, or a hub id that can be reached"
+    with _readable(f"{named} can't be loaded as an AutoencoderTiny", advice):
+        config: Any = AutoencoderTiny.load_config(source)
+        found = config["_class_name"]
+    if found != AutoencoderTiny.__name__:
+        raise WeightsError(f"{named} holds a model of class {found}, not an AutoencoderTiny: {advice}.", found=found)
+    return _load_model("the preview decoder", AutoencoderTiny, source, named)
 
 
-def _load(kind: Any, source: str | Path, *, key: str, hint: str, **options: Any) -> Any:
+def _load_part(name: str, kind: Any, folder: Path, named: str) -> Any:
+    if not hasattr(kind, "state_dict"):
+        with _readable(f"{named}: {name} can't be loaded from {folder}", WHOLE):
+            if name.startswith("tokenizer"):
+                check_vocabulary(kind, folder)
+            return kind.from_pretrained(folder)
+    return _load_model(name, kind, folder, named)
+
+
+def _load_model(part: str, kind: Any, source: str | Path, named: str) -> Any:
+    """A model whose tensors are exactly those of its file."""
+    found = weights_in(source)
+    with _readable(f"{named}: {part} can't be loaded as a {kind.__name__} from {found.path}", WHOLE):
+        model, report = kind.from_pretrained(
+            source,
+            variant=found.variant,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that the report names them; transformers only logs them else
+        )
+    require_fit(reported_misfit(report), part=part, source=f"{named} ({found.path})", advice=WHOLE)
+    return model
+
+
+@contextmanager
+def _readable(what: str, advice: str) -> Iterator[None]:
+    """Turn what the model libraries raise over a file into one sentence."""
     try:
         with quiet_loading():
-            return kind.from_pretrained(source, low_cpu_mem_usage=False, **options)
-    except (OSError, ValueError) as error:
-        raise WeightsError(
-            f"{key}={str(source)!r} can't be loaded as a {kind.__name__} ({error}): give {hint}, or a hub id that can "
-            "be reached.",
-            path=str(source),
-        ) from error
-
-
-def _check_family(source: str | Path, expected: str) -> None:
-    index = Path(source).expanduser() / "model_index.json"
-    if not index.is_file():
-        return
-    found = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
-    if found != expected and found in _KINDS:
-        raise ConfigError(
-            f"backbone.path={str(source)!r} holds a {found}: set backbone.kind={_KINDS[found]}.", pipeline=found
-        )
+            yield
+    except LOAD_FAILURES as error:
+        raise WeightsError(f"{what} ({gist(error)}): {advice}.", cause=type(error).__name__) from error

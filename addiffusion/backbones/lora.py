@@ -1,75 +1,159 @@
-"""LoRA files (arXiv:2106.09685) added to a network's weights once, so that sampling costs what it cost before."""
+"""LoRA files (arXiv:2106.09685), read by diffusers and peft, fused into the weights once: sampling costs as before.
+
+What diffusers reads is applied; a tensor that it would leave out is an error here, where diffusers only warns.
+"""
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, Final
 
 import torch
-from safetensors.torch import load_file
+from diffusers.utils.state_dict_utils import (
+    convert_state_dict_to_diffusers,
+    convert_state_dict_to_peft,
+    convert_unet_state_dict_to_peft,
+)
+from safetensors import safe_open
 from torch import Tensor, nn
 
+from addiffusion.embedded.quiet_loading import quiet_loading
 from addiffusion.errors import WeightsError
+from addiffusion.weights import LOAD_FAILURES, gist, read_tensors
 
-_KEY = re.compile(
-    r"^(?:lora_unet_|lora_transformer_|unet\.|transformer\.)(?P<module>.+?)\."
-    r"(?P<part>lora_down\.weight|lora_up\.weight|lora_A\.weight|lora_B\.weight|lora\.down\.weight|lora\.up\.weight|alpha)$"
+_METADATA: Final = "lora_adapter_metadata"
+"""Where diffusers and peft leave rank and alpha."""
+_ALPHA: Final = ".alpha"
+_PAIR: Final = ("lora_A", "lora_B")
+_MAGNITUDE: Final = "lora_magnitude_vector"
+"""Of a DoRA (arXiv:2402.09353), which has one in every layer."""
+_DOWN: Final = ("lora_down.weight", "lora_A.weight", "lora.down.weight")
+_UP: Final = ("lora_up.weight", "lora_B.weight", "lora.up.weight")
+_NAMES: Final = (
+    "Names that are read: diffusers' and peft's ('unet.', 'transformer.' or 'text_encoder.', with '.lora_A.weight' and "
+    "'.lora_B.weight', or attention processors), kohya's for SD, SDXL and Flux ('lora_unet_', 'lora_te_'), and those of "
+    "the original repositories for SDXL and Flux."
 )
-_PARTS = {"lora_down": "down", "lora_A": "down", "lora.down": "down", "lora_up": "up", "lora_B": "up", "lora.up": "up"}
 
 
-def read_lora(path: str) -> dict[str, Tensor]:
-    """Tensors of a LoRA file.
-
-    Raises:
-        WeightsError: the file can't be read.
-    """
-    try:
-        return load_file(Path(path).expanduser())
-    except (OSError, ValueError) as error:
-        raise WeightsError(
-            f"backbone.lora={path!r} can't be read ({error}): give a local .safetensors file.", path=path
-        ) from error
-
-
-@torch.no_grad()
-def fuse_lora(network: nn.Module, tensors: Mapping[str, Tensor]) -> int:
-    """Add ``alpha / rank * up @ down`` to every weight that the file has a pair for; how many there were.
+def fuse_lora(pipeline: Any, path: str) -> None:
+    """Add a LoRA to the weights of a pipeline's denoiser and text encoders.
 
     Args:
-        network: the denoiser.
-        tensors: a LoRA as diffusers or kohya's scripts write it; parts for a text encoder are left out.
+        pipeline: of the family; only its weights change.
+        path: of a local .safetensors file.
 
     Raises:
-        WeightsError: the file is for another network.
+        WeightsError: the file can't be read, a tensor in it would have no effect, or it is for another model.
     """
-    modules = {name.replace(".", "_"): module for name, module in network.named_modules()}
-    pairs: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
-    for key, tensor in tensors.items():
-        if match := _KEY.match(key):
-            part = match["part"].removesuffix(".weight")
-            pairs[match["module"].replace(".", "_")][_PARTS.get(part, part)] = tensor
-    for name, pair in pairs.items():
-        _add(modules.get(name), pair, name)
-    if not pairs:
-        raise WeightsError("backbone.lora holds no pair of matrices for a denoiser: give a LoRA of this model.")
-    return len(pairs)
+    named = f"backbone.lora={path!r}"
+    file = Path(path)
+    if file.suffix != ".safetensors":
+        raise WeightsError(f"{named} is no .safetensors file: give a local one.", path=path)
+    tensors = read_tensors(file)
+    source: Any = str(file)
+    if any(key.endswith(_ALPHA) for key in tensors):
+        source = tensors = _scaled(tensors, named)
+    else:
+        _check_metadata(file, named)
+    try:
+        with quiet_loading():
+            _check_used(pipeline, tensors, named)
+            pipeline.load_lora_weights(source, adapter_name="lora", low_cpu_mem_usage=False, local_files_only=True)
+            pipeline.fuse_lora(components=list(pipeline._lora_loadable_modules))
+            pipeline.unload_lora_weights()
+    except LOAD_FAILURES as error:
+        raise WeightsError(f"{named} can't be applied to this model ({gist(error)}): {_NAMES}", path=path) from error
 
 
-def _add(module: nn.Module | None, pair: Mapping[str, Tensor], name: str) -> None:
-    weight = getattr(module, "weight", None)
-    if not isinstance(weight, Tensor) or not {"up", "down"} <= pair.keys():
-        raise WeightsError(f"backbone.lora has no use here: this network has no layer {name!r}.", layer=name)
-    up, down = pair["up"].to(weight), pair["down"].to(weight)
-    rank = down.shape[0]
-    alpha = float(pair["alpha"]) if "alpha" in pair else float(rank)
-    change = (up.flatten(1) @ down.flatten(1)) * (alpha / rank)
-    if change.numel() != weight.numel():
+def _scaled(tensors: Mapping[str, Tensor], named: str) -> dict[str, Tensor]:
+    """The same change of the weights without alphas: each is put into its pair as alpha / rank.
+
+    diffusers 0.42 gives alphas to the wrong layers where attention layers of one file differ in them.
+    """
+    plain = {key: tensor for key, tensor in tensors.items() if not key.endswith(_ALPHA)}
+    for key in tensors.keys() - plain.keys():
+        layer = key.removesuffix(_ALPHA)
+        down, up = (_first(plain, layer, ends) for ends in (_DOWN, _UP))
+        if down is None or up is None:
+            raise WeightsError(f"{named} has a tensor {key!r} without a pair of matrices: {_NAMES}", tensor=key)
+        scale = float(tensors[key]) / plain[down].shape[0]
+        plain[up] = (plain[up].float() * scale).to(plain[up].dtype)
+    return plain
+
+
+def _first(tensors: Mapping[str, Tensor], layer: str, ends: tuple[str, ...]) -> str | None:
+    return next((f"{layer}.{end}" for end in ends if f"{layer}.{end}" in tensors), None)
+
+
+def _check_metadata(file: Path, named: str) -> None:
+    """Peft can't tell from the model which layers are meant: the metadata says it, or there is none."""
+    with safe_open(file, framework="pt") as opened:
+        text = (opened.metadata() or {}).get(_METADATA)
+    if text is None:
+        return
+    try:
+        options = json.loads(text)
+    except ValueError as error:
+        raise WeightsError(f"{named} has metadata {_METADATA} that is no JSON ({error}): save it again.") from error
+    if not isinstance(options, dict) or not any(key.endswith(".target_modules") for key in options):
         raise WeightsError(
-            f"backbone.lora changes layer {name!r} by a matrix {tuple(change.shape)}, which does not fit its weight "
-            f"{tuple(weight.shape)}: give a LoRA of this model.",
-            layer=name,
+            f"{named} has metadata {_METADATA} without target_modules: save it by diffusers or peft, which name the "
+            "layers there.",
+            path=str(file),
         )
-    weight += change.view_as(weight)
+
+
+def _check_used(pipeline: Any, tensors: Mapping[str, Tensor], named: str) -> None:
+    """Every tensor of the file changes a layer of the model."""
+    read, unread = _converted(pipeline, tensors)
+    parts = {name: getattr(pipeline, name) for name in pipeline._lora_loadable_modules}
+    strangers = [key for key in read if key.partition(".")[0] not in parts]
+    layerless = [key for name, part in parts.items() for key in _without_layer(name, part, read)]
+    for keys in (unread, strangers, layerless):
+        if keys:
+            others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+            raise WeightsError(
+                f"{named} holds a tensor that would have no effect here, {min(keys)!r}{others}: give a LoRA of this "
+                f"very model without it. {_NAMES}",
+                tensor=min(keys),
+            )
+
+
+def _converted(pipeline: Any, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Stand-ins for the tensors under the names diffusers gives them, and the names that none of them depends on."""
+    hints = {"unet_config": pipeline.unet.config} if hasattr(pipeline, "unet") else {}
+    with torch.enable_grad():
+        leaves = {key: torch.ones(()).requires_grad_() for key in tensors}
+        found = pipeline.lora_state_dict({key: leaves[key].expand(tensors[key].shape) for key in tensors}, **hints)
+        read: dict[str, Tensor] = found[0] if isinstance(found, tuple) else found
+        if not read:
+            return read, list(leaves)
+        total = torch.stack([tensor.sum() for tensor in read.values()]).sum()
+        gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+    return read, [key for key, gradient in zip(leaves, gradients, strict=True) if gradient is None]
+
+
+def _without_layer(name: str, part: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    """Tensors for a part that lack their layer there, or another tensor of their layer."""
+    own = {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
+    renamed = list(_layer_names(own, part))
+    needed = [f"{one}.weight" for one in _PAIR] + [_MAGNITUDE] * any(key.endswith(_MAGNITUDE) for key in renamed)
+    layers = {layer for layer, _ in part.named_modules()}
+    for key, given in zip(renamed, own, strict=True):
+        layer = key.partition(".lora_")[0]
+        if layer not in layers or not all(f"{layer}.{one}" in renamed for one in needed):
+            yield f"{name}.{given}"
+
+
+def _layer_names(tensors: Mapping[str, Tensor], part: nn.Module) -> Iterator[str]:
+    """Names as peft knows them, in the order of the tensors."""
+    if hasattr(part, "load_lora_adapter"):  # a model of diffusers
+        yield from convert_unet_state_dict_to_peft(tensors)
+        return
+    if tensors:
+        inner = "" if hasattr(part, "text_model") else "text_model."
+        names = convert_state_dict_to_peft(convert_state_dict_to_diffusers(tensors))
+        yield from (name.removeprefix(inner) for name in names)

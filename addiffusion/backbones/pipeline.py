@@ -18,12 +18,12 @@ from addiffusion.backbones.attention import AttentionRecorder
 from addiffusion.backbones.base import PassRecord, PromptEmbedding, Scheduler
 from addiffusion.backbones.decoder import LatentDecoder
 from addiffusion.backbones.loading import load_pipeline, load_preview
-from addiffusion.backbones.lora import fuse_lora, read_lora
+from addiffusion.backbones.lora import fuse_lora
 from addiffusion.backbones.prompt_cache import PromptCache, Reader
 from addiffusion.config import BackboneSection
 from addiffusion.devices import resolve_device
 from addiffusion.embedded.quiet_loading import quiet_loading
-from addiffusion.errors import ConfigError
+from addiffusion.errors import ConfigError, WeightsError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -33,6 +33,8 @@ class PipelineBackbone(ABC):
 
     pipeline_class: ClassVar[Any]
     load_options: ClassVar[dict[str, Any]] = {}
+    latent_scaling: ClassVar[tuple[str, ...]] = ("scaling_factor",)
+    """Options of the autoencoder by which ``pipeline_class`` scales latents."""
 
     def __init__(self, pipeline: Any, section: BackboneSection, *, preview: Any | None = None) -> None:
         """Wrap a loaded pipeline.
@@ -44,7 +46,7 @@ class PipelineBackbone(ABC):
 
         Raises:
             ConfigError: the pipeline is no plain text-to-image one, or can't make images of that size.
-            WeightsError: the LoRA does not fit.
+            WeightsError: the LoRA, the preview decoder or a tokenizer does not fit.
         """
         self._pipeline = pipeline
         self._section = section
@@ -55,7 +57,7 @@ class PipelineBackbone(ABC):
         self._latent_size = self._latent_size_of(section.image_size)
         self._latent_shape = self._latent_channels, self._latent_size, self._latent_size
         if section.lora is not None:
-            fuse_lora(network, read_lora(section.lora))
+            fuse_lora(pipeline, section.lora)
         network.to(device=self._device, dtype=self._dtype).eval()
         if section.channels_last:
             network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stub
@@ -63,8 +65,10 @@ class PipelineBackbone(ABC):
             encoder.to(device=self._device, dtype=self._dtype if "T5" in name else torch.float32).eval()
         self._recorder = self._make_recorder(network)
         self._forward: Any = _compiled(network, section, self._device)
-        self._decode = LatentDecoder(pipeline.vae, self._device)
-        self._preview = None if preview is None else LatentDecoder(preview, self._device)
+        self._decode = LatentDecoder(pipeline.vae, self._device, scaling=self.latent_scaling)
+        self._preview = None if preview is None else self._make_preview(preview)
+        for reader in self._readers():
+            reader.check(getattr(pipeline, reader.name).config)
         self._prompts = PromptCache(self._encode_quietly, self._readers)
 
     @classmethod
@@ -210,6 +214,16 @@ class PipelineBackbone(ABC):
         return (self._preview or self._decode)(z0)
 
     # ---------------------------------------------------------------- sizes and parts
+
+    def _make_preview(self, autoencoder: Any) -> LatentDecoder:
+        channels = autoencoder.config.latent_channels
+        if channels != self._latent_channels:
+            raise WeightsError(
+                f"backbone.preview decodes latents of {channels} channels, and this model's have "
+                f"{self._latent_channels}: give a tiny autoencoder of this model's latents.",
+                channels=channels,
+            )
+        return LatentDecoder(autoencoder, self._device, scaling=self.latent_scaling)
 
     def _encode_quietly(self, prompts: list[str]) -> list[PromptEmbedding]:
         # What the libraries say of a cut is about the whole padded batch; the cache says it of the prompt.

@@ -13,6 +13,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from addiffusion.backbones.base import PromptEmbedding
+from addiffusion.backbones.part_files import WHOLE
+from addiffusion.errors import WeightsError
 
 TEXT_BATCH = 8
 """Prompts per pass of the text encoder, always: an embedding must not depend on how many were asked for."""
@@ -37,6 +39,27 @@ class Reader:
     def count(self, prompt: str) -> int:
         """Tokens of a prompt, special ones included."""
         return len(self.tokenizer(prompt, verbose=False).input_ids)
+
+    def check(self, encoder: Any) -> None:
+        """Hold the tokenizer against the options of the encoder that it is for.
+
+        Raises:
+            WeightsError: it has more words than the encoder knows, or cuts later than the encoder can read.
+        """
+        places = getattr(encoder, "max_position_embeddings", None)
+        if places is not None and self.length > places:
+            raise WeightsError(
+                f"The tokenizer of {self.name} cuts at {self.length} tokens, and the encoder reads {places}: its "
+                f"tokenizer_config.json is missing or another model's; {WHOLE}.",
+                part=self.name,
+            )
+        words = len(self.tokenizer)
+        if words > encoder.vocab_size:
+            raise WeightsError(
+                f"The tokenizer of {self.name} has {words} words, and the encoder knows {encoder.vocab_size}: it is "
+                f"another model's; {WHOLE}.",
+                part=self.name,
+            )
 
 
 class PromptCache:

@@ -22,6 +22,7 @@ class Sd3Backbone(PipelineBackbone):
     """Text tokens of CLIP and then of T5, and one pooled vector of both CLIPs."""
 
     pipeline_class: ClassVar[Any] = StableDiffusion3Pipeline
+    latent_scaling: ClassVar[tuple[str, ...]] = ("scaling_factor", "shift_factor")
 
     @property
     def _network(self) -> Any:

@@ -10,6 +10,7 @@ from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import
 from torch import Tensor
 
 from addiffusion.backbones.base import PromptEmbedding
+from addiffusion.backbones.decoder import STATISTICS
 from addiffusion.backbones.prompt_cache import Reader, words_of
 from addiffusion.backbones.stable_diffusion import UNetBackbone
 
@@ -19,6 +20,8 @@ class SdxlBackbone(UNetBackbone):
 
     pipeline_class: ClassVar[Any] = StableDiffusionXLPipeline
     load_options: ClassVar[dict[str, Any]] = {"add_watermarker": False}
+    latent_scaling: ClassVar[tuple[str, ...]] = ("scaling_factor", *STATISTICS)
+    fed: ClassVar[dict[str, Any]] = {"addition_embed_type": "text_time"}
 
     def uncond(self) -> PromptEmbedding:
         """Zeros where the pipeline was trained so, else the embedding of the empty prompt."""

@@ -63,13 +63,14 @@ def solver_of(own: Scheduler, sampler: SamplerSection) -> Scheduler:
         ConfigError: the solver does not fit the model, or does not know an option the model needs, or the model's
             schedule can't be laid out.
     """
-    _check_schedule(own)
+    check_schedule(own)
     if sampler.solver == "pipeline":
         return _spaced(copy.deepcopy(own), sampler.spacing)
     kind, options = _KINDS[sampler.solver]
     if is_flow(own) != (sampler.solver == _FLOW):
         raise _other_family(own, sampler.solver)
-    scheduler = own if isinstance(own, kind) else rebuilt(own, kind, {})
+    _check_betas(own)
+    scheduler = own if isinstance(own, kind) else rebuilt(own, kind, options)
     _check_same_noise(own, scheduler, sampler.solver)
     return _spaced(rebuilt(scheduler, type(scheduler), options), sampler.spacing)
 
@@ -115,13 +116,36 @@ def _spaced(scheduler: Any, spacing: str) -> Scheduler:
     return rebuilt(scheduler, type(scheduler), {})
 
 
-def _check_schedule(own: Scheduler) -> None:
+def check_schedule(own: Scheduler) -> None:
+    """Refuse a schedule that no table built once can follow.
+
+    Raises:
+        ConfigError: an option lays out another one, or the betas end before the timesteps do.
+    """
     for option, reason in _OTHER_SCHEDULES.items():
         if own.config.get(option):
             raise ConfigError(
                 f"The scheduler option {option}=True in scheduler/scheduler_config.json of the pipeline {reason}.",
                 option=option,
             )
+
+    betas, known = own.config.get("trained_betas"), own.config.get("num_train_timesteps")
+    if betas is not None and known is not None and len(betas) < known:
+        raise ConfigError(
+            f"The scheduler option trained_betas in scheduler/scheduler_config.json of the pipeline has {len(betas)} "
+            f"values for num_train_timesteps={known}: the file is damaged; get it again.",
+            option="trained_betas",
+        )
+
+
+def _check_betas(own: Scheduler) -> None:
+    if not is_flow(own) and not hasattr(own, "alphas_cumprod"):
+        kind = type(own).__name__
+        raise ConfigError(
+            f"The model's scheduler is a {kind}, which has no schedule of betas that another solver could follow, and "
+            "the sampler can't step it either: models of this kind can't be sampled here.",
+            scheduler=kind,
+        )
 
 
 def _check_same_noise(own: Any, scheduler: Any, solver: str) -> None:

@@ -10,12 +10,21 @@ from torch import Tensor, nn
 
 from addiffusion.backbones.attention import UNetRecorder
 from addiffusion.backbones.base import PromptEmbedding
+from addiffusion.backbones.conditions import check_conditions
 from addiffusion.backbones.pipeline import PipelineBackbone
 from addiffusion.backbones.prompt_cache import Reader, words_of
+from addiffusion.config import BackboneSection
 
 
 class UNetBackbone(PipelineBackbone):
     """What the families with a UNet share."""
+
+    fed: ClassVar[dict[str, Any]] = {}
+    """Options of the UNet whose inputs the family feeds, with the value it feeds them for."""
+
+    def __init__(self, pipeline: Any, section: BackboneSection, *, preview: Any | None = None) -> None:
+        check_conditions(pipeline.unet.config, **self.fed)
+        super().__init__(pipeline, section, preview=preview)
 
     @property
     def _network(self) -> Any:
@@ -48,11 +57,7 @@ class StableDiffusionBackbone(UNetBackbone):
     """One text encoder, nothing but its states to condition on."""
 
     pipeline_class: ClassVar[Any] = StableDiffusionPipeline
-    load_options: ClassVar[dict[str, Any]] = {
-        "safety_checker": None,
-        "feature_extractor": None,
-        "requires_safety_checker": False,
-    }
+    load_options: ClassVar[dict[str, Any]] = {"requires_safety_checker": False}
 
     def _encode_batch(self, prompts: list[str]) -> list[PromptEmbedding]:
         hidden = self._pipeline.encode_prompt(prompts, self._device, 1, do_classifier_free_guidance=False)[0]

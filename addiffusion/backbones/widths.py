@@ -31,7 +31,17 @@ def feature_widths(section: BackboneSection) -> FeatureWidths:
     Raises:
         WeightsError: its configuration can't be read.
     """
-    config = _network_config(section)
+    try:
+        return _widths(section, _network_config(section))
+    except (LookupError, TypeError) as error:
+        raise WeightsError(
+            f"backbone.path={section.path!r} has a network configuration without {error}, which backbone.kind="
+            f"{section.kind} needs: give a folder of that kind.",
+            path=section.path,
+        ) from error
+
+
+def _widths(section: BackboneSection, config: Mapping[str, Any]) -> FeatureWidths:
     if section.kind not in _UNETS:
         return FeatureWidths(
             middle=config["num_attention_heads"] * config["attention_head_dim"], text=config["pooled_projection_dim"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.linalg import LinAlgError
 
 from addiffusion.backbones.base import Backbone, Scheduler
 from addiffusion.config import RefineSection, SamplerSection
@@ -86,13 +87,21 @@ def build_table(
     Raises:
         ConfigError: a step is not linear in state and output, or there is no schedule of that many steps.
     """
-    from addiffusion.backbones.solvers import respaced  # noqa: PLC0415 - see table_on
+    from addiffusion.backbones.solvers import check_schedule, respaced  # noqa: PLC0415 - see table_on
 
     _check_options(scheduler)
+    check_schedule(scheduler)
     probe = _laid_out(scheduler, num_steps)
     order = FINISH_ORDER[finish_solver]
     arrival = Arrival(respaced(scheduler, order=order), order=order, flow=probe.flow)
-    return _Builder(probe, arrival, finish_steps=finish_steps, r_noise=r_noise).table()
+    try:
+        return _Builder(probe, arrival, finish_steps=finish_steps, r_noise=r_noise).table()
+    except LinAlgError as error:
+        raise ConfigError(
+            f"{type(scheduler).__name__} has no step of its order somewhere on the schedule of sampler.num_steps="
+            f"{num_steps}, because two noise levels coincide there: use another solver or spacing.",
+            num_steps=num_steps,
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,8 +257,8 @@ def _laid_out(scheduler: Any, num_steps: int) -> Probe:
         probe = Probe(scheduler, num_steps)
     except (ValueError, IndexError) as error:
         raise ConfigError(
-            f"{type(scheduler).__name__} has no schedule of sampler.num_steps={num_steps} ({error}): choose fewer "
-            "steps.",
+            f"{type(scheduler).__name__} has no schedule of sampler.num_steps={num_steps} ({error}): choose another "
+            "number of steps.",
             num_steps=num_steps,
         ) from error
     latest = max(float(t) for t in probe.timesteps)
@@ -281,11 +290,18 @@ def _check_options(scheduler: Scheduler) -> None:
 
 
 def _check_finite(rows: NDArray[np.float64], scheduler: Any) -> None:
-    if not np.isfinite(rows).all():
-        options = {name: scheduler.config.get(name) for name in ("prediction_type", "rescale_betas_zero_snr")}
+    if np.isfinite(rows).all():
+        return
+    if FLOW in names_of(scheduler):
         raise ConfigError(
-            f"prediction_type={options['prediction_type']} with rescale_betas_zero_snr="
-            f"{options['rescale_betas_zero_snr']} has steps without a clean prediction: use timestep_spacing=leading, "
-            "or a model of v_prediction.",
-            **options,
+            f"{type(scheduler).__name__} with shift_terminal={scheduler.config.get('shift_terminal')} has no finite "
+            f"schedule of sampler.num_steps={len(scheduler.timesteps)}: choose more steps.",
+            num_steps=len(scheduler.timesteps),
         )
+    options = {name: scheduler.config.get(name) for name in ("prediction_type", "rescale_betas_zero_snr")}
+    raise ConfigError(
+        f"prediction_type={options['prediction_type']} with rescale_betas_zero_snr="
+        f"{options['rescale_betas_zero_snr']} has steps without a clean prediction: use timestep_spacing=leading, "
+        "or a model of v_prediction.",
+        **options,
+    )

@@ -234,7 +234,7 @@ def test_a_preview_decoder_serves_only_previews(sd15_like: Path, embedded_like: 
     assert (backbone.previews, plain.previews) == (True, False)
     assert not np.array_equal(backbone.preview(z0), backbone.decode(z0))
     np.testing.assert_array_equal(plain.preview(z0), plain.decode(z0))
-    with pytest.raises(WeightsError, match=r"backbone\.preview=.*can't be loaded as a AutoencoderTiny"):
+    with pytest.raises(WeightsError, match=r"backbone\.preview=.*can't be loaded as an AutoencoderTiny"):
         load_backbone(section("sd15", sd15_like, preview=str(sd15_like / "absent")))
 
 

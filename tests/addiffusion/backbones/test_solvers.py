@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
+import diffusers
 import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, PNDMScheduler
 
+from addiffusion.backbones.base import Scheduler
 from addiffusion.backbones.solvers import is_flow, respaced, solver_of
 from addiffusion.config import SamplerSection
 from addiffusion.config_sampling import NOISY_SOLVERS, Solver
 from addiffusion.errors import ConfigError
+from addiffusion.sampling.build import build_table
 from addiffusion.sampling.probe import NOISY
 
 NOISE: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -107,3 +110,58 @@ def test_a_respaced_solver_is_dpm_solver_of_the_same_noise() -> None:
     assert (solver.config["prediction_type"], solver.config["solver_order"]) == ("v_prediction", 2)
     flow: Any = respaced(FLOW, order=1)
     assert (flow.config["prediction_type"], flow.config["use_flow_sigmas"]) == ("flow_prediction", True)
+
+
+SCHEDULERS = sorted(name for name in dir(diffusers) if name.endswith("Scheduler") and not name.startswith("Flax"))
+
+
+def made(name: str) -> Any:
+    """A scheduler as its defaults make it; None for those that need arguments or other libraries."""
+    try:
+        return getattr(diffusers, name)()
+    except (TypeError, ValueError, ImportError, AttributeError):
+        return None
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_of_diffusers_gives_a_table_or_one_sentence(name: str) -> None:
+    own = made(name)
+    if not isinstance(own, Scheduler):
+        pytest.skip("needs arguments")
+    for solver in get_args(Solver):
+        try:
+            table = build_table(make(own, solver), 5, finish_steps=2, r_noise=0.5)
+        except ConfigError as error:
+            assert error.message.endswith(".")  # noqa: PT017 - one or the other
+        else:
+            assert table.num_steps >= 5
+
+
+def test_a_scheduler_without_betas_is_named() -> None:
+    with pytest.raises(ConfigError, match="is a EDMDPMSolverMultistepScheduler, which has no schedule of betas"):
+        make(diffusers.EDMDPMSolverMultistepScheduler(), "euler")
+
+
+@pytest.mark.parametrize("solver", ["dpm++2m", "dpm++3m", "ddim"])
+def test_deis_lends_its_noise_to_other_solvers(solver: str) -> None:
+    scheduler = make(diffusers.DEISMultistepScheduler(**NOISE), solver)
+    assert torch.equal(scheduler.alphas_cumprod, SD15.alphas_cumprod)
+    assert scheduler.config.get("algorithm_type", "dpmsolver++") == "dpmsolver++"
+    build_table(scheduler, 10, finish_steps=2, r_noise=0.5)
+
+
+def test_betas_that_end_too_early_are_named() -> None:
+    own = DDIMScheduler(trained_betas=[0.01] * 20, clip_sample=False)
+    with pytest.raises(ConfigError, match=r"trained_betas .* has 20 values for num_train_timesteps=1000"):
+        make(own, "ddim")
+    with pytest.raises(ConfigError, match=r"trained_betas .* has 20 values"):
+        build_table(own, 10, finish_steps=2, r_noise=0.5)
+
+
+def test_tables_of_flows_say_what_is_wrong() -> None:
+    with pytest.raises(ConfigError, match=r"use_dynamic_shifting=True .* shifts the schedule by the image's size"):
+        build_table(FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), 10, finish_steps=0, r_noise=0.5)
+    with pytest.raises(
+        ConfigError, match=r"shift_terminal=0\.02 has no finite schedule of sampler\.num_steps=1: choose"
+    ):
+        build_table(FlowMatchEulerDiscreteScheduler(shift_terminal=0.02), 1, finish_steps=0, r_noise=0.5)
