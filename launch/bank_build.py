@@ -155,7 +155,7 @@ def _build_shard(rollouts: Rollouts, order: BankOrder, plan: BankPlan, number: i
         collected = rollouts.collect([ticket for ticket in tickets if ticket.ticket_id not in done])
         done |= {episode.ticket.ticket_id: trajectory_of(episode) for episode in collected.episodes}
         failed = collected.failed
-        if not failed:
+        if not failed or any(one.final for one in failed):
             break
     if failed:
         raise RolloutError(

@@ -112,7 +112,7 @@ def draw_references(rollouts: Rollouts, pairs: Pairs, config: Config) -> Iterato
         yield {(one.ticket.prompt.text, one.ticket.seed): reference_of(one) for one in collected.episodes}
         for failed in collected.failed:
             failures[failed.ticket.ticket_id] += 1
-            if failures[failed.ticket.ticket_id] > config.rollout.max_reissues:
+            if failed.final or failures[failed.ticket.ticket_id] > config.rollout.max_reissues:
                 raise _undrawable(failed, failures[failed.ticket.ticket_id])
             waiting.append(failed.ticket)
 

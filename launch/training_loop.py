@@ -89,11 +89,6 @@ class TrainingLoop:
         """Save what was trained before the rollouts failed; ``last`` is this run's last iteration, if there was one."""
         if last is not None and not self._training.due():
             self._save()
-        if self._training.iteration:
-            self._view.say(
-                f"{self._training.iteration} iterations are saved; go on with "
-                f"`addiffusion train resume={self._folder.path}`"
-            )
 
     def _note(self, report: IterationReport) -> Alarm | None:
         row = iteration_row(

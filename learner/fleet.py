@@ -185,7 +185,6 @@ def cause_of(error: RayTaskError, worker_id: int) -> AdDiffusionError:
 def _no_worker_left(waited_s: float) -> RolloutError:
     """Nobody is there to roll anything out."""
     return RolloutError(
-        f"No rollout worker is left, and none came back in {waited_s:.0f} s: the workers' log says why they ended. The "
-        "run can be resumed from its last checkpoint.",
+        f"No rollout worker is left, and none came back in {waited_s:.0f} s: the workers' log says why they ended.",
         waited_s=waited_s,
     )

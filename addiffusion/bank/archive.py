@@ -96,7 +96,7 @@ def read_shard(path: Path, plan: BankPlan) -> list[Trajectory]:
         starts = np.flatnonzero(_numbers(table, "row") == 0)
         lengths = np.diff(np.append(starts, len(table)))
         return [_trajectory(table.slice(a, n), plan) for a, n in zip(starts.tolist(), lengths.tolist(), strict=True)]
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+    except (OSError, LookupError, TypeError, ValueError, pa.ArrowException) as error:
         raise ArchiveError(
             f"{path} can't be read as a shard of a trajectory bank ({error}): remove it and build the bank on.",
             path=str(path),

@@ -7,11 +7,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
 
 from addiffusion.config import Config
 from addiffusion.embedded.assets import WEIGHTS_FOLDER
-from addiffusion.errors import ArchiveError
+from addiffusion.errors import ArchiveError, ContractError
 from addiffusion.files import make_folder, write_text
 from addiffusion.observation.layout import Layout
 
@@ -58,6 +60,9 @@ class BankPlan:
         write_text(folder / PLAN_FILE, json.dumps(values, indent=2) + "\n")
 
 
+_PLAN: Final = TypeAdapter(BankPlan)
+
+
 def read_plan(folder: Path) -> BankPlan:
     """The plan of the bank in ``folder``.
 
@@ -72,7 +77,7 @@ def read_plan(folder: Path) -> BankPlan:
             f"{folder} is no trajectory bank: it has no {PLAN_FILE}; build one with `addiffusion bank build {folder}`.",
             path=str(folder),
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArchiveError(f"{path} can't be read ({error}); build the bank anew.", path=str(path)) from error
     version = values.get("schema_version") if isinstance(values, dict) else None
     if version != SCHEMA_VERSION:
@@ -82,9 +87,18 @@ def read_plan(folder: Path) -> BankPlan:
             path=str(path),
             version=version,
         )
-    layout = Layout(names=tuple(values["layout"]["names"]), widths=tuple(values["layout"]["widths"]))
-    rest = {name: values[name] for name in ("identity", "split", "count", "every", "shard_size")}
-    return BankPlan(layout=layout, metrics=tuple(values["metrics"]), **rest)
+    try:
+        return _PLAN.validate_python({name: value for name, value in values.items() if name != "schema_version"})
+    except (ValidationError, ContractError) as error:
+        raise ArchiveError(f"{path} is damaged ({_first(error)}); build the bank anew.", path=str(path)) from error
+
+
+def _first(error: ValidationError | ContractError) -> str:
+    """The first thing that is wrong, in a few words."""
+    if isinstance(error, ContractError):
+        return error.message.rstrip(".")
+    wrong = error.errors()[0]
+    return f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}"
 
 
 def bank_identity(config: Config) -> dict[str, Any]:

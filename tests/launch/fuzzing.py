@@ -22,7 +22,11 @@ JSON: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=6,
 )
-LORA = save({"unet.0.lora_A.weight": np.ones((2, 4), np.float32), "unet.0.lora_B.weight": np.ones((4, 2), np.float32)})
+_LAYER = "unet.up_blocks.1.attentions.1.transformer_blocks.0.attn2.to_q"
+LORA = save(
+    {f"{_LAYER}.lora_A.weight": np.ones((2, 8), np.float32), f"{_LAYER}.lora_B.weight": np.ones((8, 2), np.float32)}
+)
+"""Of the tiny model."""
 LINES = st.text(st.characters(codec="utf-8"), max_size=40) | st.just("a red circle")
 
 
