@@ -33,8 +33,8 @@ _DOWN: Final = ("lora_down.weight", "lora_A.weight", "lora.down.weight")
 _UP: Final = ("lora_up.weight", "lora_B.weight", "lora.up.weight")
 _NAMES: Final = (
     "Names that are read: diffusers' and peft's ('unet.', 'transformer.' or 'text_encoder.', with '.lora_A.weight' and "
-    "'.lora_B.weight', or attention processors), kohya's for SD, SDXL and Flux ('lora_unet_', 'lora_te_'), and those of "
-    "the original repositories for SDXL and Flux."
+    "'.lora_B.weight', or attention processors), kohya's for SD, SDXL and Flux ('lora_unet_', 'lora_te_'), and those "
+    "of the original repositories for SDXL and Flux."
 )
 
 
