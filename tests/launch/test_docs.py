@@ -87,3 +87,10 @@ def test_readme_and_docs_say_the_same_of_the_first_command() -> None:
     (readme,) = re.findall(r"in about (\d+)\s+minutes on two cores", TEXTS["README.md"])
     (running,) = re.findall(r"about (\d+) minutes on 2 cores", TEXTS["running.md"])
     assert readme == running
+
+
+def test_files_that_pages_name_are_there() -> None:
+    pages = {**TEXTS, "CONTRIBUTING.md": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")}
+    named = {(page, path) for page, text in pages.items() for path in re.findall(r"`((?:\w+/)+\w+\.py)`", text)}
+    assert len(named) > 20
+    assert [one for one in sorted(named) if not (ROOT / one[1]).is_file()] == []
