@@ -102,7 +102,8 @@ def test_a_prompt_file_of_no_text_is_refused(place: Path) -> None:
 
 
 def test_resume_needs_a_checkpoint_and_allows_no_other_key(place: Path) -> None:
-    RunFolder.create(place / "run", Config())
+    """One that has ended and lost its checkpoints; one that was ended before its first draws what is missing."""
+    RunFolder.create(place / "run", Config()).write_result({})
     assert "no checkpoint" in sentence(invoke("train", "resume=run"))
     assert "ppo.lr=1" in sentence(invoke("train", "resume=run", "ppo.lr=1"))
 
