@@ -42,23 +42,20 @@ def metrics(
     as_json: AsJson = False,
 ) -> None:
     """Measure a folder of images: scores against prompts, distances to another folder."""
-    from launch.console import Stage
+    from launch.metrics_of_folder import MetricsOrder, measure_folder
     from launch.quiet import log_to
 
     console = Console(stderr=as_json)
     log_to(console)
-    with Stage(console, "measuring"):
-        from launch.metrics_of_folder import MetricsOrder, measure_folder
-
-        order = MetricsOrder(
-            images=images,
-            metrics=tuple(metric or ("clip",)),
-            reference=reference,
-            prompts=prompts,
-            features=features,
-            overrides=tuple(settings or ()),
-        )
-        found = measure_folder(order)
+    order = MetricsOrder(
+        images=images,
+        metrics=tuple(metric or ("clip",)),
+        reference=reference,
+        prompts=prompts,
+        features=features,
+        overrides=tuple(settings or ()),
+    )
+    found = measure_folder(order, console=console)
     if as_json:
         typer.echo(json.dumps(found))
         return

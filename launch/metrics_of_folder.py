@@ -9,17 +9,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
 from addiffusion.errors import EvaluationError
-from addiffusion.records import ScoreRequest
+from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.scorers.base import Scoring
 from addiffusion.scorers.families import load_scoring
 from evaluation.folders import ImageFolder, check_same_names, load_folder, prompts_of
 from evaluation.metrics.fid import fid
 from evaluation.metrics.registry import METRICS, Material, Measured, measure
 from launch.config_files import load_config
+from launch.console import Stage
 
 FD_DINO = "fd_dino"
+_AT_ONCE = 64
+"""Images in a request to the scorers."""
 _FROM_IMAGES = ("images", "dino", "clip")
 _FROM_REFERENCE = ("full_images", "full_dino", "reference_clip")
 _FROM_FEATURES = ("inception", "reference_inception", "class_probabilities")
@@ -38,8 +42,15 @@ class MetricsOrder:
     overrides: tuple[str, ...] = ()
 
 
-def measure_folder(order: MetricsOrder, scoring: Scoring | None = None) -> dict[str, dict[str, float | int]]:
+def measure_folder(
+    order: MetricsOrder, scoring: Scoring | None = None, *, console: Console | None = None
+) -> dict[str, dict[str, float | int]]:
     """Mean and number of images by metric; everything is checked before anything is computed.
+
+    Args:
+        order: what to measure.
+        scoring: where the scores come from; None loads the scorers of the order's configuration.
+        console: where progress is shown; None: stderr.
 
     Raises:
         EvaluationError: a metric that is none or lacks what it needs, or images that can't be used.
@@ -48,15 +59,19 @@ def measure_folder(order: MetricsOrder, scoring: Scoring | None = None) -> dict[
     _check_given(order, features)
     folder = load_folder(order.images)
     reference = None if order.reference is None else load_folder(order.reference)
-    scoring = scoring or load_scoring(load_config([], order.overrides).scorers)
+    console = console or Console(stderr=True)
+    if scoring is None:
+        with Stage(console, "loading the scorers"):
+            scoring = load_scoring(load_config([], order.overrides).scorers)
     _check_names(order.metrics, scoring)
     scores = [name for name in order.metrics if name in scoring.names]
     sets = [name for name in order.metrics if name in METRICS]
     if any(name in ("ssim", "dino_similarity") for name in sets) and reference is not None:
         check_same_names(folder, reference)
     prompts = prompts_of(folder, order.prompts) if scores else ("",) * len(folder.names)
-    ours = _look(scoring, folder, prompts, scores)
-    theirs = None if reference is None else _look(scoring, reference, ("",) * len(reference.names), ())
+    with Stage(console, "images", len(folder.names) + (0 if reference is None else len(reference.names))) as stage:
+        ours = _look(scoring, folder, prompts, scores, stage)
+        theirs = None if reference is None else _look(scoring, reference, ("",) * len(reference.names), (), stage)
     found = {name: _mean(ours.scores[name]) for name in scores}
     material = _material(folder, reference, ours, theirs, features)
     found |= {name: _entry(one, len(folder.names)) for name, one in measure(sets, material).items()}
@@ -78,14 +93,24 @@ class _Seen:
     dino: NDArray[np.float32]
 
 
-def _look(scoring: Scoring, folder: ImageFolder, prompts: Sequence[str], names: Sequence[str]) -> _Seen:
-    request = ScoreRequest(images=folder.images, prompts=tuple(prompts), names=tuple(names))
-    reply = scoring.score(request)
-    failed = [f"{name}: {error}" for name, error in zip(folder.names, reply.errors, strict=True) if error and names]
+def _look(scoring: Scoring, folder: ImageFolder, prompts: Sequence[str], names: Sequence[str], stage: Stage) -> _Seen:
+    """Scores and embeddings of a folder, some images at a time, so that there is progress to show."""
+    replies: list[ScoreReply] = []
+    for start in range(0, len(folder.names), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        images = folder.images[some]
+        replies.append(scoring.score(ScoreRequest(images=images, prompts=tuple(prompts[some]), names=tuple(names))))
+        stage.advance(len(images))
+    errors = [error for reply in replies for error in reply.errors]
+    failed = [f"{name}: {error}" for name, error in zip(folder.names, errors, strict=True) if error and names]
     if len(failed) == len(folder.names):
         raise EvaluationError(f"No image of {folder.path} has a score; the first one: {failed[0]}")
-    columns = {name: reply.values[:, row] for row, name in enumerate(reply.names)}
-    return _Seen(scores=columns, clip=reply.clip_embedding, dino=reply.dino_embedding)
+    values = np.concatenate([reply.values for reply in replies])
+    return _Seen(
+        scores={name: values[:, row] for row, name in enumerate(replies[0].names)},
+        clip=np.concatenate([reply.clip_embedding for reply in replies]),
+        dino=np.concatenate([reply.dino_embedding for reply in replies]),
+    )
 
 
 def _material(

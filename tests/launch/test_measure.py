@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from addiffusion.errors import EvaluationError
 from evaluation.judge.endpoint import Endpoint
@@ -49,6 +51,20 @@ def test_scores_sets_and_pairs_are_measured_together(tmp_path: Path) -> None:
     assert same["cmmd"]["value"] == pytest.approx(0, abs=1e-9)
     assert same["ssim"]["value"] == pytest.approx(1)
     assert cmmd(np.eye(4)[:2], np.eye(4)[:2]) == pytest.approx(0)
+
+
+def test_images_are_counted_as_they_are_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In several requests the figures are those of one."""
+    order = MetricsOrder(
+        images=fill(tmp_path / "a", 9), metrics=("clip", "cmmd"), reference=fill(tmp_path / "b", 5, seed=1),
+        prompts=prompts(tmp_path, 9),
+    )  # fmt: skip
+    whole = measure_folder(order, ToyScoring())
+    monkeypatch.setattr("launch.metrics_of_folder._AT_ONCE", 4)
+    monkeypatch.setattr("launch.console.SILENCE_S", 0.0)
+    stream = io.StringIO()
+    assert measure_folder(order, ToyScoring(), console=Console(file=stream)) == whole
+    assert "images: 14" in stream.getvalue()
 
 
 @pytest.mark.parametrize(
