@@ -220,11 +220,11 @@ def _get_or_create(
     }
     title = f"{place.name} {index + 1}/{section.replicas}"
     try:
-        made = ray.remote(RewardActor).options(**options).remote(section, load, title=title, meters=start.meters)
+        made: Any = ray.remote(RewardActor).options(**options).remote(section, load, title=title, meters=start.meters)
     except ValueError:  # the name is taken: this one is not ours to end
         return _replica(place.namespace, place.name, index)
     undo.callback(ray.kill, made)
-    return cast("ActorHandle[Any]", made)
+    return made
 
 
 def connect(*, namespace: str, name: str = DEFAULT_NAME, timeout_s: float | None = None) -> RemoteScoring:
