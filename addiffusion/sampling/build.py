@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.linalg import LinAlgError
+from torch.linalg import LinAlgError  # pyright: ignore[reportAttributeAccessIssue] - missing in its stub
 
 from addiffusion.backbones.base import Backbone, Scheduler
 from addiffusion.config import RefineSection, SamplerSection
