@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.linalg import LinAlgError  # pyright: ignore[reportAttributeAccessIssue] - missing in its stub
+from torch.linalg import LinAlgError  # pyright: ignore[reportAttributeAccessIssue]
 
 from addiffusion.backbones.base import Backbone, Scheduler
 from addiffusion.config import RefineSection, SamplerSection
@@ -48,11 +48,20 @@ def table_for(backbone: Backbone, sampler: SamplerSection, refine: RefineSection
     Raises:
         ConfigError: the model can't be sampled so.
     """
+    return table_on(backbone.scheduler, sampler, refine)
+
+
+def table_on(scheduler: Scheduler, sampler: SamplerSection, refine: RefineSection) -> SolverTable:
+    """The table a configuration asks for, on the noise schedule of a model's own scheduler.
+
+    Raises:
+        ConfigError: the model can't be sampled so.
+    """
     # diffusers takes seconds to import: only those who build a table pay for it.
     from addiffusion.backbones.solvers import solver_of  # noqa: PLC0415
 
     return build_table(
-        solver_of(backbone.scheduler, sampler),
+        solver_of(scheduler, sampler),
         sampler.num_steps,
         finish_steps=sampler.finish_steps,
         r_noise=refine.r_noise,
@@ -78,7 +87,7 @@ def build_table(
     Raises:
         ConfigError: a step is not linear in state and output, or there is no schedule of that many steps.
     """
-    from addiffusion.backbones.solvers import check_schedule, respaced  # noqa: PLC0415 - see table_for
+    from addiffusion.backbones.solvers import check_schedule, respaced  # noqa: PLC0415 - see table_on
 
     _check_options(scheduler)
     check_schedule(scheduler)
