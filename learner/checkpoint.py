@@ -153,7 +153,7 @@ def _what_is_left(folder: Path) -> str:
     earlier = list_checkpoints(folder.parent.parent)
     if earlier:
         return f"and go on with {earlier[-1].name}, which is whole"
-    return "and start again: there is no checkpoint yet"
+    return f"and go on with resume={folder.parent.parent}, which has no checkpoint yet"
 
 
 def _contents(checkpoint: Checkpoint) -> dict[str, bytes]:

@@ -150,7 +150,7 @@ def test_a_run_that_loses_its_workers_keeps_what_was_trained(tmp_path: Path) -> 
     """Between two checkpoints: a resume goes on there, and does not draw the references again."""
     path, config = tmp_path / "run", toy_config(checkpoint={"every": 50}, ppo={"iterations": 4})
     with pytest.raises(RolloutError, match="No rollout worker is left"):
-        train(toy_plan(path, config), interrupted_crew(5, GoneAfter))
+        train(toy_plan(path, config), interrupted_crew(6, GoneAfter))
     checkpoint = load_checkpoint(latest_checkpoint(path))
     assert checkpoint.iteration == 2
     outcome, text = train(replace(toy_plan(path, config), checkpoint=checkpoint))
@@ -345,9 +345,7 @@ def test_a_full_disk_ends_with_one_sentence_that_is_true(tmp_path: Path, kilobyt
         kept = list_checkpoints(path)
         for folder in kept:
             load_checkpoint(folder)
-        advice = str(caught.value)
-        assert ("go on with" in advice) == bool(kept)
-        assert ("start" in advice and "again" in advice) or kept or not path.exists()
+        assert ("go on with" in str(caught.value)) == path.exists(), "a run goes on, before its first checkpoint too"
 
 
 def test_a_picture_that_cannot_be_drawn_takes_no_result_with_it(tmp_path: Path) -> None:

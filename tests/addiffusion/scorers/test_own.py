@@ -54,7 +54,7 @@ def test_a_name_that_is_taken_is_refused(example: str) -> None:
     ("path", "words"),
     [
         ("no_such_module:make", "no_such_module can't be imported"),
-        ("json:no_such_factory", "json has no no_such_factory"),
+        ("json:no_such_factory", "json has no factory no_such_factory"),
     ],
 )
 def test_what_cant_be_found_is_one_sentence(path: str, words: str) -> None:
