@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import asyncio
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
+from addiffusion.config import ScorersSection
 from addiffusion.errors import RolloutError
 from addiffusion.poisoned import EXIT_CODE
 from reward_service.losses import MAX_LOSSES, Losses
+from reward_service.service import RewardService
+from tests.reward_service.toy_scoring import LostScoring, ToyScoring, make_request
 
 REASON = "CUDA error: device-side assert triggered"
 
@@ -48,46 +51,38 @@ def test_a_count_that_cant_be_written_keeps_no_process_from_ending(tmp_path: Pat
     Losses("a", tmp_path / "missing").add(REASON)
 
 
-PROGRAM = """
-import asyncio, sys
-from pathlib import Path
-from addiffusion.config import ScorersSection
-from reward_service.losses import Losses
-from reward_service.service import RewardService
-from tests.reward_service.toy_scoring import LostScoring, ToyScoring, make_request
-
-section = ScorersSection(batch_images=8, timeout_s=30.0)
-losses = Losses("a", Path(sys.argv[1]))
-losses.check("run")
-scoring = (ToyScoring if sys.argv[2] == "well" else LostScoring)(section)
-async def main():
-    service = RewardService(scoring, section, losses=losses)
-    if sys.argv[2] == "text":
-        await service.embed_text(("a red circle",))
-    await service.score(make_request(0, 3))
-    await service.close()
-asyncio.run(main())
-"""
+SECTION = ScorersSection(batch_images=8, timeout_s=60.0)
 
 
-def test_a_real_process_ends_with_its_reason_and_one_that_scores_clears_it(tmp_path: Path) -> None:
-    """Exit code and last words are those of a lost device; the count is what the next process finds."""
+def serve(scoring: ToyScoring, folder: Path, *, prompts: bool = False) -> None:
+    """One process of a replica: it answers one call."""
 
-    def run(kind: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", PROGRAM, str(tmp_path), kind]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    async def main() -> None:
+        service = RewardService(scoring, SECTION, losses=Losses("a", folder))
+        await (service.embed_text(("a red circle",)) if prompts else service.score(make_request(0, 3)))
+        await service.close()
 
-    for kind in ("images", "text"):
-        lost = run(kind)
-        assert lost.returncode == EXIT_CODE, lost.stderr
-        assert lost.stderr.strip().endswith(f"its device is lost to it ({REASON}).")
-    assert Losses("a", tmp_path).count == 2
-    assert run("well").returncode == 0
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("prompts", [False, True])
+def test_a_process_that_lost_its_device_ends_with_its_reason(
+    prompts: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whether it is noticed on images or on prompts; the count is what the next process finds."""
+    arguments = (LostScoring(SECTION), tmp_path)
+    process = get_context("fork").Process(target=serve, args=arguments, kwargs={"prompts": prompts})
+    process.start()
+    process.join(60)
+    assert process.exitcode == EXIT_CODE
+    assert capfd.readouterr().err.strip().endswith(f"its device is lost to it ({REASON}).")
+    assert Losses("a", tmp_path).count == 1
+
+
+def test_a_process_that_scores_clears_the_count(tmp_path: Path) -> None:
+    """Only losses in a row end a run; embedded prompts prove nothing about images."""
+    Losses("a", tmp_path).add(REASON)
+    serve(ToyScoring(SECTION), tmp_path, prompts=True)
+    assert Losses("a", tmp_path).count == 1
+    serve(ToyScoring(SECTION), tmp_path)
     assert Losses("a", tmp_path).count == 0
-
-
-def test_a_disk_that_takes_no_count_keeps_no_process_from_ending(tmp_path: Path) -> None:
-    """The folder is gone: the loss counts for this process, and nothing is raised."""
-    losses = Losses("a", tmp_path / "gone")
-    losses.add(REASON)
-    assert (losses.count, losses.reason) == (1, REASON)
