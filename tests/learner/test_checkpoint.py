@@ -204,7 +204,9 @@ def test_the_digest_ignores_where_a_run_is_and_heeds_what_it_learns() -> None:
 
 def test_a_full_disk_is_one_sentence_with_true_advice(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 8) as disk:
-        with pytest.raises(CheckpointError, match=r"000001 can't be written \(No space.+go on with resume=.+, which has no ch"):
+        with pytest.raises(
+            CheckpointError, match=r"000001 can't be written \(No space.+go on with resume=.+, which has no ch"
+        ):
             save_checkpoint(disk, make_checkpoint(1), keep=1)
         assert names(disk) == ["checkpoints"]
     with small_disk(tmp_path / "larger", 24) as disk:
