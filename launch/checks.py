@@ -79,12 +79,13 @@ def check_devices(config: Config) -> None:
     from addiffusion.devices import resolve_device  # noqa: PLC0415 - imports torch
 
     names = {"backbone.device": config.backbone.device, "scorers.device": config.scorers.device}
-    for key, name in names.items():
-        if resolve_device(name, key=key).type == "meta":  # tensors without content: for building models, not for runs
-            raise ConfigError(f"{key}={name!r} computes nothing: use auto, cpu or cuda.", device=name)
-    device = resolve_device(config.backbone.device, key="backbone.device")
-    if config.backbone.compile == "cuda_graphs" and device.type != "cuda":
-        raise ConfigError(f"backbone.compile=cuda_graphs needs a GPU, not {device.type}: use default or off.")
+    kinds = {key: resolve_device(name, key=key).type for key, name in names.items()}
+    for key, kind in kinds.items():
+        if kind == "meta":  # tensors without content: for building models, not for runs
+            raise ConfigError(f"{key}={names[key]!r} computes nothing: use auto, cpu or cuda.", device=names[key])
+    kind = kinds["backbone.device"]
+    if config.backbone.compile == "cuda_graphs" and kind != "cuda":
+        raise ConfigError(f"backbone.compile=cuda_graphs needs a GPU, not {kind}: use default or off.")
 
 
 def check_own_scorers(config: Config) -> None:

@@ -48,7 +48,9 @@ def test_a_damaged_count_is_none(tmp_path: Path, content: str) -> None:
 
 
 def test_a_count_that_cant_be_written_keeps_no_process_from_ending(tmp_path: Path) -> None:
-    Losses("a", tmp_path / "missing").add(REASON)
+    losses = Losses("a", tmp_path / "missing")
+    losses.add(REASON)
+    assert (losses.count, losses.reason) == (1, REASON)
 
 
 SECTION = ScorersSection(batch_images=8, timeout_s=60.0)
