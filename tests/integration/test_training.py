@@ -28,12 +28,12 @@ from addiffusion.config import Config, SamplerSection
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Episode, Ticket
 from addiffusion.rollouts import Collected, Rollouts
-from launch.config_text import to_yaml
-from launch.crew import Crew
-from launch.preflight import Plan
-from launch.sample import SampleOrder, draw
-from launch.serial import serial_crew
-from launch.train import Outcome, run
+from launch.comparing.sample import SampleOrder, draw
+from launch.configuration.text import to_yaml
+from launch.runtime.crew import Crew
+from launch.runtime.serial import serial_crew
+from launch.training.preflight import Plan
+from launch.training.train import Outcome, run
 from learner.checkpoint import latest_checkpoint, load_checkpoint
 
 ITERATIONS, BATCH = 3, 6
@@ -124,7 +124,7 @@ def serial(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 def distributed(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     import ray  # noqa: PLC0415 - after the fixture has set its environment
 
-    from launch.distributed import distributed_crew  # noqa: PLC0415
+    from launch.runtime.distributed import distributed_crew  # noqa: PLC0415
     from learner.rollouts import RayRollouts  # noqa: PLC0415
     from reward_service.actor import RayReplicas  # noqa: PLC0415
     from reward_service.client import RemoteScoring  # noqa: PLC0415
@@ -146,7 +146,7 @@ def distributed(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> F
     return finished
 
 
-DRIVER = "from launch.cli import main; main()"
+DRIVER = "from launch.cli.app import main; main()"
 
 
 def kill_after_the_first_checkpoint(arguments: list[str], path: Path) -> None:
@@ -166,7 +166,7 @@ def kill_after_the_first_checkpoint(arguments: list[str], path: Path) -> None:
 def test_a_killed_driver_is_resumed_as_if_nothing_had_been(serial: Finished, ray_cluster: str, tmp_path: Path) -> None:
     import ray  # noqa: PLC0415 - after the fixture has set its environment
 
-    from launch.distributed import distributed_crew  # noqa: PLC0415
+    from launch.runtime.distributed import distributed_crew  # noqa: PLC0415
 
     config = small_config()
     config = config.model_copy(
