@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 
 from addiffusion.embedded.making.aesthetic_training import evaluate_aesthetic, render_embeddings
+from addiffusion.embedded.making.autoencoder_training import reconstruction_quality
 from addiffusion.embedded.making.clip_training import evaluate_clip
 from addiffusion.embedded.making.dino_training import evaluate_dino
 from addiffusion.embedded.making.preference_training import evaluate_preference
 from addiffusion.embedded.models.aesthetic import load_aesthetic
-from addiffusion.embedded.models.autoencoder import load_autoencoder, reconstruction_quality
+from addiffusion.embedded.models.autoencoder import load_autoencoder
 from addiffusion.embedded.models.clip import CLIP_WIDTH, load_clip
 from addiffusion.embedded.models.dino import load_dino
 from addiffusion.embedded.models.preference import load_preference

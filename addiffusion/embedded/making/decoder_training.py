@@ -13,6 +13,7 @@ from typing import Any, Final
 import torch
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
+from addiffusion.embedded.making.autoencoder_training import decoding_loss, reconstruction_quality
 from addiffusion.embedded.making.part import (
     Objective,
     PartReport,
@@ -22,13 +23,7 @@ from addiffusion.embedded.making.part import (
     initialised_by,
     run_training,
 )
-from addiffusion.embedded.models.autoencoder import (
-    build_autoencoder,
-    decoding_loss,
-    encode_images,
-    load_autoencoder,
-    reconstruction_quality,
-)
+from addiffusion.embedded.models.autoencoder import build_autoencoder, encode_images, load_autoencoder
 from addiffusion.embedded.models.pipeline_folder import save_module
 from addiffusion.embedded.world.data import ScenePool, scene_chunks, stream
 from addiffusion.embedded.world.pixels import to_network

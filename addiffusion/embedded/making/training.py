@@ -12,6 +12,7 @@ import torch
 
 from addiffusion.devices import resolve_device
 from addiffusion.embedded.making.aesthetic_training import AestheticPart
+from addiffusion.embedded.making.autoencoder_training import AutoencoderPart
 from addiffusion.embedded.making.clip_training import ClipPart
 from addiffusion.embedded.making.decoder_training import FINAL_DECODER, PREVIEW_DECODER
 from addiffusion.embedded.making.diffusion import DiffusionPart
@@ -26,8 +27,7 @@ from addiffusion.embedded.making.part import (
 )
 from addiffusion.embedded.making.preference_training import PreferencePart
 from addiffusion.embedded.making.text_training import TextPart
-from addiffusion.embedded.models.autoencoder import AutoencoderPart
-from addiffusion.embedded.models.tokenizer import TokenizerPart
+from addiffusion.embedded.making.tokenizer_training import TokenizerPart
 from addiffusion.errors import ConfigError
 from addiffusion.files import append_line, make_folder
 from addiffusion.threads import torch_threads

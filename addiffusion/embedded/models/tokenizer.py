@@ -14,10 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from addiffusion.embedded.making.part import PartReport, TrainingContext
-from addiffusion.embedded.world.captions import vocabulary
 from addiffusion.errors import WeightsError
-from addiffusion.files import whole_folder
 
 CONTEXT_LENGTH: Final = 24
 """Tokens per prompt, start and end included."""
@@ -25,7 +22,8 @@ START: Final = "<|startoftext|>"
 END: Final = "<|endoftext|>"
 
 _ALPHABET: Final = string.ascii_lowercase + ",.-" + string.digits
-_WORD_END: Final = "</w>"
+WORD_END: Final = "</w>"
+"""Ends the last piece of every word in the vocabulary."""
 
 
 def build_tokenizer(words: Iterable[str]) -> CLIPTokenizer:
@@ -52,30 +50,6 @@ def encode(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Int[Tensor, "text 
     return torch.tensor(found["input_ids"], dtype=torch.long)
 
 
-class TokenizerPart:
-    """Learns the merges of the world's vocabulary; seconds, no gradient."""
-
-    name = "tokenizer"
-
-    def train(self, context: TrainingContext) -> PartReport:
-        """Writes ``pipeline/tokenizer``, or keeps the one that lies there: every other part is bound to its ids.
-
-        Raises:
-            WeightsError: the tokenizer that lies there does not know every word of the grammar.
-        """
-        folder = context.out / "pipeline"
-        if not (folder / "tokenizer").exists():
-            with whole_folder(folder / "tokenizer") as draft:
-                build_tokenizer(vocabulary()).save_pretrained(str(draft))
-        tokenizer = load_tokenizer(folder)
-        if unknown := [word for word in vocabulary() if word + _WORD_END not in tokenizer.get_vocab()]:
-            raise WeightsError(
-                f"The tokenizer in {folder / 'tokenizer'} does not know {unknown}; delete it to build a new one.",
-                words=unknown,
-            )
-        return PartReport(part=self.name, steps=0, seconds=0.0, metrics={"tokens": float(len(tokenizer))})
-
-
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
     """The tokenizer of a pipeline folder.
 
@@ -95,13 +69,13 @@ def _learn_merges(words: Sequence[str]) -> tuple[dict[str, int], list[tuple[str,
 
     Ties go to the alphabetically first pair, so the ids depend on the set of words alone.
     """
-    pieces = [(*word[:-1], word[-1] + _WORD_END) for word in words]
+    pieces = [(*word[:-1], word[-1] + WORD_END) for word in words]
     merges: list[tuple[str, str]] = []
     while counts := Counter(pair for word in pieces for pair in pairwise(word)):
         best = min(counts, key=lambda pair: (-counts[pair], pair))
         merges.append(best)
         pieces = [_merge(word, best) for word in pieces]
-    letters = [letter + suffix for suffix in ("", _WORD_END) for letter in _ALPHABET]
+    letters = [letter + suffix for suffix in ("", WORD_END) for letter in _ALPHABET]
     vocabulary_order = dict.fromkeys([*letters, *("".join(pair) for pair in merges), START, END])
     return {piece: index for index, piece in enumerate(vocabulary_order)}, merges
 

@@ -17,7 +17,7 @@ from addiffusion.embedded.making.text_training import (
     draw_captions,
     load_text_encoder,
 )
-from addiffusion.embedded.models.tokenizer import TokenizerPart
+from addiffusion.embedded.making.tokenizer_training import TokenizerPart
 from addiffusion.embedded.world.captions import parse_caption
 from addiffusion.errors import WeightsError
 

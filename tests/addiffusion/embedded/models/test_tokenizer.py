@@ -11,7 +11,8 @@ from transformers import CLIPTokenizer
 
 from addiffusion.assets import weights_path
 from addiffusion.embedded.making.part import TrainingContext
-from addiffusion.embedded.models.tokenizer import CONTEXT_LENGTH, TokenizerPart, build_tokenizer, encode, load_tokenizer
+from addiffusion.embedded.making.tokenizer_training import TokenizerPart
+from addiffusion.embedded.models.tokenizer import CONTEXT_LENGTH, build_tokenizer, encode, load_tokenizer
 from addiffusion.embedded.world.captions import vocabulary, write_caption
 from addiffusion.embedded.world.scenes import sample_scene
 from addiffusion.errors import WeightsError
