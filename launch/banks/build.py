@@ -23,13 +23,14 @@ from addiffusion.records import METRIC_NAMES, FailedEpisode, Prompt, Survey, Tic
 from addiffusion.rollouts import Rollouts
 from addiffusion.scorers.base import Scoring
 from addiffusion.seeds import derive_seed
+from launch.runtime.build import build_components
+from launch.runtime.components import Components, observation_layout
 from launch.runtime.console import RunView, duration
-from launch.runtime.crew import Crew, assemble, observation_layout
 from launch.runtime.folder_lock import is_vacant, locked
 from launch.runtime.interrupt import interruptible
 from launch.training.checks import check_models
 
-Roles: TypeAlias = Callable[[Config], AbstractContextManager[Crew]]
+Roles: TypeAlias = Callable[[Config], AbstractContextManager[Components]]
 STREAMS: dict[str, str] = {"train": "train"}
 """Name of the seed stream by split: a bank of training prompts holds the images that `train` trains on, every other
 one those that a held-out comparison draws."""
@@ -57,7 +58,7 @@ class Built:
     complete: bool
 
 
-def build(order: BankOrder, *, console: Console, roles: Roles = assemble) -> Built:
+def build(order: BankOrder, *, console: Console, roles: Roles = build_components) -> Built:
     """Build the bank, or what is missing of it; after Ctrl-C the next call goes on.
 
     Raises:
@@ -73,10 +74,10 @@ def build(order: BankOrder, *, console: Console, roles: Roles = assemble) -> Bui
     with ExitStack() as stack:
         lock = stack.enter_context(locked(order.folder))
         with view.progress("starting"):
-            crew = stack.enter_context(roles(order.config))
-        plan = _planned(order, crew.scoring)
+            components = stack.enter_context(roles(order.config))
+        plan = _planned(order, components.scoring)
         plan.write(order.folder)
-        crew.keep_reports(order.folder)
+        components.keep_reports(order.folder)
         missing = [number for number in range(-(-plan.count // plan.shard_size)) if not _whole(order, plan, number)]
         label = f"trajectories ({order.count}, of which {_size(missing, plan)} are missing)"
         stop = "finishing these trajectories (Ctrl-C again to leave at once)"
@@ -86,7 +87,7 @@ def build(order: BankOrder, *, console: Console, roles: Roles = assemble) -> Bui
                 if interrupt.requested:
                     break
                 lock.check()
-                new_count += _build_shard(crew.rollouts, order, plan, number, prompts)
+                new_count += _build_shard(components.rollouts, order, plan, number, prompts)
                 advance(len(_rows(plan, number)))
     done = plan.count - _size(missing, plan) + new_count
     seconds = time.perf_counter() - start

@@ -15,7 +15,7 @@ from addiffusion.errors import ConfigError
 from addiffusion.records import Prompt
 from evaluation.comparison.finishes import FinishSolver, compare_finishes, grid
 from evaluation.tables import Table
-from launch.runtime.crew import Crew
+from launch.runtime.components import Components
 
 SOLVERS: Final[tuple[FinishSolver, ...]] = ("ddim", "dpm++2m")
 _GRID: Final = 33
@@ -46,7 +46,9 @@ class FinishOrder:
         return 1 + len(grid(SOLVERS, self.passes, self.stops, num_steps=config.sampler.num_steps))
 
 
-def bench_finish(order: FinishOrder, config: Config, crew: Crew, advance: Callable[[], None]) -> list[dict[str, Any]]:
+def bench_finish(
+    order: FinishOrder, config: Config, components: Components, advance: Callable[[], None]
+) -> list[dict[str, Any]]:
     """One row per way to end an image; the first row is the whole schedule.
 
     Raises:
@@ -54,7 +56,12 @@ def bench_finish(order: FinishOrder, config: Config, crew: Crew, advance: Callab
     """
     finishes = grid(SOLVERS, order.passes, order.stops, num_steps=config.sampler.num_steps)
     return compare_finishes(
-        crew.rollouts, crew.scoring, prompts=order.prompts, config=config, finishes=finishes, advance=advance
+        components.rollouts,
+        components.scoring,
+        prompts=order.prompts,
+        config=config,
+        finishes=finishes,
+        advance=advance,
     )
 
 

@@ -14,7 +14,7 @@ from addiffusion.records import Prompt
 from addiffusion.scorers.base import Scoring
 from addiffusion.scorers.families import load_suite
 from launch.configuration.files import load_config
-from launch.runtime.crew import observation_width, unpaid
+from launch.runtime.components import observation_width, unpaid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

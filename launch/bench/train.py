@@ -26,9 +26,9 @@ from evaluation.tables import Table
 from launch.bench.simulated import SimulatedWorker
 from launch.configuration.files import load_config
 from launch.runtime.cluster import ray_running
+from launch.runtime.components import Components, unpaid
 from launch.runtime.console import RunView, Stage
-from launch.runtime.crew import Crew, unpaid
-from launch.runtime.distributed import distributed_crew
+from launch.runtime.distributed import distributed_components
 from launch.training.loop import TrainingLoop
 from launch.training.run_folder import RunFolder
 from learner.algorithm_config import build_ppo_config
@@ -75,9 +75,9 @@ def bench_train(order: TrainOrder, tell: Console) -> dict[str, Any]:
         ClusterError: Ray can't be started or joined.
     """
     with ray_running(order.config):
-        with distributed_crew(order.config) as crew:
+        with distributed_components(order.config) as components:
             tell.print(f"training {order.iterations + 1} iterations with {order.config.rollout.workers} workers")
-            measured = _Measured(order, crew)
+            measured = _Measured(order, components)
             with Stage(tell, "iterations", order.iterations + 1, headline="", counted=lambda: len(measured.reports)):
                 measured.run()
         result = measured.result()
@@ -116,32 +116,32 @@ class _Measured:
     """A real training, of which the first iteration is not counted."""
 
     order: TrainOrder
-    crew: Crew
+    components: Components
     reports: list[IterationReport] = field(default_factory=list[IterationReport])
     marks: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
     """(wall clock, seconds waited for workers) before each iteration and after the last."""
 
     def run(self) -> None:
         """Train in a folder that is thrown away."""
-        config, crew = self.order.config, self.crew
+        config, components = self.order.config, self.components
         training = _Noted(
             config,
             ledger=build_ledger(config, _pool(config)),
-            rollouts=crew.rollouts,
-            learner=crew.learner,
+            rollouts=components.rollouts,
+            learner=components.learner,
         )
         training.reports = self.reports
         view = RunView(Console(file=io.StringIO()), iterations=config.ppo.iterations)
         with tempfile.TemporaryDirectory() as home:
             folder = RunFolder.create(Path(home) / "run", config)
-            loop = TrainingLoop(config, training, folder, view, crew=crew, stop_on_collapse=False)
+            loop = TrainingLoop(config, training, folder, view, components=components, stop_on_collapse=False)
             with folder, loop:
                 loop.run(self._mark)
                 self._mark()
 
     def _mark(self) -> bool:
-        assert isinstance(self.crew.rollouts, RayRollouts)
-        self.marks.append((time.perf_counter(), self.crew.rollouts.waited_s))
+        assert isinstance(self.components.rollouts, RayRollouts)
+        self.marks.append((time.perf_counter(), self.components.rollouts.waited_s))
         return False
 
     def result(self) -> dict[str, Any]:

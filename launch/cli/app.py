@@ -177,7 +177,7 @@ def sample(
 ) -> None:
     """Draw one image and print what the agent did at each step, and the NFE it spent."""
     from launch.runtime.console import Stage
-    from launch.runtime.quiet import log_to
+    from launch.runtime.logging_setup import log_to
 
     refuse_loose_words(prompt, overrides or [])
     console = Console()

@@ -131,7 +131,7 @@ def finish(
     from launch.bench.finish import FinishOrder, bench_finish, choice, choice_text, table_of
     from launch.bench.setup import finish_setup
     from launch.runtime.console import Stage
-    from launch.runtime.serial import serial_crew
+    from launch.runtime.serial import serial_components
 
     settings, prompts = finish_setup(config or [], overrides or [], count=count)
     order = FinishOrder(
@@ -139,8 +139,8 @@ def finish(
     )
     order.check(settings)
     shown = Stage(Console(stderr=True), "ways to end an image", order.count(settings), headline="")
-    with shown, serial_crew(settings) as crew:
-        rows = bench_finish(order, settings, crew, shown.advance)
+    with shown, serial_components(settings) as components:
+        rows = bench_finish(order, settings, components, shown.advance)
     chosen = choice(rows)
     if not as_json:
         Console().print(table_of(rows))

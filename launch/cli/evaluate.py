@@ -142,7 +142,7 @@ def report(
 ) -> None:
     """Write one self-contained HTML page about a run, finished or running, or about a comparison."""
     from launch.runtime.console import Stage
-    from launch.runtime.quiet import log_to
+    from launch.runtime.logging_setup import log_to
 
     console = Console()
     log_to(console)

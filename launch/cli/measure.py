@@ -43,7 +43,7 @@ def metrics(
 ) -> None:
     """Measure a folder of images: scores against prompts, distances to another folder."""
     from launch.comparing.metrics_of_folder import MetricsOrder, measure_folder
-    from launch.runtime.quiet import log_to
+    from launch.runtime.logging_setup import log_to
 
     console = Console(stderr=as_json)
     log_to(console)
@@ -80,7 +80,7 @@ def judge(
 
     The key comes from the environment variable ADDIFFUSION_JUDGE_KEY; local servers need none.
     """
-    from launch.runtime.quiet import log_to
+    from launch.runtime.logging_setup import log_to
 
     console = Console(stderr=as_json)
     log_to(console)

@@ -30,7 +30,7 @@ Files = Annotated[
 def prepared_console(*, as_json: bool = False) -> Console:
     """Where a command shows what it does, on stderr beside JSON; what Ray reads at its import is set."""
     from launch.runtime.cluster import prepare_environment
-    from launch.runtime.quiet import log_to
+    from launch.runtime.logging_setup import log_to
 
     prepare_environment()
     console = Console(stderr=as_json)

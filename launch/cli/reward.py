@@ -45,7 +45,7 @@ def score(
     The scorers of the embedded world judge its own 64 x 64 scenes; --set scorers.kind=pretrained judges any image.
     """
     from launch.runtime.console import Stage
-    from launch.runtime.quiet import log_to
+    from launch.runtime.logging_setup import log_to
 
     console = Console(stderr=as_json)
     log_to(console)

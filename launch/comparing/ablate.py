@@ -19,14 +19,15 @@ from evaluation.seconds import SECONDS_NOTE
 from evaluation.tables import Table
 from launch.configuration.files import load_config, shipped_files
 from launch.configuration.yaml import read_yaml
-from launch.runtime.crew import Crew, assemble
+from launch.runtime.build import build_components
+from launch.runtime.components import Components
 from launch.runtime.folder_lock import locked
 from launch.training.preflight import Plan, prepare
 from launch.training.train import run as train
 from learner.checkpoint import list_checkpoints
 
 _COLUMNS = ("mean_nfe", "scene", "scene_difference", "clip", "nfe_tier_spearman", "seconds")
-Roles = Callable[[Config], AbstractContextManager[Crew]]
+Roles = Callable[[Config], AbstractContextManager[Components]]
 Prepare = Callable[[Sequence[Path], Sequence[str]], Plan]
 
 
@@ -85,7 +86,7 @@ def load_ablation(name: str) -> Ablation:
 
 
 def ablate(
-    order: AblateOrder, *, console: Console, roles: Roles = assemble, plan: Prepare = prepare
+    order: AblateOrder, *, console: Console, roles: Roles = build_components, plan: Prepare = prepare
 ) -> list[dict[str, Any]]:
     """Train what is not trained yet, and collect the results; one row per variant and seed.
 

@@ -38,8 +38,9 @@ from evaluation.comparison.schedule import Program, compare_all
 from evaluation.comparison.summary import Standings
 from launch.comparing.literature import Literature, literature
 from launch.comparing.stages import stages
+from launch.runtime.build import build_components
+from launch.runtime.components import Components, observation_width, unpaid
 from launch.runtime.console import RunView, duration
-from launch.runtime.crew import Crew, assemble, observation_width, unpaid
 from launch.runtime.folder_lock import is_vacant, locked, refuse_if_held
 from launch.training.checks import check_models
 from launch.training.policies import TrainedPolicy, load_policy
@@ -101,7 +102,7 @@ def evaluate(
     *,
     overrides: Sequence[str],
     console: Console,
-    roles: Callable[[Config], AbstractContextManager[Crew]] = assemble,
+    roles: Callable[[Config], AbstractContextManager[Components]] = build_components,
 ) -> Evaluated:
     """Draw what the folder lacks, compare, and write tables, figures, report and summary.
 
@@ -131,13 +132,13 @@ def evaluate(
     with ExitStack() as stack:
         stack.enter_context(view)
         with view.progress("starting"):
-            crew = stack.enter_context(roles(config))
-        policy.check_fits(config, observation_width(config, crew.scoring))
+            components = stack.enter_context(roles(config))
+        policy.check_fits(config, observation_width(config, components.scoring))
         make_folder(path)
         stack.enter_context(locked(path))
         write_text(path / MANIFEST, manifest)
-        crew.keep_reports(path)
-        studio = _studio(order, config, policy, crew, path, extra)
+        components.keep_reports(path)
+        studio = _studio(order, config, policy, components, path, extra)
         reward = asked.reward
         with stages(view.console) as stage:
             standings = compare_all(program, studio, items, reward=reward, stage=stage)
@@ -219,18 +220,18 @@ def _for_images(config: Config) -> Config:
 
 
 def _studio(
-    order: EvaluateOrder, config: Config, policy: TrainedPolicy, crew: Crew, path: Path, extra: Literature
+    order: EvaluateOrder, config: Config, policy: TrainedPolicy, components: Components, path: Path, extra: Literature
 ) -> Studio:
-    made = {} if order.quick else {one.name: crew.baseline(one) for one in extra.baselines}
+    made = {} if order.quick else {one.name: components.baseline(one) for one in extra.baselines}
     return Studio(
-        rollouts={ENGINE: crew.rollouts, **made},
-        scoring=crew.scoring,
+        rollouts={ENGINE: components.rollouts, **made},
+        scoring=components.scoring,
         store=ResultStore(path),
         policies=[policy.weights],
         seed=config.run.seed,
         chunk_size=_CHUNK_ROUNDS * config.rollout.slots,
         films=order.films,
-        scenes=order.prompts.startswith("embedded") and set(METRIC_NAMES) <= set(crew.scoring.names),
+        scenes=order.prompts.startswith("embedded") and set(METRIC_NAMES) <= set(components.scoring.names),
     )
 
 

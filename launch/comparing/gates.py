@@ -26,8 +26,8 @@ from evaluation.comparison.gates import Gate, equal_quality_gate, few_step_gate,
 from evaluation.tables import Table
 from launch.comparing.evaluate import EvaluateOrder, evaluate
 from launch.configuration.files import load_config
+from launch.runtime.components import observation_width, unpaid
 from launch.runtime.console import Stage
-from launch.runtime.crew import observation_width, unpaid
 from launch.training.preflight import prepare
 from launch.training.run_folder import RunFolder
 from launch.training.train import run as run_training

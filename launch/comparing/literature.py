@@ -15,7 +15,7 @@ from addiffusion.policy import PolicyNetwork
 from addiffusion.rollouts import Rollouts
 from addiffusion.scorers.base import Scoring
 from evaluation.comparison.contestants import Contestant
-from launch.runtime.crew import unpaid
+from launch.runtime.components import unpaid
 from rollout_workers.worker import Worker
 
 SAG, EXCITE, LCM, TURBO = "self-attention-guidance", "attend-and-excite", "lcm-lora-4", "sdxl-turbo-4"

@@ -19,13 +19,13 @@ from evaluation.report.material import Material, Spent
 from evaluation.report.page import write_page
 from launch.comparing.evaluate import MANIFEST, evaluation_prompts
 from launch.configuration.files import load_resolved
-from launch.runtime.crew import Crew, unpaid
-from launch.runtime.serial import serial_crew
+from launch.runtime.components import Components, unpaid
+from launch.runtime.serial import serial_components
 from launch.training.policies import TrainedPolicy, load_policy
 from launch.training.run_folder import RunFolder
 
 PAGE = "report.html"
-Roles = Callable[[Config], AbstractContextManager[Crew]]
+Roles = Callable[[Config], AbstractContextManager[Components]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class ReportOrder:
     """Held-out prompts the run's newest policy draws for the page, where no comparison has drawn them."""
 
 
-def write_report(order: ReportOrder, *, roles: Roles = serial_crew) -> Path:
+def write_report(order: ReportOrder, *, roles: Roles = serial_components) -> Path:
     """Write the page and return where it is.
 
     Raises:
@@ -129,6 +129,6 @@ def draw_films(policy: TrainedPolicy, config: Config, count: int, roles: Roles) 
     prompts = evaluation_prompts(config.prompts.source, config, limit=count)
     contestant = agent(config.sampler, policy=0, name="agent", title="agent", c_nfe=config.reward.c_nfe)
     items = make_items(prompts, repeats=1, seed=config.run.seed)
-    with roles(unpaid(config)) as crew:
-        crew.rollouts.set_weights(policy.weights, 0)
-        return crew.rollouts.collect(tickets_of(contestant, items, seed=config.run.seed, films=count)).episodes
+    with roles(unpaid(config)) as components:
+        components.rollouts.set_weights(policy.weights, 0)
+        return components.rollouts.collect(tickets_of(contestant, items, seed=config.run.seed, films=count)).episodes

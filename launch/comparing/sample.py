@@ -26,7 +26,7 @@ from addiffusion.scorers.unscored import Unscored
 from addiffusion.seeds import derive_seed
 from evaluation.tables import Table
 from launch.configuration.files import load_config
-from launch.runtime.crew import observation_width, unpaid
+from launch.runtime.components import observation_width, unpaid
 from launch.training.policies import TrainedPolicy, load_policy
 from rollout_workers.worker import Worker
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from addiffusion.config import ClusterSection, Config
 from addiffusion.errors import ClusterError
-from launch.runtime.joining import refuse_silence, refused_token, told, unreachable
-from launch.runtime.quiet import RayReports, muted_stderr, ray_reports
+from launch.runtime.logging_setup import RayReports, muted_stderr, ray_reports
+from launch.runtime.ray_connect import refuse_silence, refused_token, told, unreachable
 from launch.runtime.token import is_loopback, secure
 
 NAMESPACE = "addiffusion"

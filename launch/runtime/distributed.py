@@ -13,11 +13,11 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from addiffusion.config import Config
 from launch.runtime.cluster import NAMESPACE
-from launch.runtime.crew import Crew, observation_width
+from launch.runtime.components import Components, observation_width
 from launch.runtime.gpus import described, shared_out
+from launch.runtime.logging_setup import muted_stderr, without_farewell
 from launch.runtime.meters import replica_meters, run_meters, worker_meters
 from launch.runtime.placement import find_placement
-from launch.runtime.quiet import muted_stderr, without_farewell
 from learner.algorithm_config import Staffing, build_ppo_config, staff
 from learner.fleet import cause_of
 from learner.ppo import AdaptivePPO
@@ -28,7 +28,7 @@ from rollout_workers.runner import DiffusionRunner
 
 
 @contextmanager
-def distributed_crew(config: Config) -> Iterator[Crew]:
+def distributed_components(config: Config) -> Iterator[Components]:
     """Start the actors of a run; all but a shared reward service end with the block. Ray must be running.
 
     Raises:
@@ -47,13 +47,13 @@ def distributed_crew(config: Config) -> Iterator[Crew]:
     algorithm = _build(config, scoring, place.staffing)
     try:
         _load_models(algorithm.rollouts, timeout_s=config.cluster.start_timeout_s)
-        yield Crew(
+        yield Components(
             rollouts=algorithm.rollouts,
             scoring=scoring,
             learner=algorithm.policy_learner,
             meters=run_meters,
             hosting=algorithm.rollouts.hosting,
-            posts=described(config, place.gpus.total),
+            devices=described(config, place.gpus.total),
         )
     finally:
         with without_farewell():

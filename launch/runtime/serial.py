@@ -12,7 +12,7 @@ from addiffusion.config import Config
 from addiffusion.policy import PolicyNetwork
 from addiffusion.scorers.families import load_scoring
 from addiffusion.threads import torch_threads
-from launch.runtime.crew import Crew, observation_width
+from launch.runtime.components import Components, observation_width
 from learner.algorithm_config import build_ppo_config
 from learner.ppo_learner import EpisodePPOLearner
 from learner.update import PolicyLearner
@@ -20,7 +20,7 @@ from rollout_workers.worker import Worker
 
 
 @contextmanager
-def serial_crew(config: Config) -> Iterator[Crew]:
+def serial_components(config: Config) -> Iterator[Components]:
     """One worker, the scorers and the learner in this process, all on one torch thread.
 
     One thread is what the actors of a distributed run have; sums are then the same to the last bit.
@@ -36,7 +36,7 @@ def serial_crew(config: Config) -> Iterator[Crew]:
         )
         worker.collect(())  # loads the model: a run that can't be drawn for is refused before it has a folder
         built = build_ppo_config(config, observation_width=width)
-        yield Crew(
+        yield Components(
             rollouts=worker,
             scoring=scoring,
             learner=PolicyLearner(cast("EpisodePPOLearner", built.build_learner())),

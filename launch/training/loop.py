@@ -10,8 +10,8 @@ from typing import Self
 from addiffusion.config import Config
 from addiffusion.errors import RolloutError
 from addiffusion.rollouts import Staffed
+from launch.runtime.components import Components
 from launch.runtime.console import RunView
-from launch.runtime.crew import Crew
 from launch.runtime.metrics import checkpoint_score, export, iteration_row
 from launch.training.plotter import Plotter
 from launch.training.run_folder import RunFolder
@@ -38,13 +38,13 @@ class TrainingLoop:
         folder: RunFolder,
         view: RunView,
         *,
-        crew: Crew,
+        components: Components,
         stop_on_collapse: bool,
     ) -> None:
         """Go on where ``training`` stands; the folder's metrics must end there."""
         self._config, self._training, self._folder, self._view = config, training, folder, view
         self._stop_on_collapse = stop_on_collapse
-        self._rollouts, self._meters = crew.rollouts, crew.meters(folder.path.name)
+        self._rollouts, self._meters = components.rollouts, components.meters(folder.path.name)
         self._rows: list[Row] = list(folder.metrics())
         self._seconds: list[float] = []
         self._alarms: tuple[Alarm, ...] = ()

@@ -22,8 +22,9 @@ from evaluation.comparison.holdout_evidence import evidence
 from evaluation.report.film import plot_film_strips
 from evaluation.report.training_plots import plot_action_mix, plot_learning_curves, plot_stopping_times
 from evaluation.report.training_table import holdout_table, summary
+from launch.runtime.build import build_components
+from launch.runtime.components import Components
 from launch.runtime.console import RunView, duration
-from launch.runtime.crew import Crew, assemble
 from launch.runtime.gpus import GpuOffer, described, shared_out
 from launch.runtime.interrupt import Interrupt, interruptible
 from launch.training.loop import TrainingLoop
@@ -62,7 +63,9 @@ class Outcome:
         return self.result is None and self.collapse is None
 
 
-def run(plan: Plan, *, console: Console, roles: Callable[[Config], AbstractContextManager[Crew]] = assemble) -> Outcome:
+def run(
+    plan: Plan, *, console: Console, roles: Callable[[Config], AbstractContextManager[Components]] = build_components
+) -> Outcome:
     """Train as planned, then compare with fixed samplers; everything lands in the plan's folder.
 
     The folder is made once all ``roles`` stand, so a run that can't start leaves nothing behind.
@@ -80,13 +83,13 @@ def run(plan: Plan, *, console: Console, roles: Callable[[Config], AbstractConte
         is_there = plan.begun or plan.checkpoint is not None
         resumed = stack.enter_context(RunFolder.resumed(plan.path)) if is_there else None
         with view.progress("starting"):
-            crew = stack.enter_context(roles(plan.config))
-        if plan.config.cluster.address != "local" and crew.posts:
-            view.say(f"at work: {crew.posts}")
+            components = stack.enter_context(roles(plan.config))
+        if plan.config.cluster.address != "local" and components.devices:
+            view.say(f"at work: {components.devices}")
         folder = resumed or stack.enter_context(RunFolder.begun(plan.path, plan.config))
-        crew.keep_reports(folder.path)
+        components.keep_reports(folder.path)
         view.say(f"run folder {folder.path}")
-        stages = _Run(plan, crew, folder, view, start=start)
+        stages = _Run(plan, components, folder, view, start=start)
         stages.interrupt = stack.enter_context(interruptible(lambda: view.say(asked.format(stages.promise))))
         return stages.to_the_end()
 
@@ -94,10 +97,10 @@ def run(plan: Plan, *, console: Console, roles: Callable[[Config], AbstractConte
 class _Run:
     """The stages of one run in their order."""
 
-    def __init__(self, plan: Plan, crew: Crew, folder: RunFolder, view: RunView, *, start: float) -> None:
+    def __init__(self, plan: Plan, components: Components, folder: RunFolder, view: RunView, *, start: float) -> None:
         self.plan = plan
         self.config = plan.config
-        self.crew = crew
+        self.components = components
         self.folder = folder
         self.view = view
         self.interrupt = Interrupt()
@@ -160,7 +163,7 @@ class _Run:
         if not missing:
             return known
         with self.view.progress("full-length images of the training prompts", len(missing)) as advance:
-            batches = draw_references(self.crew.rollouts, missing, self.config)
+            batches = draw_references(self.components.rollouts, missing, self.config)
             while not self.interrupt.requested and (drawn := next(batches, None)) is not None:
                 store.add(drawn)
                 known |= drawn
@@ -172,8 +175,8 @@ class _Run:
         training = Training(
             self.config,
             ledger=build_ledger(self.config, pool),
-            rollouts=demonstrations or self.crew.rollouts,
-            learner=self.crew.learner,
+            rollouts=demonstrations or self.components.rollouts,
+            learner=self.components.learner,
         )
         if self.plan.checkpoint is not None:
             training.restore(self.plan.checkpoint)
@@ -186,18 +189,18 @@ class _Run:
             training,
             self.folder,
             self.view,
-            crew=self.crew,
+            components=self.components,
             stop_on_collapse=self.plan.stop_on_collapse,
         )
         with loop:
             alarm = loop.run(lambda: self.interrupt.requested)
         if demonstrations is not None:
-            self.crew.rollouts.set_weights(self.crew.learner.weights(), training.iteration)
+            self.components.rollouts.set_weights(self.components.learner.weights(), training.iteration)
         return alarm
 
     def _start_warm(self, training: Training, bank: Bank) -> None:
         with self.view.progress(f"warm start on {len(bank.trajectories)} trajectories", warm_epochs(self.config)) as on:
-            report = start_warm(self.crew.learner, bank, self.config, advance=on)
+            report = start_warm(self.components.learner, bank, self.config, advance=on)
         training.share_weights()
         self.view.say(report_table(report))
         self.folder.write_warm_start(report.as_json())
@@ -206,13 +209,15 @@ class _Run:
     def _compare(self) -> Holdout:
         prompts = self.plan.test_prompts
         with self.view.progress("held-out images", 3 * len(prompts)) as advance:
-            return evaluate(self.crew.rollouts, self.crew.scoring, prompts=prompts, config=self.config, advance=advance)
+            return evaluate(
+                self.components.rollouts, self.components.scoring, prompts=prompts, config=self.config, advance=advance
+            )
 
     def _gap(self, pool: Sequence[PoolEntry], holdout: Holdout) -> GeneralizationGap:
         held_out = holdout.policy.episodes
         count = min(len(pool), len(held_out))
         with self.view.progress("images of training pairs", count) as advance:
-            gap = generalization_gap(self.crew.rollouts, pool, held_out, self.config)
+            gap = generalization_gap(self.components.rollouts, pool, held_out, self.config)
             advance(count)
         return gap
 

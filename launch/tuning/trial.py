@@ -20,7 +20,7 @@ from addiffusion.rollouts import Rollouts
 from addiffusion.seeds import derive_seed, generator
 from addiffusion.threads import torch_threads
 from evaluation.comparison.holdout import judge
-from launch.runtime.serial import serial_crew
+from launch.runtime.serial import serial_components
 from launch.training.references import References, draw_references, training_pairs
 from launch.training.warm_start import start_warm
 from launch.tuning.study import Objective
@@ -143,18 +143,18 @@ def _live(config: Config) -> Iterator[Ground]:
     others = load_prompts(section, split="validation", count=count, seed=seed)
     pairs = training_pairs(prompts, seed=seed)
     held_out = [(prompt, derive_seed(seed, "validation", prompt.prompt_id)) for prompt in others]
-    with serial_crew(config) as crew:
+    with serial_components(config) as components:
         references: References = {}
-        for drawn in draw_references(crew.rollouts, [*pairs, *held_out], config):
+        for drawn in draw_references(components.rollouts, [*pairs, *held_out], config):
             references |= drawn
         entries = [
             PoolEntry(prompt=prompt, seed=image_seed, reference=references[prompt.text, image_seed])
             for prompt, image_seed in [*pairs, *held_out]
         ]
         yield Ground(
-            rollouts=crew.rollouts,
-            learner=crew.learner,
+            rollouts=components.rollouts,
+            learner=components.learner,
             pool=tuple(entries[: len(pairs)]),
             held_out=tuple(entries[len(pairs) :]),
-            judge=lambda episodes: judge(crew.scoring, episodes).astype(np.float64),
+            judge=lambda episodes: judge(components.scoring, episodes).astype(np.float64),
         )

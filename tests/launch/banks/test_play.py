@@ -22,7 +22,7 @@ from launch.training.run_folder import RunFolder
 from learner.checkpoint import Checkpoint, config_digest, save_checkpoint
 from learner.tickets import LedgerState
 from tests.addiffusion.bank.toy_bank import toy_bank_config
-from tests.launch.runtime.toy_crew import toy_crew
+from tests.launch.runtime.toy_components import toy_components
 
 QUIET = Console(quiet=True)
 Prefer = Callable[[Action, float], Path]
@@ -35,7 +35,7 @@ def config_of(**sections: object) -> Config:
 @pytest.fixture(scope="module")
 def bank_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bank") / "bank"
-    build(BankOrder(folder=folder, config=config_of(), split="train", count=9), console=QUIET, roles=toy_crew)
+    build(BankOrder(folder=folder, config=config_of(), split="train", count=9), console=QUIET, roles=toy_components)
     return folder
 
 
@@ -46,8 +46,8 @@ def prefer(tmp_path: Path) -> Prefer:
     def make(action: Action, bias: float) -> Path:
         config = config_of(policy={"actions": ["continue", "stop", "refine"]})
         folder = RunFolder.create(tmp_path / f"{action.name}{bias:g}", config)
-        with toy_crew(config) as crew:
-            learner = crew.learner.state()
+        with toy_components(config) as components:
+            learner = components.learner.state()
             last = max(name for name, value in learner.policy.items() if value.shape == (3,))
             learner.policy[last] = learner.policy[last] + bias * torch.eye(3)[action]
             checkpoint = Checkpoint(learner=learner, ledger=LedgerState(), config_digest=config_digest(config))

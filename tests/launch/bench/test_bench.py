@@ -20,9 +20,9 @@ from launch.bench.engine import BATCHES, BenchOrder, measure, rising_batches, ta
 from launch.bench.finish import FinishOrder, bench_finish, choice, choice_text
 from launch.bench.finish import table_of as finish_table
 from launch.cli.app import app
-from launch.runtime.crew import observation_width, unpaid
+from launch.runtime.components import observation_width, unpaid
 from tests.fakes import ToyBackbone, ToyScoring, make_prompt
-from tests.launch.runtime.toy_crew import toy_config, toy_crew
+from tests.launch.runtime.toy_components import toy_components, toy_config
 
 TINY: dict[str, Any] = {
     "sample_size": 8,
@@ -146,8 +146,8 @@ def test_finishes_are_compared_on_the_same_images() -> None:
     order = FinishOrder(prompts=tuple(make_prompt(n) for n in range(3)), passes=(0, 2, 9), stops=(2, 6))
     order.check(config)
     told: list[int] = []
-    with toy_crew(config) as crew:
-        rows = bench_finish(order, config, crew, lambda: told.append(1))
+    with toy_components(config) as components:
+        rows = bench_finish(order, config, components, lambda: told.append(1))
     assert len(rows) == len(told) == order.count(config)
     nfe = {(row["stop_at"], row["finish"], row["passes"]): row["nfe"] for row in rows[1:]}
     assert rows[0]["nfe"] == 8

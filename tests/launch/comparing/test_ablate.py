@@ -14,7 +14,7 @@ from rich.console import Console
 from addiffusion.errors import ConfigError
 from launch.comparing.ablate import AblateOrder, Ablation, ablate, ablation_table, load_ablation, shipped_ablations
 from launch.training.preflight import Plan
-from tests.launch.runtime.toy_crew import toy_config, toy_crew, toy_plan
+from tests.launch.runtime.toy_components import toy_components, toy_config, toy_plan
 
 
 @pytest.mark.parametrize("name", shipped_ablations())
@@ -62,14 +62,14 @@ def test_each_variant_is_trained_once_and_a_second_call_only_reads(tmp_path: Pat
     ablation = Ablation(name="price", question="Price?", variants={"cheap": (), "Dear one": ("reward.c_nfe=0.5",)})
     order = AblateOrder(ablation=ablation, out=tmp_path / "study", seeds=(0, 1))
     console, planner = Console(file=io.StringIO(), width=160), Planner()
-    rows = ablate(order, console=console, roles=toy_crew, plan=planner)
+    rows = ablate(order, console=console, roles=toy_components, plan=planner)
     assert [(row["variant"], row["seed"]) for row in rows] == [
         ("cheap", 0), ("cheap", 1), ("Dear one", 0), ("Dear one", 1),
     ]  # fmt: skip
     assert planner.asked[2][-1] == "reward.c_nfe=0.5"
     assert (tmp_path / "study" / "dear-one-1" / "result.json").is_file()
     assert json.loads((tmp_path / "study" / "ablation.json").read_text())["rows"] == rows
-    again = ablate(order, console=console, roles=toy_crew, plan=planner)
+    again = ablate(order, console=console, roles=toy_components, plan=planner)
     assert again == rows
     assert len(planner.asked) == 4
     console.print(ablation_table(ablation, rows))

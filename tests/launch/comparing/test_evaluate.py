@@ -22,11 +22,11 @@ from addiffusion.rollouts import Collected, Rollouts, Staff
 from evaluation.comparison.results import ImageResult, ResultStore, read_results
 from launch.comparing.evaluate import Evaluated, EvaluateOrder, evaluate
 from launch.comparing.evaluate_view import standings_table
-from launch.runtime.crew import Crew
+from launch.runtime.components import Components
 from launch.runtime.folder_lock import locked
 from launch.training.policies import export_policy, load_policy
 from tests.disks import names, small_disk
-from tests.launch.runtime.toy_crew import toy_crew
+from tests.launch.runtime.toy_components import toy_components
 from tests.launch.training.toy_policy import toy_policy
 
 PROMPTS = 60
@@ -47,7 +47,7 @@ def order(policy: Path, prompts: Path, out: Path, **changes: object) -> Evaluate
     return EvaluateOrder(policy=str(policy), prompts=str(prompts), out=out, **(settings | changes))
 
 
-def run(wanted: EvaluateOrder, roles: object = toy_crew, overrides: Sequence[str] = ()) -> tuple[Evaluated, str]:
+def run(wanted: EvaluateOrder, roles: object = toy_components, overrides: Sequence[str] = ()) -> tuple[Evaluated, str]:
     stream = io.StringIO()
     console = Console(file=stream, width=200)
     evaluated = evaluate(wanted, overrides=overrides, console=console, roles=roles)
@@ -171,14 +171,14 @@ class CutShort:
         return self.rollouts.collect(tickets, sampler=sampler)
 
 
-def counting_crew(seen: list[CutShort], count: int, workers: Sequence[int] = (1,)) -> object:
+def counting_components(seen: list[CutShort], count: int, workers: Sequence[int] = (1,)) -> object:
     @contextmanager
-    def crew(config: Config) -> Iterator[Crew]:
-        with toy_crew(config) as toys:
+    def components(config: Config) -> Iterator[Components]:
+        with toy_components(config) as toys:
             seen.append(CutShort(toys.rollouts, count, workers))
-            yield Crew(rollouts=seen[-1], scoring=toys.scoring, learner=toys.learner)
+            yield Components(rollouts=seen[-1], scoring=toys.scoring, learner=toys.learner)
 
-    return crew
+    return components
 
 
 Drawn = dict[tuple[str, int], tuple[object, ...]]
@@ -206,9 +206,9 @@ def test_a_killed_comparison_goes_on_and_ends_in_the_same_images(
     whole, _, policy = finished
     wanted, seen = order(policy, prompt_file, tmp_path / "out", repeats=2), []
     with pytest.raises(KeyboardInterrupt):
-        run(wanted, counting_crew(seen, 12))
-    resumed, _ = run(wanted, counting_crew(seen, -1))
-    again, _ = run(wanted, counting_crew(seen, -1))
+        run(wanted, counting_components(seen, 12))
+    resumed, _ = run(wanted, counting_components(seen, -1))
+    again, _ = run(wanted, counting_components(seen, -1))
     # Nothing is drawn again; the sampler that does not fit is asked once more, by a ticket.
     assert seen[2].tickets == 1
     assert seen[1].tickets > 0
@@ -225,9 +225,9 @@ def test_any_number_of_workers_goes_on(
     changes = {"repeats": 2, "limit": 8, "quick": True, "samplers": None}
     wanted, seen = order(policy, prompt_file, tmp_path / "out", **changes), []
     with pytest.raises(KeyboardInterrupt):
-        run(wanted, counting_crew(seen, 9, [before]))
+        run(wanted, counting_components(seen, 9, [before]))
     drawn_before = sum(len(read_results(part)) for part in (tmp_path / "out" / "parts").glob("*/*.parquet"))
-    resumed, _ = run(wanted, counting_crew(seen, -1, [after]))
+    resumed, _ = run(wanted, counting_components(seen, -1, [after]))
     images = drawn(resumed.path)
     names = {name for name, _ in images}
     assert images.keys() == {(name, index) for name in names for index in range(16)}
@@ -242,7 +242,7 @@ def test_any_number_of_workers_goes_on(
 def test_workers_that_join_are_given_work_at_the_next_call(prompt_file: Path, tmp_path: Path) -> None:
     policy = toy_policy(tmp_path / "policy")
     wanted, seen = order(policy, prompt_file, tmp_path / "out", quick=True, samplers=None, limit=12, repeats=4), []
-    evaluated, _ = run(wanted, counting_crew(seen, -1, [1, 3]))
+    evaluated, _ = run(wanted, counting_components(seen, -1, [1, 3]))
     assert {12, 36} <= set(seen[0].calls)  # 6 rounds of 2 slots per worker
     assert max(seen[0].calls[:12]) == 12
     assert {index for name, index in drawn(evaluated.path) if name == "agent"} == set(range(48))
@@ -261,7 +261,7 @@ def test_parts_that_were_numbered_by_chunk_are_read(
     shutil.copy(agent / "00000.parquet", agent / "00007.parquet")
     (agent / "00001.parquet").unlink()
     wanted, seen = order(policy, prompt_file, tmp_path / "out", repeats=2), []
-    resumed, _ = run(wanted, counting_crew(seen, -1, [2]))
+    resumed, _ = run(wanted, counting_components(seen, -1, [2]))
     assert {index for name, index in drawn(resumed.path) if name == "agent"} == set(range(16))
     clocked = timed_names(resumed, whole)
     assert without(drawn(resumed.path), clocked) == without(drawn(whole.path), clocked)
@@ -326,7 +326,7 @@ def test_without_a_shipped_policy_one_sentence_says_how_to_make_one(
 
 
 def test_an_exported_policy_is_the_same_without_its_machine(tmp_path: Path) -> None:
-    from tests.launch.runtime.toy_crew import toy_config  # noqa: PLC0415
+    from tests.launch.runtime.toy_components import toy_config  # noqa: PLC0415
 
     bank = {"bank": "/somewhere/banks/train"}
     config = toy_config(run={"dir": "/somewhere/else"}, rollout={"workers": 7}, warm_start=bank)

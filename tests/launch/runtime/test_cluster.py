@@ -11,7 +11,7 @@ from ray._private.utils import check_version_info, compute_version_info, validat
 from addiffusion.config import Config, RolloutSection, ScorersSection
 from addiffusion.errors import ClusterError
 from launch.runtime.cluster import check_resources, connection_error, needed_cpus, ray_joined, raylet_errors
-from launch.runtime.joining import refuse_silence
+from launch.runtime.ray_connect import refuse_silence
 from tests.cluster.head import free_ports
 
 HERE = compute_version_info()

@@ -145,16 +145,16 @@ from launch.runtime.cluster import prepare_environment
 prepare_environment()
 import ray
 ray.init(num_cpus=8, num_gpus={WORKERS}, include_dashboard=False, log_to_driver=False, namespace="addiffusion")
-from launch.runtime.distributed import distributed_crew
+from launch.runtime.distributed import distributed_components
 config = Config.model_validate({{
     "rollout": {{"workers": {WORKERS}, "cpus_per_worker": 0.1}}, "scorers": {{"cpus": 0.1}},
     "cluster": {{"start_timeout_s": 400}},
 }})
-with distributed_crew(config) as crew:
-    fleet = crew.rollouts.fleet
+with distributed_components(config) as components:
+    fleet = components.rollouts.fleet
     seen = lambda _: [ray.get_gpu_ids(), os.environ.get("CUDA_VISIBLE_DEVICES")]
     asked = [fleet.actor(one).apply.remote(seen) for one in fleet.up]
-    print(json.dumps({{"seen": ray.get(asked, timeout=400), "posts": crew.posts}}))
+    print(json.dumps({{"seen": ray.get(asked, timeout=400), "posts": components.devices}}))
 ray.shutdown()
 """
 

@@ -14,7 +14,7 @@ from addiffusion.errors import CheckpointError, RunFolderError
 from launch.comparing.evaluate import EvaluateOrder, evaluate
 from launch.comparing.sample import SampleOrder, draw
 from launch.training.policies import CONFIG_FILE, WEIGHTS_FILE, load_policy
-from tests.launch.runtime.toy_crew import toy_crew
+from tests.launch.runtime.toy_components import toy_components
 from tests.launch.training.toy_policy import toy_policy
 
 
@@ -46,7 +46,7 @@ def test_evaluate_refuses_it_before_its_folder_exists(tmp_path: Path, override: 
         policy=str(policy), prompts=str(tmp_path / "prompts.txt"), out=tmp_path / "out", limit=2, literature=False
     )
     with pytest.raises(CheckpointError, match="leave observation, scorers and"):
-        evaluate(order, overrides=[override], console=Console(file=io.StringIO()), roles=toy_crew)
+        evaluate(order, overrides=[override], console=Console(file=io.StringIO()), roles=toy_components)
     assert not (tmp_path / "out").exists()
 
 

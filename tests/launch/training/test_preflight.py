@@ -20,7 +20,7 @@ from launch.runtime.metrics import BETTER, ROW, checkpoint_score
 from launch.training.preflight import prepare
 from launch.training.train import run
 from tests.addiffusion.tiny_models import save_sd15_like, save_sdxl_like
-from tests.launch.runtime.toy_crew import toy_config, toy_crew, toy_plan
+from tests.launch.runtime.toy_components import toy_components, toy_config, toy_plan
 
 TINY = (
     "cluster.mode=serial", "ppo.iterations=1", "ppo.batch_size=4", "prompts.train_count=4",
@@ -171,7 +171,7 @@ def test_a_model_that_can_not_be_loaded_leaves_no_folder(place: Path, models: Pa
 
 
 def test_a_run_that_was_begun_with_an_unknown_metric_can_go_on(place: Path) -> None:
-    run(toy_plan(Path("run"), toy_config()), console=Console(file=io.StringIO()), roles=toy_crew)
+    run(toy_plan(Path("run"), toy_config()), console=Console(file=io.StringIO()), roles=toy_components)
     file = Path("run/config.yaml")
     tree = yaml.safe_load(file.read_text())
     tree["checkpoint"]["best_metric"] = "nosuch"

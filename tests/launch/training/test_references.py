@@ -19,7 +19,7 @@ from addiffusion.records import FailedEpisode, Reference, Ticket
 from addiffusion.rollouts import Collected, Rollouts, Staff
 from launch.training.references import Pairs, References, ReferenceStore, draw_references, training_pairs
 from tests.fakes import make_prompt
-from tests.launch.runtime.toy_crew import toy_config, toy_crew
+from tests.launch.runtime.toy_components import toy_components, toy_config
 
 PAIRS = training_pairs([make_prompt(number) for number in range(6)], seed=5)
 
@@ -141,8 +141,8 @@ def drawn(rollouts: Rollouts, config: Config, into: References | None = None) ->
 
 @pytest.fixture(scope="module")
 def toys() -> Iterator[Rollouts]:
-    with toy_crew(toy_config()) as crew:
-        yield crew.rollouts
+    with toy_components(toy_config()) as components:
+        yield components.rollouts
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from launch.training.train import run
 from reward_service import metrics as reward_metrics
 from rollout_workers import metrics as rollout_metrics
 from tests.cluster.head import ROOT
-from tests.launch.runtime.toy_crew import toy_config, toy_crew, toy_plan
+from tests.launch.runtime.toy_components import toy_components, toy_config, toy_plan
 
 DECLARED = (*run_metrics.ALL, *reward_metrics.ALL, *rollout_metrics.ALL)
 
@@ -35,7 +35,7 @@ class Notebook:
 
 def test_a_row_holds_exactly_what_is_declared(tmp_path: Path) -> None:
     plan = toy_plan(tmp_path / "run", toy_config(ppo={"iterations": 1}))
-    run(plan, console=Console(file=io.StringIO()), roles=toy_crew)
+    run(plan, console=Console(file=io.StringIO()), roles=toy_components)
     (line,) = (plan.path / "metrics.jsonl").read_text().splitlines()
     row = yaml.safe_load(line) | _staffing(Staff(up_count=2, absent_count=1, lost_count=3, moved_count=4))
     assert {key for key in row if not key.startswith("stage_")} == {entry.key for entry in ROW} - {

@@ -9,8 +9,8 @@ from addiffusion.actions import Action
 from addiffusion.config import Config
 from addiffusion.prompts import load_prompts
 from evaluation.comparison.holdout import Arm, ArmResult, action_fractions, arm_tickets, run_arm
-from launch.runtime.crew import unpaid
-from launch.runtime.serial import serial_crew
+from launch.runtime.components import unpaid
+from launch.runtime.serial import serial_components
 from launch.training.policies import load_policy
 
 
@@ -20,10 +20,13 @@ def drawn() -> dict[str, ArmResult]:
     policy = load_policy("shipped")
     config: Config = unpaid(policy.config(["cluster.mode=serial", "rollout.workers=1"]))
     prompts = load_prompts(config.prompts, split="test", count=12, seed=0)
-    with serial_crew(config) as crew:
-        crew.rollouts.set_weights(policy.weights, 1)
+    with serial_components(config) as components:
+        components.rollouts.set_weights(policy.weights, 1)
         arms = (Arm(name="policy", title="policy"), Arm(name="full", title="full", forced=Action.CONTINUE))
-        return {arm.name: run_arm(crew.rollouts, crew.scoring, arm, arm_tickets(arm, prompts, config)) for arm in arms}
+        return {
+            arm.name: run_arm(components.rollouts, components.scoring, arm, arm_tickets(arm, prompts, config))
+            for arm in arms
+        }
 
 
 def test_it_spends_less_than_half_of_the_schedule(drawn: dict[str, ArmResult]) -> None:

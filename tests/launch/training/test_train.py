@@ -21,7 +21,7 @@ from addiffusion.config import Config, SamplerSection
 from addiffusion.errors import ConfigError, RolloutError, RunFolderError, UsageError
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected, Rollouts
-from launch.runtime.crew import Crew
+from launch.runtime.components import Components
 from launch.runtime.folder_lock import locked
 from launch.training.policies import load_policy
 from launch.training.preflight import Plan, prepare
@@ -30,10 +30,10 @@ from launch.training.train import Outcome, run
 from learner.checkpoint import latest_checkpoint, list_checkpoints, load_checkpoint
 from tests.disks import names, small_disk
 from tests.fakes import UNSCORABLE, make_prompt
-from tests.launch.runtime.toy_crew import toy_config, toy_crew, toy_plan
+from tests.launch.runtime.toy_components import toy_components, toy_config, toy_plan
 
 
-def train(plan: Plan, roles: object = toy_crew) -> tuple[Outcome, str]:
+def train(plan: Plan, roles: object = toy_components) -> tuple[Outcome, str]:
     stream = io.StringIO()
     outcome = run(plan, console=Console(file=stream, width=130), roles=roles)  # pyright: ignore[reportArgumentType]
     return outcome, stream.getvalue()
@@ -72,13 +72,13 @@ class SignalAfter:
         return self.rollouts.advance(tickets)
 
 
-def interrupted_crew(count: int, kind: type[SignalAfter] = SignalAfter) -> object:
+def interrupted_components(count: int, kind: type[SignalAfter] = SignalAfter) -> object:
     @contextmanager
-    def crew(config: Config) -> Iterator[Crew]:
-        with toy_crew(config) as toys:
-            yield Crew(rollouts=kind(toys.rollouts, count), scoring=toys.scoring, learner=toys.learner)
+    def components(config: Config) -> Iterator[Components]:
+        with toy_components(config) as toys:
+            yield Components(rollouts=kind(toys.rollouts, count), scoring=toys.scoring, learner=toys.learner)
 
-    return crew
+    return components
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_a_run_that_loses_its_workers_keeps_what_was_trained(tmp_path: Path) -> 
     """Between two checkpoints: a resume goes on there, and does not draw the references again."""
     path, config = tmp_path / "run", toy_config(checkpoint={"every": 50}, ppo={"iterations": 4})
     with pytest.raises(RolloutError, match="No rollout worker is left"):
-        train(toy_plan(path, config), interrupted_crew(6, GoneAfter))
+        train(toy_plan(path, config), interrupted_components(6, GoneAfter))
     checkpoint = load_checkpoint(latest_checkpoint(path))
     assert checkpoint.iteration == 2
     outcome, text = train(replace(toy_plan(path, config), checkpoint=checkpoint))
@@ -162,7 +162,9 @@ def test_a_run_that_loses_its_workers_keeps_what_was_trained(tmp_path: Path) -> 
 
 def test_ctrl_c_saves_and_resume_ends_in_the_same_weights(finished: tuple[Path, Outcome, str], tmp_path: Path) -> None:
     path, config = tmp_path / "run", toy_config()
-    outcome, text = train(toy_plan(path, config), interrupted_crew(5))  # three batches of references, then iterations
+    outcome, text = train(
+        toy_plan(path, config), interrupted_components(5)
+    )  # three batches of references, then iterations
     assert outcome.interrupted
     assert "resume=" in text
     checkpoint = load_checkpoint(latest_checkpoint(path))
@@ -206,7 +208,7 @@ def test_ctrl_c_during_the_references_keeps_them_and_the_command_it_names_goes_o
     finished: tuple[Path, Outcome, str], tmp_path: Path, calls: int, kept: int
 ) -> None:
     path = tmp_path / "run"
-    outcome, text = train(toy_plan(path, toy_config()), interrupted_crew(calls))
+    outcome, text = train(toy_plan(path, toy_config()), interrupted_components(calls))
     assert outcome.interrupted
     assert "finishing these full-length images, then keeping them (Ctrl-C again to leave at once)" in text
     assert f"{kept} of 6 full-length images of the training prompts are kept" in text
@@ -215,8 +217,8 @@ def test_ctrl_c_during_the_references_keeps_them_and_the_command_it_names_goes_o
     counts: list[Counting] = []
 
     @contextmanager
-    def counting(config: Config) -> Iterator[Crew]:
-        with toy_crew(config) as toys:
+    def counting(config: Config) -> Iterator[Components]:
+        with toy_components(config) as toys:
             counts.append(Counting(toys.rollouts))
             yield replace(toys, rollouts=counts[0])
 
@@ -232,7 +234,7 @@ def test_iterations_before_the_first_checkpoint_are_forgotten_by_a_run_that_begi
     finished: tuple[Path, Outcome, str], tmp_path: Path
 ) -> None:
     path = tmp_path / "run"
-    train(toy_plan(path, toy_config()), interrupted_crew(5))
+    train(toy_plan(path, toy_config()), interrupted_components(5))
     shutil.rmtree(path / "checkpoints")
     assert (path / "metrics.jsonl").read_text()
     train(replace(toy_plan(path, toy_config()), begun=True))
@@ -252,13 +254,13 @@ def test_a_prompt_that_cannot_be_scored_stops_the_run_with_its_text(tmp_path: Pa
     )
     stream = io.StringIO()
     with pytest.raises(RolloutError, match=f"'an {UNSCORABLE} scene' could not be drawn in 4 attempts"):
-        run(bad, console=Console(file=stream, width=200), roles=toy_crew)
+        run(bad, console=Console(file=stream, width=200), roles=toy_components)
     assert f"what is finished is kept: `addiffusion train resume={bad.path}` goes on" in stream.getvalue()
 
 
 def test_nothing_is_written_when_a_role_cannot_start(tmp_path: Path) -> None:
     @contextmanager
-    def broken(config: Config) -> Iterator[Crew]:
+    def broken(config: Config) -> Iterator[Components]:
         raise RolloutError("no worker came up.")
         yield
 
@@ -352,9 +354,9 @@ def test_a_picture_that_cannot_be_drawn_takes_no_result_with_it(tmp_path: Path) 
     path = tmp_path / "run"
 
     @contextmanager
-    def blocked(config: Config) -> Iterator[Crew]:
-        with toy_crew(config) as toys:
-            yield Crew(rollouts=Blocking(toys.rollouts, path), scoring=toys.scoring, learner=toys.learner)
+    def blocked(config: Config) -> Iterator[Components]:
+        with toy_components(config) as toys:
+            yield Components(rollouts=Blocking(toys.rollouts, path), scoring=toys.scoring, learner=toys.learner)
 
     outcome, said = train(toy_plan(path, toy_config()), blocked)
     assert outcome.result is not None
@@ -378,7 +380,7 @@ class Blocking(SignalAfter):
 
 def test_a_run_that_another_process_works_on_is_left_alone(tmp_path: Path) -> None:
     path, config = tmp_path / "run", toy_config()
-    train(toy_plan(path, config), interrupted_crew(4))
+    train(toy_plan(path, config), interrupted_components(4))
     plan = replace(toy_plan(path, config), checkpoint=load_checkpoint(latest_checkpoint(path)))
     before = names(path)
     with locked(path):

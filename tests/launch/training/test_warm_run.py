@@ -17,7 +17,7 @@ from launch.training.references import known_references
 from launch.training.train import run
 from learner.checkpoint import latest_checkpoint, load_checkpoint
 from tests.addiffusion.bank.toy_bank import toy_bank, toy_bank_config
-from tests.launch.runtime.toy_crew import toy_crew, toy_plan
+from tests.launch.runtime.toy_components import toy_components, toy_plan
 
 QUIET = Console(quiet=True)
 
@@ -32,7 +32,7 @@ def finished(tmp_path: Path, **ppo: Any) -> tuple[Path, dict[str, Any]]:
         run={"film_strips": 0},
     )
     plan = replace(toy_plan(tmp_path / "run", config), bank=toy_bank(tmp_path / "bank", config))
-    outcome = run(plan, console=QUIET, roles=toy_crew)
+    outcome = run(plan, console=QUIET, roles=toy_components)
     assert outcome.result is not None
     return tmp_path / "run", outcome.result
 

@@ -11,10 +11,10 @@ from addiffusion.actions import Action
 from addiffusion.config import Config
 from addiffusion.policy import PolicyNetwork
 from launch.configuration.text import to_yaml
-from launch.runtime.crew import observation_width
+from launch.runtime.components import observation_width
 from launch.training.policies import CONFIG_FILE, WEIGHTS_FILE
 from tests.fakes import ToyScoring
-from tests.launch.runtime.toy_crew import toy_config
+from tests.launch.runtime.toy_components import toy_config
 
 
 def toy_policy(folder: Path, config: Config | None = None) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from addiffusion.config import Config
 from addiffusion.policy import PolicyNetwork
-from launch.runtime.crew import Crew, observation_width
+from launch.runtime.components import Components, observation_width
 from launch.training.preflight import Plan
 from learner.algorithm_config import build_ppo_config
 from learner.update import PolicyLearner
@@ -40,7 +40,7 @@ def toy_plan(path: Path, config: Config) -> Plan:
 
 
 @contextmanager
-def toy_crew(config: Config) -> Iterator[Crew]:
+def toy_components(config: Config) -> Iterator[Components]:
     """All roles in this process around the toys."""
     scoring = ToyScoring()
     width = observation_width(config, scoring)
@@ -51,4 +51,4 @@ def toy_crew(config: Config) -> Iterator[Crew]:
         scoring=lambda: scoring,
     )
     learner = PolicyLearner(build_ppo_config(config, observation_width=width).build_learner())
-    yield Crew(rollouts=worker, scoring=scoring, learner=learner)
+    yield Components(rollouts=worker, scoring=scoring, learner=learner)

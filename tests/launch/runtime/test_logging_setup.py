@@ -13,7 +13,7 @@ from ray._private import worker as core
 from rich.console import Console
 
 from addiffusion.errors import RolloutError
-from launch.runtime.quiet import REPORTS, log_to, ray_reports, without_farewell
+from launch.runtime.logging_setup import REPORTS, log_to, ray_reports, without_farewell
 
 RAYLET = {"lines": ["A worker died or was killed."], "pid": "raylet", "is_err": False}
 """What Ray's listener hands over when a process of an actor is gone."""

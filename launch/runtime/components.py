@@ -1,13 +1,9 @@
-"""The roles of a run, put together in one of two ways: in this process, or as Ray actors.
-
-Everything after this file is the same for both: whoever trains, evaluates or draws gets a ``Crew``.
-"""
+"""The components of a run: what trains, evaluates or draws is the same for one process and for Ray."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from addiffusion.backbones.widths import feature_widths
@@ -29,8 +25,8 @@ def _no_reports(_folder: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Crew:
-    """Who works on a run."""
+class Components:
+    """Rollouts, scoring and learner of a run, in this process or as Ray actors."""
 
     rollouts: Rollouts
     scoring: Scoring
@@ -39,7 +35,7 @@ class Crew:
     """Carries the metrics of the run called so."""
     hosting: Callable[[Baseline], Rollouts] | None = None
     """Has baselines drawn by the rollout workers; None: this process draws them."""
-    posts: str = ""
+    devices: str = ""
     """What each role works on, where a cluster had to be asked for it."""
     keep_reports: Callable[[Path], object] = _no_reports
     """Has what Ray and RLlib report written to a file in this folder."""
@@ -47,20 +43,6 @@ class Crew:
     def baseline(self, baseline: Baseline) -> Rollouts:
         """Who draws a baseline's images."""
         return baseline.make(self.scoring) if self.hosting is None else self.hosting(baseline)
-
-
-def assemble(config: Config) -> AbstractContextManager[Crew]:
-    """The roles as ``cluster.mode`` wants them; they end with the block.
-
-    Raises:
-        ClusterError: Ray can't be started or joined, or its actors can't.
-        WeightsError: a model can't be loaded.
-    """
-    if config.cluster.mode == "serial":
-        from launch.runtime.serial import serial_crew  # noqa: PLC0415 - loads the models' libraries
-
-        return serial_crew(config)
-    return _ray_crew(config)
 
 
 def observation_layout(config: Config, scoring: Scoring) -> Layout:
@@ -82,15 +64,3 @@ def unpaid(config: Config) -> Config:
     nothing = Weights(clip=0, aesthetic=0, image_reward=0, dino=0)
     reward = config.reward.model_copy(update={"preset": "phase1", "weights": nothing})
     return config.model_copy(update={"reward": reward})
-
-
-@contextmanager
-def _ray_crew(config: Config) -> Iterator[Crew]:
-    from launch.runtime.cluster import ray_running  # noqa: PLC0415 - a serial run never touches Ray's side
-
-    with ray_running(config) as reports:
-        from launch.runtime.distributed import distributed_crew  # noqa: PLC0415 - imports Ray, whose environment is set now
-
-        reports.take_over()
-        with distributed_crew(config) as crew:
-            yield replace(crew, keep_reports=reports.keep_in)
