@@ -18,7 +18,7 @@ from addiffusion.errors import OutputError, RolloutError, ScorerError
 from addiffusion.records import Prompt
 from evaluation.film import plot_film_strips
 from evaluation.generalization import GeneralizationGap, generalization_gap
-from evaluation.holdout import Holdout, collapse, evaluate
+from evaluation.holdout import Holdout, collapse, evaluate, static_sampler
 from evaluation.holdout_evidence import evidence
 from evaluation.plots import plot_action_mix, plot_learning_curves, plot_stopping_times
 from evaluation.report import holdout_table, summary
@@ -26,7 +26,7 @@ from launch.console import RunView, duration
 from launch.crew import Crew, assemble
 from launch.gpus import GpuOffer, described, shared_out
 from launch.interrupt import Interrupt, interruptible
-from launch.preflight import Plan
+from launch.preflight import STATIC_STEPS, Plan
 from launch.references import Pairs, References, ReferenceStore, draw_references, known_references, training_pairs
 from launch.run_folder import RunFolder
 from launch.training_loop import TrainingLoop
@@ -74,6 +74,8 @@ def run(plan: Plan, *, console: Console, roles: Callable[[Config], AbstractConte
         resumed = stack.enter_context(RunFolder.resumed(plan.path)) if is_there else None
         with view.progress("starting"):
             crew = stack.enter_context(roles(plan.config))
+            # Of a model from the hub nothing could be said before; the table at the end would be too late.
+            crew.lay_out(static_sampler(plan.config), STATIC_STEPS)
         if plan.config.cluster.address != "local" and crew.posts:
             view.say(f"at work: {crew.posts}")
         folder = resumed or stack.enter_context(RunFolder.begun(plan.path, plan.config))
