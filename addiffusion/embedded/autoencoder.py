@@ -33,6 +33,7 @@ from addiffusion.embedded.training_part import (
 )
 from addiffusion.errors import WeightsError
 from addiffusion.seeds import derive_seed, generator
+from addiffusion.weights import LOAD_FAILURES, gist, load_whole
 
 LATENT_CHANNELS: Final = 8
 _WIDTH: Final = 16
@@ -62,12 +63,12 @@ def load_autoencoder(folder: Path) -> AutoencoderTiny:
     Raises:
         WeightsError: it is missing or does not fit.
     """
+    advice = f"train the part `{AutoencoderPart.name}` first"
     try:
-        model: Any = AutoencoderTiny.from_pretrained(str(folder), low_cpu_mem_usage=False)
-    except (OSError, ValueError, RuntimeError) as error:
+        model = load_whole(AutoencoderTiny, str(folder), part="the autoencoder", named=str(folder), advice=advice)
+    except LOAD_FAILURES as error:
         raise WeightsError(
-            f"The autoencoder at {folder} can't be loaded ({error}); train the part `autoencoder` first.",
-            path=str(folder),
+            f"The autoencoder at {folder} can't be loaded ({gist(error)}); {advice}.", path=str(folder)
         ) from error
     return model.eval().to(memory_format=torch.channels_last)
 
