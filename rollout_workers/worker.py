@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from addiffusion.backbones.base import Backbone
 from addiffusion.config import Config, SamplerSection
-from addiffusion.config_sampling import steps_named
+from addiffusion.config.sampling import steps_named
 from addiffusion.errors import ContractError, ScorerError
 from addiffusion.memory import keep_freed_memory
 from addiffusion.poisoned import device_losses_named, is_poisoned

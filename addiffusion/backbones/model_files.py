@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from addiffusion.assets import weights_path
 from addiffusion.backbones.base import Scheduler
 from addiffusion.backbones.part_files import WHOLE
 from addiffusion.config import BackboneSection
-from addiffusion.embedded.assets import weights_path
 from addiffusion.errors import WeightsError
 
 _FLUX_LATENT = 128

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from addiffusion.assets import weights_path
 from addiffusion.backbones.model_files import read_object
 from addiffusion.backbones.part_files import PIPELINE_ADVICE
 from addiffusion.config import BackboneSection
-from addiffusion.embedded.assets import weights_path
 from addiffusion.errors import WeightsError
 from addiffusion.weights import gist
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from launch.console import Stage
+from launch.runtime.console import Stage
 
 Ended = dict[str, tuple[int, int | None]]
 

@@ -14,12 +14,12 @@ import matplotlib as mpl
 import pytest
 from rich.console import Console
 
-from launch.console import UNSEEN
-from launch.evaluate import EvaluateOrder, evaluate
-from launch.report import ReportOrder, write_report
-from launch.train import run
-from tests.launch.toy_crew import toy_config, toy_crew, toy_plan
-from tests.launch.toy_policy import toy_policy
+from launch.comparing.evaluate import EvaluateOrder, evaluate
+from launch.comparing.report import ReportOrder, write_report
+from launch.runtime.console import UNSEEN
+from launch.training.train import run
+from tests.launch.runtime.toy_components import toy_components, toy_config, toy_plan
+from tests.launch.training.toy_policy import toy_policy
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("addiffusion", "rollout_workers", "reward_service", "learner", "evaluation", "launch")
@@ -67,7 +67,7 @@ def imported(path: Path) -> set[str]:
 
 
 def train(folder: Path) -> Path:
-    run(toy_plan(folder / "run", toy_config(ppo={"iterations": 1})), console=UNSEEN, roles=toy_crew)
+    run(toy_plan(folder / "run", toy_config(ppo={"iterations": 1})), console=UNSEEN, roles=toy_components)
     return folder / "run" / "plots"
 
 
@@ -75,7 +75,7 @@ def report(folder: Path) -> Path:
     train(folder)
     page = folder / "page"
     page.mkdir()
-    write_report(ReportOrder(folder=folder / "run", films=1, out=page / "report.html"), roles=toy_crew)
+    write_report(ReportOrder(folder=folder / "run", films=1, out=page / "report.html"), roles=toy_components)
     return page
 
 
@@ -85,7 +85,7 @@ def compare(folder: Path) -> Path:
         policy=str(toy_policy(folder / "policy")), prompts=str(folder / "prompts.txt"), out=folder / "out",
         samplers=("ddim-4",), stops=2, best_of=0, prices=(), films=1, limit=6, literature=False,
     )  # fmt: skip
-    evaluate(order, overrides=[], console=Console(file=io.StringIO()), roles=toy_crew)
+    evaluate(order, overrides=[], console=Console(file=io.StringIO()), roles=toy_components)
     return folder / "out" / "plots"
 
 

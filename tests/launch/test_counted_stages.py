@@ -9,19 +9,19 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from addiffusion.embedded.data import scene_batch
-from launch import console as module
-from launch.bench_collect import CollectOrder, bench_collect
-from launch.bench_engine import BenchOrder, bench_engine
-from launch.console import UNSEEN
-from launch.crew import observation_width, unpaid
-from launch.gates import GateOrder, check_gate
-from launch.report import ReportOrder, write_report
-from launch.score import score_files
-from launch.train import run
+from addiffusion.embedded.world.data import scene_batch
+from launch.bench.collect import CollectOrder, bench_collect
+from launch.bench.engine import BenchOrder, bench_engine
+from launch.comparing.gates import GateOrder, check_gate
+from launch.comparing.report import ReportOrder, write_report
+from launch.comparing.score import score_files
+from launch.runtime import console as module
+from launch.runtime.components import observation_width, unpaid
+from launch.runtime.console import UNSEEN
+from launch.training.train import run
 from tests.fakes import ToyBackbone, ToyScoring, make_prompt
 from tests.launch.conftest import Ended
-from tests.launch.toy_crew import toy_config, toy_crew, toy_plan
+from tests.launch.runtime.toy_components import toy_components, toy_config, toy_plan
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def test_score(ended: Ended, page: Console, tmp_path: Path) -> None:
 
 def test_report(ended: Ended, page: Console, tmp_path: Path) -> None:
     config = toy_config(ppo={"iterations": 1})
-    run(toy_plan(tmp_path / "run", config), console=UNSEEN, roles=toy_crew)
-    write_report(ReportOrder(folder=tmp_path / "run", films=3), roles=toy_crew, console=page)
+    run(toy_plan(tmp_path / "run", config), console=UNSEEN, roles=toy_components)
+    write_report(ReportOrder(folder=tmp_path / "run", films=3), roles=toy_components, console=page)
     assert ended["film strips"] == (3, 3)  # in two parts: there are two slots
 
 

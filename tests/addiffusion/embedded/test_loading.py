@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from addiffusion.embedded.assets import weights_path
-from addiffusion.embedded.autoencoder import load_autoencoder
-from addiffusion.embedded.samples import SceneSampler
-from addiffusion.embedded.text_training import load_text_encoder
-from addiffusion.embedded.tokenizer import load_tokenizer
-from addiffusion.embedded.training_part import TrainingContext
+from addiffusion.assets import weights_path
+from addiffusion.embedded.making.part import TrainingContext
+from addiffusion.embedded.making.text_training import load_text_encoder
+from addiffusion.embedded.models.autoencoder import load_autoencoder
+from addiffusion.embedded.models.samples import SceneSampler
+from addiffusion.embedded.models.tokenizer import load_tokenizer
 from addiffusion.errors import WeightsError
 
 LOADERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
