@@ -101,6 +101,27 @@ def reported_misfit(report: Mapping[str, Any]) -> str | None:
     return reason or (str(messages[0]) if messages else None)
 
 
+def load_whole(kind: Any, source: str | Path, *, part: str, named: str, advice: str, **options: Any) -> Any:
+    """A model of diffusers or transformers whose files fill it exactly.
+
+    Args:
+        kind: its class.
+        source: folder or hub id.
+        part: the model, e.g. ``the text encoder``.
+        named: where the weights lie, for messages.
+        advice: what to do where they do not fit, as the end of a sentence without a full stop.
+        **options: of ``from_pretrained``.
+
+    Raises:
+        WeightsError: a tensor is missing, left over or of another shape.
+    """
+    # Sizes are let through so that the report names them; transformers only logs them else.
+    checks = {"low_cpu_mem_usage": False, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, report = kind.from_pretrained(source, **options, **checks)
+    require_fit(reported_misfit(report), part=part, source=named, advice=advice)
+    return model
+
+
 def named_misfit(
     *,
     missing: Iterable[str] = (),

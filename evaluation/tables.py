@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich import table
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.text import Text
+
+from evaluation.seconds import SECONDS_NOTE
 
 _FOLDED_WIDTH = 12
 """Characters a line that may be folded needs to be read."""
@@ -50,6 +52,21 @@ class Table(table.Table):
                     yield Text(f"  {header} ".rstrip(" ") + " " if header else "  ").append(value)
         if self.caption:
             yield _text(console, self.caption)
+
+
+def samplers_table(title: str, names: Iterable[str], *, whole_titles: bool = True) -> Table:
+    """A table of samplers, without rows as yet, that says what seconds per image are.
+
+    Args:
+        title: above it.
+        names: heads of the numbers, right of the sampler.
+        whole_titles: the samplers' own cells are never broken.
+    """
+    table = Table(title=title, title_style="bold", header_style="bold", caption=SECONDS_NOTE, caption_justify="left")
+    table.add_column("sampler", no_wrap=whole_titles)
+    for name in names:
+        table.add_column(name, justify="right")
+    return table
 
 
 def _text(console: Console, cell: RenderableType) -> Text:

@@ -70,6 +70,11 @@ class DiffusionRunner(EnvRunner, Checkpointable):
     def __repr__(self) -> str:
         return f"DiffusionRunner({self._title})"
 
+    def lay_out(self, sampler: SamplerSection, key: str) -> None:
+        """``rollout_workers.worker.Worker.lay_out``, in this process."""
+        with self._ending_with_its_device():
+            self.worker.lay_out(sampler, key=key)
+
     def collect(
         self,
         tickets: Sequence[Ticket],

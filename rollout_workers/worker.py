@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from addiffusion.backbones.base import Backbone
 from addiffusion.config import Config, SamplerSection
+from addiffusion.config.sampling import steps_named
 from addiffusion.errors import ContractError, ScorerError
 from addiffusion.memory import keep_freed_memory
 from addiffusion.poisoned import device_losses_named, is_poisoned
@@ -61,6 +62,20 @@ class Worker:
         """Act with ``weights`` (state of the policy network) from now on."""
         self._policy.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
         self.weight_version = version
+
+    def lay_out(self, sampler: SamplerSection, *, key: str = "sampler.num_steps") -> None:
+        """Load the model, once, and lay out a schedule on it, as the first ticket for that schedule would.
+
+        Args:
+            sampler: the schedule.
+            key: what says how many steps it has, for messages.
+
+        Raises:
+            UsageError: the model can't be loaded, or can't follow the schedule.
+            DeviceLostError: this process can't use its device any more.
+        """
+        with steps_named(key):
+            self.collect((), sampler=sampler)
 
     def collect(self, tickets: Sequence[Ticket], *, sampler: SamplerSection | None = None) -> Collected:
         """Roll out ``tickets``; when the scorers don't answer, every ticket comes back as failed.

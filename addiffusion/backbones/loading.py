@@ -12,11 +12,11 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
 from addiffusion.assets import weights_path
 from addiffusion.backbones.model_index import read_index, unused_parts
-from addiffusion.backbones.part_files import WHOLE, check_vocabulary, weights_in
+from addiffusion.backbones.part_files import PIPELINE_ADVICE, WHOLE, check_vocabulary, weights_in
 from addiffusion.config import BackboneSection
 from addiffusion.errors import WeightsError
 from addiffusion.quiet_loading import quiet_loading
-from addiffusion.weights import LOAD_FAILURES, gist, reported_misfit, require_fit
+from addiffusion.weights import LOAD_FAILURES, gist, load_whole
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def load_pipeline(section: BackboneSection, pipeline_class: Any, **options: Any)
     source = str(section.path if section.path is not None else weights_path("pipeline"))
     named, unused = f"backbone.path={source!r}", dict.fromkeys(unused_parts(pipeline_class))
     loadable = f"{named} can't be loaded as a {pipeline_class.__name__}"
-    with _readable(loadable, "give a folder with a model_index.json, or a hub id that can be reached"):
+    with _readable(loadable, PIPELINE_ADVICE):
         folder = Path(source if Path(source).is_dir() else pipeline_class.download(source, **unused))
     index = read_index(folder, pipeline_class, named=named)
     if index.spared:
@@ -73,15 +73,8 @@ def _load_model(part: str, kind: Any, source: str | Path, named: str) -> Any:
     """A model whose tensors are exactly those of its file."""
     found = weights_in(source)
     with _readable(f"{named}: {part} can't be loaded as a {kind.__name__} from {found.path}", WHOLE):
-        model, report = kind.from_pretrained(
-            source,
-            variant=found.variant,
-            low_cpu_mem_usage=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that the report names them; transformers only logs them else
-        )
-    require_fit(reported_misfit(report), part=part, source=f"{named} ({found.path})", advice=WHOLE)
-    return model
+        where = f"{named} ({found.path})"
+        return load_whole(kind, source, part=part, named=where, advice=WHOLE, variant=found.variant)
 
 
 @contextmanager

@@ -4,16 +4,48 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from addiffusion.assets import weights_path
 from addiffusion.backbones.base import Scheduler
+from addiffusion.backbones.part_files import WHOLE
 from addiffusion.config import BackboneSection
 from addiffusion.errors import WeightsError
 
 _FLUX_LATENT = 128
 """Flux has no size in its files: the pipeline's own default, in latent pixels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerOptions:
+    """What ``scheduler_config.json`` says."""
+
+    file: Path
+    values: Mapping[str, Any]
+
+
+def read_object(file: Path) -> Mapping[str, Any]:
+    """The JSON object that one of a model's small files holds.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightsError: it can't be read, or is none.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unread(file, str(error)) from error
+    if not isinstance(found, dict):
+        raise _unread(file, f"it holds a {type(found).__name__}")
+    return found
+
+
+def _unread(file: Path, reason: str) -> WeightsError:
+    return WeightsError(f"{file} can't be read as a JSON object ({reason}): {WHOLE}.", path=str(file), reason=reason)
 
 
 def pipeline_folder(section: BackboneSection) -> Path | None:
@@ -36,57 +68,45 @@ def own_image_size(section: BackboneSection) -> int | None:
     if section.image_size is not None or folder is None:
         return section.image_size
     network = "unet" if section.kind in {"embedded", "stable_diffusion", "sdxl"} else "transformer"
-    latent = _FLUX_LATENT if section.kind == "flux" else _read(folder / network / "config.json").get("sample_size")
-    vae = _read(folder / "vae" / "config.json")
+    latent = _FLUX_LATENT if section.kind == "flux" else _found(folder / network / "config.json").get("sample_size")
+    vae = _found(folder / "vae" / "config.json")
     blocks = vae.get("block_out_channels", vae.get("decoder_block_out_channels"))  # a tiny autoencoder has the latter
     if not isinstance(latent, int) or not isinstance(blocks, list):
         return None
     return latent * 2 ** (len(blocks) - 1)
 
 
-def scheduler_of(section: BackboneSection) -> Scheduler | None:
-    """The pipeline's own scheduler; None where its file is not on this machine, or names none of diffusers.
-
-    Raises:
-        WeightsError: the file can't be read, or has options that no scheduler takes.
-    """
-    folder = pipeline_folder(section)
-    if folder is None:
-        return None
-    from diffusers import schedulers  # noqa: PLC0415 - takes seconds to import
-
-    file = folder / "scheduler" / "scheduler_config.json"
-    options = _read(file)
-    kind = getattr(schedulers, str(options.get("_class_name")), None)
-    if kind is None:
-        return None
-    try:
-        return kind.from_config(dict(options))
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise WeightsError(
-            f"{file} can't be laid out as a {options['_class_name']} ({error}): get the pipeline again.", path=str(file)
-        ) from error
-
-
-def train_timesteps(section: BackboneSection) -> int | None:
-    """Timesteps that the model was trained on; None where its file is not on this machine, or does not say.
+def scheduler_options(section: BackboneSection) -> SchedulerOptions | None:
+    """Options of the pipeline's own scheduler; None where their file is not on this machine.
 
     Raises:
         WeightsError: the file is no JSON object.
     """
     folder = pipeline_folder(section)
-    known = None if folder is None else _read(folder / "scheduler" / "scheduler_config.json").get("num_train_timesteps")
-    return known if isinstance(known, int) else None
+    file = None if folder is None else folder / "scheduler" / "scheduler_config.json"
+    return SchedulerOptions(file=file, values=read_object(file)) if file is not None and file.is_file() else None
 
 
-def _read(file: Path) -> Mapping[str, Any]:
-    """A JSON object; empty where there is no such file."""
+def scheduler_of(options: SchedulerOptions) -> Scheduler | None:
+    """The scheduler of these options; None where diffusers has none of its name.
+
+    Raises:
+        WeightsError: no scheduler of its name takes them.
+    """
+    from diffusers import schedulers  # noqa: PLC0415 - takes seconds to import
+
+    name = str(options.values.get("_class_name"))
+    kind = getattr(schedulers, name, None)
+    if kind is None:
+        return None
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{file} can't be read ({error}): get the pipeline again.", path=str(file)) from error
-    if not isinstance(found, dict):
-        raise WeightsError(f"{file} is no JSON object: get the pipeline again.", path=str(file))
-    return found
+        return kind.from_config(dict(options.values))
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise WeightsError(
+            f"{options.file} can't be laid out as a {name} ({error}): {WHOLE}.", path=str(options.file)
+        ) from error
+
+
+def _found(file: Path) -> Mapping[str, Any]:
+    """A file's object; empty where there is no such file."""
+    return read_object(file) if file.is_file() else {}

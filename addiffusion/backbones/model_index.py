@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, get_type_hints
 
-from addiffusion.backbones.part_files import WHOLE
+from addiffusion.backbones.model_files import read_object
+from addiffusion.backbones.part_files import PIPELINE_ADVICE, WHOLE
 from addiffusion.errors import ConfigError, WeightsError
 
+INDEX: Final = "model_index.json"
 _KINDS: Final = {
     "StableDiffusionPipeline": "stable_diffusion",
     "StableDiffusionXLPipeline": "sdxl",
@@ -46,7 +47,10 @@ def read_index(folder: Path, pipeline_class: Any, *, named: str) -> Index:
         ConfigError: it is a pipeline of another class.
         WeightsError: the index can't be read, or a part is missing or of another class.
     """
-    content = _content(folder / "model_index.json", named)
+    try:
+        content = read_object(folder / INDEX)
+    except FileNotFoundError as error:
+        raise WeightsError(f"{named} has no {INDEX}: {PIPELINE_ADVICE}.", path=str(folder)) from error
     _check_class(content.get("_class_name"), pipeline_class.__name__, named)
     unused = unused_parts(pipeline_class)
     expected: dict[str, Any] = {
@@ -74,20 +78,6 @@ def _spared(expected: Mapping[str, Any], content: Mapping[str, Any], folder: Pat
         if name in expected and absent:
             return name, tokenizer
     return ()
-
-
-def _content(path: Path, named: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(
-            f"{named}: its model_index.json can't be read ({error}): give a folder with a model_index.json, or a hub "
-            "id that can be reached.",
-            path=str(path),
-        ) from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{named}: its model_index.json is no JSON object: {WHOLE}.", path=str(path))
-    return content
 
 
 def _check_class(found: Any, expected: str, named: str) -> None:

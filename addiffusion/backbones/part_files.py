@@ -11,6 +11,8 @@ from addiffusion.errors import WeightsError
 
 WHOLE: Final = "copy or download the whole folder again"
 """Advice for a part that is damaged, incomplete or of something else."""
+PIPELINE_ADVICE: Final = "give a folder with a model_index.json, or a hub id that can be reached"
+"""Advice for what is no pipeline at all."""
 _WEIGHTS = re.compile(
     r"^(?:diffusion_pytorch_model|pytorch_model|model)(?:\.(?P<variant>\w+))?(?:-\d+-of-\d+)?\.(?:safetensors|bin)$"
 )

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from addiffusion.assets import weights_path
+from addiffusion.backbones.model_files import read_object
+from addiffusion.backbones.part_files import PIPELINE_ADVICE
 from addiffusion.config import BackboneSection
 from addiffusion.errors import WeightsError
+from addiffusion.weights import gist
 
 _UNETS = ("embedded", "stable_diffusion", "sdxl")
 _SIZE_CONDITIONS = 6
@@ -54,15 +58,14 @@ def _widths(section: BackboneSection, config: Mapping[str, Any]) -> FeatureWidth
 
 
 def _network_config(section: BackboneSection) -> Mapping[str, Any]:
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # noqa: PLC0415 - takes seconds
+    from transformers.utils.hub import cached_file  # noqa: PLC0415 - a second
 
-    source = section.path if section.path is not None else weights_path("pipeline")
-    loader: Any = UNet2DConditionModel  # reads any model's config.json
+    source = str(section.path if section.path is not None else weights_path("pipeline"))
     try:
-        return loader.load_config(source, subfolder="unet" if section.kind in _UNETS else "transformer")
+        file = cached_file(source, "config.json", subfolder="unet" if section.kind in _UNETS else "transformer")
+        return read_object(Path(str(file)))
     except (OSError, ValueError) as error:
         raise WeightsError(
-            f"backbone.path={str(source)!r} has no readable network configuration ({error}): give a folder with a "
-            "model_index.json, or a hub id that can be reached.",
-            path=str(source),
+            f"backbone.path={source!r} has no readable network configuration ({gist(error)}): {PIPELINE_ADVICE}.",
+            path=source,
         ) from error

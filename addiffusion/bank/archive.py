@@ -5,7 +5,7 @@ A shard holds whole trajectories and appears whole or not at all. ``end_*`` colu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,13 @@ class Bank:
         return len(self.trajectories) == self.plan.count
 
 
-def open_bank(path: Path, config: Config | None = None) -> Bank:
+def open_bank(path: Path, config: Config | None = None, *, advance: Callable[[], object] = lambda: None) -> Bank:
     """Read the bank in folder ``path``; with ``config``, refuse one that does not fit it.
+
+    Args:
+        path: folder of the bank.
+        config: of whoever uses it.
+        advance: called once for each of its ``shards``, when that is read.
 
     Raises:
         ArchiveError: there is none, a shard can't be read, it is empty, or it is of another configuration.
@@ -55,11 +60,14 @@ def open_bank(path: Path, config: Config | None = None) -> Bank:
     plan = read_plan(path)
     if config is not None:
         check_fits(plan, config, path)
-    trajectories = tuple(one for shard in shards(path) for one in read_shard(shard, plan))
+    trajectories: list[Trajectory] = []
+    for shard in shards(path):
+        trajectories += read_shard(shard, plan)
+        advance()
     if not trajectories:
         raise ArchiveError(f"The trajectory bank {path} is empty: finish it with `addiffusion bank build {path}`.")
     places = {(one.prompt.text, one.seed): place for place, one in enumerate(trajectories)}
-    return Bank(path=path, plan=plan, trajectories=trajectories, _places=places)
+    return Bank(path=path, plan=plan, trajectories=tuple(trajectories), _places=places)
 
 
 def shards(folder: Path) -> list[Path]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from addiffusion.config.section import OR_OFF, Section, Source
+from addiffusion.errors import ConfigError
 
 Solver = Literal[
     "pipeline",
@@ -113,3 +116,19 @@ class ObservationSection(Section):
     nothing decoded or scored before the image is done (needs reward.preset=paired and reward.credit=final)."""
     timestep_width: int = Field(default=128, ge=2, le=8192, multiple_of=2)
     """Width of the sinusoidal timestep slice."""
+
+
+@contextmanager
+def steps_named(key: str) -> Generator[None]:
+    """Errors of this block about ``sampler.num_steps`` name ``key`` in its place.
+
+    Args:
+        key: what says how many steps the schedule has that is laid out here.
+
+    Raises:
+        ConfigError: the block's own, about ``key``.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(error.message.replace("sampler.num_steps", key), **error.facts) from error

@@ -7,7 +7,7 @@ from typing import Any
 from evaluation.comparison.holdout import ArmResult, Holdout, action_fractions, collapse
 from evaluation.numbers import json_number, number_text
 from evaluation.seconds import SECONDS_NOTE
-from evaluation.tables import Table
+from evaluation.tables import Table, samplers_table
 
 _COLUMNS = ("NFE", "evals", "scene", "strict", "CLIP", "s/image")
 
@@ -15,16 +15,7 @@ _COLUMNS = ("NFE", "evals", "scene", "strict", "CLIP", "s/image")
 def holdout_table(holdout: Holdout) -> Table:
     """One block of rows per arm: all prompts first, then each tier."""
     count = len(holdout.full.episodes)
-    table = Table(
-        title=f"{count} held-out prompts, same seeds in every row",
-        title_style="bold",
-        header_style="bold",
-        caption=SECONDS_NOTE,
-        caption_justify="left",
-    )
-    table.add_column("sampler", no_wrap=True)
-    for name in _COLUMNS:
-        table.add_column(name, justify="right")
+    table = samplers_table(f"{count} held-out prompts, same seeds in every row", _COLUMNS)
     tiers = holdout.full.tiers()
     for result in holdout.arms:
         table.add_row(result.arm.title, *_cells(result), style="bold" if result is holdout.policy else "")

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from rich.console import Console
 
 from addiffusion.bank.archive import Bank, open_bank, shards
 from addiffusion.bank.oracle import oracle_end, reward_of_ends
 from addiffusion.bank.trajectory import Trajectory
 from addiffusion.config import Config
 from evaluation.tables import Table
+from launch.runtime.console import UNSEEN, Stage
 
 _SCENE = "scene_soft"
 
@@ -64,13 +66,19 @@ class BankInfo:
         }
 
 
-def describe(folder: Path, config: Config) -> BankInfo:
+def read_bank(folder: Path, config: Config | None = None, *, console: Console = UNSEEN) -> Bank:
+    """``open_bank``, shown shard by shard."""
+    with Stage(console, "shards of the bank", len(shards(folder)), headline="") as stage:
+        return open_bank(folder, config, advance=stage.advance)
+
+
+def describe(folder: Path, config: Config, *, console: Console = UNSEEN) -> BankInfo:
     """Read a bank, of whatever configuration, and let an oracle stop on it by the reward of ``config``.
 
     Raises:
         ArchiveError: there is no bank, or it can't be read.
     """
-    bank = open_bank(folder)
+    bank = read_bank(folder, console=console)
     files = shards(folder)
     tiers = sorted({one.prompt.tier for one in bank.trajectories})
     return BankInfo(

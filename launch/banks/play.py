@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 
 from addiffusion.actions import Action
-from addiffusion.bank.archive import Bank, open_bank
+from addiffusion.bank.archive import Bank
 from addiffusion.bank.oracle import gain_share, oracle_end, reward_of_ends
 from addiffusion.bank.replay import BankRollouts
 from addiffusion.config import Config
 from addiffusion.policy import PolicyNetwork
 from addiffusion.ranks import rank_correlation
-from addiffusion.records import Ticket
+from addiffusion.records import Episode, Ticket
 from evaluation.significance.paired import Comparison
 from evaluation.tables import Table
 from launch.banks.differences import differences
+from launch.banks.info import read_bank
+from launch.runtime.console import UNSEEN, Stage
 from launch.training.policies import TrainedPolicy, load_policy
 
 _QUALITY = ("scene_soft", "clip")
@@ -76,8 +79,10 @@ class Played:
         return gain_share(reward, self.full_reward, self.oracle_reward)
 
 
-def play(folder: Path, policy: str, prices: Sequence[float]) -> list[Played]:
+def play(folder: Path, policy: str, prices: Sequence[float], *, console: Console = UNSEEN) -> list[Played]:
     """Replay a policy (``shipped``, a run, a checkpoint, an exported folder) at each price, by its likeliest actions.
+
+    ``console`` shows how many episodes are replayed.
 
     Raises:
         ArchiveError: the bank is not of the policy's configuration.
@@ -85,11 +90,15 @@ def play(folder: Path, policy: str, prices: Sequence[float]) -> list[Played]:
         CheckpointError: its files are missing or damaged.
     """
     trained = load_policy(policy)
-    bank = open_bank(folder, trained.config([]))
+    bank = read_bank(folder, trained.config([]), console=console)
     config = trained.config(["policy.actions=[continue,stop]"])
     rollouts = BankRollouts(bank, config)
     rollouts.set_weights(trained.weights, 0)
-    return [_played(bank, config, rollouts, trained, price) for price in prices or (config.reward.c_nfe,)]
+    asked = prices or (config.reward.c_nfe,)
+    with Stage(console, "episodes", len(asked) * len(bank.trajectories), headline="") as stage:
+        return [
+            _played(bank, config, _replayed(bank, rollouts, price, stage.advance), trained, price) for price in asked
+        ]
 
 
 def table(played: Sequence[Played]) -> Table:
@@ -124,9 +133,16 @@ def quality_table(played: Sequence[Played]) -> Table:
     return shown
 
 
-def _played(bank: Bank, config: Config, rollouts: BankRollouts, trained: TrainedPolicy, price: float) -> Played:
-    tickets = [_ticket(row, bank, price) for row in range(len(bank.trajectories))]
-    episodes = rollouts.collect(tickets).episodes
+def _replayed(bank: Bank, rollouts: BankRollouts, price: float, advance: Callable[[], None]) -> list[Episode]:
+    """The episode of each trajectory."""
+    episodes: list[Episode] = []
+    for row in range(len(bank.trajectories)):
+        episodes += rollouts.collect([_ticket(row, bank, price)]).episodes
+        advance()
+    return episodes
+
+
+def _played(bank: Bank, config: Config, episodes: Sequence[Episode], trained: TrainedPolicy, price: float) -> Played:
     worth = [reward_of_ends(one, config.reward, c_nfe=price) for one in bank.trajectories]
     best = [oracle_end(values) for values in worth]
     nfe = np.array([episode.nfe for episode in episodes])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from addiffusion.backbones.base import Backbone
@@ -20,10 +22,13 @@ from addiffusion.scorers.base import Scoring
 from addiffusion.seeds import derive_seed
 from addiffusion.threads import torch_threads
 from evaluation.tables import Table
+from launch.runtime.console import UNSEEN, Stage
 from rollout_workers.worker import Worker
 
 _REPEATS: Final = 5
 _ROUNDS: Final = 3
+_PARTS: Final = 4
+"""Measurements of a round: the loop, then network, decodes and scores alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +43,9 @@ class CollectOrder:
     """Width of phi."""
 
 
-def bench_collect(order: CollectOrder, backbone: Backbone, scoring: Scoring) -> dict[str, Any]:
+def bench_collect(
+    order: CollectOrder, backbone: Backbone, scoring: Scoring, console: Console = UNSEEN
+) -> dict[str, Any]:
     """Wall clock of a rollout, the time its computing alone takes on this machine, and their ratio.
 
     In each round the loop is run with everything counted; then as many network passes, decodes and scored images of the
@@ -48,23 +55,34 @@ def bench_collect(order: CollectOrder, backbone: Backbone, scoring: Scoring) -> 
     counted, watched = _CountedBackbone(backbone), _CountedScoring(scoring)
     worker = _worker(order, counted, watched)
     tickets = [_ticket(position, prompt, order.config) for position, prompt in enumerate(order.prompts)]
-    worker.collect(tickets[:1])  # loads, compiles and fills caches
-    rounds = [_round(worker, counted, watched, tickets) for _ in range(_ROUNDS)]
+    with Stage(console, "warming up"):
+        worker.collect(tickets[:1])  # loads, compiles and fills caches
+    with Stage(console, "measurements", _ROUNDS * _PARTS, headline="") as stage:
+        rounds = [_round(worker, counted, watched, tickets, stage.advance) for _ in range(_ROUNDS)]
     middle = sorted(rounds, key=lambda one: one["loop_over_compute"])[_ROUNDS // 2]
     rollout, observation = order.config.rollout, order.config.observation.kind
     return {"slots": rollout.slots, "groups": rollout.groups, "observation": observation, **middle}
 
 
 def _round(
-    worker: Worker, counted: _CountedBackbone, watched: _CountedScoring, tickets: Sequence[Ticket]
+    worker: Worker,
+    counted: _CountedBackbone,
+    watched: _CountedScoring,
+    tickets: Sequence[Ticket],
+    advance: Callable[[], None],
 ) -> dict[str, Any]:
     counted.counts.clear()
     watched.counts.clear()
     started = time.perf_counter()
     collected = worker.collect(tickets)
     wall_s = time.perf_counter() - started
+    advance()
     with torch_threads(1):  # as in the worker
-        network_s, decode_s, score_s = counted.alone_s("denoise"), counted.alone_s("decode"), watched.alone_s()
+        alone: list[float] = []
+        for part in (partial(counted.alone_s, "denoise"), partial(counted.alone_s, "decode"), watched.alone_s):
+            alone.append(part())
+            advance()
+    network_s, decode_s, score_s = alone
     compute_s = network_s + decode_s + score_s
     nfe = sum(episode.nfe for episode in collected.episodes)
     return {

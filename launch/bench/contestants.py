@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from addiffusion.actions import Action
-from addiffusion.backbones.base import Backbone, PromptEmbedding
+from addiffusion.backbones.base import Backbone, PassRecord, PromptEmbedding
 from addiffusion.backbones.solvers import solver_of
 from addiffusion.config import RefineSection, SamplerSection
 from addiffusion.sampling.engine import Engine
@@ -206,6 +207,51 @@ class Entry:
             passes += next(self._steps)
             now = self._course.finished_s()
         self.rates.append(self._nfe_per_pass * passes / (now - started))
+
+
+class Timed:
+    """The port by delegation, with an account of the time in the network and in its record's attention maps."""
+
+    def __init__(self, backbone: Backbone, clock: Callable[[], float]) -> None:
+        self._backbone, self._clock = backbone, clock
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backbone, name)
+
+    def denoise(self, *inputs: Tensor) -> Tensor:
+        """One pass, timed."""
+        return self.timed("network", self._backbone.denoise, *inputs)
+
+    def last_pass(self) -> TimedPass:
+        """A record whose attention maps are timed."""
+        return TimedPass(self._backbone.last_pass(), self)
+
+    def timed(self, name: str, compute: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        """What is computed, with its time on the account."""
+        started = self._clock()
+        output = compute(*inputs)
+        self.seconds[name] += self._clock() - started
+        return output
+
+
+class TimedPass:
+    """A record of a pass whose attention maps, of either kind, are on the account."""
+
+    def __init__(self, record: PassRecord, account: Timed) -> None:
+        self._record, self._account = record, account
+
+    def attention_maps(self, rows: Sequence[int]) -> Tensor:
+        """As the record's, timed."""
+        return self._account.timed("attention", self._record.attention_maps, rows)
+
+    def self_attention_maps(self, rows: Sequence[int]) -> Tensor:
+        """As the record's, timed."""
+        return self._account.timed("attention", self._record.self_attention_maps, rows)
+
+    def middle_features(self) -> Tensor:
+        """The record's."""
+        return self._record.middle_features()
 
 
 def ratio(one: Entry, other: Entry) -> float:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from addiffusion.backbones import load_backbone
-from addiffusion.backbones.base import Backbone, PassRecord
+from addiffusion.backbones.base import Backbone
 from addiffusion.config import BackboneSection
 from addiffusion.memory import keep_freed_memory
 from addiffusion.threads import torch_threads
@@ -26,8 +26,11 @@ from launch.bench.contestants import (
     Entry,
     LockStep,
     StockPipeline,
+    Timed,
     ratio,
 )
+from launch.bench.rounds import shown_turns
+from launch.runtime.console import UNSEEN, Stage
 
 BATCHES: Final = tuple(2**power for power in range(11))
 """Batch sizes the bare network is tried at: up to twice the engine's slots, or until larger ones are no faster."""
@@ -75,15 +78,16 @@ class BenchOrder:
     """Contestants take turns, so that a machine's moods hit all of them; ratios are medians of each round's."""
 
 
-def bench_engine(order: BenchOrder) -> dict[str, Any]:
+def bench_engine(order: BenchOrder, console: Console = UNSEEN) -> dict[str, Any]:
     """Rates in NFE per second and their ratios, flat, ready for one JSON line.
 
     Raises:
         ConfigError: the device or an option is not available.
     """
-    backbone = make_backbone(order)
+    with Stage(console, "loading the model"):
+        backbone = make_backbone(order)
     with torch_threads(order.threads):
-        return measure(backbone, order)
+        return measure(backbone, order, console)
 
 
 def make_backbone(order: BenchOrder) -> Backbone:
@@ -97,13 +101,13 @@ def make_backbone(order: BenchOrder) -> Backbone:
     return random_backbone("sd15-random" if order.backbone == "sd15-random" else "sdxl-random", section)
 
 
-def measure(backbone: Backbone, order: BenchOrder) -> dict[str, Any]:
-    """Run all contestants in turns."""
+def measure(backbone: Backbone, order: BenchOrder, console: Console = UNSEEN) -> dict[str, Any]:
+    """Run all contestants in turns; ``console`` shows how far they are."""
     (prompt,) = backbone.encode_prompts(["a red circle and a blue square"])
     course = Course(backbone=backbone, prompt=prompt, guidance_scale=order.guidance_scale, slots=order.slots or 1)
     if backbone.device.type == "cpu":
         keep_freed_memory()
-    best = _best_batch(course, order)
+    best = _best_batch(course, order, console)
     course = replace(course, slots=order.slots or best)
     entries = {
         "bare": Entry(BareNetwork(course, best), course),
@@ -113,7 +117,7 @@ def measure(backbone: Backbone, order: BenchOrder) -> dict[str, Any]:
         "pipeline": Entry(StockPipeline(course), course),
         "sequential": Entry(LockStep(course, 1), course),
     }
-    _take_turns(list(entries.values()), order)
+    _take_turns(entries, order, console)
     rates = {name: float(np.median(entry.rates)) for name, entry in entries.items()}
     return {
         "backbone": order.backbone,
@@ -127,7 +131,7 @@ def measure(backbone: Backbone, order: BenchOrder) -> dict[str, Any]:
         "bare_best_batch": best,
         **{f"{name}_nfe_s": rate for name, rate in rates.items()},
         **{f"engine_over_{name}": ratio(entries["engine"], entries[name]) for name in rates if name != "engine"},
-        **overhead(course),
+        **overhead(course, console),
         **_peak(course, rates),
     }
 
@@ -152,13 +156,15 @@ def table_of(result: dict[str, Any]) -> Table:
     return table
 
 
-def overhead(course: Course) -> dict[str, float]:
+def overhead(course: Course, console: Console = UNSEEN) -> dict[str, float]:
     """Shares of a tick outside the network's layers: as benchmarked, and where no decision refines.
 
     What the layers attended to, computed again for the rows that refine, is the network's own arithmetic and counted by
     itself.
     """
-    refining, plain = _shares(course, refine_frac=REFINE_FRAC), _shares(course, refine_frac=0.0)
+    ticks: list[int] = []
+    with Stage(console, "ticks", 2 * _OVERHEAD_TICKS, headline="", counted=lambda: len(ticks)):
+        refining, plain = (_shares(course, refine_frac, ticks) for refine_frac in (REFINE_FRAC, 0.0))
     return {
         "overhead_frac": refining["engine"],
         "attention_frac": refining["attention"],
@@ -166,83 +172,41 @@ def overhead(course: Course) -> dict[str, float]:
     }
 
 
-def _shares(course: Course, *, refine_frac: float) -> dict[str, float]:
-    timed = _Timed(course.backbone, course.finished_s)
+def _shares(course: Course, refine_frac: float, ticks: list[int]) -> dict[str, float]:
+    """Parts of a tick; each is noted in ``ticks``, which takes no time of it."""
+    timed = Timed(course.backbone, course.finished_s)
     contestant = Continuous(replace(course, backbone=cast("Backbone", timed)), refine_frac=refine_frac)
     steps = contestant.work()
     next(steps)
     timed.seconds.clear()
     contestant.deciding_s = 0.0
     started = course.finished_s()
-    for _ in range(_OVERHEAD_TICKS):
+    for tick in range(_OVERHEAD_TICKS):
         next(steps)
+        ticks.append(tick)
     whole = course.finished_s() - started
     network, attention = timed.seconds["network"], timed.seconds["attention"]
     engine = whole - network - attention - contestant.deciding_s
     return {"engine": engine / whole, "attention": attention / whole}
 
 
-class _Timed:
-    """The port by delegation, with an account of the time in the network and in its record's attention maps."""
-
-    def __init__(self, backbone: Backbone, clock: Callable[[], float]) -> None:
-        self._backbone, self._clock = backbone, clock
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._backbone, name)
-
-    def denoise(self, *inputs: Tensor) -> Tensor:
-        """One pass, timed."""
-        return self.timed("network", self._backbone.denoise, *inputs)
-
-    def last_pass(self) -> _TimedPass:
-        """A record whose attention maps are timed."""
-        return _TimedPass(self._backbone.last_pass(), self)
-
-    def timed(self, name: str, compute: Callable[..., Tensor], *inputs: Any) -> Tensor:
-        """What is computed, with its time on the account."""
-        started = self._clock()
-        output = compute(*inputs)
-        self.seconds[name] += self._clock() - started
-        return output
-
-
-class _TimedPass:
-    """A record of a pass whose attention maps, of either kind, are on the account."""
-
-    def __init__(self, record: PassRecord, account: _Timed) -> None:
-        self._record, self._account = record, account
-
-    def attention_maps(self, rows: Sequence[int]) -> Tensor:
-        """As the record's, timed."""
-        return self._account.timed("attention", self._record.attention_maps, rows)
-
-    def self_attention_maps(self, rows: Sequence[int]) -> Tensor:
-        """As the record's, timed."""
-        return self._account.timed("attention", self._record.self_attention_maps, rows)
-
-    def middle_features(self) -> Tensor:
-        """The record's."""
-        return self._record.middle_features()
-
-
-def _best_batch(course: Course, order: BenchOrder) -> int:
+def _best_batch(course: Course, order: BenchOrder, console: Console) -> int:
     """The batch at which the bare network is fastest."""
     briefly = replace(order, seconds=order.seconds / 2, rounds=min(order.rounds, 3))
     if order.slots is None:
-        entries = _rising_entries(course, briefly.seconds)
+        entries = _rising_entries(course, briefly.seconds, console)
     else:
         entries = {batch: Entry(BareNetwork(course, batch), course) for batch in _batches(order.slots)}
-    _take_turns(list(entries.values()), briefly)
+    _take_turns({f"batch {batch}": entry for batch, entry in entries.items()}, briefly, console)
     return max(entries, key=lambda batch: float(np.median(entries[batch].rates)))
 
 
-def _rising_entries(course: Course, seconds: float) -> dict[int, Entry]:
+def _rising_entries(course: Course, seconds: float, console: Console) -> dict[int, Entry]:
     """The bare network by batch, as long as larger ones are faster and fit into memory."""
     entries: dict[int, Entry] = {}
 
     def rate(batch: int) -> float:
+        stage.remark(str(batch))
         entry = Entry(BareNetwork(course, batch), course)
         try:
             entry.warm_up()
@@ -252,7 +216,8 @@ def _rising_entries(course: Course, seconds: float) -> dict[int, Entry]:
         entries[batch] = entry
         return entry.rates[0]
 
-    rising_batches(rate)
+    with Stage(console, "trying batches") as stage:  # nobody knows how many: until larger ones are no faster
+        rising_batches(rate)
     return entries
 
 
@@ -274,13 +239,11 @@ def rising_batches(rate: Callable[[int], float]) -> list[int]:
     return tried
 
 
-def _take_turns(entries: Sequence[Entry], order: BenchOrder) -> None:
-    """Rounds in alternating order, so that nobody always runs after the same neighbour."""
-    for entry in entries:
+def _take_turns(entries: Mapping[str, Entry], order: BenchOrder, console: Console) -> None:
+    for entry in entries.values():
         entry.warm_up()
-    for number in range(order.rounds):
-        for entry in entries if number % 2 == 0 else reversed(entries):
-            entry.run_for(order.seconds)
+    turns = {name: partial(entry.run_for, order.seconds) for name, entry in entries.items()}
+    shown_turns(turns, order.rounds, console)
 
 
 def _batches(slots: int) -> Sequence[int]:

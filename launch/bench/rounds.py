@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
+from typing import TypeVar
 
 import numpy as np
+from rich.console import Console
+
+from launch.runtime.console import Stage
+
+Taken = TypeVar("Taken")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,17 +49,30 @@ class Ratio:
 
 
 def take_turns(
-    contestants: Mapping[str, Callable[[], Turn]], rounds: int, announce: Callable[[int, str], None]
-) -> dict[str, list[Turn]]:
+    contestants: Mapping[str, Callable[[], Taken]], rounds: int, announce: Callable[[int, str], None]
+) -> dict[str, list[Taken]]:
     """All contestants once per round; every second round runs backwards, so that a drift favours nobody.
 
     ``announce`` is told the round (from 1) and the contestant before each turn.
     """
-    turns: dict[str, list[Turn]] = {name: [] for name in contestants}
+    turns: dict[str, list[Taken]] = {name: [] for name in contestants}
     for number in range(1, rounds + 1):
         for name in contestants if number % 2 else reversed(list(contestants)):
             announce(number, name)
             turns[name].append(contestants[name]())
+    return turns
+
+
+def shown_turns(
+    contestants: Mapping[str, Callable[[], Taken]], rounds: int, console: Console
+) -> dict[str, list[Taken]]:
+    """``take_turns``, counted on a console."""
+    total, begun = rounds * len(contestants), count()
+    with Stage(console, "turns", total, headline="") as stage:
+        turns = take_turns(
+            contestants, rounds, lambda number, name: stage.reach(next(begun), f"round {number}: {name}")
+        )
+        stage.reach(total)
     return turns
 
 

@@ -70,10 +70,8 @@ def info(folder: Folder, overrides: Overrides = None, config: Files = None, as_j
     """Show what a bank holds, and where an oracle would stop."""
     from launch.banks.info import describe, tables
     from launch.configuration.files import load_config
-    from launch.runtime.console import Stage
 
-    with Stage(Console(stderr=True), "reading the bank"):
-        described = describe(folder, load_config(config or [], overrides or []))
+    described = describe(folder, load_config(config or [], overrides or []), console=Console(stderr=True))
     if as_json:
         typer.echo(json.dumps(described.as_json()))
     else:
@@ -102,10 +100,8 @@ def play(
     """
     from launch.banks.play import play as replay
     from launch.banks.play import quality_table, table
-    from launch.runtime.console import Stage
 
-    with Stage(Console(stderr=True), "replaying"):
-        played = replay(folder, policy, prices or [])
+    played = replay(folder, policy, prices or [], console=Console(stderr=True))
     if as_json:
         typer.echo(json.dumps([one.as_json() for one in played]))
     else:

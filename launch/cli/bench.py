@@ -69,7 +69,6 @@ def engine(
     Episodes have U[5, 50] steps and refine at a tenth of their decisions. Rates are NFE per second.
     """
     from launch.bench.engine import BenchOrder, bench_engine, table_of
-    from launch.runtime.console import Stage
 
     order = BenchOrder(
         backbone=backbone.value,
@@ -82,8 +81,7 @@ def engine(
         seconds=seconds,
         rounds=rounds,
     )
-    with Stage(Console(stderr=True), "measuring the engine"):
-        result = bench_engine(order)
+    result = bench_engine(order, Console(stderr=True))
     if not as_json:
         Console().print(table_of(result))
     typer.echo(json.dumps(result))
@@ -104,10 +102,11 @@ def collect(
     from launch.bench.setup import collect_setup
     from launch.runtime.console import Stage
 
-    prepared = collect_setup(config or [], overrides or [], count=count)
+    console = Console(stderr=True)
+    with Stage(console, "loading the models"):
+        prepared = collect_setup(config or [], overrides or [], count=count)
     order = CollectOrder(config=prepared.config, prompts=prepared.prompts, width=prepared.width)
-    with Stage(Console(stderr=True), "measuring the rollout loop"):
-        result = bench_collect(order, prepared.backbone, prepared.scoring)
+    result = bench_collect(order, prepared.backbone, prepared.scoring, console)
     if not as_json:
         Console().print(table_of(result))
     typer.echo(json.dumps(result))

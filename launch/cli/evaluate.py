@@ -146,10 +146,9 @@ def report(
 
     console = Console()
     log_to(console)
-    with Stage(console, "writing the page"):
+    with Stage(console, "loading"):
         from launch.comparing.report import ReportOrder, write_report
-
-        path = write_report(ReportOrder(folder=folder, comparison=comparison, out=out, films=films))
+    path = write_report(ReportOrder(folder=folder, comparison=comparison, out=out, films=films), console=console)
     typer.echo(str(path))
     if show and has_display():
         typer.launch(path.absolute().as_uri())

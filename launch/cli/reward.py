@@ -49,11 +49,10 @@ def score(
 
     console = Console(stderr=as_json)
     log_to(console)
-    with Stage(console, "scoring"):
+    with Stage(console, "loading"):
         from evaluation.tables import ascii_only
         from launch.comparing.score import score_files, table, to_json
-
-        scored = score_files(images, prompt, files=config or [], overrides=settings or [])
+    scored = score_files(images, prompt, files=config or [], overrides=settings or [], console=console)
     if as_json:
         typer.echo(json.dumps(to_json(scored)))
     else:

@@ -6,23 +6,15 @@ from evaluation.comparison.columns import Columns
 from evaluation.comparison.summary import Standings
 from evaluation.comparison.tables import sections, spent_cells, standings_head
 from evaluation.numbers import number_text
-from evaluation.seconds import SECONDS_NOTE
-from evaluation.tables import Table
+from evaluation.tables import Table, samplers_table
 
 
 def standings_table(standings: Standings) -> Table:
     """A row per contestant, in the sections of the written tables."""
     metrics = standings.metrics()
     count = len(standings.agent.nfe)
-    table = Table(
-        title=f"{count} images, same prompts and seeds in every row",
-        title_style="bold",
-        header_style="bold",
-        caption=SECONDS_NOTE,
-        caption_justify="left",
-    )
-    for name in standings_head(metrics):
-        table.add_column(name, justify="left" if name == "sampler" else "right")
+    title = f"{count} images, same prompts and seeds in every row"
+    table = samplers_table(title, standings_head(metrics)[1:], whole_titles=False)  # a reason for being skipped is long
     for title, members in sections(standings):
         table.add_row(title, *[""] * (3 + len(metrics)), style="dim italic")
         for one in members:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import resource
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from launch.training.train import run as run_training
 from rollout_workers.worker import Worker
 
 _GB = 1e9
+_AUDITED = 7
+"""Measurements of ``audit_memory``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +60,8 @@ def check_gate(order: GateOrder, console: Console) -> Gate:
         UsageError: the folder is none, or too short.
     """
     if order.gate == "g0":
-        with Stage(console, "measuring memory"):
-            return audit_memory(load_config([], order.overrides))
+        with Stage(console, "measurements of memory", _AUDITED, headline="") as stage:
+            return audit_memory(load_config([], order.overrides), advance=stage.advance)
     if order.gate == "g1":
         return training_gate(_iterations(order, console), longest_s=order.longest_s)
     summary = _comparison(order, console)
@@ -75,30 +78,37 @@ def gate_table(gate: Gate) -> Table:
     return table
 
 
-def audit_memory(config: Config) -> Gate:
+def audit_memory(config: Config, *, advance: Callable[[], None] = lambda: None) -> Gate:
     """Load and use, one after the other, what a worker with its own scorers holds; a full batch at each.
 
-    On a GPU its peak of allocated memory counts, else the peak of this process.
+    On a GPU its peak of allocated memory counts, else the peak of this process. ``advance`` is called after each of
+    ``_AUDITED`` measurements.
     """
     device = resolve_device(config.backbone.device, key="backbone.device")
     config = unpaid(config)
-    peaks = {"interpreter and libraries": _peak(device)}
+    peaks: dict[str, float] = {}
+
+    def note(name: str) -> None:
+        peaks[name] = _peak(device)
+        advance()
+
+    note("interpreter and libraries")
     scoring = load_scoring(config.scorers)
-    peaks["scorers"] = _peak(device)
+    note("scorers")
     backbone = load_backbone(config.backbone)
-    peaks["diffusion model"] = _peak(device)
+    note("diffusion model")
     width = observation_width(config, scoring)
     policy = PolicyNetwork(width, config.policy.hidden)
     worker = Worker(config, policy=policy, backbone=lambda: backbone, scoring=lambda: scoring)
     worker.set_weights({name: tensor.numpy() for name, tensor in policy.state_dict().items()}, 0)
-    peaks["policy"] = _peak(device)
+    note("policy")
     short = config.sampler.model_copy(update={"num_steps": config.sampler.warmup_steps + 2})
     worker.collect(_tickets(config, Action.CONTINUE), sampler=short)
-    peaks[f"a batch of {config.rollout.slots} through network and decoder"] = _peak(device)
+    note(f"a batch of {config.rollout.slots} through network and decoder")
     worker.collect(_tickets(config, Action.REFINE), sampler=short)
-    peaks["refine, with attention maps"] = _peak(device)
+    note("refine, with attention maps")
     worker.collect(_tickets(config, None), sampler=short)
-    peaks["decisions, with decoded and scored images"] = _peak(device)
+    note("decisions, with decoded and scored images")
     gc.collect()
     return memory_gate(peaks, _capacity(device))
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from addiffusion.config import Config
 from addiffusion.errors import CheckpointError, RunFolderError
@@ -20,6 +22,7 @@ from evaluation.report.page import write_page
 from launch.comparing.evaluate import MANIFEST, evaluation_prompts
 from launch.configuration.files import load_resolved
 from launch.runtime.components import Components, unpaid
+from launch.runtime.console import UNSEEN, Stage
 from launch.runtime.serial import serial_components
 from launch.training.policies import TrainedPolicy, load_policy
 from launch.training.run_folder import RunFolder
@@ -42,16 +45,17 @@ class ReportOrder:
     """Held-out prompts the run's newest policy draws for the page, where no comparison has drawn them."""
 
 
-def write_report(order: ReportOrder, *, roles: Roles = serial_components) -> Path:
-    """Write the page and return where it is.
+def write_report(order: ReportOrder, *, roles: Roles = serial_components, console: Console = UNSEEN) -> Path:
+    """Write the page and return where it is; ``console`` shows how many of its film strips are drawn.
 
     Raises:
         RunFolderError: the folder is neither a run nor a comparison.
         ArchiveError: its results can't be read.
     """
     is_comparison = (order.folder / MANIFEST).is_file()
-    material = _of_comparison(order.folder) if is_comparison else _of_run(order, roles)
-    return write_page(order.out or order.folder / PAGE, material)
+    material = _of_comparison(order.folder) if is_comparison else _of_run(order, roles, console)
+    with Stage(console, "writing the page"):
+        return write_page(order.out or order.folder / PAGE, material)
 
 
 def _of_comparison(path: Path) -> Material:
@@ -64,7 +68,7 @@ def _of_comparison(path: Path) -> Material:
     )
 
 
-def _of_run(order: ReportOrder, roles: Roles) -> Material:
+def _of_run(order: ReportOrder, roles: Roles, console: Console) -> Material:
     folder, config = RunFolder.open(order.folder)
     rows = folder.metrics()
     result = folder.path / "result.json"
@@ -82,7 +86,7 @@ def _of_run(order: ReportOrder, roles: Roles) -> Material:
         parts: dict[str, Any] = {**base, **_comparison_part(order.comparison), "status": status}
         return Material(**parts)
     command = f"addiffusion train -c {folder.config_file}"
-    films, spent, notes = _drawn_now(order, roles)
+    films, spent, notes = _drawn_now(order, roles, console)
     return Material(**base, status=status, command=command, films=films, spent=spent, notes=notes)
 
 
@@ -102,7 +106,7 @@ def _comparison_part(path: Path) -> dict[str, Any]:
     }
 
 
-def _drawn_now(order: ReportOrder, roles: Roles) -> tuple[list[Film], list[Spent], list[str]]:
+def _drawn_now(order: ReportOrder, roles: Roles, console: Console) -> tuple[list[Film], list[Spent], list[str]]:
     """Film strips by the newest checkpoint, drawn in this process; a note where there is none yet."""
     hint = "Comparisons with other samplers come from `addiffusion evaluate`; show one here by --comparison FOLDER."
     if order.films == 0:
@@ -111,7 +115,7 @@ def _drawn_now(order: ReportOrder, roles: Roles) -> tuple[list[Film], list[Spent
         policy = load_policy(str(order.folder))
     except CheckpointError as error:
         return [], [], [f"No film strips yet: {error.message}", hint]
-    episodes = draw_films(policy, load_resolved(policy.config_file), order.films, roles)
+    episodes = draw_films(policy, load_resolved(policy.config_file), order.films, roles, console)
     spent = [
         Spent(
             tier=episode.ticket.prompt.tier,
@@ -124,11 +128,22 @@ def _drawn_now(order: ReportOrder, roles: Roles) -> tuple[list[Film], list[Spent
     return [film_of(episode) for episode in episodes], spent, [hint]
 
 
-def draw_films(policy: TrainedPolicy, config: Config, count: int, roles: Roles) -> Sequence[Episode]:
+def draw_films(
+    policy: TrainedPolicy, config: Config, count: int, roles: Roles, console: Console = UNSEEN
+) -> Sequence[Episode]:
     """Held-out prompts drawn by a policy, every decision kept."""
     prompts = evaluation_prompts(config.prompts.source, config, limit=count)
     contestant = agent(config.sampler, policy=0, name="agent", title="agent", c_nfe=config.reward.c_nfe)
     items = make_items(prompts, repeats=1, seed=config.run.seed)
-    with roles(unpaid(config)) as components:
+    tickets = tickets_of(contestant, items, seed=config.run.seed, films=count)
+    episodes: list[Episode] = []
+    with ExitStack() as stack:
+        with Stage(console, "loading the models"):
+            components = stack.enter_context(roles(unpaid(config)))
         components.rollouts.set_weights(policy.weights, 0)
-        return components.rollouts.collect(tickets_of(contestant, items, seed=config.run.seed, films=count)).episodes
+        stage = stack.enter_context(Stage(console, "film strips", len(tickets), headline=""))
+        for start in range(0, len(tickets), config.rollout.slots):
+            part = tickets[start : start + config.rollout.slots]
+            episodes += components.rollouts.collect(part).episodes
+            stage.advance(len(part))
+    return episodes

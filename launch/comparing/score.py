@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.text import Text
 
-from addiffusion.config import ScorersSection
 from addiffusion.errors import UsageError
 from addiffusion.images import read_image
 from addiffusion.prompts.text import checked_prompt
@@ -21,7 +21,11 @@ from addiffusion.scorers.families import load_suite
 from addiffusion.scorers.suite import ScorerSuite
 from evaluation.tables import Table
 from launch.configuration.files import load_config
-from launch.configuration.shown import shortened
+from launch.configuration.shown import quoted
+from launch.runtime.console import UNSEEN, Stage
+
+Row = tuple[dict[str, float | None], dict[str, str]]
+"""Scores of an image, and why some are missing, by score name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +48,10 @@ class Scored:
     files: tuple[ScoredFile, ...]
 
 
-def score_files(paths: Sequence[Path], prompt: str, *, files: Sequence[Path], overrides: Sequence[str]) -> Scored:
-    """Score image files against ``prompt``.
+def score_files(
+    paths: Sequence[Path], prompt: str, *, files: Sequence[Path], overrides: Sequence[str], console: Console = UNSEEN
+) -> Scored:
+    """Score image files against ``prompt``; ``console`` shows how many have been.
 
     Raises:
         UsageError: a file is no image the scorers take, the prompt is no text, or the scorers can't be loaded as
@@ -54,10 +60,17 @@ def score_files(paths: Sequence[Path], prompt: str, *, files: Sequence[Path], ov
     checked_prompt(prompt, "The prompt")
     images = [read_image(path) for path in paths]
     section = load_config(files, overrides).scorers
-    suite = load_suite(_fitted(section, len(images)))
+    section = section.model_copy(update={"batch_images": min(section.batch_images, len(images))})  # nothing is padded
+    with Stage(console, "loading the scorers"):
+        suite = load_suite(section)
     for path, image in zip(paths, images, strict=True):
         _check_size(path, image, suite)
-    rows = [_scores(suite, image, prompt) for image in images] if _mixed(images) else _batched(suite, images, prompt)
+    rows: list[Row] = []
+    size = 1 if _mixed(images) else section.batch_images
+    with Stage(console, "images", len(images), headline="") as stage:
+        for start in range(0, len(images), size):
+            rows += _batched(suite, images[start : start + size], prompt)
+            stage.reach(len(rows))
     specs = tuple(scorer.spec for scorer in suite.scorers.values())
     return Scored(
         prompt=prompt,
@@ -73,9 +86,7 @@ def table(scored: Scored, *, ascii_only: bool = False) -> Table:
     """One row per file, one column per score; what is missing is explained below."""
     up, down = ("", " (less is better)") if ascii_only else (" ↑", " ↓")
     missing = dict.fromkeys(reason for file in scored.files for reason in file.errors.values())
-    shown = Table(
-        title=Text(f'"{shortened(scored.prompt)}"'), caption="\n".join(missing) or None, caption_justify="left"
-    )
+    shown = Table(title=Text(quoted(scored.prompt)), caption="\n".join(missing) or None, caption_justify="left")
     shown.add_column("image", overflow="fold")
     for spec in scored.specs:
         shown.add_column(f"{spec.name}{up if spec.higher_is_better else down}\n{spec.unit}", justify="right")
@@ -98,11 +109,6 @@ def to_json(scored: Scored) -> dict[str, Any]:
     }
 
 
-def _fitted(section: ScorersSection, image_count: int) -> ScorersSection:
-    """No padding beyond the images there are."""
-    return section.model_copy(update={"batch_images": min(section.batch_images, image_count)})
-
-
 def _mixed(images: Sequence[NDArray[np.uint8]]) -> bool:
     return len({image.shape for image in images}) > 1
 
@@ -115,13 +121,6 @@ def _check_size(path: Path, image: NDArray[np.uint8], suite: ScorerSuite) -> Non
             f"{suite.image_size} ones: set scorers.kind=pretrained for other images.",
             path=str(path),
         )
-
-
-Row = tuple[dict[str, float | None], dict[str, str]]
-
-
-def _scores(suite: ScorerSuite, image: NDArray[np.uint8], prompt: str) -> Row:
-    return _batched(suite, [image], prompt)[0]
 
 
 def _batched(suite: ScorerSuite, images: Sequence[NDArray[np.uint8]], prompt: str) -> list[Row]:

@@ -35,6 +35,11 @@ def shortened(text: str) -> str:
     return text if len(text) <= LIMIT else f"{text[: LIMIT - 3]}..."
 
 
+def quoted(text: str) -> str:
+    """Somebody's ``text`` in quotes, short; by `repr` where it has characters that would do something to a terminal."""
+    return f'"{shortened(text)}"' if text.isprintable() else shown(text)
+
+
 def dotted(path: Sequence[int | str]) -> str:
     """A key as `section.key`, with whatever somebody has typed there made printable and short."""
     return ".".join(_part(str(part)) for part in path)

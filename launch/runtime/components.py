@@ -8,7 +8,7 @@ from pathlib import Path
 
 from addiffusion.backbones.widths import feature_widths
 from addiffusion.baseline import Baseline
-from addiffusion.config import Config, Weights
+from addiffusion.config import Config, SamplerSection, Weights
 from addiffusion.metrics import Meters, NoMeters
 from addiffusion.observation.layout import Layout, clip_layout, latent_layout
 from addiffusion.rollouts import Rollouts
@@ -18,6 +18,10 @@ from learner.state import Learner
 
 def _no_meters(_run: str) -> Meters:
     return NoMeters()
+
+
+def _any_schedule(_sampler: SamplerSection, _key: str) -> None:
+    """Every schedule can be followed."""
 
 
 def _no_reports(_folder: Path) -> None:
@@ -35,6 +39,8 @@ class Components:
     """Carries the metrics of the run called so."""
     hosting: Callable[[Baseline], Rollouts] | None = None
     """Has baselines drawn by the rollout workers; None: this process draws them."""
+    lay_out: Callable[[SamplerSection, str], None] = _any_schedule
+    """Has a schedule laid out on the loaded model, or refused (ConfigError) by the key that says its steps."""
     devices: str = ""
     """What each role works on, where a cluster had to be asked for it."""
     keep_reports: Callable[[Path], object] = _no_reports

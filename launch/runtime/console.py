@@ -19,6 +19,9 @@ from evaluation.tables import Table
 SILENCE_S = 30.0
 """Longest time without a line where there is no terminal."""
 
+UNSEEN = Console(quiet=True)
+"""Of those who call from Python and look at nothing."""
+
 Row = Mapping[str, float | int | None]
 _SHOWN_ROWS = 14
 _COLUMNS: Sequence[tuple[str, str, str]] = (

@@ -11,7 +11,7 @@ from uuid import uuid4
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from addiffusion.config import Config
+from addiffusion.config import Config, SamplerSection
 from launch.runtime.cluster import NAMESPACE
 from launch.runtime.components import Components, observation_width
 from launch.runtime.gpus import described, shared_out
@@ -45,14 +45,16 @@ def distributed_components(config: Config) -> Iterator[Components]:
         start=Start(timeout_s=config.cluster.start_timeout_s, resources=place.reward_resources, meters=replica_meters),
     )
     algorithm = _build(config, scoring, place.staffing)
+    lay_out = partial(_lay_out, algorithm.rollouts, config.cluster.start_timeout_s)
     try:
-        _load_models(algorithm.rollouts, timeout_s=config.cluster.start_timeout_s)
+        lay_out(config.sampler, "sampler.num_steps")
         yield Components(
             rollouts=algorithm.rollouts,
             scoring=scoring,
             learner=algorithm.policy_learner,
             meters=run_meters,
             hosting=algorithm.rollouts.hosting,
+            lay_out=lay_out,
             devices=described(config, place.gpus.total),
         )
     finally:
@@ -77,16 +79,18 @@ def _build(config: Config, scoring: RemoteScoring, staffing: Staffing) -> Adapti
     return algorithm
 
 
-def _load_models(rollouts: RayRollouts, *, timeout_s: float) -> None:
-    """Have the workers that are up load their model: one that can't be used is refused before anything is written.
+def _lay_out(rollouts: RayRollouts, timeout_s: float, sampler: SamplerSection, key: str) -> None:
+    """Have the workers that are up load their model and lay a schedule out: what can't be used is refused early.
 
     Workers that are slow or lost are left to whoever hands out tickets.
 
     Raises:
-        UsageError: the model can't be used as configured.
+        UsageError: the model can't be used as configured, or can't follow the schedule, whose steps ``key`` says.
     """
     actors = rollouts.fleet.actor
-    calls: dict[Any, int] = {actors(worker_id).collect.remote(()): worker_id for worker_id in rollouts.fleet.up}
+    calls: dict[Any, int] = {
+        actors(worker_id).lay_out.remote(sampler, key): worker_id for worker_id in rollouts.fleet.up
+    }
     ready = ray.wait(list(calls), num_returns=len(calls), timeout=timeout_s)[0] if calls else []
     for call in ready:
         try:

@@ -34,10 +34,13 @@ def serial_components(config: Config) -> Iterator[Components]:
             backbone=partial(load_backbone, config.backbone),
             scoring=lambda: scoring,
         )
-        worker.collect(())  # loads the model: a run that can't be drawn for is refused before it has a folder
+        worker.lay_out(
+            config.sampler
+        )  # loads the model: a run that can't be drawn for is refused before it has a folder
         built = build_ppo_config(config, observation_width=width)
         yield Components(
             rollouts=worker,
             scoring=scoring,
+            lay_out=lambda sampler, key: worker.lay_out(sampler, key=key),
             learner=PolicyLearner(cast("EpisodePPOLearner", built.build_learner())),
         )

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from addiffusion.assets import weights_path
-from addiffusion.backbones.model_files import own_image_size, scheduler_of, train_timesteps
-from addiffusion.config import Config, RefineSection, SamplerSection
+from addiffusion.backbones.model_files import SchedulerOptions, own_image_size, scheduler_of, scheduler_options
+from addiffusion.config import BackboneSection, Config, SamplerSection
+from addiffusion.config.sampling import steps_named
 from addiffusion.embedded.world.scenes import IMAGE_SIZE
 from addiffusion.errors import ConfigError, WeightsError
 
 
-def check_models(config: Config) -> None:
+def check_models(config: Config, schedules: Mapping[str, SamplerSection] = MappingProxyType({})) -> None:
     """Refuse models, devices, scorers and schedules that can't work together on this machine.
+
+    Args:
+        config: of the run.
+        schedules: those it has beside its sampler's, each by the key that says how many steps it has.
 
     Raises:
         UsageError: something can't be used; one sentence says what and how to put it right.
@@ -22,7 +29,7 @@ def check_models(config: Config) -> None:
     if works_here(config):
         check_devices(config)
         check_own_scorers(config)
-    check_schedule(config, config.sampler, key="sampler.num_steps")
+    check_schedules(config, {"sampler.num_steps": config.sampler, **schedules})
 
 
 def works_here(config: Config) -> bool:
@@ -101,35 +108,32 @@ def check_own_scorers(config: Config) -> None:
             find_own(path)
 
 
-def check_schedule(config: Config, sampler: SamplerSection, *, key: str) -> None:
-    """Refuse a schedule that the model's solver can't be laid out on, where the model's files are at hand.
+def check_schedules(config: Config, schedules: Mapping[str, SamplerSection]) -> None:
+    """Refuse schedules that the model's solver can't be laid out on, where the model's files are at hand.
 
     Args:
         config: of the run.
-        sampler: the schedule.
-        key: who says how many steps it has.
+        schedules: each by the key that says how many steps it has.
 
     Raises:
-        ConfigError: there is no such schedule; the message names ``key``.
+        ConfigError: there is no such schedule; the message names its key.
+        WeightsError: the file of the model's scheduler can't be used.
     """
-    known = train_timesteps(config.backbone)
-    if known is not None and sampler.num_steps > known:
-        raise ConfigError(
-            f"{key} is {sampler.num_steps}, but the model's scheduler knows only {known} timesteps: choose at most "
-            f"{known}.",
-            num_steps=sampler.num_steps,
-        )
-    if config.backbone.kind == "embedded" and (sampler.solver, sampler.spacing) == ("ddim", "pipeline"):
-        return  # its own scheduler has a schedule of every length, and laying it out imports diffusers
-    try:
-        _lay_out(config, sampler, config.refine)
-    except ConfigError as error:
-        raise ConfigError(error.message.replace("sampler.num_steps", key), **error.facts) from error
+    options = scheduler_options(config.backbone)
+    unknown = {key: one for key, one in schedules.items() if not _is_plain(config.backbone, one, options)}
+    scheduler = scheduler_of(options) if options is not None and unknown else None
+    if scheduler is None:
+        return
+    from addiffusion.sampling.build import table_on  # noqa: PLC0415 - imports torch
+
+    for key, sampler in unknown.items():
+        with steps_named(key):
+            table_on(scheduler, sampler, config.refine)
 
 
-def _lay_out(config: Config, sampler: SamplerSection, refine: RefineSection) -> None:
-    scheduler = scheduler_of(config.backbone)
-    if scheduler is not None:
-        from addiffusion.sampling.build import table_on  # noqa: PLC0415 - imports torch
-
-        table_on(scheduler, sampler, refine)
+def _is_plain(section: BackboneSection, sampler: SamplerSection, options: SchedulerOptions | None) -> bool:
+    """Whether it is one of the embedded model's own, which has them in every length; to see that takes no diffusers."""
+    if options is None or section.kind != "embedded":
+        return False
+    fits = sampler.num_steps <= options.values.get("num_train_timesteps", 0)
+    return fits and (sampler.solver, sampler.spacing) == ("ddim", "pipeline")

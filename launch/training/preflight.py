@@ -22,12 +22,14 @@ from launch.runtime.cluster import check_resources, usable_cpus
 from launch.runtime.folder_lock import refuse_if_held
 from launch.runtime.gpus import GpuOffer, shared_out
 from launch.runtime.metrics import BETTER
-from launch.training.checks import check_models, check_schedule
+from launch.training.checks import check_models
 from launch.training.run_folder import RESULT, RunFolder, going_on, located, planned_path
 from launch.training.tracking import check_tracking
 from learner.checkpoint import Checkpoint, latest_checkpoint, list_checkpoints, load_checkpoint
 from learner.curriculum import check_curriculum
 
+STATIC_STEPS = "evaluation.static_steps"
+"""What says how many steps the few-step sampler of the table at the end has."""
 _MOVABLE = ("cluster.", "rollout.", "resume")
 """Keys that say where a run works, not what it computes: a resumed run may change them."""
 
@@ -94,8 +96,7 @@ def _checked(config: Config, *, path: Path, checkpoint: Checkpoint | None = None
         gpus = torch.cuda.device_count()
         placed = shared_out(config, GpuOffer(total=gpus), where="this machine")
         check_resources(placed, cpus=usable_cpus(), gpus=gpus, where="this machine")
-    check_models(config)
-    check_schedule(config, static_sampler(config), key="evaluation.static_steps")
+    check_models(config, {STATIC_STEPS: static_sampler(config)})
     _check_solver(config)
     _check_warm_start(config)
     check_tracking(config)

@@ -17,7 +17,7 @@ from addiffusion.config import Config
 from addiffusion.errors import OutputError, RolloutError, ScorerError
 from addiffusion.records import Prompt
 from evaluation.comparison.generalization import GeneralizationGap, generalization_gap
-from evaluation.comparison.holdout import Holdout, collapse, evaluate
+from evaluation.comparison.holdout import Holdout, collapse, evaluate, static_sampler
 from evaluation.comparison.holdout_evidence import evidence
 from evaluation.report.film import plot_film_strips
 from evaluation.report.training_plots import plot_action_mix, plot_learning_curves, plot_stopping_times
@@ -28,7 +28,7 @@ from launch.runtime.console import RunView, duration
 from launch.runtime.gpus import GpuOffer, described, shared_out
 from launch.runtime.interrupt import Interrupt, interruptible
 from launch.training.loop import TrainingLoop
-from launch.training.preflight import Plan
+from launch.training.preflight import STATIC_STEPS, Plan
 from launch.training.references import (
     Pairs,
     References,
@@ -84,6 +84,8 @@ def run(
         resumed = stack.enter_context(RunFolder.resumed(plan.path)) if is_there else None
         with view.progress("starting"):
             components = stack.enter_context(roles(plan.config))
+            # Of a model from the hub nothing could be said before; the table at the end would be too late.
+            components.lay_out(static_sampler(plan.config), STATIC_STEPS)
         if plan.config.cluster.address != "local" and components.devices:
             view.say(f"at work: {components.devices}")
         folder = resumed or stack.enter_context(RunFolder.begun(plan.path, plan.config))

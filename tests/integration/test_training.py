@@ -25,6 +25,7 @@ import torch
 from rich.console import Console
 
 from addiffusion.config import Config, SamplerSection
+from addiffusion.errors import ConfigError
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Episode, Ticket
 from addiffusion.rollouts import Collected, Rollouts
@@ -204,6 +205,19 @@ def test_a_killed_driver_is_resumed_as_if_nothing_had_been(serial: Finished, ray
     assert outcome.result is not None
     assert serial.outcome.result is not None
     assert outcome.result["mean_nfe"] == serial.outcome.result["mean_nfe"]
+
+
+def test_a_table_that_could_not_be_drawn_is_refused_before_the_run_begins(ray_cluster: str, tmp_path: Path) -> None:
+    from launch.runtime.distributed import distributed_components  # noqa: PLC0415 - after the fixture has set Ray's environment
+
+    config = Config.model_validate(
+        small_config().model_dump()
+        | {"evaluation": {"prompt_count": 3, "static_steps": 5000}, "rollout": {"workers": 1}}
+    )
+    plan = Plan(config=config, path=tmp_path / "run", train_prompts=(), test_prompts=())
+    with pytest.raises(ConfigError, match=r"^evaluation\.static_steps is 5000, but the model's scheduler knows only"):
+        run(plan, console=Console(file=io.StringIO()), roles=distributed_components)
+    assert not plan.path.exists()
 
 
 def assert_same(found: Episode, expected: Episode) -> None:

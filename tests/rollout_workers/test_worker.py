@@ -11,7 +11,7 @@ from torch import Tensor
 
 from addiffusion.actions import Action
 from addiffusion.config import SamplerSection
-from addiffusion.errors import ContractError, DeviceLostError, RolloutError, ScorerError
+from addiffusion.errors import ConfigError, ContractError, DeviceLostError, RolloutError, ScorerError
 from addiffusion.policy import PolicyNetwork
 from addiffusion.records import Episode, ScoreReply, ScoreRequest, Ticket
 from rollout_workers.worker import Worker
@@ -42,6 +42,14 @@ def test_a_sampler_of_its_own_is_used_for_that_call_only() -> None:
     short = SamplerSection(num_steps=5, warmup_steps=1, finish_steps=0)
     assert [episode.nfe for episode in worker.collect(tickets, sampler=short).episodes] == [5, 5]
     assert [episode.nfe for episode in worker.collect(tickets).episodes] == [8, 8]
+
+
+def test_a_schedule_the_model_does_not_know_is_refused_by_the_key_that_asks_for_it() -> None:
+    worker = make_worker(make_config())
+    worker.lay_out(SamplerSection(num_steps=5))
+    for key in ("sampler.num_steps", "evaluation.static_steps"):
+        with pytest.raises(ConfigError, match=rf"^{key} is 5000, but the model's scheduler knows only 1000 timesteps"):
+            worker.lay_out(SamplerSection(num_steps=5000), key=key)
 
 
 def test_loads_nothing_before_the_first_ticket_and_everything_once() -> None:

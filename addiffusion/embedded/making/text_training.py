@@ -33,6 +33,7 @@ from addiffusion.embedded.world.scenes import BACKGROUNDS, COLORS, POSITIONS, RE
 from addiffusion.errors import WeightsError
 from addiffusion.quiet_loading import quiet_loading
 from addiffusion.seeds import derive_seed
+from addiffusion.weights import LOAD_FAILURES, gist, load_whole
 
 _STEPS: Final = 1_200
 _RECIPE: Final = Recipe(lr=2.0e-3, warmup_steps=50, decay_from=0.3, ema_decay=0.99)
@@ -87,15 +88,18 @@ def load_text_encoder(context: TrainingContext) -> CLIPTextModel:
     """The encoder after its first lessons.
 
     Raises:
-        WeightsError: it is missing.
+        WeightsError: it is missing, damaged or does not fit.
     """
-    folder = _folder(context)
+    folder, advice = _folder(context), f"train the part `{TextPart.name}` first"
     if not folder.is_dir():
+        raise WeightsError(f"There is no text encoder at {folder}; {advice}.", path=str(folder))
+    try:
+        with quiet_loading():
+            return load_whole(CLIPTextModel, str(folder), part="the text encoder", named=str(folder), advice=advice)
+    except LOAD_FAILURES as error:
         raise WeightsError(
-            f"There is no text encoder at {folder}; train the part `{TextPart.name}` first.", path=str(folder)
-        )
-    with quiet_loading():
-        return CLIPTextModel.from_pretrained(str(folder))
+            f"The text encoder at {folder} can't be loaded ({gist(error)}); {advice}.", path=str(folder)
+        ) from error
 
 
 def draw_captions(seed: int, count: int) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ star from a circle is as loud to the denoiser as the background's tone.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from addiffusion.embedded.world.pixels import to_network, to_pixels
 from addiffusion.errors import WeightsError
+from addiffusion.weights import LOAD_FAILURES, gist, load_whole
 
 LATENT_CHANNELS: Final = 8
 _WIDTH: Final = 16
@@ -42,12 +43,12 @@ def load_autoencoder(folder: Path) -> AutoencoderTiny:
     Raises:
         WeightsError: it is missing or does not fit.
     """
+    advice = f"train the part `{AutoencoderPart.name}` first"
     try:
-        model: Any = AutoencoderTiny.from_pretrained(str(folder), low_cpu_mem_usage=False)
-    except (OSError, ValueError, RuntimeError) as error:
+        model = load_whole(AutoencoderTiny, str(folder), part="the autoencoder", named=str(folder), advice=advice)
+    except LOAD_FAILURES as error:
         raise WeightsError(
-            f"The autoencoder at {folder} can't be loaded ({error}); train the part `autoencoder` first.",
-            path=str(folder),
+            f"The autoencoder at {folder} can't be loaded ({gist(error)}); {advice}.", path=str(folder)
         ) from error
     return model.eval().to(memory_format=torch.channels_last)
 

@@ -13,22 +13,27 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import torch
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import CLIPTextModel
 
 from addiffusion.embedded.models.tokenizer import encode
 from addiffusion.embedded.world.pixels import to_pixels
 from addiffusion.errors import WeightsError
 from addiffusion.quiet_loading import quiet_loading
 from addiffusion.seeds import generator
+from addiffusion.weights import LOAD_FAILURES, gist, load_whole
 
 Solver = Literal["ddim", "dpmpp_2m"]
 """Deterministic solvers: DDIM (arXiv:2010.02502) and the second-order multistep DPM-Solver++ (arXiv:2211.01095)."""
 
+_NETWORKS: Final[dict[str, Any]] = {"unet": UNet2DConditionModel, "vae": AutoencoderTiny, "text_encoder": CLIPTextModel}
 _SCHEDULERS: Final[dict[Solver, Any]] = {"ddim": DDIMScheduler, "dpmpp_2m": DPMSolverMultistepScheduler}
 
 
@@ -48,7 +53,7 @@ class SceneSampler:
         """Loads the folder through diffusers' public class, onto the CPU when no device is given.
 
         Raises:
-            WeightsError: the folder is missing or no pipeline.
+            WeightsError: the folder is missing or no pipeline, or a tensor is missing, left over or of another shape.
         """
         loaded = _load(pipeline).to(device or torch.device("cpu"))
         return cls(
@@ -110,14 +115,17 @@ class SceneSampler:
 
 def _load(folder: Path) -> Any:
     absent: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    advice = "give --weights the folder that `addiffusion embedded train` wrote"
     try:
         if not (folder / "model_index.json").is_file():
             raise FileNotFoundError("model_index.json is missing")
         with quiet_loading():
-            return StableDiffusionPipeline.from_pretrained(folder, low_cpu_mem_usage=False, **absent)
-    except (OSError, ValueError) as error:
+            parts = {
+                name: load_whole(kind, str(folder / name), part=name, named=str(folder / name), advice=advice)
+                for name, kind in _NETWORKS.items()
+            }
+            return StableDiffusionPipeline.from_pretrained(folder, **parts, **absent)
+    except LOAD_FAILURES as error:
         raise WeightsError(
-            f"The pipeline at {folder} can't be loaded ({error}); give --weights the folder that `addiffusion embedded "
-            "train` wrote.",
-            path=str(folder),
+            f"The pipeline at {folder} can't be loaded ({gist(error)}); {advice}.", path=str(folder)
         ) from error

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from addiffusion.errors import WeightsError
+from addiffusion.weights import gist
 
 CONTEXT_LENGTH: Final = 24
 """Tokens per prompt, start and end included."""
@@ -54,14 +55,18 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
     """The tokenizer of a pipeline folder.
 
     Raises:
-        WeightsError: it is missing.
+        WeightsError: it is missing or damaged.
     """
-    if not (folder / "tokenizer" / "tokenizer.json").exists():
+    path, advice = folder / "tokenizer", f"train the part `{TokenizerPart.name}` first"
+    if not (path / "tokenizer.json").exists():
+        raise WeightsError(f"There is no tokenizer at {path}; {advice}.", path=str(path))
+    kind: Any = CLIPTokenizer
+    try:
+        return kind.from_pretrained(str(path))
+    except Exception as error:  # tokenizers raises bare Exception over a damaged file
         raise WeightsError(
-            f"There is no tokenizer at {folder / 'tokenizer'}; train the part `tokenizer` first.",
-            path=str(folder / "tokenizer"),
-        )
-    return CLIPTokenizer.from_pretrained(str(folder / "tokenizer"))  # pyright: ignore[reportUnknownMemberType]
+            f"The tokenizer at {path} can't be loaded ({gist(error)}); delete it and {advice}.", path=str(path)
+        ) from error
 
 
 def _learn_merges(words: Sequence[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:

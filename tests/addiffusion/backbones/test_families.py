@@ -112,6 +112,15 @@ def test_widths_of_an_absent_model_are_one_sentence(tmp_path: Path) -> None:
         feature_widths(section("sd3", tmp_path / "nowhere"))
 
 
+@pytest.mark.parametrize("content", ["{", "[1]", "[" * 5000, "\udcff"])
+def test_widths_in_a_damaged_file_are_one_sentence(content: str, tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(WeightsError, match=r"unet/config\.json can't be read as a JSON object") as caught:
+        feature_widths(section("sd15", tmp_path))
+    assert caught.value.message.isprintable()
+
+
 def test_refines_find_their_words(family: str, folder: Path) -> None:
     backbone = load_backbone(section(family, folder))
     engine = run(backbone, guidance=1.0 if family == "flux" else 4.0, actions=(Action.REFINE,))

@@ -141,9 +141,10 @@ def test_a_part_that_is_not_there_is_named(family: str, part: str, copy: Callabl
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "model_index.json can't be read"),
-        ('{"_class_name": "StableDiff', "model_index.json can't be read"),
-        ("[1, 2]", "model_index.json is no JSON object"),
+        ("", "model_index.json can't be read as a JSON object"),
+        ('{"_class_name": "StableDiff', "model_index.json can't be read as a JSON object"),
+        ("[" * 5000, "model_index.json can't be read as a JSON object"),
+        ("[1, 2]", r"model_index.json can't be read as a JSON object \(it holds a list\)"),
         ("{}", "holds a None, which backbone.kind does not stand for"),
         ('{"_class_name": "StableDiffusionPipeline"}', "says None of vae"),
         ('{"_class_name": "StableDiffusionPipeline", "vae": "AutoencoderKL"}', "says 'AutoencoderKL' of vae"),

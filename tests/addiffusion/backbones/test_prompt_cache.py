@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from diffusers import StableDiffusion3Pipeline
 
 from addiffusion.actions import Action
 from addiffusion.backbones import load_backbone, prompt_cache
-from addiffusion.backbones.base import Backbone
+from addiffusion.backbones.base import Backbone, PromptEmbedding
+from addiffusion.backbones.prompt_cache import PromptCache, Reader
 from addiffusion.backbones.sd3 import Sd3Backbone
 from addiffusion.config import BackboneSection, RefineSection, SamplerSection
 from addiffusion.quiet_loading import quiet_loading
@@ -81,6 +83,30 @@ def test_only_the_encoders_that_cut_are_at_fault(sd3_like: Path, said: Callable[
     assert f"{clips}, text_encoder_3 reads 151 of 151 tokens; " in both
     assert f"{clips}; " in clips_alone
     assert embedding.hidden.isfinite().all()
+
+
+class Letters:
+    """A tokenizer of any text there can be, half of a surrogate pair included: a token is a character."""
+
+    def __call__(self, prompt: str, *, verbose: bool) -> Any:
+        return SimpleNamespace(input_ids=list(prompt))
+
+
+@pytest.mark.parametrize(
+    "part", ["a \x1b[31mred\x07", "a\r\n\x00\x85\u2028", "a \u202ered", "\u732b", "e" + "\u0301" * 99, "\udcff \ud83d"]
+)
+@pytest.mark.parametrize("times", [30, 30_000])
+def test_a_long_prompt_is_told_of_in_a_short_printable_line(
+    part: str, times: int, said: Callable[[], list[str]]
+) -> None:
+    reader = Reader(name="text_encoder", tokenizer=Letters(), length=20)
+    nothing = PromptEmbedding(hidden=torch.zeros(1, 1), keep=torch.zeros(1, dtype=torch.bool))
+    PromptCache(lambda prompts: [nothing] * len(prompts), lambda: [reader])([part * times])
+    (line,) = said()
+    assert line.isprintable()
+    assert f"text_encoder reads 20 of {len(part) * times} tokens" in line
+    assert len(line) < 800
+    line.encode("utf-8")
 
 
 def test_the_embedded_model_says_so_too(said: Callable[[], list[str]]) -> None:

@@ -25,6 +25,7 @@ from launch.runtime.components import Components
 from launch.runtime.folder_lock import locked
 from tests.addiffusion.bank.toy_bank import toy_bank_config
 from tests.disks import leave_lock, names, small_disk
+from tests.launch.conftest import Ended
 from tests.launch.runtime.toy_components import toy_components
 
 QUIET = Console(quiet=True)
@@ -119,10 +120,11 @@ def test_a_trajectory_without_luck_ends_the_build_with_its_reason(tmp_path: Path
         build(order(tmp_path), console=QUIET, roles=failing_components)
 
 
-def test_info_counts_by_tier_and_lets_an_oracle_stop(tmp_path: Path) -> None:
+def test_info_counts_by_tier_and_lets_an_oracle_stop(tmp_path: Path, ended: Ended) -> None:
     build(order(tmp_path), console=QUIET, roles=toy_components)
     info = describe(tmp_path, order(tmp_path).config)
     assert sum(tier.count for tier in info.tiers) == 6
+    assert ended["shards of the bank"] == (len(shards(tmp_path)), len(shards(tmp_path)))
     assert all(tier.oracle_nfe <= tier.full_nfe and tier.oracle_gain >= 0 for tier in info.tiers)
     assert info.as_json()["every"] == 2
     console = Console(record=True, width=120, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115

@@ -22,6 +22,7 @@ from launch.training.run_folder import RunFolder
 from learner.checkpoint import Checkpoint, config_digest, save_checkpoint
 from learner.tickets import LedgerState
 from tests.addiffusion.bank.toy_bank import toy_bank_config
+from tests.launch.conftest import Ended
 from tests.launch.runtime.toy_components import toy_components
 
 QUIET = Console(quiet=True)
@@ -70,9 +71,10 @@ def shown(*renderables: object) -> str:
     return console.export_text()
 
 
-def test_a_policy_is_played_at_several_prices(bank_folder: Path, prefer: Prefer) -> None:
+def test_a_policy_is_played_at_several_prices(bank_folder: Path, prefer: Prefer, ended: Ended) -> None:
     played = play(bank_folder, str(prefer(Action.CONTINUE, 0.0)), [0.0, 0.01])
     assert [one.c_nfe for one in played] == [0.0, 0.01]
+    assert (ended["shards of the bank"], ended["episodes"]) == ((3, 3), (18, 18))
     for one in played:
         assert one.oracle_reward >= max(one.reward, one.full_reward, one.fixed_reward) - 1e-9
         assert one.fixed_reward >= one.full_reward - 1e-9

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -158,10 +157,3 @@ def test_a_page_is_opened_only_where_there_is_a_display(monkeypatch: pytest.Monk
     assert not has_display()
     monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
     assert has_display()
-
-
-def test_a_notebooks_backend_of_matplotlib_stops_no_process() -> None:
-    """Entry point, and a worker of Ray Tune, which begins with the module of its trials."""
-    environment = {**os.environ, "MPLBACKEND": "module://backend_of_some_notebook"}
-    code = "import launch, matplotlib; assert matplotlib.get_backend() == 'agg'"
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)

@@ -11,7 +11,8 @@ import pytest
 import yaml
 from rich.console import Console
 
-from addiffusion.backbones.model_files import own_image_size, scheduler_of
+from addiffusion.backbones import model_files
+from addiffusion.backbones.model_files import own_image_size, scheduler_of, scheduler_options
 from addiffusion.config import BackboneSection
 from addiffusion.errors import UsageError, WeightsError
 from addiffusion.sampling.build import table_on
@@ -113,7 +114,9 @@ def test_on_a_cluster_devices_and_scorers_are_the_nodes_business(place: Path) ->
 @pytest.mark.parametrize("steps", [2, 3, 50, 999, 1000])
 def test_the_embedded_model_has_a_schedule_of_every_length(steps: int) -> None:
     config = load_config((), [f"sampler.num_steps={steps}", "sampler.warmup_steps=1", "sampler.finish_steps=0"])
-    scheduler = scheduler_of(config.backbone)
+    options = scheduler_options(config.backbone)
+    assert options is not None
+    scheduler = scheduler_of(options)
     assert scheduler is not None
     assert table_on(scheduler, config.sampler, config.refine).num_steps == steps
 
@@ -152,7 +155,32 @@ def test_a_damaged_scheduler_file_is_named(place: Path, models: Path, content: s
     shutil.copytree(models / "sd15", "broken")
     Path("broken/scheduler/scheduler_config.json").write_text(content)
     message = refused("backbone.kind=stable_diffusion", "backbone.path=./broken", "backbone.image_size=64")
-    assert "scheduler_config.json" in message
+    assert "scheduler_config.json can't be " in message
+
+
+@pytest.mark.parametrize(
+    "overrides", [["evaluation.static_steps=5000"], ["evaluation.static_steps=1000", "sampler.solver=pndm"]]
+)
+def test_what_no_file_could_tell_is_refused_in_the_same_words_once_the_model_is_there(
+    place: Path, models: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
+) -> None:
+    model = ["backbone.kind=stable_diffusion", f"backbone.path={models / 'sd15'}", "backbone.image_size=64", *overrides]
+    at_once = refused(*model)
+    assert "evaluation.static_steps" in at_once
+    with monkeypatch.context() as patch:  # as of a hub id, whose files are not here before the model is loaded
+        patch.setattr(model_files, "pipeline_folder", lambda section: None)
+        plan = prepare([], [*TINY, *model])
+    with pytest.raises(UsageError) as caught:
+        run(plan, console=Console(file=io.StringIO()))
+    assert caught.value.message == at_once
+    assert not Path("run").exists()
+
+
+def test_the_file_of_the_scheduler_is_read_once(place: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(model_files, "read_object", lambda file: read.append(file.name) or json.loads(file.read_text()))
+    prepare([], [*TINY, "backbone.kind=stable_diffusion", f"backbone.path={models / 'sd15'}", "backbone.image_size=64"])
+    assert read.count("scheduler_config.json") == 1
 
 
 def test_a_model_that_can_not_be_loaded_leaves_no_folder(place: Path, models: Path) -> None:
