@@ -43,7 +43,7 @@ def load_autoencoder(folder: Path) -> AutoencoderTiny:
     Raises:
         WeightsError: it is missing or does not fit.
     """
-    advice = f"train the part `{AutoencoderPart.name}` first"
+    advice = "train the part `autoencoder` first"
     try:
         model = load_whole(AutoencoderTiny, str(folder), part="the autoencoder", named=str(folder), advice=advice)
     except LOAD_FAILURES as error:

@@ -57,7 +57,7 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
     Raises:
         WeightsError: it is missing or damaged.
     """
-    path, advice = folder / "tokenizer", f"train the part `{TokenizerPart.name}` first"
+    path, advice = folder / "tokenizer", "train the part `tokenizer` first"
     if not (path / "tokenizer.json").exists():
         raise WeightsError(f"There is no tokenizer at {path}; {advice}.", path=str(path))
     kind: Any = CLIPTokenizer

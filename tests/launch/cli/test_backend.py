@@ -21,7 +21,7 @@ from launch.training.train import run
 from tests.launch.runtime.toy_components import toy_components, toy_config, toy_plan
 from tests.launch.training.toy_policy import toy_policy
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PACKAGES = ("addiffusion", "rollout_workers", "reward_service", "learner", "evaluation", "launch")
 NOWHERE = "module://backend_of_some_notebook"
 FIGURE = """
