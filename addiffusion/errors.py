@@ -61,6 +61,10 @@ class ArchiveError(UsageError):
     """A file of recorded episodes that can't be read, or that something else wrote."""
 
 
+class MissingExtraError(UsageError):
+    """A library that an extra of this project brings is not installed."""
+
+
 class EvaluationError(UsageError):
     """Scores, images or features that can't be compared or measured as given."""
 

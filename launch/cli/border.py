@@ -18,6 +18,7 @@ from rich.console import Console
 
 from addiffusion import __version__
 from addiffusion.errors import AdDiffusionError, ContractError, SlotError, UsageError
+from addiffusion.extras import named_extras
 from launch.configuration.shown import shortened
 
 EXIT_FAILED, EXIT_USAGE, EXIT_COLLAPSED = 1, 2, 3
@@ -43,7 +44,8 @@ def border() -> Iterator[None]:
     """
     print_everything()
     try:
-        yield
+        with named_extras():
+            yield
     except (typer.Exit, typer.Abort, _CommandLineError):
         raise
     except KeyboardInterrupt as error:

@@ -132,7 +132,7 @@ def test_cloud_workers_are_spot_nodes_that_come_and_go_with_the_locks_environmen
     assert spot in text
     assert 0 < worker["min_workers"] < worker["max_workers"] <= config["max_workers"]
     assert 0 < config["idle_timeout_minutes"] <= 30
-    assert "cd ~/addiffusion && uv sync --locked --no-dev" in config["setup_commands"]
+    assert "cd ~/addiffusion && uv sync --locked --no-dev --all-extras" in config["setup_commands"]
     mounted = {
         option.split()[1].split(":")[1] for option in config["docker"]["run_options"] if option.startswith("-v ")
     }

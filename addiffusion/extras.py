@@ -1,0 +1,57 @@
+"""Libraries that come with an extra: where one is missing, a sentence says which extra brings it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import metadata
+
+from packaging.requirements import Requirement
+
+from addiffusion.errors import MissingExtraError
+
+_PROJECT = "addiffusion"
+
+
+@contextmanager
+def named_extras() -> Iterator[None]:
+    """Turn an import that fails for want of an extra into one sentence.
+
+    Raises:
+        MissingExtraError: a library that an extra of this project would have brought is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        extra = extra_of(module)
+        if extra is None:
+            raise
+        raise MissingExtraError(
+            f"{module} is not installed; it comes with the extra {extra}: `pip install '{_PROJECT}[{extra}]'`.",
+            module=module,
+            extra=extra,
+        ) from error
+
+
+def extra_of(module: str) -> str | None:
+    """The first extra that installs the top-level ``module``; None where none does, or where it comes without one.
+
+    Distributions are named after their modules, up to an ending such as that of ``open_clip_torch``.
+    """
+    written = metadata(_PROJECT)
+    required = [Requirement(text) for text in written.get_all("Requires-Dist") or ()]
+    fitting = [one for one in required if _plain(one.name) == _plain(module)] or [
+        one for one in required if _plain(one.name).startswith(f"{_plain(module)}_")
+    ]
+    for one in fitting:
+        if one.marker is None or one.marker.evaluate({"extra": ""}):
+            return None
+        for extra in written.get_all("Provides-Extra") or ():
+            if one.marker.evaluate({"extra": extra}):
+                return extra
+    return None
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")
