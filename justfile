@@ -31,6 +31,13 @@ slow:
 test-cluster:
     uv run pytest -n 0 -m cluster -s tests/cluster
 
+# what is released: the wheel and the source archive in dist/, the wheel tried in an empty environment
+release:
+    rm -rf dist
+    uv build --out-dir dist
+    uv run pytest -n 0 tests/test_wheel.py
+    @ls -l dist
+
 # rewrite formatting and what ruff can mend
 fix:
     uv run ruff format .

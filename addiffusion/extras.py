@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.metadata import metadata
 
@@ -14,7 +14,7 @@ _PROJECT = "addiffusion"
 
 
 @contextmanager
-def named_extras() -> Iterator[None]:
+def named_extras() -> Generator[None]:
     """Turn an import that fails for want of an extra into one sentence.
 
     Raises:
@@ -35,23 +35,27 @@ def named_extras() -> Iterator[None]:
 
 
 def extra_of(module: str) -> str | None:
-    """The first extra that installs the top-level ``module``; None where none does, or where it comes without one.
+    """The smallest extra that installs the top-level ``module``; None where none does, or where it comes without one.
 
     Distributions are named after their modules, up to an ending such as that of ``open_clip_torch``.
     """
     written = metadata(_PROJECT)
     required = [Requirement(text) for text in written.get_all("Requires-Dist") or ()]
-    fitting = [one for one in required if _plain(one.name) == _plain(module)] or [
-        one for one in required if _plain(one.name).startswith(f"{_plain(module)}_")
-    ]
-    for one in fitting:
-        if one.marker is None or one.marker.evaluate({"extra": ""}):
-            return None
-        for extra in written.get_all("Provides-Extra") or ():
-            if one.marker.evaluate({"extra": extra}):
-                return extra
-    return None
+    named = [one for one in required if _fits(one, module)]
+    if any(_brings(one, "") for one in named):
+        return None
+    extras = {
+        extra: sum(_brings(one, extra) for one in required)
+        for extra in written.get_all("Provides-Extra") or ()
+        if any(_brings(one, extra) for one in named)
+    }
+    return min(extras, key=lambda extra: extras[extra], default=None)
 
 
-def _plain(name: str) -> str:
-    return name.lower().replace("-", "_")
+def _fits(required: Requirement, module: str) -> bool:
+    name = required.name.lower().replace("-", "_")
+    return name == module.lower() or name.startswith(f"{module.lower()}_")
+
+
+def _brings(required: Requirement, extra: str) -> bool:
+    return required.marker is None or required.marker.evaluate({"extra": extra})

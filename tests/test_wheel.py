@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     base = tmp_path_factory.mktemp("wheel")
     uv("build", "--wheel", "--out-dir", str(base))
     (wheel,) = base.glob("*.whl")
-    uv("venv", "--python", f"{os.sys.version_info.major}.{os.sys.version_info.minor}", str(base / "environment"))
+    uv("venv", "--python", f"{sys.version_info.major}.{sys.version_info.minor}", str(base / "environment"))
     locked = base / "locked.txt"
     locked.write_text(uv("export", "--locked", "--no-dev", "--all-extras", "--no-emit-project", "--no-hashes", "-q"))
     uv("pip", "install", "--python", str(base / "environment"), "--constraints", str(locked), str(wheel))
@@ -68,14 +69,19 @@ def test_the_command_line_runs_and_finds_what_ships_with_it(installed: Installed
     assert '"iterations":3' in done.stdout.replace(" ", ""), done.stderr
 
 
-def test_the_shipped_policy_draws(installed: Installed) -> None:
-    done = installed.run("addiffusion", "sample", "a red circle", "--policy", "shipped", "--out", "image.png")
+def test_the_built_in_model_draws(installed: Installed) -> None:
+    done = installed.run("addiffusion", "sample", "a red circle", "sampler.num_steps=4", "--out", "image.png")
     assert done.returncode == 0, done.stderr
     assert (installed.folder / "image.png").stat().st_size > 0
 
 
-def test_what_an_extra_brings_is_missed_in_one_sentence(installed: Installed) -> None:
-    done = installed.run("addiffusion", "train")
+@pytest.mark.parametrize(
+    "command",
+    [("train",), ("sample", "a red circle", "--policy", "shipped")],
+    ids=["training", "a policy that looks by CLIP"],
+)
+def test_what_an_extra_brings_is_missed_in_one_sentence(installed: Installed, command: tuple[str, ...]) -> None:
+    done = installed.run("addiffusion", *command)
     assert done.returncode == 2
     assert "pip install 'addiffusion[train]'" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from addiffusion.config import Config
 from addiffusion.errors import OutputError, RunFolderError
@@ -17,9 +18,11 @@ from addiffusion.files import append_line, write_text
 from evaluation.numbers import json_number
 from launch.configuration.files import load_resolved
 from launch.configuration.text import to_yaml
-from launch.runtime.event_log import EventLog
 from launch.runtime.folder_lock import FolderLock, is_vacant, locked
 from learner.checkpoint import config_digest, list_checkpoints
+
+if TYPE_CHECKING:
+    from launch.runtime.event_log import EventLog
 
 _IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it for the command of a submitted job."""
@@ -88,7 +91,12 @@ class RunFolder:
         self.plots = path / "plots"
         self.config_file = path / _CONFIG
         self._lock = lock
-        self._events = EventLog(path / "tensorboard")
+
+    @cached_property
+    def _events(self) -> EventLog:
+        from launch.runtime.event_log import EventLog  # noqa: PLC0415 - whoever reads a run needs no TensorBoard
+
+        return EventLog(self.path / "tensorboard")
 
     @classmethod
     def create(cls, path: Path, config: Config) -> RunFolder:
