@@ -13,13 +13,13 @@ from pathlib import Path
 from PIL import Image
 
 from addiffusion.config import Config
-from launch.bench_startup import NEEDED
-from tests.launch.toy_policy import toy_policy
+from launch.bench.startup import NEEDED
+from tests.launch.training.toy_policy import toy_policy
 
 CODE = """
 import json, sys
 from typer.testing import CliRunner
-from launch.cli import app
+from launch.cli.app import app
 
 def do(first, *rest):
     if first == "python":
@@ -97,7 +97,7 @@ feature_widths(BackboneSection())
 def test_driver_and_rollout_workers_hold_no_model_before_they_load_one() -> None:
     """A look at the machine comes before Ray is imported, whose environment is set in between."""
     looked, wired = held_after(
-        ("python", "import launch.doctor"), ("python", f"{SIZE_A_POLICY}import launch.distributed")
+        ("python", "import launch.doctor.doctor"), ("python", f"{SIZE_A_POLICY}import launch.runtime.distributed")
     )
     assert not looked & (MODELS | PICTURES | SEARCH | {"ray", "pandas"})
     assert "rollout_workers.runner" in wired
