@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from addiffusion.assets import weights_path
+from addiffusion.backbones.model_files import pipeline_folder
 from addiffusion.config import BackboneSection
 from addiffusion.errors import WeightsError
 
@@ -54,15 +55,23 @@ def _widths(section: BackboneSection, config: Mapping[str, Any]) -> FeatureWidth
 
 
 def _network_config(section: BackboneSection) -> Mapping[str, Any]:
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # noqa: PLC0415 - takes seconds
-
-    source = section.path if section.path is not None else weights_path("pipeline")
-    loader: Any = UNet2DConditionModel  # reads any model's config.json
+    folder = pipeline_folder(section)
+    source = section.path if folder is None else folder
+    network = "unet" if section.kind in _UNETS else "transformer"
     try:
-        return loader.load_config(source, subfolder="unet" if section.kind in _UNETS else "transformer")
-    except (OSError, ValueError) as error:
+        if folder is None:
+            return _from_hub(str(section.path), network)
+        return json.loads((folder / network / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(
             f"backbone.path={str(source)!r} has no readable network configuration ({error}): give a folder with a "
             "model_index.json, or a hub id that can be reached.",
             path=str(source),
         ) from error
+
+
+def _from_hub(source: str, network: str) -> Mapping[str, Any]:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # noqa: PLC0415 - takes seconds
+
+    loader: Any = UNet2DConditionModel  # reads any model's config.json
+    return loader.load_config(source, subfolder=network)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from itertools import count
 from typing import Any, Final, Literal
 from uuid import uuid4
 
@@ -25,7 +24,7 @@ from addiffusion.scorers.suite import ScorerSuite
 from addiffusion.threads import torch_threads
 from evaluation.tables import Table
 from launch.bench.client import BenchClient, call_for, requests, together
-from launch.bench.rounds import Measured, Ratio, Turn, measured, ratio, take_turns
+from launch.bench.rounds import Measured, Ratio, Turn, measured, ratio, shown_turns
 from launch.configuration.files import load_config
 from launch.runtime.cluster import NAMESPACE, ray_running
 from launch.runtime.console import Stage
@@ -120,7 +119,7 @@ def run(order: BenchOrder, console: Console) -> BenchResult:
                 **_clients(scoring, sent, size, order.seconds),
                 ONE_BY_ONE: _one_by_one(suite.with_batch_images(1), size, order.seconds),
             }
-        turns = _shown_turns(contestants, order.rounds, console)
+        turns = shown_turns(contestants, order.rounds, console)
     return BenchResult(
         order=order,
         image_size=size,
@@ -173,19 +172,13 @@ def _loader(order: BenchOrder) -> Callable[[ScorersSection], ScorerSuite]:
     return load_random if order.scorers == "random" else load_suite
 
 
-def _shown_turns(contestants: Mapping[str, Callable[[], Turn]], rounds: int, console: Console) -> dict[str, list[Turn]]:
-    with Stage(console, "turns", rounds * len(contestants), headline="") as stage:
-        begun = count()
-        return take_turns(contestants, rounds, lambda number, name: stage.reach(next(begun), f"round {number}: {name}"))
-
-
 def _search(suite: ScorerSuite, size: int, order: BenchOrder, console: Console) -> int:
     """The best size of a pass for the scorers called directly."""
     batches = {f"passes of {batch}": batch for batch in BATCHES[suite.device.type]}
     contestants = {
         name: _direct(suite.with_batch_images(batch), batch, size, order.seconds / 4) for name, batch in batches.items()
     }
-    turns = _shown_turns(contestants, _SEARCH_ROUNDS, console)
+    turns = shown_turns(contestants, _SEARCH_ROUNDS, console)
     return best_batch({batch: measured(turns[name]).images_per_s for name, batch in batches.items()})
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
+from rich.console import Console
+
+from launch.runtime.console import Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,13 @@ def take_turns(
             announce(number, name)
             turns[name].append(contestants[name]())
     return turns
+
+
+def shown_turns(contestants: Mapping[str, Callable[[], Turn]], rounds: int, console: Console) -> dict[str, list[Turn]]:
+    """``take_turns``, with a bar or lines that say whose turn it is."""
+    with Stage(console, "turns", rounds * len(contestants), headline="") as stage:
+        begun = count()
+        return take_turns(contestants, rounds, lambda number, name: stage.reach(next(begun), f"round {number}: {name}"))
 
 
 def measured(turns: Sequence[Turn]) -> Measured:
