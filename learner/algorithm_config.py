@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf
 from typing import Any, cast
 
@@ -18,18 +17,10 @@ from addiffusion.config import Config, PpoSection
 from learner.marwil_learner import EpisodeMarwilLearner
 from learner.module import PolicyModule
 from learner.ppo_learner import EpisodePPOLearner
+from learner.staffing import Staffing
 
 OFFLINE = ("bc", "marwil")
 """Algorithms that learn from a trajectory bank."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Staffing:
-    """The rollout workers a run starts with."""
-
-    worker_count: int
-    resources: tuple[str, ...] = ()
-    """Custom resources a worker takes one unit of, so that only nodes that offer them get one."""
 
 
 def build_ppo_config(

@@ -10,6 +10,7 @@ from ray.actor import ActorHandle
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from addiffusion.config import RolloutSection
+from learner.staffing import wanted_workers
 
 PAUSE_S = 5.0
 """Between two looks at what the cluster offers."""
@@ -38,9 +39,3 @@ class Recruiter:
         if missing > 0:
             self._group.add_workers(missing, validate=False)
         return {key: actor for key, actor in self._group._worker_manager.actors().items() if key not in present}
-
-
-def wanted_workers(rollout: RolloutSection, units: float) -> int:
-    """How many workers a cluster that offers ``units`` should have."""
-    offered = int(units) if rollout.max_workers is None else min(int(units), rollout.max_workers)
-    return max(rollout.workers, offered)

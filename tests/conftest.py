@@ -13,7 +13,6 @@ os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # a busy machine n
 
 import numpy as np
 import pytest
-import ray  # reads the environment above when it is imported
 import torch
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -68,6 +67,8 @@ def ray_cluster() -> Iterator[str]:
     _show_fakes_to_workers()
     start_ray()
     yield RAY_NAMESPACE
+    import ray  # noqa: PLC0415 - see start_ray
+
     ray.shutdown()
 
 
@@ -79,6 +80,8 @@ def _show_fakes_to_workers() -> None:
 
 def start_ray() -> None:
     """Ray's start can starve beside other work: a second attempt is part of starting it."""
+    import ray  # noqa: PLC0415 - takes a second, which files without Ray need not wait for
+
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             ray.init(

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from addiffusion.assets import weights_path
-from addiffusion.backbones.model_files import read_object
+from addiffusion.backbones.model_files import pipeline_folder, read_object
 from addiffusion.backbones.part_files import PIPELINE_ADVICE
 from addiffusion.config import BackboneSection
 from addiffusion.errors import WeightsError
@@ -58,14 +57,20 @@ def _widths(section: BackboneSection, config: Mapping[str, Any]) -> FeatureWidth
 
 
 def _network_config(section: BackboneSection) -> Mapping[str, Any]:
-    from transformers.utils.hub import cached_file  # noqa: PLC0415 - a second
-
-    source = str(section.path if section.path is not None else weights_path("pipeline"))
+    folder = pipeline_folder(section)
+    source = str(section.path if folder is None else folder)
+    network = "unet" if section.kind in _UNETS else "transformer"
     try:
-        file = cached_file(source, "config.json", subfolder="unet" if section.kind in _UNETS else "transformer")
-        return read_object(Path(str(file)))
+        file = _from_hub(source, network) if folder is None else folder / network / "config.json"
+        return read_object(file)
     except (OSError, ValueError) as error:
         raise WeightsError(
             f"backbone.path={source!r} has no readable network configuration ({gist(error)}): {PIPELINE_ADVICE}.",
             path=source,
         ) from error
+
+
+def _from_hub(source: str, network: str) -> Path:
+    from transformers.utils.hub import cached_file  # noqa: PLC0415 - a second
+
+    return Path(str(cached_file(source, "config.json", subfolder=network)))

@@ -145,3 +145,17 @@ def finish(
         Console().print(table_of(rows))
         Console().print(choice_text(chosen))
     typer.echo(json.dumps({"rows": rows, "choice": chosen}))
+
+
+@bench_app.command()
+def startup(
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the processes take turns.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the CPU time of `sample` and `score` with that of a process that only imports what they need."""
+    from launch.bench.startup import bench_startup, table_of, to_json
+
+    rows = bench_startup(rounds, Console(stderr=True))
+    if not as_json:
+        Console().print(table_of(rows))
+    typer.echo(json.dumps(to_json(rows)))

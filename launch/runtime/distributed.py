@@ -18,10 +18,11 @@ from launch.runtime.gpus import described, shared_out
 from launch.runtime.logging_setup import muted_stderr, without_farewell
 from launch.runtime.meters import replica_meters, run_meters, worker_meters
 from launch.runtime.placement import find_placement
-from learner.algorithm_config import Staffing, build_ppo_config, staff
+from learner.algorithm_config import build_ppo_config, staff
 from learner.fleet import cause_of
 from learner.ppo import AdaptivePPO
 from learner.rollouts import RayRollouts
+from learner.staffing import Staffing
 from reward_service.actor import Start, get_or_create, stop
 from reward_service.client import RemoteScoring
 from rollout_workers.runner import DiffusionRunner

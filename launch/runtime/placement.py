@@ -14,8 +14,7 @@ from typing import Final
 from addiffusion.config import Config
 from addiffusion.errors import ClusterError
 from launch.runtime.gpus import GpuOffer
-from learner.algorithm_config import Staffing
-from learner.recruiting import wanted_workers
+from learner.staffing import Staffing, wanted_workers
 
 ROLLOUT: Final = "rollout"
 """One unit of it is one rollout worker."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from addiffusion.backbones.random_weights import random_backbone
 from addiffusion.config import BackboneSection, Config
-from addiffusion.errors import ConfigError
+from addiffusion.errors import ConfigError, UsageError
 from evaluation.comparison.finishes import grid
 from launch.bench.collect import CollectOrder, bench_collect
 from launch.bench.collect import table_of as collect_table
@@ -19,6 +21,8 @@ from launch.bench.contestants import LONGEST, BareNetwork, Continuous, Course, E
 from launch.bench.engine import BATCHES, BenchOrder, measure, rising_batches, table_of
 from launch.bench.finish import FinishOrder, bench_finish, choice, choice_text
 from launch.bench.finish import table_of as finish_table
+from launch.bench.startup import compare, to_json
+from launch.bench.startup import table_of as startup_table
 from launch.cli.app import app
 from launch.runtime.components import observation_width, unpaid
 from tests.fakes import ToyBackbone, ToyScoring, make_prompt
@@ -229,3 +233,20 @@ def test_rows_of_a_finish_say_what_was_done(tmp_path: Path, monkeypatch: pytest.
     assert [row["finish"] for row in rows] == [None, "ddim", "dpm++2m"]
     assert [row["nfe"] for row in rows] == [4, 3, 3]
     assert all(0 <= row["scene_soft"] <= 1 for row in rows)
+
+
+def test_a_command_is_measured_against_bare_imports() -> None:
+    shown = io.StringIO()
+    console = Console(file=shown)
+    rows = compare({"config": ("config",)}, {"config": ("pydantic", "typer", "yaml")}, 1, console)
+    row = rows["config"]
+    assert 0 < row.bare_s < row.command_s
+    assert row.over_bare.median == pytest.approx(row.command_s / row.bare_s)
+    assert to_json(rows)["config"]["over_bare"]["median"] == row.over_bare.median
+    console.print(startup_table(rows))
+    assert f"{row.over_bare.median:.2f}" in shown.getvalue()
+
+
+def test_a_command_that_fails_is_no_measurement() -> None:
+    with pytest.raises(UsageError, match=r"failed .*unknown key nothing"):
+        compare({"config": ("config", "nothing=1")}, {"config": ("typer",)}, 1, Console(file=io.StringIO()))
