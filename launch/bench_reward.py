@@ -20,7 +20,7 @@ from rich.console import Console
 from addiffusion.config import Config, ScorersSection
 from addiffusion.embedded.scenes import IMAGE_SIZE
 from addiffusion.records import SCORE_NAMES, ScoreRequest
-from addiffusion.scorers.families import load_suite
+from addiffusion.scorers.factory import load_suite
 from addiffusion.scorers.suite import ScorerSuite
 from addiffusion.threads import torch_threads
 from evaluation.tables import Table

@@ -19,9 +19,9 @@ from launch.meters import replica_meters, run_meters, worker_meters
 from launch.placement import find_placement
 from launch.quiet import muted_stderr, without_farewell
 from learner.algorithm_config import Staffing, build_ppo_config, staff
-from learner.fleet import cause_of
 from learner.ppo import AdaptivePPO
 from learner.rollouts import RayRollouts
+from learner.worker_pool import cause_of
 from reward_service.actor import Start, get_or_create, stop
 from reward_service.client import RemoteScoring
 from rollout_workers.runner import DiffusionRunner

@@ -15,7 +15,7 @@ from addiffusion.config import Config
 from addiffusion.errors import ClusterError
 from launch.gpus import GpuOffer
 from learner.algorithm_config import Staffing
-from learner.recruiting import wanted_workers
+from learner.scaling import wanted_workers
 
 ROLLOUT: Final = "rollout"
 """One unit of it is one rollout worker."""

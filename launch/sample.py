@@ -54,7 +54,7 @@ class SampleOrder:
         looks = self.policy is not None and config.observation.kind == "clip"
         if not (self.scores or self.film is not None or looks):
             return Unscored()
-        from addiffusion.scorers.families import load_scoring  # noqa: PLC0415 - its libraries take seconds to import
+        from addiffusion.scorers.factory import load_scoring  # noqa: PLC0415 - its libraries take seconds to import
 
         return load_scoring(config.scorers)
 

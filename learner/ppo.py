@@ -14,16 +14,16 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
 from addiffusion.config import Config
 from addiffusion.errors import ContractError
 from learner.checkpoint import load_checkpoint, write_checkpoint
-from learner.fleet import Recruit
 from learner.iteration import IterationReport
 from learner.ppo_learner import EpisodePPOLearner
-from learner.recruiting import Recruiter
 from learner.rollouts import RayRollouts
+from learner.scaling import Recruiter
 from learner.shared_learner import SharedLearner
 from learner.state import Learner
 from learner.tickets import TicketLedger
 from learner.training import Training
 from learner.update import PolicyLearner
+from learner.worker_pool import Recruit
 
 
 class AdaptivePPO(PPO):

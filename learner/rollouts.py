@@ -15,8 +15,8 @@ from addiffusion.config import Config, SamplerSection
 from addiffusion.records import Episode, FailedEpisode, Ticket
 from addiffusion.rollouts import Collected, Rollouts, Staff
 from learner.dispatch import Dispatch, Job
-from learner.fleet import Fleet, Recruit
 from learner.pace import Pace
+from learner.worker_pool import Fleet, Recruit
 
 
 class RayRollouts:

@@ -345,7 +345,7 @@ def _loaded(load: LoadScoring, section: ScorersSection, losses: Losses) -> Scori
 
 
 def _load_scoring(section: ScorersSection) -> Scoring:
-    from addiffusion.scorers.families import load_scoring  # noqa: PLC0415 - see RewardActor.__init__
+    from addiffusion.scorers.factory import load_scoring  # noqa: PLC0415 - see RewardActor.__init__
 
     if section.kind == "pretrained" and section.image_reward.backend == "package":
         from reward_service.image_reward.actor import IsolatedImageReward  # noqa: PLC0415 - see RewardActor.__init__

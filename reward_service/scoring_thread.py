@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from addiffusion.scorers.cancellation import Cancellation, GivenUpError
+from addiffusion.cancellation import Cancellation, GivenUpError
 
 Result = TypeVar("Result")
 

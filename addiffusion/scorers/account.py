@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from addiffusion.cancellation import committing
 from addiffusion.scorers.base import ScorerUsage
-from addiffusion.scorers.cancellation import committing
 
 
 class Account:

@@ -21,8 +21,8 @@ from addiffusion.errors import ConfigError
 from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.images import ImageBatch, Preprocessing
 from addiffusion.scorers.network import network_view
-from addiffusion.scorers.texts import TextCache
 from addiffusion.scorers.weights import WeightsFile, looks_local
+from addiffusion.text_cache import TextCache
 from addiffusion.weights import LOAD_FAILURES, resized
 
 _log = logging.getLogger(__name__)

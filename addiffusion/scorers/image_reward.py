@@ -23,8 +23,8 @@ from addiffusion.config import ScorersSection
 from addiffusion.scorers.aesthetic import linear_stack
 from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.images import ImageBatch, Preprocessing
-from addiffusion.scorers.texts import TextCache
 from addiffusion.scorers.weights import WeightsFile
+from addiffusion.text_cache import TextCache
 
 MEAN: Final = 0.16717362830052426
 STD: Final = 1.0333394966054072

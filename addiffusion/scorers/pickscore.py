@@ -17,8 +17,8 @@ from addiffusion.config import ScorersSection
 from addiffusion.embedded.quiet_loading import quiet_loading
 from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.images import ImageBatch, Preprocessing
-from addiffusion.scorers.texts import TextCache
 from addiffusion.scorers.weights import WeightsFile, looks_local
+from addiffusion.text_cache import TextCache
 from addiffusion.weights import LOAD_FAILURES, reported_misfit
 
 _FILE: Final = WeightsFile(

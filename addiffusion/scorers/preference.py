@@ -14,7 +14,7 @@ from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.clip import Tokenize
 from addiffusion.scorers.images import ImageBatch
 from addiffusion.scorers.network import network_view
-from addiffusion.scorers.texts import TextCache
+from addiffusion.text_cache import TextCache
 
 
 class PreferenceScorer:

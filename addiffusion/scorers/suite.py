@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from addiffusion.cancellation import committing
 from addiffusion.errors import ConfigError
 from addiffusion.records import EMBEDDING_NAMES, ScoreReply, ScoreRequest
 from addiffusion.scorers.account import Account
 from addiffusion.scorers.base import Scorer, ScorerUsage
-from addiffusion.scorers.cancellation import committing
 from addiffusion.scorers.clip import ClipTower
 from addiffusion.scorers.dino import DinoFeatures
 from addiffusion.scorers.images import ImageBatch

@@ -6,7 +6,7 @@ import pytest
 
 from addiffusion.config import Config, RolloutSection
 from launch.placement import Offer, place
-from learner.recruiting import wanted_workers
+from learner.scaling import wanted_workers
 
 
 def staffing(present: dict[str, float], possible: dict[str, float] | None = None, **rollout: int) -> tuple[int, bool]:

@@ -23,7 +23,7 @@ from learner.rollouts import merge
 from rollout_workers.worker import Worker
 from tests.fakes import ToyBackbone, ToyScoring
 from tests.learner.toy import toy_ticket
-from tests.learner.toy_fleet import SimulatedFleet
+from tests.learner.toy_pool import SimulatedFleet
 from tests.rollout_workers.toy_run import HIDDEN, make_config, make_tickets, phi_width
 
 MAX_RESTARTS = 5

@@ -11,13 +11,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from addiffusion.cancellation import Cancellation, GivenUpError, committing
 from addiffusion.config import ScorersSection
 from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.scorers.account import Account
 from addiffusion.scorers.base import ScorerUsage
-from addiffusion.scorers.cancellation import Cancellation, GivenUpError, committing
-from addiffusion.scorers.remembered import RememberedScoring
-from addiffusion.scorers.texts import TextCache
+from addiffusion.scorers.cache import RememberedScoring
+from addiffusion.text_cache import TextCache
 from reward_service.scoring_thread import HungError, ScoringThread
 from reward_service.service import RewardService
 from tests.reward_service.toy_scoring import HangingScoring, ToyScoring, assert_same_reply, make_request

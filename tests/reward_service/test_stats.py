@@ -10,7 +10,7 @@ import pytest
 from addiffusion.config import ScorersSection
 from addiffusion.metrics import Metric
 from addiffusion.scorers.base import ScorerUsage
-from addiffusion.scorers.remembered import RememberedScoring
+from addiffusion.scorers.cache import RememberedScoring
 from reward_service import metrics
 from reward_service.service import RewardService
 from reward_service.stats import ServiceStats, Tally

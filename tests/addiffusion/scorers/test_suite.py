@@ -20,7 +20,7 @@ from addiffusion.scorers.aesthetic import embedded_aesthetic
 from addiffusion.scorers.base import Scorer, ScorerSpec
 from addiffusion.scorers.clip import ClipScorer, ClipTower, embedded_tower
 from addiffusion.scorers.dino import DinoFeatures, embedded_dino
-from addiffusion.scorers.families import load_suite
+from addiffusion.scorers.factory import load_suite
 from addiffusion.scorers.images import ImageBatch
 from addiffusion.scorers.network import network_view
 from addiffusion.scorers.suite import ScorerSuite

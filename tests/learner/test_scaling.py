@@ -10,7 +10,7 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
 from addiffusion.config import RolloutSection
-from learner.recruiting import Recruiter
+from learner.scaling import Recruiter
 
 
 class Group:
@@ -29,7 +29,7 @@ class Group:
 def test_every_unit_gets_a_worker_and_each_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     units = {"rollout": 1.0}
     monkeypatch.setattr(ray, "cluster_resources", lambda: units)
-    monkeypatch.setattr("learner.recruiting.PAUSE_S", 0.0)
+    monkeypatch.setattr("learner.scaling.PAUSE_S", 0.0)
     recruiter = Recruiter(cast("EnvRunnerGroup", Group()), RolloutSection(workers=1, max_workers=3), resource="rollout")
     assert recruiter() == {}
     units["rollout"] = 2.0

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from addiffusion.records import ScoreRequest
-from addiffusion.scorers.remembered import RememberedScoring
+from addiffusion.scorers.cache import RememberedScoring
 from tests.fakes import UNSCORABLE, ToyScoring
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)

@@ -10,9 +10,9 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from addiffusion.cancellation import committing
 from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.scorers.base import Metered, ScorerUsage, Scoring
-from addiffusion.scorers.cancellation import committing
 from addiffusion.scorers.requests import check_request, join_replies, reply_rows, request_rows
 from addiffusion.scorers.wrapped import WrappedScoring
 

@@ -16,7 +16,7 @@ PAUSE_S = 5.0
 
 
 class Recruiter:
-    """Implements ``learner.fleet.Recruit``: a worker for every unit of ``resource`` that nodes offer.
+    """Implements ``learner.worker_pool.Recruit``: a worker for every unit of ``resource`` that nodes offer.
 
     Workers asked for by ``rollout.workers`` are started in any case. Those without room wait for a node; Ray's
     autoscaler sees them and starts one. A worker whose node leaves is restarted by Ray wherever there is room.

@@ -7,11 +7,11 @@ from addiffusion.devices import resolve_device
 from addiffusion.embedded.scenes import IMAGE_SIZE
 from addiffusion.scorers.aesthetic import embedded_aesthetic
 from addiffusion.scorers.base import Scorer, Scoring
+from addiffusion.scorers.cache import RememberedScoring
 from addiffusion.scorers.clip import ClipScorer, embedded_tower
 from addiffusion.scorers.dino import embedded_dino
-from addiffusion.scorers.own import load_own
+from addiffusion.scorers.plugins import load_own
 from addiffusion.scorers.preference import embedded_preference
-from addiffusion.scorers.remembered import RememberedScoring
 from addiffusion.scorers.scene import scene_scorers
 from addiffusion.scorers.suite import ScorerSuite
 

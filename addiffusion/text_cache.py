@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from addiffusion.scorers.cancellation import committing
+from addiffusion.cancellation import committing
 
 _CACHED_PROMPTS: Final = 4096
 
