@@ -1,40 +1,64 @@
-"""What a scorer has computed of a prompt, remembered: each prompt is encoded once per model."""
+"""Rows computed from prompts (embeddings, token ids), each prompt once."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Final
-
-import torch
-from jaxtyping import Shaped
-from torch import Tensor
+from typing import Generic, TypeVar
 
 from addiffusion.cancellation import committing
 
-_CACHED_PROMPTS: Final = 4096
+Row = TypeVar("Row")
 
 
-class TextCache:
-    """Rows by prompt, the least recently used forgotten first.
+class TextCache(Generic[Row]):
+    """Rows by prompt, the least recently used forgotten first. A call that is given up leaves it as it was."""
 
-    Prompts are encoded one at a time, so that a text's row does not depend on the company it came in.
-    """
+    def __init__(
+        self,
+        encode: Callable[[Sequence[str]], Sequence[Row]],
+        *,
+        capacity: int = 4096,
+        size: Callable[[Row], int] | None = None,
+    ) -> None:
+        """An empty cache.
 
-    def __init__(self, encode: Callable[[str], Tensor], capacity: int = _CACHED_PROMPTS) -> None:
-        self._encode = encode
-        self._capacity = capacity
-        self._known: OrderedDict[str, Tensor] = OrderedDict()
+        Args:
+            encode: rows of different prompts, in their order.
+            capacity: greatest sum of the sizes of all rows between two calls.
+            size: of one row; None counts each as 1.
+        """
+        self._encode, self.capacity, self._size = encode, capacity, size
+        self._rows: OrderedDict[str, Row] = OrderedDict()
+        self._total = 0
 
-    def rows(self, prompts: Sequence[str]) -> Shaped[Tensor, "n ..."]:
-        """One row per prompt, in their order."""
-        return torch.stack([self._row(prompt) for prompt in prompts])
-
-    def _row(self, prompt: str) -> Tensor:
-        row = self._known[prompt] if prompt in self._known else self._encode(prompt)
+    def rows(self, prompts: Sequence[str]) -> list[Row]:
+        """One row per prompt, in their order; those not known are encoded in one call."""
+        known = {prompt: self._rows[prompt] for prompt in prompts if prompt in self._rows}
+        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
+        if missing:
+            known.update(zip(missing, self._encode(missing), strict=True))
         with committing():
-            self._known[prompt] = row
-            self._known.move_to_end(prompt)
-            if len(self._known) > self._capacity:
-                self._known.popitem(last=False)
-        return row
+            self._keep({prompt: known[prompt] for prompt in prompts})
+        return [known[prompt] for prompt in prompts]
+
+    def _keep(self, used: dict[str, Row]) -> None:
+        for prompt, row in used.items():
+            if prompt not in self._rows:
+                self._rows[prompt] = row
+                self._total += self._size_of(row)
+            self._rows.move_to_end(prompt)
+        while self._total > self.capacity and self._rows:
+            self._total -= self._size_of(self._rows.popitem(last=False)[1])
+
+    def _size_of(self, row: Row) -> int:
+        return 1 if self._size is None else self._size(row)
+
+
+def one_by_one(encode: Callable[[str], Row]) -> Callable[[Sequence[str]], list[Row]]:
+    """An encoder of several prompts that takes each alone: a row does not depend on the company it came in."""
+
+    def encode_all(prompts: Sequence[str]) -> list[Row]:
+        return [encode(prompt) for prompt in prompts]
+
+    return encode_all

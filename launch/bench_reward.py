@@ -152,7 +152,7 @@ def table(result: BenchResult) -> Table:
 
 def load_random(section: ScorersSection) -> ScorerSuite:
     """The full-size suite with random weights, for the actor's process."""
-    from addiffusion.scorers.random_weights import random_suite  # noqa: PLC0415 - its libraries take seconds to import
+    from addiffusion.scorers.pretrained import random_suite  # noqa: PLC0415 - its libraries take seconds to import
 
     return random_suite(section)
 

@@ -21,8 +21,7 @@ from addiffusion.files import whole_file
 from addiffusion.policy import PolicyNetwork
 from addiffusion.prompts.text import checked_prompt
 from addiffusion.records import SCORE_NAMES, Episode, Prompt, Ticket
-from addiffusion.scorers.base import Scoring
-from addiffusion.scorers.unscored import Unscored
+from addiffusion.scorers.base import Scoring, Unscored
 from addiffusion.seeds import derive_seed
 from evaluation.tables import Table
 from launch.config_files import load_config

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from addiffusion.config import ScorersSection
 from addiffusion.records import ScoreReply, ScoreRequest
+from addiffusion.text_cache import TextCache
 from reward_service.stats import ServiceStats
 
 TEXT_CACHE_PROMPTS = 16384
@@ -60,7 +60,7 @@ class RemoteScoring:
     def __init__(self, replicas: Replicas, facts: ServiceFacts) -> None:
         self.replicas = replicas
         self._facts = facts
-        self._text_cache: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+        self._texts = TextCache(self._embed_text, capacity=TEXT_CACHE_PROMPTS)
         self._calls = 0
 
     @property
@@ -84,14 +84,7 @@ class RemoteScoring:
         Raises:
             ScorerError: the service is gone, or did not answer in time.
         """
-        missing = tuple(prompt for prompt in dict.fromkeys(prompts) if prompt not in self._text_cache)
-        computed = self.replicas.embed_text(self._choose(), missing) if missing else ()
-        fresh = dict(zip(missing, computed, strict=True))
-        rows = [fresh[prompt] if prompt in fresh else self._text_cache[prompt] for prompt in prompts]
-        self._text_cache.update(fresh)
-        while len(self._text_cache) > TEXT_CACHE_PROMPTS:
-            self._text_cache.popitem(last=False)
-        return np.stack(rows) if rows else np.zeros((0, self.clip_width), np.float32)
+        return np.stack(self._texts.rows(prompts)) if prompts else np.zeros((0, self.clip_width), np.float32)
 
     def score(self, request: ScoreRequest) -> ScoreReply:
         """Scores and embeddings, in the order of the request's images.
@@ -105,6 +98,9 @@ class RemoteScoring:
     def stats(self) -> Sequence[ServiceStats]:
         """Each replica's counters since it last started."""
         return self.replicas.stats()
+
+    def _embed_text(self, prompts: Sequence[str]) -> list[NDArray[np.float32]]:
+        return list(self.replicas.embed_text(self._choose(), tuple(prompts)))
 
     def _choose(self) -> int:
         """The replica for the next call. Ties go round, and clients in different processes begin elsewhere."""

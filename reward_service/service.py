@@ -16,9 +16,8 @@ from addiffusion.config import ScorersSection
 from addiffusion.errors import ScorerError
 from addiffusion.metrics import Meters, NoMeters
 from addiffusion.records import ScoreReply, ScoreRequest
-from addiffusion.scorers.base import Metered, ScorerUsage, Scoring
+from addiffusion.scorers.base import Metered, ScorerUsage, Scoring, WrappedScoring
 from addiffusion.scorers.requests import check_request, empty_reply, failed_reply, join_replies
-from addiffusion.scorers.wrapped import WrappedScoring
 from reward_service.batcher import Batch, Batcher, Joiner
 from reward_service.losses import Losses
 from reward_service.pieces import Source, group_of, merged_request, score_pieces, split_reply

@@ -10,8 +10,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from addiffusion.config import ScorersSection
-from addiffusion.embedded.aesthetic import load_aesthetic
-from addiffusion.embedded.assets import weights_path
 from addiffusion.errors import ConfigError
 from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.clip import ClipTower
@@ -66,15 +64,6 @@ def linear_stack(width: int) -> nn.Sequential:
         nn.Linear(64, 16),
         nn.Linear(16, 1),
     )
-
-
-def embedded_aesthetic(tower: ClipTower, device: torch.device) -> AestheticScorer:
-    """The aesthetic head of the embedded world; 10 is a clean picture.
-
-    Raises:
-        WeightsError: its weights are missing or do not fit.
-    """
-    return AestheticScorer(tower, load_aesthetic(weights_path("aesthetic"), clip_width=tower.width).to(device))
 
 
 def load_laion(section: ScorersSection, tower: ClipTower, device: torch.device) -> AestheticScorer:

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from addiffusion.cancellation import committing
 from addiffusion.records import ScoreReply, ScoreRequest
-from addiffusion.scorers.base import Metered, ScorerUsage, Scoring
+from addiffusion.scorers.base import Metered, ScorerUsage, Scoring, WrappedScoring
 from addiffusion.scorers.requests import check_request, join_replies, reply_rows, request_rows
-from addiffusion.scorers.wrapped import WrappedScoring
 
 Key = bytes
 

@@ -15,14 +15,11 @@ from torch import Tensor, nn
 
 from addiffusion.config import ScorersSection
 from addiffusion.config_scorers import ClipSection
-from addiffusion.embedded.assets import weights_path
-from addiffusion.embedded.clip import CLIP_WIDTH, load_clip
 from addiffusion.errors import ConfigError
 from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.images import ImageBatch, Preprocessing
-from addiffusion.scorers.network import network_view
 from addiffusion.scorers.weights import WeightsFile, looks_local
-from addiffusion.text_cache import TextCache
+from addiffusion.text_cache import TextCache, one_by_one
 from addiffusion.weights import LOAD_FAILURES, resized
 
 _log = logging.getLogger(__name__)
@@ -47,7 +44,7 @@ class ClipTower:
         self.tokenize = tokenize
         self.width = int(self._embed_text("").shape[0])
         """Width ``e`` of the embeddings."""
-        self._texts = TextCache(self._embed_text)
+        self._texts = TextCache(one_by_one(self._embed_text))
         self.image_forwards = 0
         """Image batches seen: tests check that scores share a forward."""
 
@@ -62,7 +59,7 @@ class ClipTower:
 
     def embed_texts(self, prompts: Sequence[str]) -> Float[Tensor, "n e"]:
         """L2-normalised."""
-        return self._texts.rows(prompts) if prompts else torch.zeros((0, self.width), device=self._device)
+        return torch.stack(self._texts.rows(prompts)) if prompts else torch.zeros((0, self.width), device=self._device)
 
     @torch.inference_mode()
     def _embed_images(self, images: ImageBatch) -> Float[Tensor, "n e"]:
@@ -91,18 +88,6 @@ class ClipScorer:
 def cosine(images: Float[Tensor, "n e"], texts: Float[Tensor, "n e"]) -> Float[Tensor, " n"]:
     """Cosine of L2-normalised rows."""
     return (images * texts).sum(dim=1)
-
-
-def embedded_tower(device: torch.device) -> ClipTower:
-    """The CLIP of the embedded world.
-
-    Raises:
-        WeightsError: its weights are missing or do not fit.
-    """
-    model, tokenize = load_clip(weights_path("clip"))
-    tower = ClipTower(model, tokenize=tokenize, prepare=network_view, device=device)
-    assert tower.width == CLIP_WIDTH
-    return tower
 
 
 def load_tower(section: ScorersSection, device: torch.device) -> ClipTower:

@@ -16,11 +16,8 @@ from torch.nn import functional as F  # noqa: N812  (the name everyone knows it 
 
 from addiffusion.config import ScorersSection
 from addiffusion.config_scorers import DinoSection
-from addiffusion.embedded.assets import weights_path
-from addiffusion.embedded.dino import load_dino
 from addiffusion.errors import ConfigError
 from addiffusion.scorers.images import ImageBatch, Preprocessing
-from addiffusion.scorers.network import network_view
 from addiffusion.scorers.weights import WeightsFile
 from addiffusion.weights import LOAD_FAILURES, named_misfit
 
@@ -50,15 +47,6 @@ class DinoFeatures:
     @torch.inference_mode()
     def _embed(self, images: ImageBatch) -> Float[Tensor, "n f"]:
         return F.normalize(self._model(self._prepare(images)), dim=1)
-
-
-def embedded_dino(device: torch.device) -> DinoFeatures:
-    """The feature model of the embedded world.
-
-    Raises:
-        WeightsError: its weights are missing or do not fit.
-    """
-    return DinoFeatures(load_dino(weights_path("dino")), prepare=network_view, device=device)
 
 
 def load_timm_dino(section: ScorersSection, device: torch.device) -> DinoFeatures:

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from addiffusion.config import ScorersSection
-from addiffusion.devices import resolve_device
-from addiffusion.embedded.scenes import IMAGE_SIZE
-from addiffusion.scorers.aesthetic import embedded_aesthetic
 from addiffusion.scorers.base import Scorer, Scoring
 from addiffusion.scorers.cache import RememberedScoring
-from addiffusion.scorers.clip import ClipScorer, embedded_tower
-from addiffusion.scorers.dino import embedded_dino
+from addiffusion.scorers.embedded import embedded_suite
 from addiffusion.scorers.plugins import load_own
-from addiffusion.scorers.preference import embedded_preference
-from addiffusion.scorers.scene import scene_scorers
 from addiffusion.scorers.suite import ScorerSuite
 
 
@@ -32,7 +26,7 @@ def load_scoring(section: ScorersSection, image_reward: Scorer | None = None) ->
 
 def load_suite(section: ScorersSection, image_reward: Scorer | None = None) -> ScorerSuite:
     """The suite of ``section`` without a cache; see ``load_scoring``."""
-    suite = _embedded(section) if section.kind == "embedded" else _pretrained(section, image_reward)
+    suite = embedded_suite(section) if section.kind == "embedded" else _pretrained(section, image_reward)
     for path in section.extra:
         suite.add(load_own(path, suite.device))
     return suite
@@ -42,21 +36,3 @@ def _pretrained(section: ScorersSection, image_reward: Scorer | None) -> ScorerS
     from addiffusion.scorers.pretrained import pretrained_suite  # noqa: PLC0415 - its libraries take seconds to import
 
     return pretrained_suite(section, image_reward)
-
-
-def _embedded(section: ScorersSection) -> ScorerSuite:
-    device = resolve_device(section.device, key="scorers.device")
-    clip = embedded_tower(device)
-    return ScorerSuite(
-        clip=clip,
-        dino=embedded_dino(device),
-        scorers=(
-            ClipScorer(clip),
-            embedded_aesthetic(clip, device),
-            embedded_preference(clip.tokenize, device),
-            *scene_scorers(),
-        ),
-        device=device,
-        batch_images=section.batch_images,
-        image_size=IMAGE_SIZE,
-    )

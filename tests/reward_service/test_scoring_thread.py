@@ -9,15 +9,14 @@ import threading
 from collections.abc import Callable
 
 import pytest
-import torch
 
 from addiffusion.cancellation import Cancellation, GivenUpError, committing
 from addiffusion.config import ScorersSection
 from addiffusion.records import ScoreReply, ScoreRequest
-from addiffusion.scorers.account import Account
 from addiffusion.scorers.base import ScorerUsage
 from addiffusion.scorers.cache import RememberedScoring
-from addiffusion.text_cache import TextCache
+from addiffusion.scorers.suite import Account
+from addiffusion.text_cache import TextCache, one_by_one
 from reward_service.scoring_thread import HungError, ScoringThread
 from reward_service.service import RewardService
 from tests.reward_service.toy_scoring import HangingScoring, ToyScoring, assert_same_reply, make_request
@@ -30,7 +29,7 @@ class Accounted(HangingScoring):
 
     def __init__(self, section: ScorersSection) -> None:
         super().__init__(section)
-        self.account, self.texts = Account(), TextCache(lambda prompt: torch.tensor(float(len(prompt))))
+        self.account, self.texts = Account(), TextCache(one_by_one(len))
         self.ended = threading.Event()
 
     def usage(self) -> ScorerUsage:
@@ -76,9 +75,11 @@ def test_a_pass_that_was_given_up_changes_nothing_beside_its_successor() -> None
 
 
 @pytest.mark.parametrize("change", [lambda a, t: a.blame(["x"]), lambda a, t: t.rows(["x"]), lambda a, t: a.halved()])
-def test_no_shared_state_takes_anything_from_a_given_up_call(change: Callable[[Account, TextCache], object]) -> None:
+def test_no_shared_state_takes_anything_from_a_given_up_call(
+    change: Callable[[Account, TextCache[int]], object],
+) -> None:
     """It ends at the first thing that it tries to change."""
-    account, texts, cancellation = Account(), TextCache(lambda prompt: torch.zeros(1)), Cancellation()
+    account, texts, cancellation = Account(), TextCache(one_by_one(len)), Cancellation()
     before = account.usage()
     with cancellation.covering():
         cancellation.cancel()
