@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 
 from addiffusion.errors import OutputError, RolloutError
 from addiffusion.files import write_text
 
 MAX_LOSSES: Final = 3
 """Processes of one replica that may lose their device in a row without a pass that scored."""
+End: TypeAlias = Callable[[str], None]
+"""Ends the process with this reason as its last words."""
 
 
 class Losses:
@@ -52,6 +55,25 @@ class Losses:
                 count=self.count,
                 reason=self.reason,
             )
+
+
+def end_if_device_lost(error: BaseException, losses: Losses | None, *, what: str, end: End | None = None) -> None:
+    """End the process if ``error`` says that its device is lost to it.
+
+    Args:
+        error: what a model raised.
+        losses: where the loss is counted.
+        what: the rest of a sentence that begins with "The reward service".
+        end: None ends this process for good.
+    """
+    from addiffusion.poisoned import end_process, poison_of  # noqa: PLC0415 - torch, which clients do without
+
+    reason = poison_of(error)
+    if reason is None:
+        return
+    if losses is not None:
+        losses.add(reason)
+    (end or end_process)(f"The reward service {what}: its device is lost to it ({reason}).")
 
 
 def _read(path: Path) -> tuple[int, str]:
