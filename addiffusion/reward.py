@@ -70,7 +70,7 @@ def compute_terms(  # noqa: PLR0913 - the six facts a reward is made of
         phase1(section, scores, dino) if section.preset == "phase1" else paired(section, scores, dino, reference)
     )
     terms[:, _QUALITY], terms[-1, _TERMINAL] = of_preset
-    if "efficiency" not in section.drop:
+    if pays_for_passes(section):
         terms[:, _EFFICIENCY] = -c_nfe * nfe_spent
     if "refine" not in section.drop:
         terms[:, _REFINE] = _refine_bonus(section, refined, attention_entropy)
@@ -121,6 +121,11 @@ def phase1(
         parts = _final_parts(section, scores[-1])
         terminal = sum(parts) if section.terminal_form == "additive" else _product(*parts)
     return quality, terminal
+
+
+def pays_for_passes(section: RewardSection) -> bool:
+    """Whether a pass costs its price: not where ``reward.drop`` has efficiency."""
+    return "efficiency" not in section.drop
 
 
 def pays_for_image(section: RewardSection) -> bool:
