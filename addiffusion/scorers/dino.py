@@ -40,10 +40,6 @@ class DinoFeatures:
         """L2-normalised."""
         return images.once((id(self), "features"), lambda: self._embed(images))
 
-    def similarity(self, left: ImageBatch, right: ImageBatch) -> Float[Tensor, " n"]:
-        """Cosine of each left image with its right one, in [-1, 1]; higher is more alike."""
-        return (self.embed_images(left) * self.embed_images(right)).sum(dim=1)
-
     @torch.inference_mode()
     def _embed(self, images: ImageBatch) -> Float[Tensor, "n f"]:
         return F.normalize(self._model(self._prepare(images)), dim=1)
