@@ -16,9 +16,8 @@ from launch.metrics import checkpoint_score, export, iteration_row
 from launch.plotter import Plotter
 from launch.run_folder import RunFolder
 from launch.tracking import Tracker
-from learner.alarms import Alarm, alarm_metrics, raised_alarms
+from learner.alarms import Alarm, alarm_metrics, raised_alarms, refine_possible
 from learner.iteration import IterationReport
-from learner.statistics import refine_possible
 from learner.training import Training
 from rollout_workers.recorder import EpisodeRecorder
 

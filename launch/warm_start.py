@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 from addiffusion.bank.archive import Bank
 from addiffusion.bank.oracle import gain_share
-from addiffusion.bank.replay import BankRollouts
+from addiffusion.bank.replay import BankRollouts, any_chooser, oracle_chooser
 from addiffusion.config import Config
 from addiffusion.policy import PolicyNetwork, ValueNetwork
 from evaluation.tables import Table
-from learner.demonstrations import any_chooser, oracle_chooser
 from learner.state import Learner, LearnerState
 from learner.stopping import stack
 from learner.warm_start import Networks, Prices, WarmStart, WarmStartReport

@@ -14,8 +14,9 @@ from addiffusion.baseline import Baseline
 from addiffusion.config import Config, SamplerSection
 from addiffusion.records import Episode, FailedEpisode, Ticket
 from addiffusion.rollouts import Collected, Rollouts, Staff
-from learner.dispatch import Dispatch, Job
-from learner.pace import Pace
+from learner.calls import Job
+from learner.dispatch import Dispatch
+from learner.losses import Pace
 from learner.worker_pool import Fleet, Recruit
 
 

@@ -14,7 +14,7 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 from addiffusion.config import Config
 from addiffusion.errors import AdDiffusionError, DeviceLostError, RolloutError
 from addiffusion.rollouts import Collected
-from learner.dispatch import POLL_S, Loss, Order
+from learner.calls import POLL_S, Loss, Order
 from learner.losses import Hazard, LossRecord
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ Recruit: TypeAlias = Callable[[], Mapping[int, ActorHandle[Any]]]
 
 
 class Fleet:
-    """Implements ``learner.dispatch.Workforce`` over actors that have ``work``, ``collect`` and ``ping``.
+    """Implements ``learner.calls.Workers`` over actors that have ``work``, ``collect`` and ``ping``.
 
     A lost one is asked, again and again, until it answers or is dead for good; those that Ray may restart come back.
     """

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.bank.archive import Bank
+from addiffusion.bank.oracle import oracle_end, reward_of_ends
 from addiffusion.bank.trajectory import Trajectory
-from addiffusion.config import Config, SamplerSection
+from addiffusion.config import Config, RewardSection, SamplerSection
 from addiffusion.errors import ConfigError, ContractError
 from addiffusion.observation.scalars import log_price
 from addiffusion.policy import PolicyNetwork, choose
@@ -187,3 +188,18 @@ def _forced_stop(ticket: Ticket, trajectory: Trajectory) -> int:
     if ticket.forced is Action.REFINE:
         raise ContractError("A trajectory bank can't play a forced refine.")
     return 0 if ticket.forced is Action.STOP else len(trajectory.steps) - 1
+
+
+def oracle_chooser(section: RewardSection) -> Chooser:
+    """Stop where the reward is best at the ticket's price, with hindsight: what ``bc`` imitates."""
+
+    def choose(trajectory: Trajectory, ticket: Ticket) -> int:
+        return int(trajectory.end_rows[oracle_end(reward_of_ends(trajectory, section, c_nfe=ticket.c_nfe))])
+
+    return choose
+
+
+def any_chooser(trajectory: Trajectory, ticket: Ticket) -> int:
+    """Stop anywhere that was tried: ``marwil`` finds out by itself which of these were good ideas."""
+    draws = generator(ticket.action_seed, "demonstration")
+    return int(trajectory.end_rows[int(torch.randint(len(trajectory.end_rows), (), generator=draws))])

@@ -16,9 +16,9 @@ from addiffusion.config import RolloutSection
 from addiffusion.errors import RolloutError
 from addiffusion.policy import PolicyNetwork
 from addiffusion.rollouts import Collected
-from learner.dispatch import Dispatch, Job, Order
-from learner.losses import Hazard
-from learner.pace import Pace
+from learner.calls import Job, Order
+from learner.dispatch import Dispatch
+from learner.losses import Hazard, Pace
 from learner.rollouts import merge
 from rollout_workers.worker import Worker
 from tests.fakes import ToyBackbone, ToyScoring
@@ -163,7 +163,7 @@ def test_slots_do_not_wait_between_calls() -> None:
 
 
 class WorkerAtHand:
-    """Implements ``learner.dispatch.Workforce`` by one real worker in this process."""
+    """Implements ``learner.calls.Workers`` by one real worker in this process."""
 
     up: ClassVar = [0]
     tried: ClassVar = {0}
