@@ -9,7 +9,7 @@ from typing import Self
 
 from addiffusion.config import Config
 from addiffusion.errors import RolloutError
-from addiffusion.rollouts import Staffed
+from addiffusion.rollouts import HasWorkers
 from launch.console import RunView
 from launch.crew import Crew
 from launch.metrics import checkpoint_score, export, iteration_row
@@ -94,7 +94,7 @@ class TrainingLoop:
             report,
             earlier_s=self._seconds,
             iterations_left=self._config.ppo.iterations - self._training.iteration,
-            staff=self._rollouts.staff() if isinstance(self._rollouts, Staffed) else None,
+            workers=self._rollouts.worker_status() if isinstance(self._rollouts, HasWorkers) else None,
         )
         self._seconds.append(report.collect_s + report.update_s)
         raised = raised_alarms([*self._rows, row], self._config.alarms, refine_allowed=refine_possible(report.episodes))

@@ -49,7 +49,7 @@ class Loss:
 
 
 class Workers(Protocol):
-    """Workers by id, and their calls by reference."""
+    """Port: workers by id, and their calls by reference."""
 
     tried: set[int]
     """Ids of workers that have answered a call since they were started: their model is loaded."""
@@ -65,15 +65,25 @@ class Workers(Protocol):
         ...
 
     def answered(self, references: Sequence[Hashable], *, timeout_s: float) -> list[Hashable]:
-        """Those that have an answer, or a loss; waits up to ``timeout_s`` for the first."""
+        """References of calls that have an answer or a loss; waits up to ``timeout_s`` seconds for the first."""
         ...
 
     def answer(self, worker_id: int, reference: Hashable) -> Collected | Loss:
-        """Of a call that has one; raises what the worker raised on purpose."""
+        """The answer of a call that has one, or its loss.
+
+        Raises:
+            AdDiffusionError: what the worker raised on purpose.
+        """
         ...
 
     def lose(self, worker_id: int, reason: str, measured: str, *, restart: bool) -> None:
-        """Count a worker as lost until it is up again; ``restart`` ends its process first.
+        """Count a worker as lost until it is up again.
+
+        Args:
+            worker_id: of the worker.
+            reason: of the loss, in words.
+            measured: what was measured before it, in words.
+            restart: end its process first, because it hangs.
 
         Raises:
             RolloutError: too many were lost in a row, and nothing was finished.
@@ -81,7 +91,7 @@ class Workers(Protocol):
         ...
 
     def finished(self) -> None:
-        """Somebody has finished an episode."""
+        """Note that an episode was finished by any worker."""
         ...
 
     def revive(self) -> None:

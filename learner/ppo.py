@@ -12,11 +12,11 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from addiffusion.config import Config
 from learner.ppo_learner import EpisodePPOLearner
 from learner.rollouts import RayRollouts
-from learner.scaling import Recruiter
+from learner.scaling import Scaler
 from learner.shared_learner import SharedLearner
 from learner.state import Learner
 from learner.update import PolicyLearner
-from learner.worker_pool import Recruit
+from learner.worker_pool import NewWorkers
 
 
 class AdaptivePPO(PPO):
@@ -34,7 +34,7 @@ class AdaptivePPO(PPO):
         group = self.env_runner_group
         assert group is not None
         assert self.learner_group is not None
-        self.rollouts = RayRollouts(group._worker_manager.actors(), self.run_config, self._recruit(config, group))
+        self.rollouts = RayRollouts(group._worker_manager.actors(), self.run_config, self._new_workers(config, group))
         if self.learner_group.is_local:
             self.policy_learner = PolicyLearner(cast("EpisodePPOLearner", self.learner_group._learner))
         else:
@@ -45,9 +45,9 @@ class AdaptivePPO(PPO):
         self.rollouts.dismiss_absent()
         super().cleanup()
 
-    def _recruit(self, config: AlgorithmConfig, group: EnvRunnerGroup) -> Recruit:
+    def _new_workers(self, config: AlgorithmConfig, group: EnvRunnerGroup) -> NewWorkers:
         resources = list(cast("dict[str, float]", config.custom_resources_per_env_runner))
-        return Recruiter(group, self.run_config.rollout, resource=resources[0]) if resources else dict
+        return Scaler(group, self.run_config.rollout, resource=resources[0]) if resources else dict
 
     def _setup_logdir(self) -> None:
         """Outside of Tune, RLlib would make a folder in the user's home that nothing is ever written to."""

@@ -134,7 +134,7 @@ def distributed(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> F
         assert isinstance(crew.scoring, RemoteScoring)
         assert isinstance(crew.scoring.replicas, RayReplicas)
         if number == REFERENCE_CALLS + 1:  # the second iteration
-            ray.kill(crew.rollouts.fleet.actor(1), no_restart=False)
+            ray.kill(crew.rollouts.pool.actor(1), no_restart=False)
         (service,) = crew.scoring.replicas.actors
         service_pids.append(ray.get(service.facts.remote(), timeout=120).pid)
         if number == REFERENCE_CALLS + 2:

@@ -151,9 +151,9 @@ config = Config.model_validate({{
     "cluster": {{"start_timeout_s": 400}},
 }})
 with distributed_crew(config) as crew:
-    fleet = crew.rollouts.fleet
+    pool = crew.rollouts.pool
     seen = lambda _: [ray.get_gpu_ids(), os.environ.get("CUDA_VISIBLE_DEVICES")]
-    asked = [fleet.actor(one).apply.remote(seen) for one in fleet.up]
+    asked = [pool.actor(one).apply.remote(seen) for one in pool.up]
     print(json.dumps({{"seen": ray.get(asked, timeout=400), "posts": crew.posts}}))
 ray.shutdown()
 """

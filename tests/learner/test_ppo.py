@@ -63,7 +63,7 @@ def test_no_killed_worker_no_nan_and_no_resume_changes_a_weight(algorithm: Adapt
     assert (tmp_path / "nan").exists()
     assert training.checkpoint().ledger.failed_count == 1
     assert report.facts["episodes_dropped"] == report.facts["audit_length_gap"] == 0
-    assert algorithm.rollouts.fleet.lost_count == 1
+    assert algorithm.rollouts.pool.lost_count == 1
     assert [episode.ticket.ticket_id for episode in report.episodes] == list(range(64))
     report = training.step()
     assert training.iteration == 2

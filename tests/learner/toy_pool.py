@@ -36,7 +36,7 @@ class SimulatedWorker:
     hangs: bool = False
 
 
-class SimulatedFleet:
+class SimulatedPool:
     """Implements ``learner.calls.Workers``.
 
     A tick takes ``tick_s``; ticket n needs ``3 + n % 5`` of them. A ticket of ``poison`` ends its worker in its second
