@@ -18,7 +18,7 @@ from addiffusion.scorers.requests import check_request, join_replies, reply_rows
 Key = bytes
 
 
-class RememberedScoring(WrappedScoring):
+class CachedScoring(WrappedScoring):
     """Any ``Scoring`` behind a cache by content: image, prompt and what was asked of them.
 
     It is invisible but for the time it saves, because scoring is a pure function of a row. References, which every run

@@ -14,7 +14,7 @@ from addiffusion.cancellation import Cancellation, GivenUpError, committing
 from addiffusion.config import ScorersSection
 from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.scorers.base import ScorerUsage
-from addiffusion.scorers.cache import RememberedScoring
+from addiffusion.scorers.cache import CachedScoring
 from addiffusion.scorers.suite import Account
 from addiffusion.text_cache import TextCache, one_by_one
 from reward_service.scoring_thread import HungError, ScoringThread
@@ -52,22 +52,22 @@ def test_a_pass_that_was_given_up_changes_nothing_beside_its_successor() -> None
     """Neither account nor caches: only the successor's own work is in them."""
     section = ScorersSection(batch_images=8, max_wait_ms=2.0, timeout_s=WAIT_S, pass_timeout_s=1.0)
     scoring = Accounted(section)
-    remembered = RememberedScoring(scoring, capacity=100)
+    cached = CachedScoring(scoring, capacity=100)
 
     async def main() -> None:
-        service = RewardService(remembered, section)
+        service = RewardService(cached, section)
         stuck = await service.score(make_request(0, 3))
         assert all(stuck.errors)
         after = await service.score(make_request(1, 2))
         assert_same_reply(after, ToyScoring(section).score(make_request(1, 2)))
-        before = remembered.usage()
+        before = cached.usage()
         scoring.release.set()
         assert await asyncio.to_thread(scoring.ended.wait, WAIT_S)
         await asyncio.sleep(0.1)  # its last steps outside of the scorers
-        assert remembered.usage() == before
+        assert cached.usage() == before
         again = await service.score(make_request(0, 3))
         assert_same_reply(again, ToyScoring(section).score(make_request(0, 3)))
-        assert remembered.usage().cache_hit_count == 0, "what the given-up pass computed is not remembered"
+        assert cached.usage().cache_hit_count == 0, "what the given-up pass computed is not remembered"
         assert service.stats().hung_count == 1
         await service.close()
 
