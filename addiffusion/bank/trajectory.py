@@ -73,14 +73,16 @@ class Trajectory:
 
 
 def trajectory_of(episode: Episode) -> Trajectory:
-    """The trajectory that a surveyed episode yields.
+    """The trajectory of an episode that recorded its stops.
 
     Raises:
-        ContractError: the episode was not surveyed.
+        ContractError: it recorded none.
     """
-    found = episode.surveyed
+    found = episode.stop_records
     if found is None:
-        raise ContractError(f"Episode {episode.ticket.ticket_id} was not surveyed, so it is no trajectory of a bank.")
+        raise ContractError(
+            f"Episode {episode.ticket.ticket_id} has no stop records, so it is no trajectory of a bank."
+        )
     last = len(episode.actions) - 1
     tried = found.stop_rows < last  # stopping at the last decision is what continuing there is
     nfe_left = episode.nfe_spent[::-1].cumsum()[::-1]
