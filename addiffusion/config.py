@@ -154,6 +154,11 @@ class RewardSection(Section):
             raise ValueError("c_nfe_range must not fall")
         return self
 
+    @property
+    def prices(self) -> tuple[float, float]:
+        """Least and greatest price of an NFE in a training episode; equal without `c_nfe_range`."""
+        return self.c_nfe_range or (self.c_nfe, self.c_nfe)
+
 
 class PolicySection(Section):
     """Policy and value networks."""

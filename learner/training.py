@@ -23,7 +23,7 @@ def build_ledger(config: Config, pool: Sequence[PoolEntry]) -> TicketLedger:
         pool,
         run_seed=config.run.seed,
         batch_size=config.ppo.batch_size,
-        prices=config.reward.c_nfe_range or (config.reward.c_nfe, config.reward.c_nfe),
+        prices=config.reward.prices,
         max_reissues=config.rollout.max_reissues,
         keep_images=config.run.record_episodes,
         stages=curriculum_stages(config.curriculum),
