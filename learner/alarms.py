@@ -91,7 +91,7 @@ def raised_alarms(rows: Sequence[Row], section: AlarmsSection, *, refine_allowed
 
 
 def refine_possible(episodes: Sequence[Episode]) -> bool:
-    """Whether the policies that acted could refine anywhere: a masked action has no probability at all."""
+    """Whether the policies that acted could refine anywhere: a masked action has probability 0."""
     logits = np.concatenate([episode.logits for episode in episodes])
     return bool((np.exp(logits[:, Action.REFINE] - logits.max(axis=1)) > 0).any())
 

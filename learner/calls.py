@@ -1,4 +1,4 @@
-"""Calls to workers: what one asks for, what comes back, and the port to whoever carries them. Knows nothing of Ray."""
+"""Calls to workers, their answers, and the port to the workers themselves. Knows nothing of Ray."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POLL_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What is done with tickets."""
+    """How tickets are rolled out."""
 
     sampler: SamplerSection | None = None
     """Replaces the run's own."""

@@ -1,4 +1,4 @@
-"""One iteration of training: the same few lines, whoever rolls out and wherever the learner runs."""
+"""One iteration of training, for serial and distributed runs alike, and its statistics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from learner.tickets import TicketLedger
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IterationReport:
-    """What happened in one iteration."""
+    """Episodes, metrics and times of one iteration."""
 
     iteration: int
     episodes: tuple[Episode, ...]
@@ -45,6 +45,13 @@ def run_iteration(
     iteration: int, *, collect: Callable[[int], Batch], ledger: TicketLedger, rollouts: Rollouts, learner: Learner
 ) -> IterationReport:
     """Collect the iteration's tickets, train on them once, and give the workers the new weights.
+
+    Args:
+        iteration: the next one of ``ledger``.
+        collect: rolls the tickets of an iteration out.
+        ledger: closed for the iteration afterwards.
+        rollouts: gets the new weights.
+        learner: is trained.
 
     Raises:
         RolloutError: tickets could not be finished.
@@ -73,7 +80,7 @@ def run_iteration(
 
 
 def audit(issued: Sequence[Ticket], episodes: Sequence[Episode], update: Mapping[str, float]) -> dict[str, float]:
-    """What was issued against what was trained: names ``episodes_dropped`` and ``audit_length_gap``.
+    """Tickets issued against episodes trained on: names ``episodes_dropped`` and ``audit_length_gap``.
 
     The gap is the mean number of decisions that the learner found in its batch, over that of the episodes of the issued
     tickets, minus 1. Anything but 0 in either is a defect: somebody lost, doubled or favoured episodes on the way.

@@ -41,7 +41,7 @@ class Pace:
 
 
 class Hazard:
-    """How often workers are lost, whatever they are at work on."""
+    """Rate of losses of workers per second of work, whatever the tickets."""
 
     def __init__(self) -> None:
         self._worked_s = 0.0
@@ -58,7 +58,7 @@ class Hazard:
 
 
 class LossRecord:
-    """Counts restarts in a row that brought nothing.
+    """Count of restarts in a row that brought nothing.
 
     A worker that was started after the loss before and is lost again, while nobody has finished an episode, makes the
     row longer by one. Workers lost together count once: none of them was started after another one's loss.
@@ -73,11 +73,11 @@ class LossRecord:
         self._measured = ""
 
     def started(self, worker_id: int) -> None:
-        """A worker can be given tickets."""
+        """Note that a worker can be given tickets."""
         self._row_at_start[worker_id] = self._row
 
     def finished(self) -> None:
-        """Somebody has finished an episode: the row is broken."""
+        """Note that an episode was finished by any worker: the row is broken."""
         self._row = 0
         self._row_at_start.clear()
         self._reasons.clear()

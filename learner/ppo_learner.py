@@ -97,7 +97,14 @@ class EpisodePPOLearner(PPOTorchLearner):
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> torch.Tensor:
-        """The PPO loss of one minibatch."""
+        """The PPO loss of one minibatch.
+
+        Args:
+            module_id: RLlib's name of the module.
+            config: RLlib's, of PPO.
+            batch: columns (n, ...) of n decisions.
+            fwd_out: outputs (n, ...) of the module.
+        """
         loss = ppo_loss(
             LossInputs(
                 logits=fwd_out[Columns.ACTION_DIST_INPUTS],
@@ -153,10 +160,16 @@ def own_share(rows: torch.Tensor) -> tuple[torch.Tensor, float]:
 def minibatch_rows(
     row_count: int, *, epochs: int, minibatch_size: int, generator: torch.Generator
 ) -> Iterator[Int[Tensor, " m"]]:
-    """Row indices of each gradient step: in every epoch each row exactly once, in a fresh order.
+    """Row indices (m,) of each gradient step: in every epoch each row exactly once, in a fresh order.
 
     RLlib's cyclic iterator fills the last minibatch of an epoch from the next one and repeats the rows of a batch
     that is smaller than a minibatch; here the minibatches of an epoch differ by at most one row instead.
+
+    Args:
+        row_count: rows of the batch.
+        epochs: how often each is trained on.
+        minibatch_size: rows per step, about.
+        generator: of the orders.
     """
     step_count = max(1, round(row_count / minibatch_size))
     for _ in range(epochs):

@@ -96,7 +96,7 @@ def policy_values(stop_prob: Float[Tensor, "n d"], paths: Paths, c_nfe: Float[Te
 
 
 def stop_advantages(values: Float[Tensor, "n d"], paths: Paths, c_nfe: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
-    """How much better it is to stop at once than to go on under a policy of these values; 0 at the last decision."""
+    """Gain of a stop at once over going on under a policy of these values; 0 at the last decision."""
     advantages = torch.zeros_like(values)
     advantages[:, :-1] = _stop_now(paths, c_nfe)[:, :-1] - (values[:, 1:] - paths.cost(c_nfe)[:, None])
     return advantages

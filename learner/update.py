@@ -1,4 +1,4 @@
-"""The learner as the rest of the project sees it: episodes in, weights and numbers out. Needs no running Ray."""
+"""A learner in this process: episodes in, weights and metrics out. Needs no running Ray."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from learner.state import LearnerState
 
 
 class PolicyLearner:
-    """Wraps one local RLlib learner. Updates run on one torch thread: their sums are then the same everywhere."""
+    """One local RLlib learner. Updates run on one torch thread: their sums are then the same everywhere."""
 
     def __init__(self, learner: EpisodePPOLearner) -> None:
         self._learner = learner

@@ -32,9 +32,8 @@ MakeMeters = Callable[[str], Meters]
 """By the name of a replica, in its process."""
 
 DEFAULT_NAME: Final = "reward"
-MAX_CONCURRENT_CALLS: Final = 1000
-"""Calls an actor holds at once; its own queue bounds the images."""
-MAX_TASK_RETRIES: Final = 3
+_CALLS: Final = {"max_restarts": -1, "max_task_retries": 3, "max_concurrency": 1000}
+"""Options of each actor: it holds many calls at once, for its own queue bounds the images."""
 START_TIMEOUT_S: Final = 180.0
 PROBE_S: Final = 0.05
 """How long a client waits for replicas to say how busy they are."""
@@ -45,7 +44,7 @@ _SWITCH_S: Final = 5.0e-4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """How the actors of a service start."""
+    """Limits, resources and metrics with which the actors of a service start."""
 
     timeout_s: float = START_TIMEOUT_S
     """How long they may take."""
@@ -60,6 +59,12 @@ class RewardActor:
 
     It holds nothing but caches: after a crash Ray starts it anew and sends the unanswered calls again. A process whose
     device is lost ends itself; after ``MAX_LOSSES`` of these in a row the next one refuses to start.
+
+    Args:
+        section: what it scores with.
+        load: builds the scorers; None builds those of ``section``.
+        title: of this replica, in logs and metrics.
+        meters: carries its metrics; None carries none.
     """
 
     _title = "loading"  # Ray asks for the repr of an actor whose constructor has failed, too
@@ -103,7 +108,7 @@ class RewardActor:
         return self._service.load
 
     async def facts(self) -> ServiceFacts:
-        """What this service scores with."""
+        """Settings and widths of this service."""
         return ServiceFacts(
             section=self._section,
             names=self._service.names,
@@ -200,9 +205,7 @@ def get_or_create(
         "num_cpus": section.cpus,
         "num_gpus": section.gpus,
         "resources": dict(start.resources),
-        "max_restarts": -1,
-        "max_task_retries": MAX_TASK_RETRIES,
-        "max_concurrency": MAX_CONCURRENT_CALLS,
+        **_CALLS,
     }
     actors: list[ActorHandle[Any]] = []
     with ExitStack() as undo:

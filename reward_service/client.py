@@ -21,7 +21,7 @@ TEXT_CACHE_PROMPTS = 16384
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceFacts:
-    """What a client needs to know of a running service."""
+    """Settings and widths of a running service."""
 
     section: ScorersSection
     names: tuple[str, ...]

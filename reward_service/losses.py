@@ -1,4 +1,4 @@
-"""Devices lost one after the other: a count that outlives the processes, so that restarts come to an end."""
+"""Count of devices lost in a row: it outlives the processes, so that restarts come to an end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Losses:
         self.count, self.reason = _read(self._path)
 
     def add(self, reason: str) -> None:
-        """The device is lost; whoever calls this ends the process. A full disk can't keep it from ending."""
+        """Count a lost device, before the process ends. A full disk can't keep it from ending."""
         self.count, self.reason = self.count + 1, reason
         try:
             write_text(self._path, json.dumps({"count": self.count, "reason": reason}))
@@ -37,7 +37,7 @@ class Losses:
             return
 
     def clear(self) -> None:
-        """A pass has scored: the device works."""
+        """Forget the count: a pass has scored, so the device works."""
         if self.count:
             self.count = 0
             self._path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The one thread that scores. A call that hangs loses it: Python can't end a thread, only stop waiting for it."""
+"""The thread that scores, replaced when a call hangs: Python can't end a thread, only stop waiting for it."""
 
 from __future__ import annotations
 

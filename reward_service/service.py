@@ -90,7 +90,7 @@ class RewardService(WrappedScoring):
 
     @property
     def load(self) -> int:
-        """Images that wait or are being scored: what whoever chooses between replicas compares."""
+        """Images that wait or are being scored, by which clients choose a replica."""
         return self._batcher.waiting_image_count + self._scored_image_count
 
     async def score(self, request: ScoreRequest) -> ScoreReply:

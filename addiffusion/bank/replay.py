@@ -41,7 +41,7 @@ class _Taken:
 
 
 class BankRollouts:
-    """Implements ``addiffusion.rollouts.Rollouts`` by a bank.
+    """``addiffusion.rollouts.Rollouts`` from a bank.
 
     An episode equals the live one but for ``image`` (empty) and ``seconds`` (0), where stop was tried at every
     decision. Where it was not, a stop returns the image of the next tried one at its own NFE.
@@ -191,7 +191,7 @@ def _forced_stop(ticket: Ticket, trajectory: Trajectory) -> int:
 
 
 def oracle_chooser(section: RewardSection) -> Chooser:
-    """Stop where the reward is best at the ticket's price, with hindsight: what ``bc`` imitates."""
+    """A chooser of the best reward at the ticket's price, with hindsight: the demonstrations of ``bc``."""
 
     def choose(trajectory: Trajectory, ticket: Ticket) -> int:
         return int(trajectory.end_rows[oracle_end(reward_of_ends(trajectory, section, c_nfe=ticket.c_nfe))])
@@ -200,6 +200,6 @@ def oracle_chooser(section: RewardSection) -> Chooser:
 
 
 def any_chooser(trajectory: Trajectory, ticket: Ticket) -> int:
-    """Stop anywhere that was tried: ``marwil`` finds out by itself which of these were good ideas."""
+    """A random one of the stops that were tried: the demonstrations of ``marwil``, which weighs them itself."""
     draws = generator(ticket.action_seed, "demonstration")
     return int(trajectory.end_rows[int(torch.randint(len(trajectory.end_rows), (), generator=draws))])

@@ -1,4 +1,4 @@
-"""One full-length path of a (prompt, seed), with everything that stopping on it would have led to."""
+"""One full-length path of a (prompt, seed), with the outcome of every stop on it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Trajectory:
 
     @property
     def reference(self) -> Reference:
-        """What ``paired`` rewards are relative to: the full-length image."""
+        """Scores and features of the full-length image, which ``paired`` rewards are relative to."""
         return Reference(scores=self.scores[-1].copy(), dino_embedding=self.dino[-1].copy())
 
     def ends(self, name: str, metrics: tuple[str, ...] = METRIC_NAMES) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Aesthetic scores: heads on the CLIP embedding, so they cost no image forward of their own."""
+"""Aesthetic scores: heads on the CLIP embedding, without an image forward of their own."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class AestheticScorer:
 
     @torch.inference_mode()
     def score(self, images: ImageBatch, prompts: Sequence[str]) -> Float[Tensor, " n"]:  # noqa: ARG002 - the port's
-        """About 0 to 10; for LAION's head photographs lie near 5 and good art near 6.5."""
+        """(n,) about 0 to 10; for LAION's head photographs lie near 5 and good art near 6.5."""
         return self._head(self._tower.embed_images(images))
 
 
@@ -48,7 +48,7 @@ class LaionHead(nn.Module):
         self.layers = linear_stack(_CLIP_WIDTH)
 
     def forward(self, embedding: Float[Tensor, "n 768"]) -> Float[Tensor, " n"]:
-        """Points of ten."""
+        """(n,) points of ten."""
         return self.layers(embedding).squeeze(-1)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # clients of the reward service need neither torch nor its se
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerSpec:
-    """What a number of this scorer means."""
+    """Name, unit, range and needs of a scorer."""
 
     name: str
     """Name of the score column."""
@@ -38,7 +38,7 @@ class ScorerSpec:
 
 
 class Scorer(Protocol):
-    """One score. Row ``i`` of the result belongs to row ``i`` of the images and depends on no other row."""
+    """One score column. Row ``i`` of the result belongs to row ``i`` of the images and depends on no other row."""
 
     @property
     def spec(self) -> ScorerSpec:
@@ -46,13 +46,13 @@ class Scorer(Protocol):
         ...
 
     def score(self, images: ImageBatch, prompts: Sequence[str]) -> Float[Tensor, " n"]:
-        """The score of each image for its own prompt; NaN or infinity marks an image that has none."""
+        """(n,) the score of each image for its own prompt; NaN or infinity marks an image that has none."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerUsage:
-    """What scoring has cost so far in this process, by scorer; embeddings count under ``clip_embedding``, ..."""
+    """Cost of scoring so far in this process, by scorer; embeddings count under ``clip_embedding``, ..."""
 
     seconds: Mapping[str, float] = field(default_factory=dict[str, float])
     """Seconds spent in each model."""
@@ -178,7 +178,7 @@ class Unscored:
     dino_width = 0
 
     def embed_text(self, prompts: Sequence[str]) -> NDArray[np.float32]:
-        """(n, 0)."""
+        """(n, 0) embeddings."""
         return np.zeros((len(prompts), 0), np.float32)
 
     def score(self, request: ScoreRequest) -> ScoreReply:

@@ -1,4 +1,4 @@
-"""Scoring that never computes the same thing twice: equal images of a request, and images seen before."""
+"""A cache of scores: equal images of a request, and images seen before, are scored once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CachedScoring(WrappedScoring):
     """
 
     def __init__(self, scoring: Scoring, *, capacity: int) -> None:
-        """Remember the last ``capacity`` rows; 0 only joins equal images of one request."""
+        """A cache of the last ``capacity`` rows in front of ``scoring``; 0 only joins equal images of one request."""
         super().__init__(scoring)
         self._capacity = capacity
         self._known: OrderedDict[Key, ScoreReply] = OrderedDict()
@@ -76,7 +76,7 @@ class CachedScoring(WrappedScoring):
 
 
 def _keys(request: ScoreRequest) -> list[Key]:
-    """Content of each row with everything its scores depend on."""
+    """(n,) digest of each row's content, with everything its scores depend on."""
     asked = repr((request.images.shape[1:], request.names, request.embeddings)).encode()
     return [
         blake2b(np.ascontiguousarray(image).data, digest_size=16, key=blake2b(asked, digest_size=16).digest()).digest()

@@ -1,4 +1,4 @@
-"""DINO features (arXiv:2104.14294): their cosine says how alike two pictures are."""
+"""DINO features (arXiv:2104.14294), whose cosine is the likeness of two pictures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class DinoFeatures:
         return int(getattr(self._model, _WIDTH_ATTRIBUTE))
 
     def embed_images(self, images: ImageBatch) -> Float[Tensor, "n f"]:
-        """L2-normalised."""
+        """(n, f) L2-normalised features."""
         return images.once((id(self), "features"), lambda: self._embed(images))
 
     @torch.inference_mode()

@@ -111,18 +111,18 @@ class PreferenceScorer:
 
     @torch.inference_mode()
     def score(self, images: ImageBatch, prompts: Sequence[str]) -> Float[Tensor, " n"]:
-        """Standardised over clean and corrupted renders."""
+        """(n,) standardised over clean and corrupted renders."""
         return self._model(network_view(images), torch.stack(self._token_ids.rows(prompts)))
 
 
 class SceneScorer:
-    """One number of the checker's report: it judges, and is never part of a reward. Both share one check."""
+    """One number of the checker's report: a metric, never part of a reward. Both numbers share one check."""
 
     def __init__(self, spec: ScorerSpec) -> None:
         self.spec = spec
 
     def score(self, images: ImageBatch, prompts: Sequence[str]) -> Float[Tensor, " n"]:
-        """In [0, 1].
+        """(n,) in [0, 1].
 
         Raises:
             PromptError: a prompt is outside the caption grammar.

@@ -1,4 +1,4 @@
-"""The suites that configuration can ask for."""
+"""Scorers as ``scorers`` of the configuration asks for them."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class ImageRewardModel(nn.Module):
     def forward(
         self, pixels: Float[Tensor, "n 3 224 224"], ids: Int[Tensor, "n token"], mask: Int[Tensor, "n token"]
     ) -> Float[Tensor, " n"]:
-        """The score: first text position, after it has attended to the whole image."""
+        """(n,) the score, read at the first text position after it has attended to the whole image."""
         tokens = self.vision.forward_features(pixels)
         read = self.text(
             input_ids=ids,
@@ -103,7 +103,7 @@ class ImageRewardScorer:
 
     @torch.inference_mode()
     def score(self, images: ImageBatch, prompts: Sequence[str]) -> Float[Tensor, " n"]:
-        """Standardised over the images of its training set: 0 is their mean, higher is better."""
+        """(n,) standardised over the images of its training set: 0 is their mean, higher is better."""
         ids, mask = torch.stack(self._texts.rows(prompts)).unbind(dim=1)
         return self._model(self._prepare(images), ids, mask)
 

@@ -44,7 +44,7 @@ class PickScoreScorer:
 
     @torch.inference_mode()
     def score(self, images: ImageBatch, prompts: Sequence[str]) -> Float[Tensor, " n"]:
-        """Around 17 to 25. Only differences between images of one prompt mean something."""
+        """(n,) around 17 to 25. Only differences between images of one prompt mean something."""
         features = self._model.get_image_features(pixel_values=self._prepare(images)).pooler_output
         cosines = (F.normalize(features, dim=1) * torch.stack(self._texts.rows(prompts))).sum(dim=1)
         return self._model.logit_scale.exp() * cosines

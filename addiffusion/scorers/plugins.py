@@ -1,4 +1,4 @@
-"""Scorers of a user's own, found by their import path."""
+"""Scorers of users, found by their import path (``scorers.extra``)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Factory = Callable[[torch.device], Scorer]
 
 
 def load_plugin(path: str, device: torch.device) -> Scorer:
-    """What the factory at ``path`` (``module:factory``) makes for ``device``.
+    """The scorer that the factory at ``path`` (``module:factory``) makes for ``device``.
 
     Raises:
         ConfigError: the module can't be imported, or has no such factory.

@@ -45,7 +45,7 @@ class ScorerSuite:
         batch_images: int,
         image_size: int | None = None,
     ) -> None:
-        """Take the models.
+        """A suite of loaded models.
 
         Args:
             clip: gives the CLIP embeddings of images and texts.
@@ -221,7 +221,7 @@ class Account:
             self._halved_count += 1
 
     def usage(self) -> ScorerUsage:
-        """The account so far."""
+        """Seconds and errors by model so far."""
         return ScorerUsage(
             seconds=dict(self._seconds),
             error_count=dict(self._errors),
