@@ -25,7 +25,7 @@ class Job:
     baseline: Baseline | None = None
     """Draws in place of the workers' engines, and ends what it was given with the call."""
     counted: bool = False
-    """Whoever adds tickets sees to it that they are not too many; they are then all handed out."""
+    """Tickets are added in such numbers that all are handed out at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,14 +36,14 @@ class Order:
     tickets: tuple[Ticket, ...]
     """New ones."""
     session: int
-    """A worker forgets whatever it was given in another one."""
+    """Its number; a worker forgets tickets of another one."""
     more: bool
     """The next call brings further tickets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """An answer that will not come."""
+    """A call without an answer, because its worker is lost."""
 
     reason: str
 

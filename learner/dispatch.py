@@ -55,12 +55,12 @@ class Dispatch:
         sessions: Iterator[int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nothing is handed out as yet.
+        """A job without tickets.
 
         Args:
-            workers: who works.
+            workers: those that tickets go to.
             rollout: slots per worker, and how often a ticket may be handed out again.
-            job: what is done with tickets.
+            job: how tickets are rolled out.
             pace: what episodes took so far.
             sessions: numbers none of which has been used with these workers.
             clock: seconds.
