@@ -114,4 +114,4 @@ def test_stop_records_of_an_episode_that_is_not_full_length_fail_its_ticket() ->
         [ticket, unscorable], _never, weight_version=0
     )
     assert [failed.ticket.ticket_id for failed in collected.failed] == [0, 1]
-    assert "needs forced=CONTINUE" in collected.failed[0].reason
+    assert "need forced=CONTINUE" in collected.failed[0].reason
