@@ -9,7 +9,7 @@ from math import isnan
 import numpy as np
 
 from addiffusion.actions import Action
-from addiffusion.config_training import ALARM_NAMES, AlarmName, AlarmsSection
+from addiffusion.config.training import ALARM_NAMES, AlarmName, AlarmsSection
 from addiffusion.records import Episode
 
 Row = Mapping[str, float | int | None]

@@ -14,7 +14,7 @@ from open_clip.model import CLIP
 from torch import Tensor, nn
 
 from addiffusion.config import ScorersSection
-from addiffusion.config_scorers import ClipSection
+from addiffusion.config.scorers import ClipSection
 from addiffusion.errors import ConfigError
 from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.images import ImageBatch, Preprocessing

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the name everyone knows it by)
 
 from addiffusion.config import ScorersSection
-from addiffusion.config_scorers import DinoSection
+from addiffusion.config.scorers import DinoSection
 from addiffusion.errors import ConfigError
 from addiffusion.scorers.images import ImageBatch, Preprocessing
 from addiffusion.scorers.weights import WeightsFile

@@ -8,16 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from addiffusion.assets import weights_path
 from addiffusion.config import ScorersSection
 from addiffusion.devices import resolve_device
-from addiffusion.embedded.aesthetic import load_aesthetic
-from addiffusion.embedded.assets import weights_path
-from addiffusion.embedded.captions import parse_caption
-from addiffusion.embedded.checker import check
-from addiffusion.embedded.clip import CLIP_WIDTH, load_clip
-from addiffusion.embedded.dino import load_dino
-from addiffusion.embedded.preference import PreferenceModel, load_preference
-from addiffusion.embedded.scenes import IMAGE_SIZE
+from addiffusion.embedded.models.aesthetic import load_aesthetic
+from addiffusion.embedded.models.clip import CLIP_WIDTH, load_clip
+from addiffusion.embedded.models.dino import load_dino
+from addiffusion.embedded.models.preference import PreferenceModel, load_preference
+from addiffusion.embedded.world.captions import parse_caption
+from addiffusion.embedded.world.checker import check
+from addiffusion.embedded.world.scenes import IMAGE_SIZE
 from addiffusion.records import METRIC_NAMES
 from addiffusion.scorers.aesthetic import AestheticScorer
 from addiffusion.scorers.base import ScorerSpec
@@ -132,7 +132,7 @@ class SceneScorer:
 
 
 def network_view(images: ImageBatch) -> Float[Tensor, "n 3 h w"]:
-    """float32 in [-1, 1]: the arithmetic of ``addiffusion.embedded.pixels.to_network``, to the last bit."""
+    """float32 in [-1, 1]: the arithmetic of ``addiffusion.embedded.world.pixels.to_network``, to the last bit."""
     return images.once("network", lambda: images.pixels.to(torch.float32).div_(127.5).sub_(1.0))
 
 

@@ -7,9 +7,9 @@ from collections import defaultdict
 import numpy as np
 from numpy.typing import NDArray
 
-from addiffusion.embedded.captions import parse_caption
-from addiffusion.embedded.checker import check
-from addiffusion.embedded.segmentation import segment
+from addiffusion.embedded.world.captions import parse_caption
+from addiffusion.embedded.world.checker import check
+from addiffusion.embedded.world.segmentation import segment
 
 _TITLES = {"nothing else": "nothing_else"}
 
