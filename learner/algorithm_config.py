@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf
 from typing import Any, cast
 
@@ -18,18 +17,10 @@ from addiffusion.config import Config, PpoSection
 from learner.marwil_learner import EpisodeMarwilLearner
 from learner.module import PolicyModule
 from learner.ppo_learner import EpisodePPOLearner
+from learner.worker_plan import WorkerPlan
 
 OFFLINE = ("bc", "marwil")
 """Algorithms that learn from a trajectory bank."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Staffing:
-    """The rollout workers a run starts with."""
-
-    worker_count: int
-    resources: tuple[str, ...] = ()
-    """Custom resources a worker takes one unit of, so that only nodes that offer them get one."""
 
 
 def build_ppo_config(
@@ -80,11 +71,11 @@ def build_ppo_config(
     return built
 
 
-def staff(built: PPOConfig, staffing: Staffing) -> PPOConfig:
+def with_workers(built: PPOConfig, plan: WorkerPlan) -> PPOConfig:
     """The same configuration with other rollout workers than ``rollout.workers`` anywhere."""
     built.env_runners(
-        num_env_runners=staffing.worker_count,
-        custom_resources_per_env_runner=dict.fromkeys(staffing.resources, 1.0),
+        num_env_runners=plan.worker_count,
+        custom_resources_per_env_runner=dict.fromkeys(plan.resources, 1.0),
     )
     return built
 

@@ -1,4 +1,4 @@
-"""Rollout workers for nodes that join: what RLlib starts once, started again whenever the cluster has grown."""
+"""Rollout workers for nodes that join the cluster while a run is under way."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from ray.actor import ActorHandle
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from addiffusion.config import RolloutSection
+from learner.worker_plan import wanted_workers
 
 PAUSE_S = 5.0
 """Between two looks at what the cluster offers."""
 
 
-class Recruiter:
-    """Implements ``learner.fleet.Recruit``: a worker for every unit of ``resource`` that nodes offer.
+class Scaler:
+    """Implements ``learner.worker_pool.NewWorkers``: a worker for every unit of ``resource`` that nodes offer.
 
     Workers asked for by ``rollout.workers`` are started in any case. Those without room wait for a node; Ray's
     autoscaler sees them and starts one. A worker whose node leaves is restarted by Ray wherever there is room.
@@ -38,9 +39,3 @@ class Recruiter:
         if missing > 0:
             self._group.add_workers(missing, validate=False)
         return {key: actor for key, actor in self._group._worker_manager.actors().items() if key not in present}
-
-
-def wanted_workers(rollout: RolloutSection, units: float) -> int:
-    """How many workers a cluster that offers ``units`` should have."""
-    offered = int(units) if rollout.max_workers is None else min(int(units), rollout.max_workers)
-    return max(rollout.workers, offered)
