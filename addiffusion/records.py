@@ -56,8 +56,8 @@ class StopRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Survey:
-    """What a trajectory bank wants of a full-length episode beside its image."""
+class RecordAllStops:
+    """Asks an episode of full length for the outcome of every stop on its way, for a trajectory bank."""
 
     every: int = 1
     """n: stop is tried at the first decision and at every n-th after it."""
@@ -81,14 +81,14 @@ class Ticket:
     forced: Action | None = None
     """Take this action at every decision instead of asking the policy (references, static baselines). Such an
     episode is neither observed nor scored on its way: it has no decisions, and only the returned image has scores;
-    unless ``survey`` asks for them."""
+    unless ``record_stops`` asks for them."""
     stop_rule: StopRule | None = None
     """With ``forced=CONTINUE``: where this control stops instead."""
     explore: bool = True
     """Draw actions from the policy's distribution; False takes the most likely one."""
     reference: Reference | None = None
     """Scores of the full-length image, where the reward needs them: workers hold no state of their own."""
-    survey: Survey | None = None
+    record_stops: RecordAllStops | None = None
     """Observe and score every decision of an episode forced to continue, and try stop on the way."""
     keep_frames: bool = False
     """Keep every decision's image and mask (film strips); costs memory."""
@@ -98,7 +98,7 @@ class Ticket:
     @property
     def observed(self) -> bool:
         """Whether its decisions are observed: the policy takes them, or a bank wants to know them."""
-        return self.forced is None or self.survey is not None
+        return self.forced is None or self.record_stops is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +143,8 @@ class Frames:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surveyed:
-    """What a survey found. ``m`` metrics, ``s`` tried stops."""
+class StopRecords:
+    """Outcome of every stop that was tried on the way of an episode. ``m`` metrics, ``s`` tried stops."""
 
     dino: NDArray[np.float32]
     """(d + 1, f) DINO features at each decision, then of the returned image."""
@@ -194,7 +194,7 @@ class Episode:
     seconds: float
     """Wall clock from admission to the final score; informative only, never trained on."""
     frames: Frames | None = None
-    surveyed: Surveyed | None = None
+    stop_records: StopRecords | None = None
     carried_versions: NDArray[np.int64] | None = None
     """(d,) versions of the weights behind each decision, where they changed on the way; None: all the same."""
 

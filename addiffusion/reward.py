@@ -51,11 +51,17 @@ def compute_terms(  # noqa: PLR0913 - the six facts a reward is made of
 ) -> NDArray[np.float32]:
     """Reward terms (d, 4) of one episode, one row per decision, columns in the order of ``TERM_NAMES``.
 
-    ``scores`` is (d + 1, k), ``dino`` (d + 1, f), ``nfe_spent`` and ``refined`` (d,), as in ``Episode``. Columns whose
-    weight is 0 are not read. DINO features must be L2-normalised: their inner product is the cosine. ``c_nfe`` is the
-    price of one pass in this episode (the ticket's, not the section's). An episode without decisions has no terms: the
-    result is (0, 4), and no reference is asked for. ``attention_entropy`` (d,) is that of the map behind each refine;
-    None where nothing was refined.
+    An episode without decisions has no terms: the result is (0, 4), and no reference is asked for.
+
+    Args:
+        section: how episodes are paid; columns whose weight is 0 are not read.
+        scores: (d + 1, k) as in ``Episode``.
+        dino: (d + 1, f) L2-normalised features: their inner product is the cosine.
+        nfe_spent: (d,) passes that followed each decision.
+        refined: (d,) whether each decision was a refine.
+        c_nfe: price of one pass in this episode (the ticket's, not the section's).
+        reference: the same seed's full-length image; None where no reward is relative to one.
+        attention_entropy: (d,) of the map behind each refine; None where nothing was refined.
 
     Raises:
         ContractError: shapes or the reference do not fit the preset.
@@ -66,11 +72,11 @@ def compute_terms(  # noqa: PLR0913 - the six facts a reward is made of
     if decision_count == 0:
         return np.zeros((0, len(TERM_NAMES)), np.float32)
     terms = np.zeros((decision_count, len(TERM_NAMES)), np.float64)
-    of_preset = (
-        phase1(section, scores, dino) if section.preset == "phase1" else paired(section, scores, dino, reference)
-    )
-    terms[:, _QUALITY], terms[-1, _TERMINAL] = of_preset
-    if "efficiency" not in section.drop:
+    if section.preset == "paired":
+        terms[:, _QUALITY], terms[-1, _TERMINAL] = paired(section, scores, dino, reference)
+    else:
+        terms[:, _QUALITY], terms[-1, _TERMINAL] = phase1(section, scores, dino)
+    if pays_for_passes(section):
         terms[:, _EFFICIENCY] = -c_nfe * nfe_spent
     if "refine" not in section.drop:
         terms[:, _REFINE] = _refine_bonus(section, refined, attention_entropy)
@@ -82,6 +88,12 @@ def paired(
 ) -> tuple[NDArray[np.float64], float]:
     """Quality (d,) and terminal term of an episode against the same seed's full-length image.
 
+    Args:
+        section: how episodes are paid.
+        scores: (d + 1, k) as in ``Episode``.
+        dino: (d + 1, f) L2-normalised features.
+        reference: the full-length image.
+
     Raises:
         ContractError: there is no reference, and one of the two terms is not dropped.
         ScorerError: a column with a weight holds NaN or infinity.
@@ -89,16 +101,20 @@ def paired(
     quality, terminal = np.zeros(len(scores) - 1, np.float64), 0.0
     if {"quality", "terminal"} <= set(section.drop):
         return quality, terminal
-    full = _needed(reference)
+    if reference is None:
+        raise ContractError(
+            "The reward preset `paired` needs the scores of the full-length image, but the ticket has no reference; "
+            "roll the references out first, or set reward.preset=phase1."
+        )
     if "quality" not in section.drop:
         if section.credit == "telescoped":
-            quality = np.diff(potential(section, scores, full))
+            quality = np.diff(potential(section, scores, reference))
         else:
-            quality[-1] = potential(section, scores[-1:], full)[0]
+            quality[-1] = potential(section, scores[-1:], reference)[0]
     if "terminal" not in section.drop:
-        terminal = _similarity(section, dino[-1], full)
+        terminal = _similarity(section, dino[-1], reference)
         if section.terminal_form == "multiplicative":
-            worth = float(potential(section, scores[-1:], full)[0])
+            worth = float(potential(section, scores[-1:], reference)[0])
             terminal = _product(worth, terminal) - worth
     return quality, terminal
 
@@ -106,7 +122,7 @@ def paired(
 def phase1(
     section: RewardSection, scores: NDArray[np.float32], dino: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], float]:
-    """Quality (d,) and terminal term of an episode by itself, without a reference.
+    """Quality (d,) and terminal term of an episode by itself; shapes as in ``paired``.
 
     Raises:
         ScorerError: a column with a weight holds NaN or infinity.
@@ -121,6 +137,67 @@ def phase1(
         parts = _final_parts(section, scores[-1])
         terminal = sum(parts) if section.terminal_form == "additive" else _product(*parts)
     return quality, terminal
+
+
+def potential(
+    section: RewardSection, scores: NDArray[np.float32], reference: Reference | None = None
+) -> NDArray[np.float64]:
+    """Q (n,) of each row of ``scores`` (n, k), relative to ``reference`` (None: to a score of zero), float64.
+
+    Raises:
+        ScorerError: a column with a weight holds NaN or infinity; the message names it.
+    """
+    total = np.zeros(len(scores), np.float64)
+    for column, name in enumerate(SCORE_NAMES):
+        weight = getattr(section.weights, name) / _scale(section, name)
+        if weight == 0.0:
+            continue
+        values = _finite(scores[:, column], name, "the episode")
+        origin = 0.0 if reference is None else float(_finite(reference.scores[column], name, "the reference"))
+        total += weight * (values - origin)
+    return total
+
+
+def _product(*parts: float) -> float:
+    """The parts of the final image's worth as one number, ``multiplicative``."""
+    return math.prod(1.0 + part for part in parts) - 1.0
+
+
+def _similarity(section: RewardSection, dino: NDArray[np.float32], reference: Reference) -> float:
+    """D <= 0: how far the image is from the full-length one."""
+    weight = section.weights.dino / _scale(section, "dino")
+    if weight == 0.0:
+        return 0.0
+    final = _finite(dino, "dino", "the episode")
+    full_length = _finite(reference.dino_embedding, "dino", "the reference")
+    return weight * (float((final * full_length).sum()) - 1.0)
+
+
+def _final_parts(section: RewardSection, final: NDArray[np.float32]) -> list[float]:
+    """``phase1``'s final scores in units of their scales, weighted; those without a weight are not read."""
+    weights = {name: getattr(section.terminal, name) / _scale(section, name) for name in SCORE_NAMES}
+    return [
+        weight * float(_finite(final[column], name, "the episode"))
+        for column, (name, weight) in enumerate(weights.items())
+        if weight > 0.0
+    ]
+
+
+def _refine_bonus(
+    section: RewardSection, refined: NDArray[np.bool_], attention_entropy: NDArray[np.float32] | None
+) -> NDArray[np.float64]:
+    """Refine term (d,)."""
+    bonus = section.refine_bonus * refined.astype(np.float64)
+    if section.refine_bonus_by == "count" or not bonus.any():
+        return bonus
+    if attention_entropy is None:
+        raise ContractError("reward.refine_bonus_by=entropy needs the attention entropy of each refine.")
+    return bonus * attention_entropy
+
+
+def pays_for_passes(section: RewardSection) -> bool:
+    """Whether a pass costs its price: not where ``reward.drop`` has efficiency."""
+    return "efficiency" not in section.drop
 
 
 def pays_for_image(section: RewardSection) -> bool:
@@ -171,25 +248,6 @@ def reward_of_image(
     return float(terms.astype(np.float64).sum())
 
 
-def potential(
-    section: RewardSection, scores: NDArray[np.float32], reference: Reference | None = None
-) -> NDArray[np.float64]:
-    """Q (n,) of each row of ``scores`` (n, k), relative to ``reference`` (None: to a score of zero), float64.
-
-    Raises:
-        ScorerError: a column with a weight holds NaN or infinity; the message names it.
-    """
-    total = np.zeros(len(scores), np.float64)
-    for column, name in enumerate(SCORE_NAMES):
-        weight = getattr(section.weights, name) / _scale(section, name)
-        if weight == 0.0:
-            continue
-        values = _finite(scores[:, column], name, "the episode")
-        origin = 0.0 if reference is None else float(_finite(reference.scores[column], name, "the reference"))
-        total += weight * (values - origin)
-    return total
-
-
 def reference_of(episode: Episode) -> Reference:
     """The reference that a forced full-length episode yields. Arrays are copies: the episode's own may be freed.
 
@@ -212,43 +270,6 @@ def reference_of(episode: Episode) -> Reference:
     )
 
 
-def _product(*parts: float) -> float:
-    """The parts of the final image's worth as one number, ``multiplicative``."""
-    return math.prod(1.0 + part for part in parts) - 1.0
-
-
-def _similarity(section: RewardSection, dino: NDArray[np.float32], reference: Reference) -> float:
-    """D <= 0: how far the image is from the full-length one."""
-    weight = section.weights.dino / _scale(section, "dino")
-    if weight == 0.0:
-        return 0.0
-    final = _finite(dino, "dino", "the episode")
-    full_length = _finite(reference.dino_embedding, "dino", "the reference")
-    return weight * (float((final * full_length).sum()) - 1.0)
-
-
-def _final_parts(section: RewardSection, final: NDArray[np.float32]) -> list[float]:
-    """``phase1``'s final scores in units of their scales, weighted; those without a weight are not read."""
-    weights = {name: getattr(section.terminal, name) / _scale(section, name) for name in SCORE_NAMES}
-    return [
-        weight * float(_finite(final[column], name, "the episode"))
-        for column, (name, weight) in enumerate(weights.items())
-        if weight > 0.0
-    ]
-
-
-def _refine_bonus(
-    section: RewardSection, refined: NDArray[np.bool_], attention_entropy: NDArray[np.float32] | None
-) -> NDArray[np.float64]:
-    """Refine term (d,)."""
-    bonus = section.refine_bonus * refined.astype(np.float64)
-    if section.refine_bonus_by == "count" or not bonus.any():
-        return bonus
-    if attention_entropy is None:
-        raise ContractError("reward.refine_bonus_by=entropy needs the attention entropy of each refine.")
-    return bonus * attention_entropy
-
-
 def _scale(section: RewardSection, name: str) -> float:
     return getattr(section.scales, name) if section.normalise else 1.0
 
@@ -261,15 +282,6 @@ def _finite(values: NDArray[np.float32], name: str, where: str) -> NDArray[np.fl
             column=name,
         )
     return np.asarray(values, np.float64)
-
-
-def _needed(reference: Reference | None) -> Reference:
-    if reference is None:
-        raise ContractError(
-            "The reward preset `paired` needs the scores of the full-length image, but the ticket has no reference; "
-            "roll the references out first, or set reward.preset=phase1."
-        )
-    return reference
 
 
 def _check_shapes(

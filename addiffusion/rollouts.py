@@ -49,8 +49,8 @@ class Rollouts(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Staff:
-    """Remote workers of some ``Rollouts``."""
+class WorkerStatus:
+    """State of the remote workers of some ``Rollouts``, as counts."""
 
     up_count: int
     """Workers that can be given tickets."""
@@ -63,14 +63,14 @@ class Staff:
 
 
 @runtime_checkable
-class Staffed(Protocol):
-    """Rollouts that have workers which come and go."""
+class HasWorkers(Protocol):
+    """Rollouts with remote workers, which come and go."""
 
-    def staff(self) -> Staff:
-        """Who is at work."""
+    def worker_status(self) -> WorkerStatus:
+        """Counts of workers that are up, absent and lost, and of tickets that moved."""
         ...
 
 
 def workers_up(rollouts: Rollouts) -> int:
     """Workers that can be given tickets now, one at least; this process counts as one."""
-    return max(1, rollouts.staff().up_count) if isinstance(rollouts, Staffed) else 1
+    return max(1, rollouts.worker_status().up_count) if isinstance(rollouts, HasWorkers) else 1

@@ -6,7 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 
+import numpy as np
+
+from addiffusion.actions import Action
 from addiffusion.config.training import ALARM_NAMES, AlarmName, AlarmsSection
+from addiffusion.records import Episode
 
 Row = Mapping[str, float | int | None]
 
@@ -84,6 +88,12 @@ def raised_alarms(rows: Sequence[Row], section: AlarmsSection, *, refine_allowed
         for check in _CHECKS
         if (refine_allowed or check.name != "never_refine") and all(_is_wrong(row, check, section) for row in latest)
     )
+
+
+def refine_possible(episodes: Sequence[Episode]) -> bool:
+    """Whether the policies that acted could refine anywhere: a masked action has probability 0."""
+    logits = np.concatenate([episode.logits for episode in episodes])
+    return bool((np.exp(logits[:, Action.REFINE] - logits.max(axis=1)) > 0).any())
 
 
 def alarm_metrics(raised: Sequence[Alarm]) -> dict[str, float]:

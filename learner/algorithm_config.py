@@ -17,7 +17,7 @@ from addiffusion.config import Config, PpoSection
 from learner.marwil_learner import EpisodeMarwilLearner
 from learner.module import PolicyModule
 from learner.ppo_learner import EpisodePPOLearner
-from learner.staffing import Staffing
+from learner.worker_plan import WorkerPlan
 
 OFFLINE = ("bc", "marwil")
 """Algorithms that learn from a trajectory bank."""
@@ -71,11 +71,11 @@ def build_ppo_config(
     return built
 
 
-def staff(built: PPOConfig, staffing: Staffing) -> PPOConfig:
+def with_workers(built: PPOConfig, plan: WorkerPlan) -> PPOConfig:
     """The same configuration with other rollout workers than ``rollout.workers`` anywhere."""
     built.env_runners(
-        num_env_runners=staffing.worker_count,
-        custom_resources_per_env_runner=dict.fromkeys(staffing.resources, 1.0),
+        num_env_runners=plan.worker_count,
+        custom_resources_per_env_runner=dict.fromkeys(plan.resources, 1.0),
     )
     return built
 

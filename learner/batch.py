@@ -31,16 +31,16 @@ class Batch:
 
 
 class BatchBuilder:
-    """Adds up what is collected for one iteration."""
+    """The batch of one iteration while it is collected."""
 
     def __init__(self, iteration: int, ledger: TicketLedger, *, oldest: int) -> None:
-        """Decisions by weights from version ``oldest`` to ``iteration`` are allowed."""
+        """An empty batch of ``iteration``; decisions by weights from version ``oldest`` on are allowed."""
         self._iteration, self._ledger, self._oldest = iteration, ledger, oldest
         self._stage_s: defaultdict[str, float] = defaultdict(float)
         self._reissued_before = ledger.state.reissued_count
 
     def note(self, collected: Collected) -> None:
-        """Add up where the workers' time went."""
+        """Add the workers' seconds per stage."""
         for stage, seconds in collected.stage_s.items():
             self._stage_s[stage] += seconds
 

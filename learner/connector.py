@@ -38,11 +38,15 @@ class EpisodeAdvantages(ConnectorV2):
         off_policy: bool = False,
         weighting: Literal["decision", "episode"] = "decision",
     ) -> None:
-        """Weigh decisions as ``learner.gae.decision_weights`` says.
+        """A connector for PPO, or for decisions by older weights.
 
-        With ``off_policy``, advantages are V-trace's, and the probabilities that the loss compares with are those of
-        the weights before this update, not of those that acted: the clip range is then around the present policy,
-        however old a decision is (arXiv:2110.00641 calls it the proximal policy).
+        Args:
+            gamma_d: discount per decision.
+            gae_lambda: 0 trusts the values, 1 the rewards.
+            off_policy: advantages are V-trace's, and the probabilities that the loss compares with are those of the
+                weights before this update, not of those that acted: the clip range is then around the present policy,
+                however old a decision is (arXiv:2110.00641 calls it the proximal policy).
+            weighting: see ``learner.gae.decision_weights``.
         """
         super().__init__()
         self.gamma_d = gamma_d

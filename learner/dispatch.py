@@ -10,105 +10,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from addiffusion.baseline import Baseline
-from addiffusion.config import RolloutSection, SamplerSection
+from addiffusion.config import RolloutSection
 from addiffusion.errors import ContractError
 from addiffusion.records import FailedEpisode, Ticket
 from addiffusion.rollouts import Collected
-from learner.losses import Hazard
-from learner.pace import Pace
+from learner.calls import POLL_S, Job, Loss, Order, Workers
+from learner.losses import Pace
 from learner.suspects import WaitingTickets
 
-POLL_S = 0.5
-"""Longest sleep before deadlines and lost workers are looked at again; results end it at once."""
 _CALLS = 2
 _ROUNDS = 4
 """Tickets per slot that a worker holds at most: two stretches must not leave a slot without one."""
 _BASELINE_TICKETS = 4
 """A baseline's tickets per call. It draws image by image, each of which may take many seconds."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """What is done with tickets."""
-
-    sampler: SamplerSection | None = None
-    """Replaces the run's own."""
-    baseline: Baseline | None = None
-    """Draws in place of the workers' engines, and ends what it was given with the call."""
-    counted: bool = False
-    """Whoever adds tickets sees to it that they are not too many; they are then all handed out."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """One call of a worker."""
-
-    job: Job
-    tickets: tuple[Ticket, ...]
-    """New ones."""
-    session: int
-    """A worker forgets whatever it was given in another one."""
-    more: bool
-    """The next call brings further tickets."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
-    """An answer that will not come."""
-
-    reason: str
-
-
-class Workforce(Protocol):
-    """Workers by id, and their calls by reference."""
-
-    tried: set[int]
-    """Ids of workers that have answered a call since they were started: their model is loaded."""
-    hazard: Hazard
-
-    @property
-    def up(self) -> list[int]:
-        """Ids of the workers that can be given work, in order."""
-        ...
-
-    def submit(self, worker_id: int, order: Order) -> Hashable:
-        """Queue a call; returns its reference."""
-        ...
-
-    def answered(self, references: Sequence[Hashable], *, timeout_s: float) -> list[Hashable]:
-        """Those that have an answer, or a loss; waits up to ``timeout_s`` for the first."""
-        ...
-
-    def answer(self, worker_id: int, reference: Hashable) -> Collected | Loss:
-        """Of a call that has one; raises what the worker raised on purpose."""
-        ...
-
-    def lose(self, worker_id: int, reason: str, measured: str, *, restart: bool) -> None:
-        """Count a worker as lost until it is up again; ``restart`` ends its process first.
-
-        Raises:
-            RolloutError: too many were lost in a row, and nothing was finished.
-        """
-        ...
-
-    def finished(self) -> None:
-        """Somebody has finished an episode."""
-        ...
-
-    def revive(self) -> None:
-        """Take in workers that are back or new, without waiting."""
-        ...
-
-    def await_worker(self) -> None:
-        """Wait until a worker is up.
-
-        Raises:
-            RolloutError: none comes.
-        """
-        ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -132,7 +47,7 @@ class Dispatch:
 
     def __init__(
         self,
-        workforce: Workforce,
+        workers: Workers,
         rollout: RolloutSection,
         job: Job,
         *,
@@ -140,20 +55,20 @@ class Dispatch:
         sessions: Iterator[int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nothing is handed out as yet.
+        """A job without tickets.
 
         Args:
-            workforce: who works.
+            workers: those that tickets go to.
             rollout: slots per worker, and how often a ticket may be handed out again.
-            job: what is done with tickets.
+            job: how tickets are rolled out.
             pace: what episodes took so far.
             sessions: numbers none of which has been used with these workers.
             clock: seconds.
         """
-        self._workforce, self._job, self._pace = workforce, job, pace
+        self._workers, self._job, self._pace = workers, job, pace
         self._sessions, self._clock = sessions, clock
         self._slots = rollout.slots
-        self._waiting = WaitingTickets(max_reissues=rollout.max_reissues, hazard=workforce.hazard)
+        self._waiting = WaitingTickets(max_reissues=rollout.max_reissues, hazard=workers.hazard)
         self._loads: dict[int, _Load] = {}
         self._refused: list[FailedEpisode] = []
         self.reissued_count = 0
@@ -172,7 +87,7 @@ class Dispatch:
             AdDiffusionError: what a worker raised on purpose.
         """
         self._waiting.add(tickets)
-        self._workforce.await_worker()
+        self._workers.await_worker()
         self._give_up_overdue()
         submitted = self._submit(self._share_out())
         return self._refusals() if submitted and self._has_room() else self._next_answer()
@@ -188,10 +103,10 @@ class Dispatch:
 
     def _share_out(self) -> dict[int, list[Ticket]]:
         """New tickets of each worker that has room for a call; none, for one whose model is not loaded yet."""
-        for worker_id in self._workforce.up:
+        for worker_id in self._workers.up:
             if worker_id not in self._loads:
                 self._loads[worker_id] = _Load(session=next(self._sessions))
-        roomy = [worker_id for worker_id in self._workforce.up if len(self._loads[worker_id].calls) < _CALLS]
+        roomy = [worker_id for worker_id in self._workers.up if len(self._loads[worker_id].calls) < _CALLS]
         new: dict[int, list[Ticket]] = {worker_id: [] for worker_id in roomy if self._is_tried(worker_id)}
         self._share_suspects(new)
         self._share_fresh(new)
@@ -199,7 +114,7 @@ class Dispatch:
 
     def _is_tried(self, worker_id: int) -> bool:
         """Whether the worker can be trusted with tickets: one that is lost while it loads takes none with it."""
-        return worker_id in self._workforce.tried or not self._keeps
+        return worker_id in self._workers.tried or not self._keeps
 
     def _share_suspects(self, new: dict[int, list[Ticket]]) -> None:
         """A group to each worker that has nothing."""
@@ -223,7 +138,7 @@ class Dispatch:
 
     def _kept_free(self) -> set[int]:
         """Workers that get nothing new, so that they can take a waiting group: those with the fewest tickets."""
-        up = self._workforce.up
+        up = self._workers.up
         others = [one for one in up if not self._loads[one].suspect]
         wanted = max(1, len(up) // 2) - (len(up) - len(others))
         by_tickets = sorted(others, key=lambda one: len(self._loads[one].tickets))
@@ -252,7 +167,7 @@ class Dispatch:
             if not load.calls:
                 load.since = self._clock()
             order = Order(job=self._job, tickets=tuple(new[worker_id]), session=load.session, more=more)
-            load.calls.append(self._workforce.submit(worker_id, order))
+            load.calls.append(self._workers.submit(worker_id, order))
         return bool(called)
 
     def _has_use_for_a_call(self, worker_id: int) -> bool:
@@ -267,7 +182,7 @@ class Dispatch:
 
     def _has_room(self) -> bool:
         """Whether a worker with tickets could be given another call: then nothing is waited for."""
-        loads = [self._loads[worker_id] for worker_id in self._workforce.up]
+        loads = [self._loads[worker_id] for worker_id in self._workers.up]
         return any(load.tickets and len(load.calls) < _CALLS for load in loads)
 
     # ---------------------------------------------------------------- taking in
@@ -275,33 +190,33 @@ class Dispatch:
     def _next_answer(self) -> Collected:
         """Of the oldest call of the first worker that answers; nothing new when one is lost meanwhile."""
         while oldest := self._oldest():
-            ready = self._workforce.answered(list(oldest), timeout_s=POLL_S)
+            ready = self._workers.answered(list(oldest), timeout_s=POLL_S)
             if ready:
                 return self._take(oldest[ready[0]])
-            self._workforce.revive()
+            self._workers.revive()
             if self._give_up_overdue() or self._somebody_is_idle():
                 break
         return self._refusals()
 
     def _somebody_is_idle(self) -> bool:
         """Whether tickets wait, and a worker has come that has been given none."""
-        return bool(self._waiting) and any(worker_id not in self._loads for worker_id in self._workforce.up)
+        return bool(self._waiting) and any(worker_id not in self._loads for worker_id in self._workers.up)
 
     def _oldest(self) -> dict[Hashable, int]:
         return {load.calls[0]: worker_id for worker_id, load in self._loads.items() if load.calls}
 
     def _take(self, worker_id: int) -> Collected:
         load = self._loads[worker_id]
-        answer = self._workforce.answer(worker_id, load.calls.popleft())
+        answer = self._workers.answer(worker_id, load.calls.popleft())
         if isinstance(answer, Loss):
             self._lose(worker_id, answer.reason)
             return self._refusals()
-        self._workforce.tried.add(worker_id)
-        self._workforce.hazard.worked(self._clock() - load.since, lost=False)
+        self._workers.tried.add(worker_id)
+        self._workers.hazard.worked(self._clock() - load.since, lost=False)
         load.since = self._clock()
         self._pace.note(answer.episodes)
         if answer.episodes:
-            self._workforce.finished()
+            self._workers.finished()
         for ended in (*answer.episodes, *answer.failed):
             if load.tickets.pop(ended.ticket.ticket_id, None) is None:
                 raise ContractError(
@@ -322,7 +237,7 @@ class Dispatch:
         late = {load.calls[0]: one for one, load in self._loads.items() if load.calls and self._lateness_s(load) > 0}
         if not late:
             return False
-        answered = self._workforce.answered(list(late), timeout_s=0.0)
+        answered = self._workers.answered(list(late), timeout_s=0.0)
         hanging = [worker_id for reference, worker_id in late.items() if reference not in answered]
         for worker_id in hanging:
             self._lose(worker_id, "no answer", restart=True)
@@ -337,9 +252,9 @@ class Dispatch:
         tickets = [*load.tickets.values()]
         self.reissued_count += len(tickets)
         now = self._clock()
-        self._workforce.hazard.worked(now - load.since, lost=True)
+        self._workers.hazard.worked(now - load.since, lost=True)
         if tickets:
             refused = self._waiting.lost(tickets, reason, seconds=now - load.given)
             self._refused += [refused] if refused is not None else []
         measured = f"{now - load.since:.0f} s into a call with {len(tickets)} tickets; {self._pace.words()}"
-        self._workforce.lose(worker_id, reason, measured, restart=restart)
+        self._workers.lose(worker_id, reason, measured, restart=restart)

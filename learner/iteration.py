@@ -1,4 +1,4 @@
-"""One iteration of training: the same few lines, whoever rolls out and wherever the learner runs."""
+"""One iteration of training, for serial and distributed runs alike, and its statistics."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from addiffusion.records import Episode, Ticket
+import numpy as np
+
+from addiffusion.actions import ACTION_COUNT, ACTION_NAMES, Action
+from addiffusion.records import SCORE_NAMES, TERM_NAMES, Episode, Ticket
 from addiffusion.rollouts import Rollouts
 from learner.batch import Batch
 from learner.state import Learner
-from learner.statistics import episode_statistics
 from learner.tickets import TicketLedger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IterationReport:
-    """What happened in one iteration."""
+    """Episodes, metrics and times of one iteration."""
 
     iteration: int
     episodes: tuple[Episode, ...]
     """What was trained on, in the order of ticket ids."""
     rollout: Mapping[str, float]
-    """``learner.statistics.episode_statistics``."""
+    """``episode_statistics``."""
     update: Mapping[str, float]
     """``PolicyLearner.update``."""
     stage_s: Mapping[str, float]
@@ -43,6 +45,13 @@ def run_iteration(
     iteration: int, *, collect: Callable[[int], Batch], ledger: TicketLedger, rollouts: Rollouts, learner: Learner
 ) -> IterationReport:
     """Collect the iteration's tickets, train on them once, and give the workers the new weights.
+
+    Args:
+        iteration: the next one of ``ledger``.
+        collect: rolls the tickets of an iteration out.
+        ledger: closed for the iteration afterwards.
+        rollouts: gets the new weights.
+        learner: is trained.
 
     Raises:
         RolloutError: tickets could not be finished.
@@ -71,7 +80,7 @@ def run_iteration(
 
 
 def audit(issued: Sequence[Ticket], episodes: Sequence[Episode], update: Mapping[str, float]) -> dict[str, float]:
-    """What was issued against what was trained: names ``episodes_dropped`` and ``audit_length_gap``.
+    """Tickets issued against episodes trained on: names ``episodes_dropped`` and ``audit_length_gap``.
 
     The gap is the mean number of decisions that the learner found in its batch, over that of the episodes of the issued
     tickets, minus 1. Anything but 0 in either is a defect: somebody lost, doubled or favoured episodes on the way.
@@ -81,4 +90,27 @@ def audit(issued: Sequence[Ticket], episodes: Sequence[Episode], update: Mapping
     return {
         "episodes_dropped": float(len(issued) - len(finished)),
         "audit_length_gap": update["decisions_trained"] / sum(finished) - 1 if finished else float("nan"),
+    }
+
+
+def episode_statistics(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Means over ``episodes`` of return, reward terms, final scores, NFE and decisions, and the action mix.
+
+    Names: ``return``, ``term_<name>``, ``score_<name>``, ``nfe``, ``network_evals``, ``decisions``,
+    ``<action>_frac`` (of all decisions), ``only_continue_frac`` (of all episodes: nothing but continue),
+    ``stop_at_once_frac`` (of all episodes: stop at the first decision).
+    """
+    terms = np.stack([episode.terms.sum(axis=0) for episode in episodes])
+    scores = np.stack([episode.scores[-1] for episode in episodes])
+    actions = np.bincount(np.concatenate([episode.actions for episode in episodes]), minlength=ACTION_COUNT)
+    return {
+        "return": float(terms.sum(axis=1).mean()),
+        **{f"term_{name}": float(value) for name, value in zip(TERM_NAMES, terms.mean(axis=0), strict=True)},
+        **{f"score_{name}": float(value) for name, value in zip(SCORE_NAMES, scores.mean(axis=0), strict=True)},
+        "nfe": float(np.mean([episode.nfe for episode in episodes])),
+        "network_evals": float(np.mean([episode.network_evals for episode in episodes])),
+        "decisions": float(np.mean([len(episode.actions) for episode in episodes])),
+        **{f"{name}_frac": float(n / actions.sum()) for name, n in zip(ACTION_NAMES, actions, strict=True)},
+        "only_continue_frac": float(np.mean([(e.actions == Action.CONTINUE).all() for e in episodes])),
+        "stop_at_once_frac": float(np.mean([e.actions[0] == Action.STOP for e in episodes])),
     }

@@ -42,7 +42,14 @@ class PpoLoss:
 
 
 def ppo_loss(inputs: LossInputs, *, clip: float, value_coeff: float, entropy_coeff: float) -> PpoLoss:
-    """Clipped surrogate, unclipped squared value error and entropy bonus: arXiv:1707.06347 Eq. 7 and 9."""
+    """Clipped surrogate, unclipped squared value error and entropy bonus: arXiv:1707.06347 Eq. 7 and 9.
+
+    Args:
+        inputs: one minibatch.
+        clip: greatest distance of a ratio from 1 that still earns.
+        value_coeff: weight of the value error.
+        entropy_coeff: weight of the entropy bonus.
+    """
     log_probs = torch.log_softmax(inputs.logits, dim=-1)
     log_ratio = log_probs.gather(-1, inputs.actions[:, None].long()).squeeze(-1) - inputs.log_prob
     ratio = log_ratio.exp()

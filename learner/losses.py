@@ -1,17 +1,47 @@
-"""Lost workers: when it is bad luck, when to wait, and when to give up."""
+"""Lost workers: when an answer is overdue, when a loss is bad luck, when to wait, and when to give up."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterable
 from math import exp
+from statistics import fmean
 
 from addiffusion.errors import RolloutError
+from addiffusion.records import Episode
 
 _LONGEST_PAUSE_S = 30.0
+_REMEMBERED = 256
+_PATIENCE = 4.0
+"""An episode may take as many times what the slowest of those remembered took."""
+
+
+class Pace:
+    """Seconds from admission to final score of the episodes finished last."""
+
+    def __init__(self, *, timeout_s: float) -> None:
+        """An episode is given ``timeout_s`` in any case."""
+        self._timeout_s = timeout_s
+        self._seconds: deque[float] = deque(maxlen=_REMEMBERED)
+
+    def note(self, episodes: Iterable[Episode]) -> None:
+        """Remember what these took."""
+        self._seconds.extend(episode.seconds for episode in episodes)
+
+    def limit_s(self, ticket_count: int, *, at_once: int) -> float:
+        """Longest time for an answer of a worker that has ``ticket_count`` tickets and works on ``at_once`` of them."""
+        rounds = max(1, -(-ticket_count // at_once))
+        return rounds * max(self._timeout_s, _PATIENCE * max(self._seconds, default=0.0))
+
+    def words(self) -> str:
+        """What was measured, as part of a sentence."""
+        if not self._seconds:
+            return "no episode has been finished yet"
+        return f"this run's episodes took {fmean(self._seconds):.3g} s each, the slowest {max(self._seconds):.3g} s"
 
 
 class Hazard:
-    """How often workers are lost, whatever they are at work on."""
+    """Rate of losses of workers per second of work, whatever the tickets."""
 
     def __init__(self) -> None:
         self._worked_s = 0.0
@@ -28,7 +58,7 @@ class Hazard:
 
 
 class LossRecord:
-    """Counts restarts in a row that brought nothing.
+    """Count of restarts in a row that brought nothing.
 
     A worker that was started after the loss before and is lost again, while nobody has finished an episode, makes the
     row longer by one. Workers lost together count once: none of them was started after another one's loss.
@@ -43,11 +73,11 @@ class LossRecord:
         self._measured = ""
 
     def started(self, worker_id: int) -> None:
-        """A worker can be given tickets."""
+        """Note that a worker can be given tickets."""
         self._row_at_start[worker_id] = self._row
 
     def finished(self) -> None:
-        """Somebody has finished an episode: the row is broken."""
+        """Note that an episode was finished by any worker: the row is broken."""
         self._row = 0
         self._row_at_start.clear()
         self._reasons.clear()

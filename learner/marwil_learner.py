@@ -54,6 +54,12 @@ class EpisodeMarwilLearner(EpisodePPOLearner):
     ) -> torch.Tensor:
         """RLlib's MARWIL loss of one minibatch; with beta 0 it is RLlib's BC loss.
 
+        Args:
+            module_id: RLlib's name of the module.
+            config: PPO's; the offline one takes its place.
+            batch: columns (n, ...) of n decisions.
+            fwd_out: outputs (n, ...) of the module.
+
         Raises:
             UpdateError: the loss is not finite.
         """

@@ -8,6 +8,7 @@ from math import isfinite
 from typing import Any, cast
 
 import torch
+from jaxtyping import Int
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.connectors.learner import AddOneTsToEpisodesAndTruncate, GeneralAdvantageEstimation
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -17,12 +18,12 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.rllib.utils.typing import ParamDict
+from torch import Tensor
 
 from addiffusion.errors import UpdateError
 from addiffusion.seeds import generator
 from learner.connector import WEIGHTS, EpisodeAdvantages
 from learner.loss import LossInputs, explained_variance, ppo_loss
-from learner.minibatches import minibatch_rows
 from learner.module import policy_module
 
 SCHEDULE_KEY = NUM_ENV_STEPS_SAMPLED_LIFETIME
@@ -96,7 +97,14 @@ class EpisodePPOLearner(PPOTorchLearner):
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> torch.Tensor:
-        """The PPO loss of one minibatch."""
+        """The PPO loss of one minibatch.
+
+        Args:
+            module_id: RLlib's name of the module.
+            config: RLlib's, of PPO.
+            batch: columns (n, ...) of n decisions.
+            fwd_out: outputs (n, ...) of the module.
+        """
         loss = ppo_loss(
             LossInputs(
                 logits=fwd_out[Columns.ACTION_DIST_INPUTS],
@@ -147,3 +155,22 @@ def own_share(rows: torch.Tensor) -> tuple[torch.Tensor, float]:
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     share = rows[rank::world]
     return (share, world * len(share) / len(rows)) if len(share) else (rows[:1], 0.0)
+
+
+def minibatch_rows(
+    row_count: int, *, epochs: int, minibatch_size: int, generator: torch.Generator
+) -> Iterator[Int[Tensor, " m"]]:
+    """Row indices (m,) of each gradient step: in every epoch each row exactly once, in a fresh order.
+
+    RLlib's cyclic iterator fills the last minibatch of an epoch from the next one and repeats the rows of a batch
+    that is smaller than a minibatch; here the minibatches of an epoch differ by at most one row instead.
+
+    Args:
+        row_count: rows of the batch.
+        epochs: how often each is trained on.
+        minibatch_size: rows per step, about.
+        generator: of the orders.
+    """
+    step_count = max(1, round(row_count / minibatch_size))
+    for _ in range(epochs):
+        yield from torch.randperm(row_count, generator=generator).tensor_split(step_count)

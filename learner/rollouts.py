@@ -1,4 +1,4 @@
-"""Rollouts over remote workers, any of which may die or hang at any time."""
+"""Rollouts by remote workers, any of which may die or hang at any time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from ray.actor import ActorHandle
 from addiffusion.baseline import Baseline
 from addiffusion.config import Config, SamplerSection
 from addiffusion.records import Episode, FailedEpisode, Ticket
-from addiffusion.rollouts import Collected, Rollouts, Staff
-from learner.dispatch import Dispatch, Job
-from learner.fleet import Fleet, Recruit
-from learner.pace import Pace
+from addiffusion.rollouts import Collected, Rollouts, WorkerStatus
+from learner.calls import Job
+from learner.dispatch import Dispatch
+from learner.losses import Pace
+from learner.worker_pool import NewWorkers, WorkerPool
 
 
 class RayRollouts:
@@ -26,9 +27,15 @@ class RayRollouts:
     restarted, loses its tickets to the others at once, and gets work again when it answers.
     """
 
-    def __init__(self, actors: Mapping[int, ActorHandle[Any]], config: Config, recruit: Recruit = dict) -> None:
-        """Take over ``actors`` by worker id; those Ray may restart come back after a loss. ``recruit`` finds more."""
-        self.fleet = Fleet(actors, config, recruit)
+    def __init__(self, actors: Mapping[int, ActorHandle[Any]], config: Config, new_workers: NewWorkers = dict) -> None:
+        """Take over workers that have been started.
+
+        Args:
+            actors: by worker id; those Ray may restart come back after a loss.
+            config: the run's.
+            new_workers: finds those that were started later.
+        """
+        self.pool = WorkerPool(actors, config, new_workers)
         self._rollout = config.rollout
         self._pace = Pace(timeout_s=config.rollout.timeout_s)
         self._baseline_paces: defaultdict[str, Pace] = defaultdict(lambda: Pace(timeout_s=config.rollout.timeout_s))
@@ -40,7 +47,7 @@ class RayRollouts:
     @property
     def waited_s(self) -> float:
         """Wall clock spent waiting for workers, since construction: all else is this process's own work."""
-        return self.fleet.waited_s
+        return self.pool.waited_s
 
     @property
     def reissued_count(self) -> int:
@@ -49,7 +56,7 @@ class RayRollouts:
 
     def set_weights(self, weights: Any, version: int) -> None:
         """Put ``weights`` into the object store, once; each worker fetches them with its next tickets."""
-        self.fleet.set_weights(weights, version)
+        self.pool.set_weights(weights, version)
 
     def collect(self, tickets: Sequence[Ticket], *, sampler: SamplerSection | None = None) -> Collected:
         """Roll out ``tickets`` on all workers that are up or come up meanwhile.
@@ -73,19 +80,19 @@ class RayRollouts:
             self._last = self._carried
         return self._carried.advance(tickets)
 
-    def staff(self) -> Staff:
-        """Workers that are up, absent and lost."""
-        return Staff(
-            up_count=len(self.fleet.up),
-            absent_count=len(self.fleet.absent),
-            lost_count=self.fleet.lost_count,
+    def worker_status(self) -> WorkerStatus:
+        """Counts of workers that are up, absent and lost, and of tickets that moved."""
+        return WorkerStatus(
+            up_count=len(self.pool.up),
+            absent_count=len(self.pool.absent),
+            lost_count=self.pool.lost_count,
             moved_count=self.reissued_count,
         )
 
     def dismiss_absent(self) -> None:
         """End workers that wait for a node or for their restart: whoever ends the others would wait for them."""
-        for worker_id in self.fleet.absent:
-            ray.kill(self.fleet.actor(worker_id))
+        for worker_id in self.pool.absent:
+            ray.kill(self.pool.actor(worker_id))
 
     def _collect(self, job: Job, tickets: Sequence[Ticket]) -> Collected:
         dispatch = self._dispatch(job)
@@ -99,7 +106,7 @@ class RayRollouts:
 
     def _dispatch(self, job: Job) -> Dispatch:
         pace = self._pace if job.baseline is None else self._baseline_paces[job.baseline.name]
-        return Dispatch(self.fleet, self._rollout, job, pace=pace, sessions=self._sessions)
+        return Dispatch(self.pool, self._rollout, job, pace=pace, sessions=self._sessions)
 
 
 class _Hosting:

@@ -1,4 +1,4 @@
-"""What a learner is to the rest of this package: its state, and what can be asked of it."""
+"""The port to a learner, and the record of its state."""
 
 from __future__ import annotations
 

@@ -2,13 +2,14 @@
 
 Shapes: ``n`` trajectories, ``d`` decisions. A decision to stop at i earns ``quality[i]`` and costs ``passes[i]`` more
 passes; to continue costs one pass and leads to decision i + 1. At the last decision the path ends either way, for
-nothing. What was spent before a decision is in no value.
+nothing. What was spent before a decision is in no value. ``c_nfe`` (n,) is the price that each trajectory's phi shows;
+what a pass costs, c below, is ``Paths.cost``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from addiffusion.bank.oracle import reward_of_ends
 from addiffusion.bank.trajectory import Trajectory
 from addiffusion.config import RewardSection
 from addiffusion.errors import ConfigError
+from addiffusion.reward import pays_for_passes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,15 +33,21 @@ class Paths:
     passes: Float[Tensor, "n d"]
     """Passes that a stop there still takes."""
     tiers: Int[Tensor, " n"]
+    pays_for_passes: bool = True
+    """See ``addiffusion.reward.pays_for_passes``."""
 
     def __len__(self) -> int:
         return len(self.phi)
 
-    def rows(self, which: Tensor) -> Paths:
-        """Some of the trajectories."""
-        return Paths(
-            phi=self.phi[which], quality=self.quality[which], passes=self.passes[which], tiers=self.tiers[which]
+    def rows(self, which: Int[Tensor, " m"]) -> Paths:
+        """Some of the trajectories, by index."""
+        return replace(
+            self, phi=self.phi[which], quality=self.quality[which], passes=self.passes[which], tiers=self.tiers[which]
         )
+
+    def cost(self, c_nfe: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """What one pass costs each trajectory."""
+        return c_nfe if self.pays_for_passes else torch.zeros_like(c_nfe)
 
     def nfe(self, stops: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
         """Passes after the first decision, of paths that stop at these decisions."""
@@ -69,6 +77,7 @@ def stack(trajectories: Sequence[Trajectory], section: RewardSection) -> Paths:
         quality=torch.from_numpy(np.stack(quality)).float(),
         passes=torch.from_numpy(np.stack(passes)).float(),
         tiers=torch.tensor([one.prompt.tier for one in trajectories]),
+        pays_for_passes=pays_for_passes(section),
     )
 
 
@@ -77,41 +86,36 @@ def policy_values(stop_prob: Float[Tensor, "n d"], paths: Paths, c_nfe: Float[Te
 
     V_i = p_i (quality_i - c passes_i) + (1 - p_i) (V_{i+1} - c).
     """
-    stop = _stop_now(paths, c_nfe)
+    stop, cost = _stop_now(paths, c_nfe), paths.cost(c_nfe)
     value = paths.quality[:, -1]
     values = [value]
     for i in reversed(range(stop.shape[1] - 1)):
-        value = torch.lerp(value - c_nfe, stop[:, i], stop_prob[:, i])
+        value = torch.lerp(value - cost, stop[:, i], stop_prob[:, i])
         values.append(value)
     return torch.stack(values[::-1], dim=1)
 
 
 def stop_advantages(values: Float[Tensor, "n d"], paths: Paths, c_nfe: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
-    """How much better it is to stop at once than to go on under a policy of these values; 0 at the last decision."""
+    """Gain of a stop at once over going on under a policy of these values; 0 at the last decision."""
     advantages = torch.zeros_like(values)
-    advantages[:, :-1] = _stop_now(paths, c_nfe)[:, :-1] - (values[:, 1:] - c_nfe[:, None])
+    advantages[:, :-1] = _stop_now(paths, c_nfe)[:, :-1] - (values[:, 1:] - paths.cost(c_nfe)[:, None])
     return advantages
 
 
 def oracle_values(paths: Paths, c_nfe: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
-    """Reward to go of who knows each trajectory's future: V_i = max(quality_i - c passes_i, V_{i+1} - c)."""
-    stop = _stop_now(paths, c_nfe)
+    """Reward to go of an oracle, which knows what follows: V_i = max(quality_i - c passes_i, V_{i+1} - c)."""
+    stop, cost = _stop_now(paths, c_nfe), paths.cost(c_nfe)
     value = paths.quality[:, -1]
     values = [value]
     for i in reversed(range(stop.shape[1] - 1)):
-        value = torch.maximum(stop[:, i], value - c_nfe)
+        value = torch.maximum(stop[:, i], value - cost)
         values.append(value)
     return torch.stack(values[::-1], dim=1)
 
 
-def oracle_stops(paths: Paths, c_nfe: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
-    """1 where stopping is as good as anything that can still come, else 0."""
-    return (_stop_now(paths, c_nfe) >= oracle_values(paths, c_nfe) - 1e-7).float()
-
-
 def returns_of(paths: Paths, stops: Int[Tensor, " n"], c_nfe: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Reward of the paths that stop at these decisions, from the first decision on."""
-    return paths.quality.gather(1, stops[:, None]).squeeze(1) - c_nfe * paths.nfe(stops)
+    return paths.quality.gather(1, stops[:, None]).squeeze(1) - paths.cost(c_nfe) * paths.nfe(stops)
 
 
 def best_fixed_stop(paths: Paths, c_nfe: Float[Tensor, " n"]) -> int:
@@ -122,4 +126,4 @@ def best_fixed_stop(paths: Paths, c_nfe: Float[Tensor, " n"]) -> int:
 
 
 def _stop_now(paths: Paths, c_nfe: Float[Tensor, " n"]) -> Float[Tensor, "n d"]:
-    return paths.quality - c_nfe[:, None] * paths.passes
+    return paths.quality - paths.cost(c_nfe)[:, None] * paths.passes

@@ -1,4 +1,4 @@
-"""Tickets that wait for a worker, and which of them may be what ends workers."""
+"""Tickets that wait for a worker, those apart that may be what ends workers."""
 
 from __future__ import annotations
 

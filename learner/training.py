@@ -23,7 +23,7 @@ def build_ledger(config: Config, pool: Sequence[PoolEntry]) -> TicketLedger:
         pool,
         run_seed=config.run.seed,
         batch_size=config.ppo.batch_size,
-        prices=config.reward.c_nfe_range or (config.reward.c_nfe, config.reward.c_nfe),
+        prices=config.reward.prices,
         max_reissues=config.rollout.max_reissues,
         keep_images=config.run.record_episodes,
         stages=curriculum_stages(config.curriculum),
@@ -31,9 +31,17 @@ def build_ledger(config: Config, pool: Sequence[PoolEntry]) -> TicketLedger:
 
 
 class Training:
-    """Learner, ledger and rollouts of one run, between two iterations at every call."""
+    """Learner, ledger and rollouts of one run. Between two calls it is always between two iterations."""
 
     def __init__(self, config: Config, *, ledger: TicketLedger, rollouts: Rollouts, learner: Learner) -> None:
+        """A training from the ledger's next iteration on.
+
+        Args:
+            config: the run's.
+            ledger: of its tickets.
+            rollouts: get the learner's weights at once.
+            learner: what is trained.
+        """
         self._config = config
         self._ledger = ledger
         self._rollouts = rollouts

@@ -1,4 +1,4 @@
-"""The learner as the rest of the project sees it: episodes in, weights and numbers out. Needs no running Ray."""
+"""A learner in this process: episodes in, weights and metrics out. Needs no running Ray."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import torch
 from numpy.typing import NDArray
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from torch import Tensor
 
-from addiffusion.errors import CheckpointError
+from addiffusion.errors import CheckpointError, ContractError
 from addiffusion.records import Episode
 from addiffusion.threads import torch_threads
-from learner.episodes import to_single_agent_episode
 from learner.module import PolicyModule, policy_module
 from learner.ppo_learner import SCHEDULE_KEY, EpisodePPOLearner
 from learner.state import LearnerState
 
 
 class PolicyLearner:
-    """Wraps one local RLlib learner. Updates run on one torch thread: their sums are then the same everywhere."""
+    """One local RLlib learner. Updates run on one torch thread: their sums are then the same everywhere."""
 
     def __init__(self, learner: EpisodePPOLearner) -> None:
         self._learner = learner
@@ -109,3 +110,32 @@ def _copied_value(value: Any) -> Any:
             return [_copied_value(item) for item in cast("list[Any]", value)]
         case _:
             return value
+
+
+def to_single_agent_episode(episode: Episode) -> SingleAgentEpisode:
+    """All decisions of a finished episode, terminated, with what the behaviour policy said at each.
+
+    ``len_lookback_buffer=0`` is essential: RLlib's default turns every given step into look-back, which trains on
+    nothing.
+
+    Raises:
+        ContractError: the episode has no decision, so there is nothing to learn from it.
+    """
+    if not len(episode.actions):
+        raise ContractError(
+            f"Episode of ticket {episode.ticket.ticket_id} has no decision and can't be trained on: only tickets "
+            "without a forced action belong in a training batch.",
+            ticket_id=episode.ticket.ticket_id,
+        )
+    return SingleAgentEpisode(
+        id_=str(episode.ticket.ticket_id),
+        observations=[*episode.phi, episode.phi[-1]],  # RLlib wants what follows the last action; it is never read
+        actions=list(episode.actions),
+        rewards=list(episode.rewards),
+        terminated=True,
+        len_lookback_buffer=0,
+        extra_model_outputs={
+            Columns.ACTION_LOGP: list(episode.log_prob),
+            Columns.ACTION_DIST_INPUTS: list(episode.logits),
+        },
+    ).to_numpy()

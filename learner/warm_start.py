@@ -38,7 +38,7 @@ _VALIDATION_PRICES = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WarmStartReport:
-    """What the policy is worth on the held-out trajectories, acting greedily. Rewards from the first decision on."""
+    """Worth of the greedy policy on the held-out trajectories. Rewards from the first decision on."""
 
     epoch: int
     """Epoch that was kept."""
@@ -80,17 +80,17 @@ class WarmStartReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Networks:
-    """What is trained."""
+    """Policy and value network."""
 
     policy: PolicyNetwork
     value: ValueNetwork
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Copies of both states."""
+        """Copies of both networks' states."""
         return copy.deepcopy(self.policy.state_dict()), copy.deepcopy(self.value.state_dict())
 
     def load(self, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
-        """Take both states."""
+        """Put both networks into ``state``."""
         self.policy.load_state_dict(state[0])
         self.value.load_state_dict(state[1])
 
@@ -101,6 +101,16 @@ class WarmStart:
     def __init__(
         self, networks: Networks, paths: Paths, *, layout: Layout, section: WarmStartSection, prices: Prices, seed: int
     ) -> None:
+        """Share the trajectories into those to train on and those held out.
+
+        Args:
+            networks: trained in place.
+            paths: trajectories of one bank.
+            layout: slices of phi.
+            section: epochs, rates and shares.
+            prices: least and greatest price to train at.
+            seed: of shares, orders and prices.
+        """
         self._networks, self._section, self._prices, self._layout = networks, section, prices, layout
         self._draws = generator(seed, "warm start")
         order = torch.randperm(len(paths), generator=self._draws)
@@ -157,13 +167,13 @@ class WarmStart:
         return (low + (high - low) * torch.rand(count, generator=self._draws)).exp()
 
     def _priced(self, phi: Float[Tensor, "n d p"], c_nfe: Float[Tensor, " n"]) -> Float[Tensor, "n d p"]:
-        """The same observations under other prices."""
+        """(n, d, p) the same observations under other prices."""
         priced = phi.clone()
         priced[:, :, self._layout.price_column] = torch.from_numpy(log_price(c_nfe.numpy()))[:, None]
         return priced
 
     def _blurred(self, phi: Float[Tensor, "n d p"]) -> Float[Tensor, "n d p"]:
-        """Whole slices of some trajectories are hidden: a few hundred pictures are soon known by heart."""
+        """(n, d, p) with whole slices of some trajectories hidden: a few hundred pictures are soon known by heart."""
         keep = torch.ones_like(phi)
         for name in self._layout.names:
             if name in {"clip_image", "clip_text", "middle", "text"}:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,12 +18,12 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from ray.util import list_named_actors
 
 from addiffusion.config import ScorersSection
-from addiffusion.errors import AdDiffusionError, ClusterError, RolloutError, ScorerError
+from addiffusion.errors import AdDiffusionError, ClusterError, ScorerError
 from addiffusion.metrics import Meters, NoMeters
 from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.scorers.base import Scoring
-from reward_service.client import RemoteScoring, ServiceFacts
-from reward_service.losses import Losses
+from reward_service.client import RemoteScoring, ServiceFacts, last_words, service_gone
+from reward_service.losses import Losses, end_if_device_lost
 from reward_service.service import RewardService
 from reward_service.stats import ServiceStats
 
@@ -31,9 +32,8 @@ MakeMeters = Callable[[str], Meters]
 """By the name of a replica, in its process."""
 
 DEFAULT_NAME: Final = "reward"
-MAX_CONCURRENT_CALLS: Final = 1000
-"""Calls an actor holds at once; its own queue bounds the images."""
-MAX_TASK_RETRIES: Final = 3
+_CALLS: Final = {"max_restarts": -1, "max_task_retries": 3, "max_concurrency": 1000}
+"""Options of each actor: it holds many calls at once, for its own queue bounds the images."""
 START_TIMEOUT_S: Final = 180.0
 PROBE_S: Final = 0.05
 """How long a client waits for replicas to say how busy they are."""
@@ -44,7 +44,7 @@ _SWITCH_S: Final = 5.0e-4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """How the actors of a service start."""
+    """Limits, resources and metrics with which the actors of a service start."""
 
     timeout_s: float = START_TIMEOUT_S
     """How long they may take."""
@@ -59,6 +59,12 @@ class RewardActor:
 
     It holds nothing but caches: after a crash Ray starts it anew and sends the unanswered calls again. A process whose
     device is lost ends itself; after ``MAX_LOSSES`` of these in a row the next one refuses to start.
+
+    Args:
+        section: what it scores with.
+        load: builds the scorers; None builds those of ``section``.
+        title: of this replica, in logs and metrics.
+        meters: carries its metrics; None carries none.
     """
 
     _title = "loading"  # Ray asks for the repr of an actor whose constructor has failed, too
@@ -78,7 +84,11 @@ class RewardActor:
         torch.set_num_threads(1)  # the same arithmetic as the serial twin, and no contention with the workers
         losses = Losses(ray.get_runtime_context().get_actor_id() or title)
         losses.check(title)
-        scoring = _loaded(load or _load_scoring, section, losses)
+        try:
+            scoring = (load or _load_scoring)(section)
+        except (RuntimeError, AdDiffusionError) as error:
+            end_if_device_lost(error, losses, what="can't load its scorers")
+            raise
         self._service = RewardService(scoring, section, meters(title) if meters else NoMeters(), losses=losses)
         self._title = f"{title}, {section.kind} scorers on {section.device}"
 
@@ -98,7 +108,7 @@ class RewardActor:
         return self._service.load
 
     async def facts(self) -> ServiceFacts:
-        """What this service scores with."""
+        """Settings and widths of this service."""
         return ServiceFacts(
             section=self._section,
             names=self._service.names,
@@ -110,15 +120,6 @@ class RewardActor:
     async def stats(self) -> ServiceStats:
         """Counters since this process started."""
         return self._service.stats()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    """Where a service is found, and whether it outlives its driver."""
-
-    namespace: str
-    name: str
-    detached: bool
 
 
 class RayReplicas:
@@ -162,9 +163,11 @@ class RayReplicas:
                 timeout_s=self._timeout_s,
             ) from error
         except RayActorError as error:
-            raise _gone(error) from error
+            raise service_gone(error) from error
         except RayTaskError as error:
-            raise _cause_of(error) from error
+            cause = error.cause
+            ours = isinstance(cause, AdDiffusionError)
+            raise (cause if ours else ScorerError(f"The scorers failed: {cause!r}")) from error
 
 
 def get_or_create(
@@ -178,53 +181,47 @@ def get_or_create(
 ) -> RemoteScoring:
     """The reward service called ``name`` with all its replicas, started if missing; returns when it is ready to score.
 
-    A service that is not ``detached`` ends with the driver that started it. ``load`` builds the scorers in each
-    actor's process; by default those of ``section``.
-
     Nothing is started beside a running service of other settings, and what a failed start has begun is ended.
+
+    Args:
+        section: what it scores with, and how many replicas it has.
+        namespace: Ray's, in which its name is unique.
+        name: of the service.
+        detached: False ends it with the driver that started it.
+        load: builds the scorers in each actor's process; None builds those of ``section``.
+        start: how its actors start.
 
     Raises:
         ClusterError: it did not start in time, its scorers can't be loaded, or a service of other settings has the
             name already.
     """
     start = start or Start()
-    place = _Place(namespace=namespace, name=name, detached=detached)
-    for index in _running(namespace, name):
-        _require_same(_facts_of(_replica(namespace, name, index), name, start.timeout_s), section, namespace, name)
-    with ExitStack() as undo:
-        actors = [
-            _get_or_create(section, place, index, load=load, start=start, undo=undo)
-            for index in range(section.replicas)
-        ]
-        facts = [_facts_of(actor, name, start.timeout_s) for actor in actors]
-        for found in facts:  # somebody else may have started one meanwhile
-            _require_same(found, section, namespace, name)
-        undo.pop_all()
-    return RemoteScoring(RayReplicas(actors, timeout_s=section.timeout_s), facts[0])
-
-
-def _get_or_create(
-    section: ScorersSection, place: _Place, index: int, *, load: LoadScoring | None, start: Start, undo: ExitStack
-) -> ActorHandle[Any]:
-    """The replica of this index; one that is made here ends when ``undo`` is unwound."""
+    for index in _running(namespace).get(name, ()):
+        found = _facts_of(_replica(namespace, name, index), name, start.timeout_s)
+        found.require(section, namespace=namespace, name=name)
     options: dict[str, Any] = {
-        "name": f"{_PREFIX}{place.name}:{index}",
-        "namespace": place.namespace,
-        "lifetime": "detached" if place.detached else "non_detached",
+        "namespace": namespace,
+        "lifetime": "detached" if detached else "non_detached",
         "num_cpus": section.cpus,
         "num_gpus": section.gpus,
         "resources": dict(start.resources),
-        "max_restarts": -1,
-        "max_task_retries": MAX_TASK_RETRIES,
-        "max_concurrency": MAX_CONCURRENT_CALLS,
+        **_CALLS,
     }
-    title = f"{place.name} {index + 1}/{section.replicas}"
-    try:
-        made: Any = ray.remote(RewardActor).options(**options).remote(section, load, title=title, meters=start.meters)
-    except ValueError:  # the name is taken: this one is not ours to end
-        return _replica(place.namespace, place.name, index)
-    undo.callback(ray.kill, made)
-    return made
+    actors: list[ActorHandle[Any]] = []
+    with ExitStack() as undo:
+        for index in range(section.replicas):
+            actor_class: Any = ray.remote(RewardActor).options(name=f"{_PREFIX}{name}:{index}", **options)
+            title = f"{name} {index + 1}/{section.replicas}"
+            try:
+                actors.append(actor_class.remote(section, load, title=title, meters=start.meters))
+                undo.callback(ray.kill, actors[-1])
+            except ValueError:  # the name is taken: this one is not ours to end
+                actors.append(_replica(namespace, name, index))
+        facts = [_facts_of(actor, name, start.timeout_s) for actor in actors]
+        for found in facts:  # somebody else may have started one meanwhile
+            found.require(section, namespace=namespace, name=name)
+        undo.pop_all()
+    return RemoteScoring(RayReplicas(actors, timeout_s=section.timeout_s), facts[0])
 
 
 def connect(*, namespace: str, name: str = DEFAULT_NAME, timeout_s: float | None = None) -> RemoteScoring:
@@ -235,7 +232,7 @@ def connect(*, namespace: str, name: str = DEFAULT_NAME, timeout_s: float | None
     Raises:
         ClusterError: there is none, or it is not ready in time.
     """
-    found = _running(namespace, name)
+    found = _running(namespace).get(name)
     if not found:
         raise ClusterError(
             f"No reward service named {name!r} runs in namespace {namespace!r}; start it first (get_or_create).",
@@ -249,8 +246,7 @@ def connect(*, namespace: str, name: str = DEFAULT_NAME, timeout_s: float | None
 
 def service_names(*, namespace: str) -> tuple[str, ...]:
     """Names of the reward services that run in ``namespace``."""
-    actors = (actor for actor in _actor_names(namespace) if actor.startswith(_PREFIX))
-    return tuple(sorted({actor.removeprefix(_PREFIX).rsplit(":", 1)[0] for actor in actors}))
+    return tuple(sorted(_running(namespace)))
 
 
 def stop(scoring: RemoteScoring) -> None:
@@ -270,24 +266,17 @@ def _facts_of(actor: ActorHandle[Any], name: str, start_timeout_s: float) -> Ser
             name=name,
         ) from error
     except RayActorError as error:
-        raise ClusterError(f"The reward service {name!r} could not start: {_reason(error)}", name=name) from error
+        raise ClusterError(f"The reward service {name!r} could not start: {last_words(error)[1]}", name=name) from error
 
 
-def _reason(error: RayActorError) -> str:
-    """Of a failed constructor: the last line of its traceback, without the path of our own error's class."""
-    last = str(error).strip().splitlines()[-1]
-    return last.split(": ", 1)[-1] if last.startswith("addiffusion.errors.") else last
-
-
-def _actor_names(namespace: str) -> list[str]:
-    actors = cast("list[dict[str, str]]", list_named_actors(all_namespaces=True))
-    return [actor["name"] for actor in actors if actor["namespace"] == namespace]
-
-
-def _running(namespace: str, name: str) -> list[int]:
-    """Indices of the replicas there are."""
-    prefix = f"{_PREFIX}{name}:"
-    return sorted(int(actor[len(prefix) :]) for actor in _actor_names(namespace) if actor.startswith(prefix))
+def _running(namespace: str) -> dict[str, list[int]]:
+    """Indices of the replicas there are, by the name of their service."""
+    running: defaultdict[str, list[int]] = defaultdict(list)
+    for actor in cast("list[dict[str, str]]", list_named_actors(all_namespaces=True)):
+        if actor["namespace"] == namespace and actor["name"].startswith(_PREFIX):
+            name, _, index = actor["name"].removeprefix(_PREFIX).rpartition(":")
+            running[name].append(int(index))
+    return {name: sorted(indices) for name, indices in running.items()}
 
 
 def _replica(namespace: str, name: str, index: int) -> ActorHandle[Any]:
@@ -300,52 +289,8 @@ def _replica(namespace: str, name: str, index: int) -> ActorHandle[Any]:
         ) from error
 
 
-def _require_same(facts: ServiceFacts, section: ScorersSection, namespace: str, name: str) -> None:
-    if facts.section != section:
-        raise ClusterError(
-            f"A reward service named {name!r} with other {_differences(facts.section, section)} runs in namespace "
-            f"{namespace!r}; stop it with `addiffusion reward stop {name}`, or choose another scorers.service.",
-            name=name,
-            namespace=namespace,
-        )
-
-
-def _differences(running: ScorersSection, asked: ScorersSection) -> str:
-    keys = [key for key in type(asked).model_fields if getattr(running, key) != getattr(asked, key)]
-    return ", ".join(f"scorers.{key}" for key in keys)
-
-
-def _gone(error: RayActorError) -> AdDiffusionError:
-    """Why calls are in vain: a process that refused to start again ends the run with its own reason."""
-    last = str(error).strip().splitlines()[-1]
-    refusal = f"{RolloutError.__module__}.{RolloutError.__qualname__}: "
-    if last.startswith(refusal):
-        return RolloutError(last.removeprefix(refusal))
-    return ScorerError(f"The reward service is gone, and Ray could not bring it back: {error}")
-
-
-def _cause_of(error: RayTaskError) -> AdDiffusionError:
-    """The error that was raised in the actor, without Ray's wrapping."""
-    cause = error.cause
-    return cause if isinstance(cause, AdDiffusionError) else ScorerError(f"The scorers failed: {cause!r}")
-
-
-def _loaded(load: LoadScoring, section: ScorersSection, losses: Losses) -> Scoring:
-    """The scorers; a device that is lost before they stand on it ends the process, as it does later."""
-    from addiffusion.poisoned import end_process, poison_of  # noqa: PLC0415 - see RewardActor.__init__
-
-    try:
-        return load(section)
-    except (RuntimeError, AdDiffusionError) as error:
-        reason = poison_of(error)
-        if reason is not None:
-            losses.add(reason)
-            end_process(f"The reward service can't load its scorers: its device is lost to it ({reason}).")
-        raise
-
-
 def _load_scoring(section: ScorersSection) -> Scoring:
-    from addiffusion.scorers.families import load_scoring  # noqa: PLC0415 - see RewardActor.__init__
+    from addiffusion.scorers.factory import load_scoring  # noqa: PLC0415 - see RewardActor.__init__
 
     if section.kind == "pretrained" and section.image_reward.backend == "package":
         from reward_service.image_reward.actor import IsolatedImageReward  # noqa: PLC0415 - see RewardActor.__init__

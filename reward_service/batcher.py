@@ -1,17 +1,23 @@
-"""Which images are scored together, and when: pure bookkeeping without threads, images or scorers.
+"""Batches of images from the requests of many callers: how they are cut, scored in one pass, and joined again.
 
 Requests of any size come in; batches of at most ``max_images`` go out. A request may be cut over several batches and a
 batch may hold pieces of many requests. Only requests of one group (same score names, same image size) share a batch.
+Bookkeeping and pure functions: no threads, and no clock but the one that is handed in.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import numpy as np
+
 from addiffusion.errors import ContractError
+from addiffusion.records import ScoreReply, ScoreRequest
+from addiffusion.scorers.base import Scoring
+from addiffusion.scorers.requests import reply_rows
 
 Part = TypeVar("Part")
 
@@ -59,7 +65,7 @@ class _Waiting:
 
 
 class Batcher:
-    """First come, first served, within and between groups.
+    """Waiting requests by group: first come, first served, within and between groups.
 
     A group is ready when it fills a batch or when its oldest request has waited ``max_wait_s``; of the ready groups
     the one with the oldest request goes first, so none starves.
@@ -79,6 +85,11 @@ class Batcher:
 
     def add(self, request_id: int, group: Hashable, image_count: int) -> None:
         """Queue a request of one image or more.
+
+        Args:
+            request_id: another one for each request.
+            group: see ``group_of``.
+            image_count: its rows.
 
         Raises:
             ContractError: the request is empty.
@@ -137,7 +148,7 @@ class Batcher:
 
 
 class Joiner(Generic[Part]):
-    """Puts the scored pieces of cut requests together again."""
+    """Results of the pieces of cut requests, until each request is complete."""
 
     def __init__(self) -> None:
         self._missing: dict[int, int] = {}
@@ -167,3 +178,50 @@ class Joiner(Generic[Part]):
         """Drop what has come in of a request; unknown ids are ignored."""
         self._missing.pop(request_id, None)
         self._parts.pop(request_id, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Rows of a request that go into one batch."""
+
+    request: ScoreRequest
+    piece: Piece
+
+
+def group_of(request: ScoreRequest) -> Hashable:
+    """Requests of one group may share a batch: same columns, same image size."""
+    return request.names, request.embeddings, request.images.shape[1:]
+
+
+def score_pieces(scoring: Scoring, sources: Sequence[Source]) -> tuple[ScoreReply, ...]:
+    """Score rows of several requests (of one group) in one pass; one reply per source.
+
+    Raises:
+        ContractError: the scorers answered with another number of rows or other columns than asked for.
+    """
+    merged = merged_request(sources)
+    reply = scoring.score(merged)
+    if len(reply.values) != len(merged.images) or reply.names != merged.names:
+        raise ContractError(
+            f"The scorers were asked for {merged.names} of {len(merged.images)} images, but answered with "
+            f"{reply.names} of {len(reply.values)}."
+        )
+    return split_reply(reply, sources)
+
+
+def split_reply(reply: ScoreReply, sources: Sequence[Source]) -> tuple[ScoreReply, ...]:
+    """The rows of a pass, cut up by the sources they belong to."""
+    stops = np.cumsum([source.piece.image_count for source in sources]).tolist()
+    return tuple(reply_rows(reply, range(start, stop)) for start, stop in zip([0, *stops[:-1]], stops, strict=True))
+
+
+def merged_request(sources: Sequence[Source]) -> ScoreRequest:
+    """The sources' rows as one request. Its images may be the caller's own and, in shared memory, read-only."""
+    spans = [(source.request, slice(source.piece.start, source.piece.stop)) for source in sources]
+    images = [request.images[span] for request, span in spans]
+    return ScoreRequest(
+        images=images[0] if len(images) == 1 else np.concatenate(images),
+        prompts=tuple(prompt for request, span in spans for prompt in request.prompts[span]),
+        names=sources[0].request.names,
+        embeddings=sources[0].request.embeddings,
+    )

@@ -1,9 +1,8 @@
-"""``Scoring`` by the replicas of a reward service: chooses the least loaded, remembers text embeddings."""
+"""``Scoring`` by the least loaded replica of a reward service, with a cache of text embeddings; free of Ray."""
 
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from addiffusion.config import ScorersSection
+from addiffusion.errors import AdDiffusionError, ClusterError, RolloutError, ScorerError
 from addiffusion.records import ScoreReply, ScoreRequest
+from addiffusion.text_cache import TextCache
 from reward_service.stats import ServiceStats
 
 TEXT_CACHE_PROMPTS = 16384
@@ -20,7 +21,7 @@ TEXT_CACHE_PROMPTS = 16384
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceFacts:
-    """What a client needs to know of a running service."""
+    """Settings and widths of a running service."""
 
     section: ScorersSection
     names: tuple[str, ...]
@@ -29,6 +30,22 @@ class ServiceFacts:
     dino_width: int
     pid: int
     """Process that scores; another one after a restart."""
+
+    def require(self, section: ScorersSection, *, namespace: str, name: str) -> None:
+        """Refuse a service of other settings than ``section``.
+
+        Raises:
+            ClusterError: this is one; the message names the keys.
+        """
+        keys = [key for key in type(section).model_fields if getattr(self.section, key) != getattr(section, key)]
+        if keys:
+            others = ", ".join(f"scorers.{key}" for key in keys)
+            raise ClusterError(
+                f"A reward service named {name!r} with other {others} runs in namespace {namespace!r}; stop it with "
+                f"`addiffusion reward stop {name}`, or choose another scorers.service.",
+                name=name,
+                namespace=namespace,
+            )
 
 
 class Replicas(Protocol):
@@ -52,15 +69,15 @@ class Replicas(Protocol):
 
 
 class RemoteScoring:
-    """``Scoring`` by the reward service. Cheap to pickle and to hand to every worker; text embeddings are cached here.
+    """``Scoring`` by the replicas of a reward service. Cheap to pickle and to hand to every worker.
 
-    Arrays in replies are read-only: they may lie in shared memory.
+    Text embeddings are cached here. Arrays in replies are read-only: they may lie in shared memory.
     """
 
     def __init__(self, replicas: Replicas, facts: ServiceFacts) -> None:
         self.replicas = replicas
         self._facts = facts
-        self._text_cache: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+        self._texts = TextCache(self._embed_text, capacity=TEXT_CACHE_PROMPTS)
         self._calls = 0
 
     @property
@@ -84,14 +101,7 @@ class RemoteScoring:
         Raises:
             ScorerError: the service is gone, or did not answer in time.
         """
-        missing = tuple(prompt for prompt in dict.fromkeys(prompts) if prompt not in self._text_cache)
-        computed = self.replicas.embed_text(self._choose(), missing) if missing else ()
-        fresh = dict(zip(missing, computed, strict=True))
-        rows = [fresh[prompt] if prompt in fresh else self._text_cache[prompt] for prompt in prompts]
-        self._text_cache.update(fresh)
-        while len(self._text_cache) > TEXT_CACHE_PROMPTS:
-            self._text_cache.popitem(last=False)
-        return np.stack(rows) if rows else np.zeros((0, self.clip_width), np.float32)
+        return np.stack(self._texts.rows(prompts)) if prompts else np.zeros((0, self.clip_width), np.float32)
 
     def score(self, request: ScoreRequest) -> ScoreReply:
         """Scores and embeddings, in the order of the request's images.
@@ -105,6 +115,9 @@ class RemoteScoring:
     def stats(self) -> Sequence[ServiceStats]:
         """Each replica's counters since it last started."""
         return self.replicas.stats()
+
+    def _embed_text(self, prompts: Sequence[str]) -> list[NDArray[np.float32]]:
+        return list(self.replicas.embed_text(self._choose(), tuple(prompts)))
 
     def _choose(self) -> int:
         """The replica for the next call. Ties go round, and clients in different processes begin elsewhere."""
@@ -122,3 +135,23 @@ def least_loaded(loads: Sequence[int | None], *, first: int) -> int:
     order = [(first + step) % len(loads) for step in range(len(loads))]
     known = [(load, index) for index in order if (load := loads[index]) is not None]
     return min(known, key=lambda pair: pair[0])[1] if known else order[0]
+
+
+def service_gone(error: Exception) -> AdDiffusionError:
+    """The error of a call whose replica's process is gone for good.
+
+    Args:
+        error: says so; a process that refused to start again ends the run with its own reason.
+    """
+    kind, message = last_words(error)
+    if kind == RolloutError.__name__:
+        return RolloutError(message)
+    return ScorerError(f"The reward service is gone, and Ray could not bring it back: {error}")
+
+
+def last_words(error: Exception) -> tuple[str, str]:
+    """Class and message in the last line of a failed constructor's traceback; no class if it is not this project's."""
+    last = str(error).strip().splitlines()[-1]
+    kind, _, message = last.partition(": ")
+    path = f"{RolloutError.__module__}."
+    return (kind.removeprefix(path), message) if kind.startswith(path) and message else ("", last)

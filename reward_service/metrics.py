@@ -1,4 +1,4 @@
-"""The numbers a reward service reports while it works, each declared once."""
+"""Metrics of a reward service, each declared once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one thread that scores. A call that hangs loses it: Python can't end a thread, only stop waiting for it."""
+"""The thread that scores, replaced when a call hangs: Python can't end a thread, only stop waiting for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from addiffusion.scorers.cancellation import Cancellation, GivenUpError
+from addiffusion.cancellation import Cancellation, GivenUpError
 
 Result = TypeVar("Result")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,20 +16,23 @@ from addiffusion.config import ScorersSection
 from addiffusion.errors import ScorerError
 from addiffusion.metrics import Meters, NoMeters
 from addiffusion.records import ScoreReply, ScoreRequest
-from addiffusion.scorers.base import Metered, ScorerUsage, Scoring
+from addiffusion.scorers.base import Metered, ScorerUsage, Scoring, WrappedScoring
 from addiffusion.scorers.requests import check_request, empty_reply, failed_reply, join_replies
-from addiffusion.scorers.wrapped import WrappedScoring
-from reward_service.batcher import Batch, Batcher, Joiner
-from reward_service.losses import Losses
-from reward_service.pieces import Source, group_of, merged_request, score_pieces, split_reply
+from reward_service.batcher import (
+    Batch,
+    Batcher,
+    Joiner,
+    Source,
+    group_of,
+    merged_request,
+    score_pieces,
+    split_reply,
+)
+from reward_service.losses import End, Losses, end_if_device_lost
 from reward_service.scoring_thread import HungError, ScoringThread
 from reward_service.stats import ServiceStats, Tally
 
 Result = TypeVar("Result")
-
-
-End = Callable[[str], None]
-"""Ends the process with this reason as its last words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,15 @@ class RewardService(WrappedScoring):
         losses: Losses | None = None,
         end: End | None = None,
     ) -> None:
+        """A service that waits for its first request.
+
+        Args:
+            scoring: what scores, on a thread of its own.
+            section: sizes of batches and queue, and deadlines.
+            meters: carries its metrics; None carries none.
+            losses: counts lost devices beyond this process; None counts none.
+            end: ends this process; None does it for good.
+        """
         super().__init__(scoring)
         self._losses, self._end = losses, end
         self._section = section
@@ -78,7 +90,7 @@ class RewardService(WrappedScoring):
 
     @property
     def load(self) -> int:
-        """Images that wait or are being scored: what whoever chooses between replicas compares."""
+        """Images that wait or are being scored, by which clients choose a replica."""
         return self._batcher.waiting_image_count + self._scored_image_count
 
     async def score(self, request: ScoreRequest) -> ScoreReply:
@@ -212,14 +224,8 @@ class RewardService(WrappedScoring):
 
     def _end_if_poisoned(self, error: BaseException | None) -> None:
         """End the process before anybody gets an answer: those who wait are answered by the next one."""
-        from addiffusion.poisoned import end_process, poison_of  # noqa: PLC0415 - torch, which clients do without
-
-        reason = None if error is None else poison_of(error)
-        if reason is None:
-            return
-        if self._losses is not None:
-            self._losses.add(reason)
-        (self._end or end_process)(f"The reward service ends its process: its device is lost to it ({reason}).")
+        if error is not None:
+            end_if_device_lost(error, self._losses, what="ends its process", end=self._end)
 
     def _given_up(self, batch: Batch, sources: Sequence[Source]) -> Sequence[ScoreReply]:
         """Replies without scores to a pass that hangs; each of its images has the reason as its own error."""

@@ -1,4 +1,4 @@
-"""What a reward service has done so far: counters for whoever asks, and the same events for whoever watches."""
+"""Counters of a reward service, and the same events as metrics."""
 
 from __future__ import annotations
 
@@ -91,29 +91,36 @@ class Tally:
         )
 
     def request(self) -> None:
-        """A request came in."""
+        """Count a request."""
         self._add(request_count=1)
 
     def prompts(self, count: int) -> None:
-        """Prompts are to be embedded."""
+        """Count prompts to be embedded."""
         self._add(prompt_count=count)
 
     def held_back(self) -> None:
-        """A request found the queue full."""
+        """Count a request that found the queue full."""
         self._add(held_back_count=1)
         self._meters.record(metrics.HELD_BACK, 1)
 
     def late(self) -> None:
-        """A request ran past its deadline."""
+        """Count a request that ran past its deadline."""
         self._add(timeout_count=1)
         self._meters.record(metrics.LATE, 1)
 
     def queue(self, image_count: int) -> None:
-        """The queue has changed."""
+        """Note the length of the queue."""
         self._meters.record(metrics.QUEUE_DEPTH, image_count)
 
     def scored(self, image_count: int, *, seconds: float, waited_s: float, usage: ScorerUsage) -> None:
-        """A pass has ended, however."""
+        """Count a pass that has ended, with or without scores.
+
+        Args:
+            image_count: of the pass.
+            seconds: it took.
+            waited_s: wait of the oldest of its requests.
+            usage: of the scorers, after it.
+        """
         self._add(image_count=image_count, batch_count=1, scoring_s=seconds, waited_s=waited_s)
         self._meters.record(metrics.IMAGES, image_count)
         self._meters.record(metrics.BATCH_SIZE, image_count)
@@ -121,15 +128,15 @@ class Tally:
         self._account(usage)
 
     def item_errors(self, count: int) -> None:
-        """Images got errors instead of scores."""
+        """Count images that got errors instead of scores."""
         self._add(item_error_count=count)
 
     def failed(self) -> None:
-        """A pass raised."""
+        """Count a pass that raised."""
         self._add(failed_batch_count=1)
 
     def hung(self, scorer: str, image_count: int) -> None:
-        """A pass was given up."""
+        """Count a pass that was given up, and its images as errors of ``scorer``."""
         self._add(hung_count=1)
         self._hung[scorer] += image_count
         self._meters.record(metrics.HUNG, 1, scorer=scorer)

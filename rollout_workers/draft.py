@@ -13,8 +13,8 @@ from torch import Tensor
 
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.config import RewardSection
-from addiffusion.observation.clip import Judged
-from addiffusion.records import TERM_NAMES, Episode, Frames, Surveyed, Ticket
+from addiffusion.observation.clip import ImageScores
+from addiffusion.records import TERM_NAMES, Episode, Frames, StopRecords, Ticket
 from addiffusion.reward import compute_terms
 from addiffusion.sampling.slots import SlotInfo
 from addiffusion.sampling.tenant import Kept
@@ -34,13 +34,13 @@ class Decision:
     """Of the weights that took it."""
     info: SlotInfo
     """Where the slot stood before the action."""
-    judged: Judged | None
+    judged: ImageScores | None
     """Scores of the prediction the decision saw; None where the policy decides without them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """A stop that is being tried at the last decision, and how to go on afterwards."""
+class Branch:
+    """A stop that is tried at the last decision, and how to go on from there afterwards."""
 
     kept: Kept
     action: Action
@@ -52,7 +52,7 @@ class Stop:
 
     row: int
     nfe: int
-    final: Judged
+    final: ImageScores
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,26 +69,26 @@ class Draft:
     """Predictions kept for a film strip."""
     masks: list[NDArray[np.float32] | None] = field(default_factory=list)
     stops: list[Stop] = field(default_factory=list)
-    trial: Trial | None = None
+    branch: Branch | None = None
     started_s: float = field(default_factory=time.perf_counter)
     z0_before: Tensor | None = None
     """Clean prediction of the decision before, for a rule that compares with it."""
 
     @property
-    def last_judged(self) -> Judged | None:
+    def last_judged(self) -> ImageScores | None:
         """Scores at the previous decision; None before the first."""
         return self.decisions[-1].judged if self.decisions else None
 
     @property
-    def tries_stop(self) -> bool:
+    def at_branch(self) -> bool:
         """Whether stop is to be tried at the last decision before what was chosen there."""
-        survey = self.ticket.survey
-        return survey is not None and (len(self.decisions) - 1) % survey.every == 0
+        wanted = self.ticket.record_stops
+        return wanted is not None and (len(self.decisions) - 1) % wanted.every == 0
 
     def finish(
         self,
         *,
-        final: Judged,
+        final: ImageScores,
         image: NDArray[np.uint8],
         info: SlotInfo,
         phi_width: int,
@@ -129,14 +129,14 @@ class Draft:
             carried_versions=versions if len(set(versions.tolist())) > 1 else None,
             seconds=time.perf_counter() - self.started_s,
             frames=self._frames(image) if self.ticket.keep_frames else None,
-            surveyed=self._surveyed(judged) if self.ticket.survey is not None else None,
+            stop_records=self._stop_records(judged) if self.ticket.record_stops is not None else None,
         )
 
     def _terms(
-        self, reward: RewardSection, judged: Sequence[Judged], actions: NDArray[np.int64], info: SlotInfo
+        self, reward: RewardSection, judged: Sequence[ImageScores], actions: NDArray[np.int64], info: SlotInfo
     ) -> NDArray[np.float32]:
-        """(d, 4); nobody is paid for a survey."""
-        if self.ticket.survey is not None:
+        """(d, 4); zeros where stops are recorded: nobody is paid for those."""
+        if self.ticket.record_stops is not None:
             return np.zeros((len(actions), len(TERM_NAMES)), np.float32)
         return compute_terms(
             reward,
@@ -154,9 +154,9 @@ class Draft:
         after = [decision.info for decision in self.decisions[1:]]
         return np.array([one.attention_entropy for one in [*after, info][: len(self.decisions)]], np.float32)
 
-    def _surveyed(self, judged: Sequence[Judged]) -> Surveyed:
+    def _stop_records(self, judged: Sequence[ImageScores]) -> StopRecords:
         stopped = [stop.final for stop in self.stops]
-        return Surveyed(
+        return StopRecords(
             dino=np.stack([one.dino_embedding for one in judged]),
             metrics=np.stack([one.metrics for one in judged]),
             stop_rows=np.array([stop.row for stop in self.stops], np.int64),
@@ -178,9 +178,9 @@ class Draft:
 _NO_IMAGE: NDArray[np.uint8] = np.zeros((0, 0, 3), np.uint8)
 
 
-def _unjudged(like: Judged) -> Judged:
+def _unjudged(like: ImageScores) -> ImageScores:
     """Scores of a prediction that nobody looked at: not a number, never a zero."""
-    return Judged(
+    return ImageScores(
         scores=np.full_like(like.scores, np.nan),
         clip_embedding=np.full_like(like.clip_embedding, np.nan),
         dino_embedding=np.full_like(like.dino_embedding, np.nan),

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.config import RewardSection
 from addiffusion.errors import ContractError, ScorerError
-from addiffusion.observation.clip import Judged
+from addiffusion.observation.clip import ImageScores
 from addiffusion.policy import choose
 from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.sampling.engine import Engine
 from rollout_workers.controls import forced_action
-from rollout_workers.draft import Decision, Draft, Stop, Trial
+from rollout_workers.draft import Branch, Decision, Draft, Stop
 from rollout_workers.intake import Intake
 from rollout_workers.lane import ScoringLane
 from rollout_workers.sight import Sight
@@ -49,7 +49,7 @@ class _Look:
     judged_slots: tuple[int, ...]
     reply: Future[ScoreReply] | None
     metrics: Future[ScoreReply] | None
-    """What surveys ask for, of the same images."""
+    """Metrics that ``record_stops`` asks for, of the same images."""
 
 
 class Group:
@@ -121,7 +121,7 @@ class Group:
             return
         judged = self._judged(look)
         chosen = self._decide([slot for slot in look.asked if slot in self._drafts], judged)
-        self._commit(chosen | self._trials(chosen))
+        self._commit(chosen | self._branches(chosen))
         self._film(chosen, look.previews)
         for slot in self._engine.done():
             if slot in judged and slot in look.finals:
@@ -153,9 +153,9 @@ class Group:
         return self._lane.submit(ScoreRequest(images=np.stack([images[slot] for slot in slots]), prompts=prompts))
 
     def _ask_metrics(self, slots: Sequence[int], images: Images) -> Future[ScoreReply] | None:
-        """Metrics of all slots if any of them is surveyed: those of one batch of tickets are surveyed alike."""
-        surveys = filter(None, (self._drafts[slot].ticket.survey for slot in slots))
-        names = next((survey.metrics for survey in surveys), ())
+        """Metrics of all slots if any of them records its stops: tickets of one batch do so alike."""
+        wanted = filter(None, (self._drafts[slot].ticket.record_stops for slot in slots))
+        names = next((one.metrics for one in wanted), ())
         if not names:
             return None
         prompts = tuple(self._drafts[slot].ticket.prompt.text for slot in slots)
@@ -164,22 +164,22 @@ class Group:
 
     # ---------------------------------------------------------------- after it
 
-    def _judged(self, look: _Look) -> dict[int, Judged]:
+    def _judged(self, look: _Look) -> dict[int, ImageScores]:
         """Scores by slot; a slot whose image has none fails and is left out."""
         if look.reply is None:
             return {}
         with self._timed("wait"):
             reply = look.reply.result()
             metrics = None if look.metrics is None else look.metrics.result().values
-        judged: dict[int, Judged] = {}
+        judged: dict[int, ImageScores] = {}
         for row, (slot, error) in enumerate(zip(look.judged_slots, reply.errors, strict=True)):
             if error is None:
-                judged[slot] = Judged.of(reply, row, metrics=None if metrics is None else metrics[row])
+                judged[slot] = ImageScores.of(reply, row, metrics=None if metrics is None else metrics[row])
             else:
                 self._fail(slot, error)
         return judged
 
-    def _decide(self, slots: Sequence[int], judged: Mapping[int, Judged]) -> dict[int, Action]:
+    def _decide(self, slots: Sequence[int], judged: Mapping[int, ImageScores]) -> dict[int, Action]:
         """Ask the policy at the fixed batch shape and draw each slot's action from its episode's own stream."""
         if not slots:
             return {}
@@ -200,7 +200,9 @@ class Group:
             self._fail(slot, f"The policy returned {logits.tolist()}, which is no distribution over actions.")
         return finite
 
-    def _take(self, slot: int, phi: NDArray[np.float32], logits: NDArray[np.float32], judged: Judged | None) -> Action:
+    def _take(
+        self, slot: int, phi: NDArray[np.float32], logits: NDArray[np.float32], judged: ImageScores | None
+    ) -> Action:
         draft = self._drafts[slot]
         if draft.ticket.forced is None:
             action, log_prob = choose(logits, draft.draws)
@@ -219,11 +221,11 @@ class Group:
         )
         return action
 
-    def _trials(self, chosen: Mapping[int, Action]) -> dict[int, Action]:
+    def _branches(self, chosen: Mapping[int, Action]) -> dict[int, Action]:
         """Stop, in the slots of ``chosen`` where it is to be tried first; each is remembered as it stands."""
-        tried = [slot for slot in chosen if self._drafts[slot].tries_stop]
+        tried = [slot for slot in chosen if self._drafts[slot].at_branch]
         for slot in tried:
-            self._drafts[slot].trial = Trial(kept=self._engine.keep(slot), action=chosen[slot])
+            self._drafts[slot].branch = Branch(kept=self._engine.keep(slot), action=chosen[slot])
         return dict.fromkeys(tried, Action.STOP)
 
     def _commit(self, actions: Mapping[int, Action]) -> None:
@@ -240,11 +242,11 @@ class Group:
                 draft.images.append(images[slot].copy())
                 draft.masks.append(None if mask is None else mask.cpu().numpy().copy())
 
-    def _complete(self, slot: int, final: Judged, image: NDArray[np.uint8]) -> None:
+    def _complete(self, slot: int, final: ImageScores, image: NDArray[np.uint8]) -> None:
         """Close the episode of a slot that is done, whether by its last pass or by the decision just taken."""
         draft = self._drafts[slot]
-        if draft.trial is not None:
-            self._end_trial(slot, draft.trial, final)
+        if draft.branch is not None:
+            self._end_branch(slot, draft.branch, final)
             return
         try:
             episode = draft.finish(
@@ -261,13 +263,13 @@ class Group:
         self._intake.finish(episode)
         self._free(slot)
 
-    def _end_trial(self, slot: int, trial: Trial, final: Judged) -> None:
+    def _end_branch(self, slot: int, branch: Branch, final: ImageScores) -> None:
         """Note what stop has led to, and go on from the decision as if nothing had happened."""
         draft = self._drafts[slot]
         draft.stops.append(Stop(row=len(draft.decisions) - 1, nfe=self._engine.info(slot).nfe, final=final))
-        draft.trial = None
-        self._engine.put_back(slot, trial.kept)
-        self._commit({slot: trial.action})
+        draft.branch = None
+        self._engine.put_back(slot, branch.kept)
+        self._commit({slot: branch.action})
 
     def _fail(self, slot: int, reason: str) -> None:
         info = self._engine.info(slot)

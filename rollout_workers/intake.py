@@ -109,8 +109,8 @@ class Intake:
     def _refusal(self, ticket: Ticket) -> str | None:
         if not ticket.prompt.text.strip():
             return f"The prompt of ticket {ticket.ticket_id} is empty: give it words."
-        if ticket.survey is not None and ticket.forced is not Action.CONTINUE:
-            return f"Ticket {ticket.ticket_id} asks for a survey, which needs forced=CONTINUE."
+        if ticket.record_stops is not None and ticket.forced is not Action.CONTINUE:
+            return f"Ticket {ticket.ticket_id} asks for stop records, which need forced=CONTINUE."
         if self._paired and ticket.forced is None and ticket.reference is None:
             return (
                 f"Ticket {ticket.ticket_id} has no reference, but reward.preset=paired pays relative to the "

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from addiffusion.backbones.base import Backbone
 from addiffusion.config import Config
-from addiffusion.observation.clip import ClipObservation, Judged
+from addiffusion.observation.clip import ClipObservation, ImageScores
 from addiffusion.observation.latent import LatentObservation, convergence, prompt_vector
 from addiffusion.observation.layout import Layout
 from addiffusion.sampling.engine import Engine
@@ -29,7 +29,7 @@ class Sight(Protocol):
     """Whether decisions need decoded and scored images."""
 
     def rows(
-        self, engine: Engine, drafts: Mapping[int, Draft], judged: Mapping[int, Judged], slots: Sequence[int]
+        self, engine: Engine, drafts: Mapping[int, Draft], judged: Mapping[int, ImageScores], slots: Sequence[int]
     ) -> NDArray[np.float32]:
         """(S, p) phi of ``slots``; all other rows are 0."""
         ...
@@ -45,7 +45,7 @@ class ClipSight:
         self.layout = observation.layout
 
     def rows(
-        self, engine: Engine, drafts: Mapping[int, Draft], judged: Mapping[int, Judged], slots: Sequence[int]
+        self, engine: Engine, drafts: Mapping[int, Draft], judged: Mapping[int, ImageScores], slots: Sequence[int]
     ) -> NDArray[np.float32]:
         """One row after the other, from what the scorers say."""
         phi = np.zeros((len(engine), self.layout.width), np.float32)
@@ -77,7 +77,7 @@ class LatentSight:
         self,
         engine: Engine,
         drafts: Mapping[int, Draft],
-        judged: Mapping[int, Judged],  # noqa: ARG002 - nothing was scored
+        judged: Mapping[int, ImageScores],  # noqa: ARG002 - nothing was scored
         slots: Sequence[int],
     ) -> NDArray[np.float32]:
         """One pass of arithmetic over all slots, then one row after the other."""

@@ -17,8 +17,7 @@ from addiffusion.poisoned import device_losses_named, is_poisoned
 from addiffusion.policy import PolicyNetwork
 from addiffusion.records import FailedEpisode, Ticket
 from addiffusion.rollouts import Collected
-from addiffusion.scorers.base import Scoring
-from addiffusion.scorers.strict import StrictScoring
+from addiffusion.scorers.base import Scoring, StrictScoring
 from addiffusion.threads import torch_threads
 from rollout_workers.collector import Collector
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 from addiffusion.backbones.base import PromptEmbedding
 from addiffusion.backbones.part_files import WHOLE
 from addiffusion.errors import WeightsError
+from addiffusion.text_cache import TextCache
 
 TEXT_BATCH = 8
 """Prompts per pass of the text encoder, always: an embedding must not depend on how many were asked for."""
@@ -72,20 +72,19 @@ class PromptCache:
         self._encode = encode
         self._readers = readers
         self._told: set[str] = set()
-        self._embeddings: OrderedDict[str, PromptEmbedding] = OrderedDict()
-        self._bytes = 0
+        self.cache = TextCache(self._encoded, capacity=CACHE_BYTES, size=_bytes_of)
 
     def __call__(self, prompts: Sequence[str]) -> tuple[PromptEmbedding, ...]:
         """Embeddings in the order of ``prompts``."""
-        known = {text: self._embeddings[text] for text in prompts if text in self._embeddings}
-        missing = list(dict.fromkeys(text for text in prompts if text not in known))
-        for start in range(0, len(missing), TEXT_BATCH):
-            batch = missing[start : start + TEXT_BATCH]
+        return tuple(self.cache.rows(prompts))
+
+    def _encoded(self, prompts: Sequence[str]) -> list[PromptEmbedding]:
+        embeddings: list[PromptEmbedding] = []
+        for start in range(0, len(prompts), TEXT_BATCH):
+            batch = list(prompts[start : start + TEXT_BATCH])
             self._tell_cuts(batch)
-            encoded = self._encode(batch + [""] * (TEXT_BATCH - len(batch)))
-            known.update(zip(batch, encoded, strict=False))
-        self._remember({text: known[text] for text in prompts})
-        return tuple(known[text] for text in prompts)
+            embeddings += self._encode(batch + [""] * (TEXT_BATCH - len(batch)))[: len(batch)]
+        return embeddings
 
     def _tell_cuts(self, prompts: Sequence[str]) -> None:
         readers = self._readers()
@@ -100,15 +99,6 @@ class PromptCache:
                 prompt if len(prompt) <= _SHOWN_CHARACTERS else f"{prompt[:_SHOWN_CHARACTERS]}...",
                 ", ".join(parts),
             )
-
-    def _remember(self, used: dict[str, PromptEmbedding]) -> None:
-        for text, embedding in used.items():
-            if text not in self._embeddings:
-                self._bytes += _bytes_of(embedding)
-            self._embeddings[text] = embedding
-            self._embeddings.move_to_end(text)
-        while self._bytes > CACHE_BYTES and self._embeddings:
-            self._bytes -= _bytes_of(self._embeddings.popitem(last=False)[1])
 
 
 def words_of(tokenizer: Any, prompts: Sequence[str], length: int) -> Bool[Tensor, "prompt token"]:

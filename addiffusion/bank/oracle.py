@@ -15,7 +15,7 @@ _ROUNDING = 1e-6
 
 
 def reward_of_ends(trajectory: Trajectory, section: RewardSection, *, c_nfe: float) -> NDArray[np.float64]:
-    """(s,) what the whole episode would earn, were it stopped at each end: the sum of its rewards.
+    """(s,) sum of the rewards of the whole episode, were it stopped at each end.
 
     Args:
         trajectory: with scores wherever the reward asks for them.

@@ -1,4 +1,4 @@
-"""What a bank is of: the model, schedule, finish, scorers and observation its numbers depend on."""
+"""The plan of a bank: model, schedule, finish, scorers and observation its numbers depend on, and its layout."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DEPENDS_ON: Any = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BankPlan:
-    """What a bank is of, and how it is laid out."""
+    """Content and layout of a bank."""
 
     identity: Mapping[str, Any]
     """``bank_identity`` of the configuration it was built with, by dotted key."""
@@ -102,7 +102,7 @@ def _first(error: ValidationError | ContractError) -> str:
 
 
 def bank_identity(config: Config) -> dict[str, Any]:
-    """What a bank built with ``config`` depends on, by dotted key; ``weights`` is a digest of the model's files."""
+    """Configuration that a bank depends on, by dotted key; ``weights`` is a digest of the model's files."""
     tree = config.model_dump(mode="json", include=_DEPENDS_ON)
     return {**_flat(tree), "weights": _weights_digest(config)}
 

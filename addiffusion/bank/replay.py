@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.bank.archive import Bank
+from addiffusion.bank.oracle import oracle_end, reward_of_ends
 from addiffusion.bank.trajectory import Trajectory
-from addiffusion.config import Config, SamplerSection
+from addiffusion.config import Config, RewardSection, SamplerSection
 from addiffusion.errors import ConfigError, ContractError
 from addiffusion.observation.scalars import log_price
 from addiffusion.policy import PolicyNetwork, choose
@@ -40,7 +41,7 @@ class _Taken:
 
 
 class BankRollouts:
-    """Implements ``addiffusion.rollouts.Rollouts`` by a bank.
+    """``addiffusion.rollouts.Rollouts`` from a bank.
 
     An episode equals the live one but for ``image`` (empty) and ``seconds`` (0), where stop was tried at every
     decision. Where it was not, a stop returns the image of the next tried one at its own NFE.
@@ -187,3 +188,18 @@ def _forced_stop(ticket: Ticket, trajectory: Trajectory) -> int:
     if ticket.forced is Action.REFINE:
         raise ContractError("A trajectory bank can't play a forced refine.")
     return 0 if ticket.forced is Action.STOP else len(trajectory.steps) - 1
+
+
+def oracle_chooser(section: RewardSection) -> Chooser:
+    """A chooser of the best reward at the ticket's price, with hindsight: the demonstrations of ``bc``."""
+
+    def choose(trajectory: Trajectory, ticket: Ticket) -> int:
+        return int(trajectory.end_rows[oracle_end(reward_of_ends(trajectory, section, c_nfe=ticket.c_nfe))])
+
+    return choose
+
+
+def any_chooser(trajectory: Trajectory, ticket: Ticket) -> int:
+    """A random one of the stops that were tried: the demonstrations of ``marwil``, which weighs them itself."""
+    draws = generator(ticket.action_seed, "demonstration")
+    return int(trajectory.end_rows[int(torch.randint(len(trajectory.end_rows), (), generator=draws))])

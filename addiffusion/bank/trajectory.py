@@ -1,4 +1,4 @@
-"""One full-length path of a (prompt, seed), with everything that stopping on it would have led to."""
+"""One full-length path of a (prompt, seed), with the outcome of every stop on it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Trajectory:
 
     @property
     def reference(self) -> Reference:
-        """What ``paired`` rewards are relative to: the full-length image."""
+        """Scores and features of the full-length image, which ``paired`` rewards are relative to."""
         return Reference(scores=self.scores[-1].copy(), dino_embedding=self.dino[-1].copy())
 
     def ends(self, name: str, metrics: tuple[str, ...] = METRIC_NAMES) -> NDArray[np.float64]:
@@ -73,14 +73,16 @@ class Trajectory:
 
 
 def trajectory_of(episode: Episode) -> Trajectory:
-    """The trajectory that a surveyed episode yields.
+    """The trajectory of an episode that recorded its stops.
 
     Raises:
-        ContractError: the episode was not surveyed.
+        ContractError: it recorded none.
     """
-    found = episode.surveyed
+    found = episode.stop_records
     if found is None:
-        raise ContractError(f"Episode {episode.ticket.ticket_id} was not surveyed, so it is no trajectory of a bank.")
+        raise ContractError(
+            f"Episode {episode.ticket.ticket_id} has no stop records, so it is no trajectory of a bank."
+        )
     last = len(episode.actions) - 1
     tried = found.stop_rows < last  # stopping at the last decision is what continuing there is
     nfe_left = episode.nfe_spent[::-1].cumsum()[::-1]

@@ -34,8 +34,8 @@ def _none() -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """What the scorers say of one image."""
+class ImageScores:
+    """Scores and embeddings of one image."""
 
     scores: NDArray[np.float32]
     """(k,) in the order of SCORE_NAMES."""
@@ -44,10 +44,10 @@ class Judged:
     dino_embedding: NDArray[np.float32]
     """(f,) L2-normalised."""
     metrics: NDArray[np.float32] = field(default_factory=_none)
-    """(m,) what a survey asked for beside the scores."""
+    """(m,) ``RecordAllStops.metrics``; none where nobody asks for them."""
 
     @classmethod
-    def of(cls, reply: ScoreReply, row: int, *, metrics: NDArray[np.float32] | None = None) -> Judged:
+    def of(cls, reply: ScoreReply, row: int, *, metrics: NDArray[np.float32] | None = None) -> ImageScores:
         """Row ``row`` of a reply (and its metrics), copied out so that the reply itself can go."""
         return cls(
             scores=reply.values[row].copy(),
@@ -70,8 +70,8 @@ class ClipObservation:
         self,
         info: SlotInfo,
         *,
-        now: Judged,
-        before: Judged | None,
+        now: ImageScores,
+        before: ImageScores | None,
         text_embedding: NDArray[np.float32],
         c_nfe: float,
     ) -> NDArray[np.float32]:
@@ -98,7 +98,7 @@ class ClipObservation:
     def _fill(self, phi: NDArray[np.float32], name: str, values: NDArray[np.float32]) -> None:
         self.layout.fill(phi, name, values, mismatch="the scorers in use are not the ones")
 
-    def _quality(self, info: SlotInfo, now: Judged, before: Judged, c_nfe: float) -> NDArray[np.float32]:
+    def _quality(self, info: SlotInfo, now: ImageScores, before: ImageScores, c_nfe: float) -> NDArray[np.float32]:
         """(8,) in the order of QUALITY_NAMES."""
         scales = self._scales
         score = now.scores.astype(np.float64)

@@ -24,6 +24,12 @@ def load_prompts(section: PromptsSection, *, split: Split, count: int, seed: int
 
     Texts repeat only once a tier (or the file) has no other left. ``prompt_id`` is the position in the set.
 
+    Args:
+        section: source, format and tiers.
+        split: which one.
+        count: prompts.
+        seed: of the order.
+
     Raises:
         PromptError: the prompt file can't be read, is too short to be split, or has no such split.
     """

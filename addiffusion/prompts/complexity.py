@@ -45,7 +45,7 @@ _WORD = re.compile(r"[a-z']+|\d+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Complexity:
-    """What a prompt asks for."""
+    """Counts of what a prompt asks for."""
 
     objects: int
     attributes: int

@@ -1,4 +1,4 @@
-"""Aesthetic scores: heads on the CLIP embedding, so they cost no image forward of their own."""
+"""Aesthetic scores: heads on the CLIP embedding, without an image forward of their own."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from addiffusion.assets import weights_path
 from addiffusion.config import ScorersSection
-from addiffusion.embedded.models.aesthetic import load_aesthetic
 from addiffusion.errors import ConfigError
 from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.clip import ClipTower
@@ -38,7 +36,7 @@ class AestheticScorer:
 
     @torch.inference_mode()
     def score(self, images: ImageBatch, prompts: Sequence[str]) -> Float[Tensor, " n"]:  # noqa: ARG002 - the port's
-        """About 0 to 10; for LAION's head photographs lie near 5 and good art near 6.5."""
+        """(n,) about 0 to 10; for LAION's head photographs lie near 5 and good art near 6.5."""
         return self._head(self._tower.embed_images(images))
 
 
@@ -50,7 +48,7 @@ class LaionHead(nn.Module):
         self.layers = linear_stack(_CLIP_WIDTH)
 
     def forward(self, embedding: Float[Tensor, "n 768"]) -> Float[Tensor, " n"]:
-        """Points of ten."""
+        """(n,) points of ten."""
         return self.layers(embedding).squeeze(-1)
 
 
@@ -66,15 +64,6 @@ def linear_stack(width: int) -> nn.Sequential:
         nn.Linear(64, 16),
         nn.Linear(16, 1),
     )
-
-
-def embedded_aesthetic(tower: ClipTower, device: torch.device) -> AestheticScorer:
-    """The aesthetic head of the embedded world; 10 is a clean picture.
-
-    Raises:
-        WeightsError: its weights are missing or do not fit.
-    """
-    return AestheticScorer(tower, load_aesthetic(weights_path("aesthetic"), clip_width=tower.width).to(device))
 
 
 def load_laion(section: ScorersSection, tower: ClipTower, device: torch.device) -> AestheticScorer:

@@ -1,4 +1,4 @@
-"""The ports of scoring: one scorer model, and whoever scores images with several of them."""
+"""The ports of scoring (one scorer model; several of them behind one call), and scoring that needs no model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from addiffusion.records import ScoreReply, ScoreRequest
+from addiffusion.errors import RolloutError, ScorerError
+from addiffusion.records import METRIC_NAMES, SCORE_NAMES, ScoreReply, ScoreRequest
 
 if TYPE_CHECKING:  # clients of the reward service need neither torch nor its seconds of import
     from jaxtyping import Float
@@ -20,7 +21,7 @@ if TYPE_CHECKING:  # clients of the reward service need neither torch nor its se
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerSpec:
-    """What a number of this scorer means."""
+    """Name, unit, range and needs of a scorer."""
 
     name: str
     """Name of the score column."""
@@ -37,7 +38,7 @@ class ScorerSpec:
 
 
 class Scorer(Protocol):
-    """One score. Row ``i`` of the result belongs to row ``i`` of the images and depends on no other row."""
+    """One score column. Row ``i`` of the result belongs to row ``i`` of the images and depends on no other row."""
 
     @property
     def spec(self) -> ScorerSpec:
@@ -45,13 +46,13 @@ class Scorer(Protocol):
         ...
 
     def score(self, images: ImageBatch, prompts: Sequence[str]) -> Float[Tensor, " n"]:
-        """The score of each image for its own prompt; NaN or infinity marks an image that has none."""
+        """(n,) the score of each image for its own prompt; NaN or infinity marks an image that has none."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerUsage:
-    """What scoring has cost so far in this process, by scorer; embeddings count under ``clip_embedding``, ..."""
+    """Cost of scoring so far in this process, by scorer; embeddings count under ``clip_embedding``, ..."""
 
     seconds: Mapping[str, float] = field(default_factory=dict[str, float])
     """Seconds spent in each model."""
@@ -107,3 +108,86 @@ class Scoring(Protocol):
                 can't be scored is no exception: its row is NaN and its entry in ``errors`` says why.
         """
         ...
+
+
+class WrappedScoring:
+    """Base of a ``Scoring`` in front of another one: the same columns, answered differently."""
+
+    def __init__(self, scoring: Scoring) -> None:
+        self._scoring = scoring
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every score column a request may ask for."""
+        return self._scoring.names
+
+    @property
+    def clip_width(self) -> int:
+        """Width ``e`` of CLIP embeddings."""
+        return self._scoring.clip_width
+
+    @property
+    def dino_width(self) -> int:
+        """Width ``f`` of DINO features."""
+        return self._scoring.dino_width
+
+
+class StrictScoring(WrappedScoring):
+    """`scorers.on_score_error=stop`: an image that has no score ends the run instead of its own episode."""
+
+    def embed_text(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        """See ``Scoring.embed_text``.
+
+        Raises:
+            RolloutError: the scorers gave no answer.
+        """
+        try:
+            return self._scoring.embed_text(prompts)
+        except ScorerError as error:
+            raise _stopped(error.message) from error
+
+    def score(self, request: ScoreRequest) -> ScoreReply:
+        """See ``Scoring.score``.
+
+        Raises:
+            RolloutError: an image has no score, or the scorers gave no answer.
+        """
+        try:
+            reply = self._scoring.score(request)
+        except ScorerError as error:
+            raise _stopped(error.message) from error
+        for prompt, error in zip(request.prompts, reply.errors, strict=True):
+            if error is not None:
+                raise _stopped(f"prompt {prompt!r}: {error}")
+        return reply
+
+
+def _stopped(reason: str) -> RolloutError:
+    return RolloutError(
+        f"An image has no score ({reason}), and scorers.on_score_error=stop ends the run then; with mask its episode "
+        "is dropped, counted and handed out again.",
+        reason=reason,
+    )
+
+
+class Unscored:
+    """A ``Scoring`` without models, all of whose scores are NaN: for policies that do not look at images, and none."""
+
+    names = (*SCORE_NAMES, *METRIC_NAMES)
+    clip_width = 0
+    dino_width = 0
+
+    def embed_text(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        """(n, 0) embeddings."""
+        return np.zeros((len(prompts), 0), np.float32)
+
+    def score(self, request: ScoreRequest) -> ScoreReply:
+        """NaN for every score, without an error: none was asked for."""
+        count = len(request.prompts)
+        return ScoreReply(
+            names=request.names,
+            values=np.full((count, len(request.names)), np.nan, np.float32),
+            clip_embedding=np.zeros((count, 0), np.float32),
+            dino_embedding=np.zeros((count, 0), np.float32),
+            errors=(None,) * count,
+        )

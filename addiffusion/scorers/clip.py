@@ -13,16 +13,13 @@ from jaxtyping import Float
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from addiffusion.assets import weights_path
 from addiffusion.config import ScorersSection
 from addiffusion.config.scorers import ClipSection
-from addiffusion.embedded.models.clip import CLIP_WIDTH, load_clip
 from addiffusion.errors import ConfigError
 from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.images import ImageBatch, Preprocessing
-from addiffusion.scorers.network import network_view
-from addiffusion.scorers.texts import TextCache
 from addiffusion.scorers.weights import WeightsFile, looks_local
+from addiffusion.text_cache import TextCache, one_by_one
 from addiffusion.weights import LOAD_FAILURES, resized
 
 _log = logging.getLogger(__name__)
@@ -41,28 +38,36 @@ class ClipTower:
     def __init__(
         self, model: nn.Module, *, tokenize: Tokenize, prepare: Callable[[ImageBatch], Tensor], device: torch.device
     ) -> None:
+        """Take an open_clip model.
+
+        Args:
+            model: with image and text encoder.
+            tokenize: (n, token) ids of n prompts.
+            prepare: (n, 3, size, size) input of the image encoder.
+            device: where it runs.
+        """
         self._model = cast("CLIP", model.eval().to(device))
         self._prepare = prepare
         self._device = device
         self.tokenize = tokenize
         self.width = int(self._embed_text("").shape[0])
         """Width ``e`` of the embeddings."""
-        self._texts = TextCache(self._embed_text)
+        self._texts = TextCache(one_by_one(self._embed_text))
         self.image_forwards = 0
         """Image batches seen: tests check that scores share a forward."""
 
     @property
     def logit_scale(self) -> float:
-        """What the model multiplies cosines with; some scores are defined on that scale."""
+        """Factor of cosines in the model; some scores are defined on that scale."""
         return float(self._model.logit_scale.exp())
 
     def embed_images(self, images: ImageBatch) -> Float[Tensor, "n e"]:
-        """L2-normalised."""
+        """(n, e) L2-normalised image embeddings."""
         return images.once((id(self), "embedding"), lambda: self._embed_images(images))
 
     def embed_texts(self, prompts: Sequence[str]) -> Float[Tensor, "n e"]:
-        """L2-normalised."""
-        return self._texts.rows(prompts) if prompts else torch.zeros((0, self.width), device=self._device)
+        """(n, e) L2-normalised text embeddings."""
+        return torch.stack(self._texts.rows(prompts)) if prompts else torch.zeros((0, self.width), device=self._device)
 
     @torch.inference_mode()
     def _embed_images(self, images: ImageBatch) -> Float[Tensor, "n e"]:
@@ -84,25 +89,13 @@ class ClipScorer:
         self._tower = tower
 
     def score(self, images: ImageBatch, prompts: Sequence[str]) -> Float[Tensor, " n"]:
-        """In [-1, 1]; 0.2 to 0.35 is usual for the full-size model."""
+        """(n,) in [-1, 1]; 0.2 to 0.35 is usual for the full-size model."""
         return cosine(self._tower.embed_images(images), self._tower.embed_texts(prompts))
 
 
 def cosine(images: Float[Tensor, "n e"], texts: Float[Tensor, "n e"]) -> Float[Tensor, " n"]:
-    """Cosine of L2-normalised rows."""
+    """(n,) cosine of each pair of L2-normalised rows (n, e)."""
     return (images * texts).sum(dim=1)
-
-
-def embedded_tower(device: torch.device) -> ClipTower:
-    """The CLIP of the embedded world.
-
-    Raises:
-        WeightsError: its weights are missing or do not fit.
-    """
-    model, tokenize = load_clip(weights_path("clip"))
-    tower = ClipTower(model, tokenize=tokenize, prepare=network_view, device=device)
-    assert tower.width == CLIP_WIDTH
-    return tower
 
 
 def load_tower(section: ScorersSection, device: torch.device) -> ClipTower:
@@ -142,7 +135,14 @@ def _warn_of_activation(name: str) -> None:
 
 
 def tower_of(name: str, model: nn.Module, *, device: torch.device, prepare: Preprocessing | None = None) -> ClipTower:
-    """A tower around an open_clip ``model``, with the tokenizer and the preprocessing that belong to ``name``."""
+    """A tower around an open_clip model, with its own tokenizer.
+
+    Args:
+        name: open_clip's of the model.
+        model: the network.
+        device: where it runs.
+        prepare: input of the image encoder; None takes the preprocessing that belongs to the model.
+    """
     tokenize = cast("Tokenize", open_clip.get_tokenizer(name))
     return ClipTower(model, tokenize=tokenize, prepare=prepare or preprocessing_of(model), device=device)
 

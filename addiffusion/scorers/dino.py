@@ -1,4 +1,4 @@
-"""DINO features (arXiv:2104.14294): their cosine says how alike two pictures are."""
+"""DINO features (arXiv:2104.14294), whose cosine is the likeness of two pictures."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the name everyone knows it by)
 
-from addiffusion.assets import weights_path
 from addiffusion.config import ScorersSection
 from addiffusion.config.scorers import DinoSection
-from addiffusion.embedded.models.dino import load_dino
 from addiffusion.errors import ConfigError
 from addiffusion.scorers.images import ImageBatch, Preprocessing
-from addiffusion.scorers.network import network_view
 from addiffusion.scorers.weights import WeightsFile
 from addiffusion.weights import LOAD_FAILURES, named_misfit
 
@@ -40,25 +37,12 @@ class DinoFeatures:
         return int(getattr(self._model, _WIDTH_ATTRIBUTE))
 
     def embed_images(self, images: ImageBatch) -> Float[Tensor, "n f"]:
-        """L2-normalised."""
+        """(n, f) L2-normalised features."""
         return images.once((id(self), "features"), lambda: self._embed(images))
-
-    def similarity(self, left: ImageBatch, right: ImageBatch) -> Float[Tensor, " n"]:
-        """Cosine of each left image with its right one, in [-1, 1]; higher is more alike."""
-        return (self.embed_images(left) * self.embed_images(right)).sum(dim=1)
 
     @torch.inference_mode()
     def _embed(self, images: ImageBatch) -> Float[Tensor, "n f"]:
         return F.normalize(self._model(self._prepare(images)), dim=1)
-
-
-def embedded_dino(device: torch.device) -> DinoFeatures:
-    """The feature model of the embedded world.
-
-    Raises:
-        WeightsError: its weights are missing or do not fit.
-    """
-    return DinoFeatures(load_dino(weights_path("dino")), prepare=network_view, device=device)
 
 
 def load_timm_dino(section: ScorersSection, device: torch.device) -> DinoFeatures:

@@ -34,7 +34,7 @@ class HpsScorer:
         self._tower = tower
 
     def score(self, images: ImageBatch, prompts: Sequence[str]) -> Float[Tensor, " n"]:
-        """Around 0.2 to 0.35."""
+        """(n,) around 0.2 to 0.35."""
         return cosine(self._tower.embed_images(images), self._tower.embed_texts(prompts))
 
 

@@ -23,8 +23,8 @@ from addiffusion.config import ScorersSection
 from addiffusion.scorers.aesthetic import linear_stack
 from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.images import ImageBatch, Preprocessing
-from addiffusion.scorers.texts import TextCache
 from addiffusion.scorers.weights import WeightsFile
+from addiffusion.text_cache import TextCache, one_by_one
 
 MEAN: Final = 0.16717362830052426
 STD: Final = 1.0333394966054072
@@ -76,7 +76,7 @@ class ImageRewardModel(nn.Module):
     def forward(
         self, pixels: Float[Tensor, "n 3 224 224"], ids: Int[Tensor, "n token"], mask: Int[Tensor, "n token"]
     ) -> Float[Tensor, " n"]:
-        """The score: first text position, after it has attended to the whole image."""
+        """(n,) the score, read at the first text position after it has attended to the whole image."""
         tokens = self.vision.forward_features(pixels)
         read = self.text(
             input_ids=ids,
@@ -99,12 +99,12 @@ class ImageRewardScorer:
         self._model = model.eval().to(device)
         self._tokenizer = tokenizer
         self._prepare = Preprocessing(size=_IMAGE_SIZE)
-        self._texts = TextCache(lambda prompt: self._encode(prompt).to(device))
+        self._texts = TextCache(one_by_one(lambda prompt: self._encode(prompt).to(device)))
 
     @torch.inference_mode()
     def score(self, images: ImageBatch, prompts: Sequence[str]) -> Float[Tensor, " n"]:
-        """Standardised over the images of its training set: 0 is their mean, higher is better."""
-        ids, mask = self._texts.rows(prompts).unbind(dim=1)
+        """(n,) standardised over the images of its training set: 0 is their mean, higher is better."""
+        ids, mask = torch.stack(self._texts.rows(prompts)).unbind(dim=1)
         return self._model(self._prepare(images), ids, mask)
 
     def _encode(self, prompt: str) -> Int[Tensor, "2 token"]:

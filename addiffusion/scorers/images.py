@@ -1,4 +1,4 @@
-"""The images of one scorer pass, and how they become a model's input: on the device, each view computed once."""
+"""The images of one scorer pass and the inputs made of them: on the device, each view computed once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ImageBatch:
-    """uint8 images on a device. What scorers derive from them is remembered, so that shared work is done once."""
+    """uint8 images (n, 3, h, w) on a device, with a cache of what scorers derive from them."""
 
     def __init__(self, pixels: UInt8[Tensor, "n 3 h w"]) -> None:
         self.pixels = pixels
@@ -33,7 +33,7 @@ class ImageBatch:
         return cls(torch.from_numpy(writable).permute(0, 3, 1, 2).to(device))
 
     def once(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
-        """What ``compute`` gives, computed at the first call for ``key``. Nobody may write to it."""
+        """The result of ``compute``, computed at the first call for ``key``; read-only."""
         if key not in self._known:
             self._known[key] = compute()
         return self._known[key]
@@ -41,7 +41,7 @@ class ImageBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
-    """A model's own way from pixels to input. Equal steps of different models are shared."""
+    """The steps from pixels to a model's input. Equal steps of different models are shared."""
 
     size: int
     """Pixels per side of the input."""

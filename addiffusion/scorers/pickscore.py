@@ -17,8 +17,8 @@ from addiffusion.config import ScorersSection
 from addiffusion.quiet_loading import quiet_loading
 from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.images import ImageBatch, Preprocessing
-from addiffusion.scorers.texts import TextCache
 from addiffusion.scorers.weights import WeightsFile, looks_local
+from addiffusion.text_cache import TextCache, one_by_one
 from addiffusion.weights import LOAD_FAILURES, reported_misfit
 
 _FILE: Final = WeightsFile(
@@ -40,13 +40,13 @@ class PickScoreScorer:
             context_length=self._model.config.text_config.max_position_embeddings
         )
         self._device = device
-        self._texts = TextCache(self._embed_text)
+        self._texts = TextCache(one_by_one(self._embed_text))
 
     @torch.inference_mode()
     def score(self, images: ImageBatch, prompts: Sequence[str]) -> Float[Tensor, " n"]:
-        """Around 17 to 25. Only differences between images of one prompt mean something."""
+        """(n,) around 17 to 25. Only differences between images of one prompt mean something."""
         features = self._model.get_image_features(pixel_values=self._prepare(images)).pooler_output
-        cosines = (F.normalize(features, dim=1) * self._texts.rows(prompts)).sum(dim=1)
+        cosines = (F.normalize(features, dim=1) * torch.stack(self._texts.rows(prompts))).sum(dim=1)
         return self._model.logit_scale.exp() * cosines
 
     @torch.inference_mode()

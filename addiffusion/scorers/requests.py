@@ -1,4 +1,4 @@
-"""Scoring requests and replies: what is well-formed, and how they are cut and joined by rows."""
+"""Scoring requests and replies: checks of their form; cutting and joining by rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from addiffusion.records import EMBEDDING_NAMES, ScoreReply, ScoreRequest
 def check_request(
     request: ScoreRequest, *, names: Collection[str] | None = None, image_size: int | None = None
 ) -> None:
-    """Refuse a request that no scorer could answer.
+    """Refuse a malformed request.
 
     Args:
         request: what was asked.
@@ -61,7 +61,14 @@ def empty_reply(request: ScoreRequest, *, clip_width: int, dino_width: int) -> S
 
 
 def failed_reply(request: ScoreRequest, reason: str, *, clip_width: int, dino_width: int) -> ScoreReply:
-    """The reply to a request none of whose images could be scored: NaN throughout, ``reason`` for each."""
+    """The reply to a request none of whose images could be scored: NaN throughout.
+
+    Args:
+        request: of n images.
+        reason: the error of each of them.
+        clip_width: e.
+        dino_width: f.
+    """
     empty = empty_reply(request, clip_width=clip_width, dino_width=dino_width)
     count = len(request.images)
     values, clip, dino = (

@@ -1,4 +1,4 @@
-"""One batch of images on its way through the models, and the errors of its items."""
+"""One batch of images through several models, and the errors of its items."""
 
 from __future__ import annotations
 
@@ -32,6 +32,14 @@ class ScorerPass:
     def __init__(
         self, images: UInt8[np.ndarray, "n h w 3"], prompts: Sequence[str], *, rows: int, device: torch.device
     ) -> None:
+        """One batch.
+
+        Args:
+            images: (n, H, W, 3) of at most ``rows`` images.
+            prompts: one for each.
+            rows: of each network pass.
+            device: where the models are.
+        """
         self._images, self._prompts = images, tuple(prompts)
         self._rows, self._device = rows, device
         spread = np.minimum(np.arange(rows), len(images) - 1)
@@ -47,6 +55,12 @@ class ScorerPass:
         """(n,) of a score, or (n, width) of an embedding; rows of images that have none are NaN, with an error.
 
         Where the batch fails as a whole the images are tried one by one, so that only the culprit has an error.
+
+        Args:
+            name: of the model, for errors.
+            compute: the model: (rows,) or (rows, width) of images and prompts.
+            width: of an embedding; None for a score.
+            batched: see ``ScorerSpec.batched``.
 
         Raises:
             NoMemoryError: the batch needs more memory than there is, and has rows to spare.

@@ -1,20 +1,22 @@
-"""All scorers of one process behind the Scoring port."""
+"""All scorers of one process behind the Scoring port, and the account of what each of them costs."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from addiffusion.cancellation import committing
 from addiffusion.errors import ConfigError
 from addiffusion.records import EMBEDDING_NAMES, ScoreReply, ScoreRequest
-from addiffusion.scorers.account import Account
 from addiffusion.scorers.base import Scorer, ScorerUsage
-from addiffusion.scorers.cancellation import committing
 from addiffusion.scorers.clip import ClipTower
 from addiffusion.scorers.dino import DinoFeatures
 from addiffusion.scorers.images import ImageBatch
@@ -43,7 +45,7 @@ class ScorerSuite:
         batch_images: int,
         image_size: int | None = None,
     ) -> None:
-        """Take the models.
+        """A suite of loaded models.
 
         Args:
             clip: gives the CLIP embeddings of images and texts.
@@ -181,3 +183,48 @@ class ScorerSuite:
         embed, width = self._embedders[name]
         with self._account.charge(f"{name}_embedding"):
             return work.compute(f"{name}_embedding", lambda images, _: embed(images), width=width, batched=True)
+
+
+class Account:
+    """Seconds and errors of each model of a suite. Written by the scoring thread, read by any.
+
+    Shared work, such as the CLIP forward, is charged to the column that asks for it first.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._errors: Counter[str] = Counter()
+        self._halved_count = 0
+        self._running: str | None = None
+
+    @contextmanager
+    def charge(self, name: str) -> Iterator[None]:
+        """Charge the time of the block to ``name``."""
+        started = time.perf_counter()
+        with committing():
+            self._running = name
+        try:
+            yield
+        finally:
+            with committing():
+                self._running = None
+                self._seconds[name] += time.perf_counter() - started
+
+    def blame(self, names: Iterable[str]) -> None:
+        """Count one error for each name."""
+        with committing():
+            self._errors.update(names)
+
+    def halved(self) -> None:
+        """Count one pass that ran out of memory."""
+        with committing():
+            self._halved_count += 1
+
+    def usage(self) -> ScorerUsage:
+        """Seconds and errors by model so far."""
+        return ScorerUsage(
+            seconds=dict(self._seconds),
+            error_count=dict(self._errors),
+            halved_count=self._halved_count,
+            running=self._running,
+        )

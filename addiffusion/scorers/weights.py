@@ -1,4 +1,4 @@
-"""Where the weights of full-size scorers are, and one way to read them: never executing what a file holds."""
+"""Files with the weights of full-size scorers: finding them, and reading them without executing anything."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FILE_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".safetensors", ".txt", ".jso
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsFile:
-    """A file that a scorer can't do without."""
+    """A file that a scorer needs."""
 
     key: str
     """Configuration key that says where it is."""
@@ -48,7 +48,7 @@ class WeightsFile:
         return Path(found)
 
     def missing(self, source: str, reason: str) -> WeightsError:
-        """One clear error for weights that are not there."""
+        """The error for weights that are not there."""
         return WeightsError(
             f"{self.key}={source} does not give {self.filename}: {reason}. Get it from {self.origin} and set "
             f"{self.key} to the file, or set scorers.kind=embedded.",
@@ -58,7 +58,7 @@ class WeightsFile:
         )
 
     def misfit(self, path: Path | str, reason: str | Exception) -> WeightsError:
-        """One clear error for weights that are something else, are damaged or incomplete."""
+        """The error for weights that are something else, damaged or incomplete."""
         reason = gist(reason) if isinstance(reason, Exception) else reason
         return WeightsError(
             f"{path}, which {self.key} names, can't be loaded as {self.filename} ({reason}): get it again "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,6 @@ from addiffusion.embedded.world.captions import parse_caption
 from addiffusion.embedded.world.checker import check
 from addiffusion.embedded.world.segmentation import segment
 
-_requirement = lru_cache(maxsize=4096)(parse_caption)
 _TITLES = {"nothing else": "nothing_else"}
 
 
@@ -24,7 +22,7 @@ def category_scores(image: NDArray[np.uint8], caption: str) -> dict[str, float]:
     Raises:
         PromptError: the caption is outside the grammar.
     """
-    requirement = _requirement(caption)
+    requirement = parse_caption(caption)
     kinds: defaultdict[str, list[float]] = defaultdict(list)
     for part in check(image, requirement).parts:
         kind = part.name.rstrip("0123456789").strip()

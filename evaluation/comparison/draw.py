@@ -148,15 +148,17 @@ def _best(episodes: Sequence[Episode], draws: int) -> dict[int, Episode]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """What scorers say of a returned image."""
+class NamedScores:
+    """Scores by name, and embeddings, of a returned image."""
 
     scores: Mapping[str, float]
     clip_embedding: tuple[float, ...]
     dino_embedding: tuple[float, ...]
 
 
-def judge_images(scoring: Scoring, pairs: Sequence[tuple[NDArray[np.uint8], Prompt]], *, scenes: bool) -> list[Judged]:
+def judge_images(
+    scoring: Scoring, pairs: Sequence[tuple[NDArray[np.uint8], Prompt]], *, scenes: bool
+) -> list[NamedScores]:
     """Every score the scorers have, and the embeddings, of images with their prompts."""
     if not pairs:
         return []
@@ -164,7 +166,7 @@ def judge_images(scoring: Scoring, pairs: Sequence[tuple[NDArray[np.uint8], Prom
     names = tuple(name for name in scoring.names if scenes or name not in METRIC_NAMES)
     reply = scoring.score(ScoreRequest(images=images, prompts=prompts, names=names))
     return [
-        Judged(
+        NamedScores(
             scores=dict(zip(reply.names, map(float, reply.values[row]), strict=True))
             | (category_scores(image, prompt.text) if scenes else {}),
             clip_embedding=tuple(map(float, reply.clip_embedding[row])),
@@ -178,7 +180,7 @@ def _result(
     contestant: Contestant,
     item: Item,
     episode: Episode | None,
-    judged: Judged | None,
+    judged: NamedScores | None,
     reason: str | None,
     seconds: float,
 ) -> ImageResult:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from addiffusion.embedded.models.samples import Solver
 from addiffusion.embedded.world.scenes import TIERS
-from evaluation.model_card.drawing import Judged, Setting, Studio, tier_rows
+from evaluation.model_card.drawing import SceneScores, Setting, Studio, tier_rows
 
 TOLERANCE = 0.01
 """A prompt is done at the step from which its score is within this share of the final one."""
@@ -81,7 +81,7 @@ def _static_points(studio: Studio, setting: Setting) -> list[StaticPoint]:
     return [_point(judged, tier_rows(prompts, tier), tier, setting) for tier in TIERS]
 
 
-def _point(judged: Judged, rows: NDArray[np.intp], tier: int, setting: Setting) -> StaticPoint:
+def _point(judged: SceneScores, rows: NDArray[np.intp], tier: int, setting: Setting) -> StaticPoint:
     return StaticPoint(
         solver=setting.solver,
         steps=setting.steps,
@@ -98,7 +98,7 @@ def _full_runs(studio: Studio, guidance: float) -> list[tuple[FullRun, StaticPoi
     plan = studio.plan
     prompts = studio.prompts(plan.curve_prompts_per_tier)
     setting = Setting(solver="ddim", steps=plan.full_steps, guidance=guidance)
-    rows: list[list[Judged]] = []
+    rows: list[list[SceneScores]] = []
     done = 0
     for moments in studio.z0_preds(prompts, setting, "every step"):
         batch = prompts[done : done + len(moments[0])]
@@ -109,7 +109,7 @@ def _full_runs(studio: Studio, guidance: float) -> list[tuple[FullRun, StaticPoi
         for name in ("soft", "clip", "strict")
     )
     first, settled = arrival(soft)
-    last = Judged(soft=soft[-1], strict=strict[-1], clip=clip[-1])
+    last = SceneScores(soft=soft[-1], strict=strict[-1], clip=clip[-1])
     runs: list[tuple[FullRun, StaticPoint]] = []
     for tier in TIERS:
         own = tier_rows(prompts, tier)

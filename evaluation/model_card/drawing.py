@@ -31,8 +31,8 @@ BATCH = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """Verdicts on ``n`` images."""
+class SceneScores:
+    """Scores of ``n`` images, (n,) each."""
 
     soft: NDArray[np.float64]
     strict: NDArray[np.float64]
@@ -85,10 +85,10 @@ class Studio:
         """Finished images."""
         return np.concatenate([self.sampler.decode(moments[-1]) for moments in self.z0_preds(prompts, setting, what)])
 
-    def judge(self, images: UInt8[np.ndarray, "n h w 3"], prompts: tuple[Prompt, ...]) -> Judged:
+    def judge(self, images: UInt8[np.ndarray, "n h w 3"], prompts: tuple[Prompt, ...]) -> SceneScores:
         """Checker and CLIP, image by image against its own prompt."""
         verdicts = [check(image, parse_caption(prompt.text)) for image, prompt in zip(images, prompts, strict=True)]
-        return Judged(
+        return SceneScores(
             soft=np.array([verdict.soft for verdict in verdicts]),
             strict=np.array([float(verdict.strict) for verdict in verdicts]),
             clip=self._cosines(images, [prompt.text for prompt in prompts]).double().numpy(),

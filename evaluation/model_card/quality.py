@@ -21,7 +21,7 @@ from addiffusion.embedded.world.quality import scene_quality
 from addiffusion.embedded.world.scenes import TIERS
 from addiffusion.records import Prompt
 from addiffusion.seeds import derive_seed
-from evaluation.model_card.drawing import Judged, Setting, Studio, tier_rows
+from evaluation.model_card.drawing import SceneScores, Setting, Studio, tier_rows
 from evaluation.model_card.plan import CardPlan
 
 Figures = dict[str, float]
@@ -46,12 +46,14 @@ def measure_quality(studio: Studio) -> tuple[float, Figures]:
     return best, figures
 
 
-def _drawn(studio: Studio, prompts: tuple[Prompt, ...], guidance: float, what: str, steps: int | None = None) -> Judged:
+def _drawn(
+    studio: Studio, prompts: tuple[Prompt, ...], guidance: float, what: str, steps: int | None = None
+) -> SceneScores:
     setting = Setting(solver="ddim", steps=steps or studio.plan.full_steps, guidance=guidance)
     return studio.judge(studio.images(prompts, setting, what), prompts)
 
 
-def _by_tier(judged: Judged, prompts: tuple[Prompt, ...], prefix: str = "") -> Figures:
+def _by_tier(judged: SceneScores, prompts: tuple[Prompt, ...], prefix: str = "") -> Figures:
     figures: Figures = {}
     for tier in TIERS:
         rows = tier_rows(prompts, tier)

@@ -19,7 +19,7 @@ from addiffusion.config import Config
 from addiffusion.embedded.world.splits import Split
 from addiffusion.errors import ArchiveError, RolloutError
 from addiffusion.prompts import load_prompts
-from addiffusion.records import METRIC_NAMES, FailedEpisode, Prompt, Survey, Ticket
+from addiffusion.records import METRIC_NAMES, FailedEpisode, Prompt, RecordAllStops, Ticket
 from addiffusion.rollouts import Rollouts
 from addiffusion.scorers.base import Scoring
 from addiffusion.seeds import derive_seed
@@ -148,8 +148,8 @@ def _size(numbers: Sequence[int], plan: BankPlan) -> int:
 
 
 def _build_shard(rollouts: Rollouts, order: BankOrder, plan: BankPlan, number: int, prompts: Sequence[Prompt]) -> int:
-    survey = Survey(every=plan.every, metrics=plan.metrics)
-    tickets = [_ticket(row, prompts[row], order, survey) for row in _rows(plan, number)]
+    record_stops = RecordAllStops(every=plan.every, metrics=plan.metrics)
+    tickets = [_ticket(row, prompts[row], order, record_stops) for row in _rows(plan, number)]
     done: dict[int, Trajectory] = {}
     failed: tuple[FailedEpisode, ...] = ()
     for _ in range(order.config.rollout.max_reissues + 1):
@@ -168,7 +168,7 @@ def _build_shard(rollouts: Rollouts, order: BankOrder, plan: BankPlan, number: i
     return len(tickets)
 
 
-def _ticket(row: int, prompt: Prompt, order: BankOrder, survey: Survey) -> Ticket:
+def _ticket(row: int, prompt: Prompt, order: BankOrder, record_stops: RecordAllStops) -> Ticket:
     return Ticket(
         ticket_id=row,
         prompt=prompt,
@@ -177,6 +177,6 @@ def _ticket(row: int, prompt: Prompt, order: BankOrder, survey: Survey) -> Ticke
         c_nfe=order.config.reward.c_nfe,
         forced=Action.CONTINUE,
         explore=False,
-        survey=survey,
+        record_stops=record_stops,
         keep_image=False,
     )

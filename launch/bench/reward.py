@@ -19,7 +19,7 @@ from rich.console import Console
 from addiffusion.config import Config, ScorersSection
 from addiffusion.embedded.world.scenes import IMAGE_SIZE
 from addiffusion.records import SCORE_NAMES, ScoreRequest
-from addiffusion.scorers.families import load_suite
+from addiffusion.scorers.factory import load_suite
 from addiffusion.scorers.suite import ScorerSuite
 from addiffusion.threads import torch_threads
 from evaluation.tables import Table
@@ -151,7 +151,7 @@ def table(result: BenchResult) -> Table:
 
 def load_random(section: ScorersSection) -> ScorerSuite:
     """The full-size suite with random weights, for the actor's process."""
-    from addiffusion.scorers.random_weights import random_suite  # noqa: PLC0415 - its libraries take seconds to import
+    from addiffusion.scorers.pretrained import random_suite  # noqa: PLC0415 - its libraries take seconds to import
 
     return random_suite(section)
 

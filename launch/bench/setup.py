@@ -12,7 +12,7 @@ from addiffusion.config import Config
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Prompt
 from addiffusion.scorers.base import Scoring
-from addiffusion.scorers.families import load_suite
+from addiffusion.scorers.factory import load_suite
 from launch.configuration.files import load_config
 from launch.runtime.components import observation_width, unpaid
 

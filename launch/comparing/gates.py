@@ -21,7 +21,7 @@ from addiffusion.errors import RunFolderError
 from addiffusion.memory import machine_bytes
 from addiffusion.policy import PolicyNetwork
 from addiffusion.records import Prompt, Ticket
-from addiffusion.scorers.families import load_scoring
+from addiffusion.scorers.factory import load_scoring
 from evaluation.comparison.folder import SUMMARY
 from evaluation.comparison.gates import Gate, equal_quality_gate, few_step_gate, memory_gate, training_gate
 from evaluation.tables import Table

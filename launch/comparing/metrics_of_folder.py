@@ -14,7 +14,7 @@ from rich.console import Console
 from addiffusion.errors import EvaluationError
 from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.scorers.base import Scoring
-from addiffusion.scorers.families import load_scoring
+from addiffusion.scorers.factory import load_scoring
 from evaluation.comparison.folders import ImageFolder, check_same_names, load_folder, prompts_of
 from evaluation.metrics.fid import fid
 from evaluation.metrics.registry import METRICS, Material, Measured, measure

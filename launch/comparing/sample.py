@@ -21,8 +21,7 @@ from addiffusion.files import whole_file
 from addiffusion.policy import PolicyNetwork
 from addiffusion.prompts.text import checked_prompt
 from addiffusion.records import SCORE_NAMES, Episode, Prompt, Ticket
-from addiffusion.scorers.base import Scoring
-from addiffusion.scorers.unscored import Unscored
+from addiffusion.scorers.base import Scoring, Unscored
 from addiffusion.seeds import derive_seed
 from evaluation.tables import Table
 from launch.configuration.files import load_config
@@ -54,7 +53,7 @@ class SampleOrder:
         looks = self.policy is not None and config.observation.kind == "clip"
         if not (self.scores or self.film is not None or looks):
             return Unscored()
-        from addiffusion.scorers.families import load_scoring  # noqa: PLC0415 - its libraries take seconds to import
+        from addiffusion.scorers.factory import load_scoring  # noqa: PLC0415 - its libraries take seconds to import
 
         return load_scoring(config.scorers)
 

@@ -17,7 +17,7 @@ from addiffusion.images import read_image
 from addiffusion.prompts.text import checked_prompt
 from addiffusion.records import SCORE_NAMES, ScoreRequest
 from addiffusion.scorers.base import ScorerSpec
-from addiffusion.scorers.families import load_suite
+from addiffusion.scorers.factory import load_suite
 from addiffusion.scorers.suite import ScorerSuite
 from evaluation.tables import Table
 from launch.configuration.files import load_config

@@ -18,11 +18,11 @@ from launch.runtime.gpus import described, shared_out
 from launch.runtime.logging_setup import muted_stderr, without_farewell
 from launch.runtime.meters import replica_meters, run_meters, worker_meters
 from launch.runtime.placement import find_placement
-from learner.algorithm_config import build_ppo_config, staff
-from learner.fleet import cause_of
+from learner.algorithm_config import build_ppo_config, with_workers
 from learner.ppo import AdaptivePPO
 from learner.rollouts import RayRollouts
-from learner.staffing import Staffing
+from learner.worker_plan import WorkerPlan
+from learner.worker_pool import cause_of
 from reward_service.actor import Start, get_or_create, stop
 from reward_service.client import RemoteScoring
 from rollout_workers.runner import DiffusionRunner
@@ -45,7 +45,7 @@ def distributed_components(config: Config) -> Iterator[Components]:
         detached=shared is not None,
         start=Start(timeout_s=config.cluster.start_timeout_s, resources=place.reward_resources, meters=replica_meters),
     )
-    algorithm = _build(config, scoring, place.staffing)
+    algorithm = _build(config, scoring, place.workers)
     lay_out = partial(_lay_out, algorithm.rollouts, config.cluster.start_timeout_s)
     try:
         lay_out(config.sampler, "sampler.num_steps")
@@ -65,7 +65,7 @@ def distributed_components(config: Config) -> Iterator[Components]:
             stop(scoring)
 
 
-def _build(config: Config, scoring: RemoteScoring, staffing: Staffing) -> AdaptivePPO:
+def _build(config: Config, scoring: RemoteScoring, workers: WorkerPlan) -> AdaptivePPO:
     built = build_ppo_config(
         config,
         observation_width=observation_width(config, scoring),
@@ -75,7 +75,7 @@ def _build(config: Config, scoring: RemoteScoring, staffing: Staffing) -> Adapti
     )
     built.environment(env_config={**built.env_config, "meters": worker_meters})
     with muted_stderr():
-        algorithm = staff(built, staffing).build_algo()
+        algorithm = with_workers(built, workers).build_algo()
     assert isinstance(algorithm, AdaptivePPO)
     return algorithm
 
@@ -88,9 +88,9 @@ def _lay_out(rollouts: RayRollouts, timeout_s: float, sampler: SamplerSection, k
     Raises:
         UsageError: the model can't be used as configured, or can't follow the schedule, whose steps ``key`` says.
     """
-    actors = rollouts.fleet.actor
+    actors = rollouts.pool.actor
     calls: dict[Any, int] = {
-        actors(worker_id).lay_out.remote(sampler, key): worker_id for worker_id in rollouts.fleet.up
+        actors(worker_id).lay_out.remote(sampler, key): worker_id for worker_id in rollouts.pool.up
     }
     ready = ray.wait(list(calls), num_returns=len(calls), timeout=timeout_s)[0] if calls else []
     for call in ready:

@@ -12,7 +12,7 @@ import numpy as np
 from addiffusion.embedded.world.scenes import TIERS
 from addiffusion.metrics import Meters, Metric
 from addiffusion.records import Episode
-from addiffusion.rollouts import Staff
+from addiffusion.rollouts import WorkerStatus
 from learner.alarms import ALARM_NAMES
 from learner.iteration import IterationReport
 
@@ -114,11 +114,11 @@ def iteration_row(
     *,
     earlier_s: Sequence[float],
     iterations_left: int,
-    staff: Staff | None = None,
+    workers: WorkerStatus | None = None,
 ) -> Metrics:
     """Flatten a report.
 
-    ``earlier_s`` are the durations of the iterations before it in this process, ``staff`` the workers outside of it.
+    ``earlier_s`` are the durations of the iterations before it in this process, ``workers`` the workers outside of it.
     """
     nfe = [episode.nfe for episode in report.episodes]
     seconds = report.collect_s + report.update_s
@@ -135,7 +135,7 @@ def iteration_row(
         "collect_s": report.collect_s,
         "update_s": report.update_s,
         "broadcast_s": report.broadcast_s,
-        **_staffing(staff),
+        **_worker_metrics(workers),
         **{f"stage_{name}_s": value for name, value in report.stage_s.items()},
         "episodes_per_s": len(report.episodes) / seconds,
         "eta_s": iterations_left * sum(recent) / len(recent),
@@ -158,14 +158,14 @@ def _nfe_by_tier(episodes: Sequence[Episode]) -> Metrics:
     return {f"nfe_tier{tier}": float(np.mean(values)) for tier, values in nfe.items()}
 
 
-def _staffing(staff: Staff | None) -> Metrics:
-    if staff is None:
+def _worker_metrics(workers: WorkerStatus | None) -> Metrics:
+    if workers is None:
         return {}
     return {
-        "workers_up": staff.up_count,
-        "workers_absent": staff.absent_count,
-        "workers_lost": staff.lost_count,
-        "tickets_moved": staff.moved_count,
+        "workers_up": workers.up_count,
+        "workers_absent": workers.absent_count,
+        "workers_lost": workers.lost_count,
+        "tickets_moved": workers.moved_count,
     }
 
 

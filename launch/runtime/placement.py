@@ -14,7 +14,7 @@ from typing import Final
 from addiffusion.config import Config
 from addiffusion.errors import ClusterError
 from launch.runtime.gpus import GpuOffer
-from learner.staffing import Staffing, wanted_workers
+from learner.worker_plan import WorkerPlan, wanted_workers
 
 ROLLOUT: Final = "rollout"
 """One unit of it is one rollout worker."""
@@ -56,7 +56,7 @@ class Offer:
 class Placement:
     """What the actors of a run ask Ray for besides CPUs and GPUs."""
 
-    staffing: Staffing
+    workers: WorkerPlan
     reward_resources: Mapping[str, float]
     gpus: GpuOffer
 
@@ -67,7 +67,7 @@ def place(config: Config, offer: Offer) -> Placement:
     pinned = offer.has(ROLLOUT)
     starting = min(wanted_workers(config.rollout, units), max(int(units), 1)) if pinned else config.rollout.workers
     return Placement(
-        staffing=Staffing(worker_count=starting, resources=(ROLLOUT,) if pinned else ()),
+        workers=WorkerPlan(worker_count=starting, resources=(ROLLOUT,) if pinned else ()),
         reward_resources={REWARD: _ANY} if offer.has(REWARD) else {},
         gpus=offer.gpus(),
     )

@@ -10,7 +10,7 @@ from typing import cast
 from addiffusion.backbones import load_backbone
 from addiffusion.config import Config
 from addiffusion.policy import PolicyNetwork
-from addiffusion.scorers.families import load_scoring
+from addiffusion.scorers.factory import load_scoring
 from addiffusion.threads import torch_threads
 from launch.runtime.components import Components, observation_width
 from learner.algorithm_config import build_ppo_config

@@ -102,10 +102,10 @@ def check_own_scorers(config: Config) -> None:
         ConfigError: there is no such module or factory.
     """
     if config.scorers.extra:
-        from addiffusion.scorers.own import find_own  # noqa: PLC0415 - imports torch
+        from addiffusion.scorers.plugins import find_plugin  # noqa: PLC0415 - imports torch
 
         for path in config.scorers.extra:
-            find_own(path)
+            find_plugin(path)
 
 
 def check_schedules(config: Config, schedules: Mapping[str, SamplerSection]) -> None:

@@ -9,16 +9,15 @@ from typing import Self
 
 from addiffusion.config import Config
 from addiffusion.errors import RolloutError
-from addiffusion.rollouts import Staffed
+from addiffusion.rollouts import HasWorkers
 from launch.runtime.components import Components
 from launch.runtime.console import RunView
 from launch.runtime.metrics import checkpoint_score, export, iteration_row
 from launch.training.plotter import Plotter
 from launch.training.run_folder import RunFolder
 from launch.training.tracking import Tracker
-from learner.alarms import Alarm, alarm_metrics, raised_alarms
+from learner.alarms import Alarm, alarm_metrics, raised_alarms, refine_possible
 from learner.iteration import IterationReport
-from learner.statistics import refine_possible
 from learner.training import Training
 from rollout_workers.recorder import EpisodeRecorder
 
@@ -95,7 +94,7 @@ class TrainingLoop:
             report,
             earlier_s=self._seconds,
             iterations_left=self._config.ppo.iterations - self._training.iteration,
-            staff=self._rollouts.staff() if isinstance(self._rollouts, Staffed) else None,
+            workers=self._rollouts.worker_status() if isinstance(self._rollouts, HasWorkers) else None,
         )
         self._seconds.append(report.collect_s + report.update_s)
         raised = raised_alarms([*self._rows, row], self._config.alarms, refine_allowed=refine_possible(report.episodes))

@@ -6,19 +6,13 @@ from collections.abc import Callable
 
 from addiffusion.bank.archive import Bank
 from addiffusion.bank.oracle import gain_share
-from addiffusion.bank.replay import BankRollouts
+from addiffusion.bank.replay import BankRollouts, any_chooser, oracle_chooser
 from addiffusion.config import Config
 from addiffusion.policy import PolicyNetwork, ValueNetwork
 from evaluation.tables import Table
-from learner.demonstrations import any_chooser, oracle_chooser
 from learner.state import Learner, LearnerState
 from learner.stopping import stack
-from learner.warm_start import Networks, Prices, WarmStart, WarmStartReport
-
-
-def prices_of(config: Config) -> Prices:
-    """The prices a run trains at."""
-    return config.reward.c_nfe_range or (config.reward.c_nfe, config.reward.c_nfe)
+from learner.warm_start import Networks, WarmStart, WarmStartReport
 
 
 def demonstrations_of(bank: Bank, config: Config) -> BankRollouts | None:
@@ -54,7 +48,7 @@ def start_warm(learner: Learner, bank: Bank, config: Config, *, advance: Callabl
         stack(bank.trajectories, config.reward),
         layout=bank.plan.layout,
         section=config.warm_start,
-        prices=prices_of(config),
+        prices=config.reward.prices,
         seed=config.run.seed,
     )
     report = warm.run(advance)

@@ -137,7 +137,7 @@ def distributed(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> F
         assert isinstance(components.scoring, RemoteScoring)
         assert isinstance(components.scoring.replicas, RayReplicas)
         if number == REFERENCE_CALLS + 1:  # the second iteration
-            ray.kill(components.rollouts.fleet.actor(1), no_restart=False)
+            ray.kill(components.rollouts.pool.actor(1), no_restart=False)
         (service,) = components.scoring.replicas.actors
         service_pids.append(ray.get(service.facts.remote(), timeout=120).pid)
         if number == REFERENCE_CALLS + 2:

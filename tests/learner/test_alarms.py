@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from addiffusion.config.training import ALARM_NAMES, AlarmsSection
-from learner.alarms import Row, alarm_metrics, raised_alarms
-from learner.statistics import episode_statistics, refine_possible
+from learner.alarms import Row, alarm_metrics, raised_alarms, refine_possible
+from learner.iteration import episode_statistics
 from tests.learner.toy import WIDTH, toy_episode, toy_ticket
 
 HEALTHY = {

@@ -14,7 +14,7 @@ import ray
 from addiffusion.config import Config
 from addiffusion.errors import ContractError, StaleWeightsError
 from addiffusion.records import Episode, Ticket
-from addiffusion.rollouts import Collected, Rollouts, Staff
+from addiffusion.rollouts import Collected, Rollouts, WorkerStatus
 from learner.batch import BatchBuilder
 from learner.carry_over import CarryOver
 from learner.rollouts import RayRollouts
@@ -152,15 +152,15 @@ def test_failing_tickets_are_handed_out_again() -> None:
     assert ledger.state.failed_count == ledger.state.reissued_count == 4
 
 
-class Staffing(ToyRollouts):
+class ComingAndGoing(ToyRollouts):
     """Rollouts by as many workers as ``ups`` says, call by call; one ticket ends in each call."""
 
     def __init__(self, config: Config, ups: Sequence[int]) -> None:
         super().__init__(config)
         self.ups, self.held, self.held_counts = ups, list[Ticket](), list[int]()
 
-    def staff(self) -> Staff:
-        return Staff(up_count=self.ups[len(self.held_counts)], absent_count=0, lost_count=0, moved_count=0)
+    def worker_status(self) -> WorkerStatus:
+        return WorkerStatus(up_count=self.ups[len(self.held_counts)], absent_count=0, lost_count=0, moved_count=0)
 
     def advance(self, tickets: Sequence[Ticket]) -> Collected:
         self.held += tickets
@@ -172,7 +172,7 @@ class Staffing(ToyRollouts):
 def test_as_many_tickets_are_under_way_as_there_are_workers_for() -> None:
     """Nodes that join are given tickets, and for those that have left none are handed out, whatever was configured."""
     config = toy_config(collection="carry_over", iterations=8, batch_size=32)
-    rollouts = Staffing(config, [1] * 5 + [3] * 5 + [0] * 5 + [2] * 50)
+    rollouts = ComingAndGoing(config, [1] * 5 + [3] * 5 + [0] * 5 + [2] * 50)
     rollouts.version = 0
     CarryOver(config, ledger=build_ledger(config, toy_pool()), rollouts=rollouts).collect(0)
     assert rollouts.held_counts[:20] == [8] * 5 + [24] * 5 + [23, 22, 21, 20, 19] + [18, 17, 16, 16, 16]
@@ -218,18 +218,18 @@ def remote(config: Config, *markers: Path | None) -> RayRollouts:
 
 
 @pytest.fixture
-def fleet(ray_cluster: str) -> Iterator[list[RayRollouts]]:
+def started(ray_cluster: str) -> Iterator[list[RayRollouts]]:
     made: list[RayRollouts] = []
     yield made
     for rollouts in made:
-        for number in list(rollouts.fleet._actors):
-            ray.kill(rollouts.fleet.actor(number))
+        for number in list(rollouts.pool._actors):
+            ray.kill(rollouts.pool.actor(number))
 
 
-def test_one_remote_worker_gives_the_episodes_of_a_serial_run(fleet: list[RayRollouts]) -> None:
+def test_one_remote_worker_gives_the_episodes_of_a_serial_run(started: list[RayRollouts]) -> None:
     config = carry_config()
-    fleet.append(remote(config, None))
-    ours, theirs = train(start(config, fleet[0])), train(start(config))
+    started.append(remote(config, None))
+    ours, theirs = train(start(config, started[0])), train(start(config))
     for mine, yours in zip(ours, theirs, strict=True):
         for one, other in zip(mine, yours, strict=True):
             assert one.ticket.ticket_id == other.ticket.ticket_id
@@ -238,25 +238,25 @@ def test_one_remote_worker_gives_the_episodes_of_a_serial_run(fleet: list[RayRol
 
 
 @pytest.mark.slow  # tests/cluster/test_elastic.py has it with real nodes
-def test_a_worker_that_joins_is_given_tickets(fleet: list[RayRollouts]) -> None:
+def test_a_worker_that_joins_is_given_tickets(started: list[RayRollouts]) -> None:
     config = carry_config()
-    joining = dict(remote(config, None).fleet._actors)
-    fleet.append(RayRollouts({}, config, lambda: {number: joining.pop(number) for number in list(joining)}))
-    assert ids(train(start(config, fleet[0]))) == list(range(10 * ITERATIONS))
-    assert fleet[0].fleet.up == [0]
+    joining = dict(remote(config, None).pool._actors)
+    started.append(RayRollouts({}, config, lambda: {number: joining.pop(number) for number in list(joining)}))
+    assert ids(train(start(config, started[0]))) == list(range(10 * ITERATIONS))
+    assert started[0].pool.up == [0]
 
 
-def test_a_worker_that_is_killed_costs_nothing(fleet: list[RayRollouts], tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_costs_nothing(started: list[RayRollouts], tmp_path: Path) -> None:
     config = carry_config().model_copy(update={"cluster": Config().cluster})
     marker = tmp_path / "killed"
-    fleet.append(remote(config, marker, marker))
-    batches = train(start(config, fleet[0]))
+    started.append(remote(config, marker, marker))
+    batches = train(start(config, started[0]))
     assert marker.exists()
     assert ids(batches) == list(range(10 * ITERATIONS))
-    assert fleet[0].fleet.lost_count == 1
-    assert fleet[0].reissued_count > 0
+    assert started[0].pool.lost_count == 1
+    assert started[0].reissued_count > 0
     deadline = time.monotonic() + 60
-    while len(fleet[0].fleet.up) < 2 and time.monotonic() < deadline:
-        fleet[0].fleet.revive()
+    while len(started[0].pool.up) < 2 and time.monotonic() < deadline:
+        started[0].pool.revive()
         time.sleep(0.1)
-    assert fleet[0].fleet.up == [0, 1]
+    assert started[0].pool.up == [0, 1]

@@ -16,27 +16,27 @@ from addiffusion.config import RolloutSection
 from addiffusion.errors import RolloutError
 from addiffusion.policy import PolicyNetwork
 from addiffusion.rollouts import Collected
-from learner.dispatch import Dispatch, Job, Order
-from learner.losses import Hazard
-from learner.pace import Pace
+from learner.calls import Job, Order
+from learner.dispatch import Dispatch
+from learner.losses import Hazard, Pace
 from learner.rollouts import merge
 from rollout_workers.worker import Worker
 from tests.fakes import ToyBackbone, ToyScoring
 from tests.learner.toy import toy_ticket
-from tests.learner.toy_fleet import SimulatedFleet
+from tests.learner.toy_pool import SimulatedPool
 from tests.rollout_workers.toy_run import HIDDEN, make_config, make_tickets, phi_width
 
 MAX_RESTARTS = 5
 
 
-def make_dispatch(fleet: SimulatedFleet, *, timeout_s: float = 60.0, max_reissues: int = 3) -> Dispatch:
-    section = RolloutSection(slots=fleet.slots, max_reissues=max_reissues, timeout_s=timeout_s)
+def make_dispatch(pool: SimulatedPool, *, timeout_s: float = 60.0, max_reissues: int = 3) -> Dispatch:
+    section = RolloutSection(slots=pool.slots, max_reissues=max_reissues, timeout_s=timeout_s)
     pace = Pace(timeout_s=timeout_s)
-    return Dispatch(fleet, section, Job(), pace=pace, sessions=fleet.sessions, clock=fleet.clock)
+    return Dispatch(pool, section, Job(), pace=pace, sessions=pool.sessions, clock=pool.clock)
 
 
-def collect(fleet: SimulatedFleet, ticket_count: int, **limits: float) -> Collected:
-    dispatch = make_dispatch(fleet, **limits)  # pyright: ignore[reportArgumentType]
+def collect(pool: SimulatedPool, ticket_count: int, **limits: float) -> Collected:
+    dispatch = make_dispatch(pool, **limits)  # pyright: ignore[reportArgumentType]
     parts = [dispatch.advance([toy_ticket(number) for number in range(ticket_count)])]
     while dispatch.open:
         parts.append(dispatch.advance())
@@ -81,11 +81,11 @@ def test_every_ticket_ends_once_and_only_poison_is_refused(
 ) -> None:
     poison = {number for number in poison if number < ticket_count}
     kills = [(sum(pauses[: n + 1]), victims[n] % workers) for n in range(len(pauses))]
-    fleet = SimulatedFleet(workers, poison=poison, kills=kills, max_restarts=MAX_RESTARTS)
+    pool = SimulatedPool(workers, poison=poison, kills=kills, max_restarts=MAX_RESTARTS)
     collected = None
     with suppress(RolloutError):
-        collected = collect(fleet, ticket_count)
-    assert (collected is None) == (longest_row(fleet.history) > MAX_RESTARTS)
+        collected = collect(pool, ticket_count)
+    assert (collected is None) == (longest_row(pool.history) > MAX_RESTARTS)
     if collected is None:
         return
     episodes, failed = ids_of(collected)
@@ -98,56 +98,56 @@ def test_every_ticket_ends_once_and_only_poison_is_refused(
 @given(st.integers(1, 4), st.floats(12.0, 20.0), st.integers(0, 2**16))
 def test_a_long_run_of_kills_blames_nobody(workers: int, pause_s: float, seed: int) -> None:
     kills = [(pause_s * (n + 1), (seed >> (n % 16)) % workers) for n in range(200)]
-    fleet = SimulatedFleet(workers, kills=kills, max_restarts=8)
-    assert ids_of(collect(fleet, 150)) == (list(range(150)), [])
+    pool = SimulatedPool(workers, kills=kills, max_restarts=8)
+    assert ids_of(collect(pool, 150)) == (list(range(150)), [])
 
 
 def test_one_poison_ticket_costs_few_restarts() -> None:
-    fleet = SimulatedFleet(1, slots=8, poison=[13])
-    assert ids_of(collect(fleet, 64)) == ([n for n in range(64) if n != 13], [13])
-    lost = [event for event, _ in fleet.history].count("lost")
+    pool = SimulatedPool(1, slots=8, poison=[13])
+    assert ids_of(collect(pool, 64)) == ([n for n in range(64) if n != 13], [13])
+    lost = [event for event, _ in pool.history].count("lost")
     assert lost == 5 + 4, "the 32 tickets of a share are halved to the one, which then is alone four times"
 
 
 def test_workers_that_finish_nothing_end_the_run_after_longer_and_longer_pauses() -> None:
-    fleet = SimulatedFleet(2, poison=range(40), max_restarts=6)
+    pool = SimulatedPool(2, poison=range(40), max_restarts=6)
     with pytest.raises(RolloutError, match=r"restarted 6 times in a row .*its process ended \(\d+ times\)") as caught:
-        collect(fleet, 40)
+        collect(pool, 40)
     assert caught.value.facts["restarts"] == 6
-    assert fleet.now > 1 + 2 + 4 + 8 + 16
+    assert pool.now > 1 + 2 + 4 + 8 + 16
 
 
 def test_a_worker_that_is_slow_but_works_is_never_lost() -> None:
     """60 images at 12 s and more each, of which a share takes far longer than ``rollout.timeout_s``."""
-    fleet = SimulatedFleet(1, slots=2, tick_s=6.0)
-    assert ids_of(collect(fleet, 60, timeout_s=20.0)) == (list(range(60)), [])
-    assert fleet.now > 600
-    assert fleet.log == []
+    pool = SimulatedPool(1, slots=2, tick_s=6.0)
+    assert ids_of(collect(pool, 60, timeout_s=20.0)) == (list(range(60)), [])
+    assert pool.now > 600
+    assert pool.log == []
 
 
 def test_a_deadline_follows_what_episodes_have_taken() -> None:
-    fleet = SimulatedFleet(1, slots=2, tick_s=1.0)
-    dispatch = make_dispatch(fleet, timeout_s=5.0)
+    pool = SimulatedPool(1, slots=2, tick_s=1.0)
+    dispatch = make_dispatch(pool, timeout_s=5.0)
     finished = len(dispatch.advance([toy_ticket(number) for number in range(30)]).episodes)
     while finished < 20:
         finished += len(dispatch.advance().episodes)
-    fleet.tick_s = 7.0  # a neighbour has come
+    pool.tick_s = 7.0  # a neighbour has come
     while dispatch.open:
         finished += len(dispatch.advance().episodes)
-    assert (finished, fleet.log) == (30, [])
+    assert (finished, pool.log) == (30, [])
 
 
 def test_a_worker_that_hangs_is_restarted_and_it_is_said_what_was_measured() -> None:
-    fleet = SimulatedFleet(2, slots=2)
-    dispatch = make_dispatch(fleet, timeout_s=10.0)
+    pool = SimulatedPool(2, slots=2)
+    dispatch = make_dispatch(pool, timeout_s=10.0)
     parts = [dispatch.advance([toy_ticket(number) for number in range(40)])]
     while not any(part.episodes for part in parts):
         parts.append(dispatch.advance())
-    fleet.workers[1].hangs = True
+    pool.workers[1].hangs = True
     while dispatch.open:
         parts.append(dispatch.advance())
     assert ids_of(merge(parts)) == (list(range(40)), [])
-    (said,) = fleet.log
+    (said,) = pool.log
     assert said.startswith("no answer, ")
     assert "s into a call with 8 tickets; this run's episodes took " in said
     assert "s each, the slowest 7 s" in said
@@ -156,14 +156,14 @@ def test_a_worker_that_hangs_is_restarted_and_it_is_said_what_was_measured() -> 
 def test_slots_do_not_wait_between_calls() -> None:
     """Lengths differ, and stretches end in the middle of episodes: only the last ones leave slots empty."""
     for carry_ticks in (1, 4, 16):
-        fleet = SimulatedFleet(1, slots=8, carry_ticks=carry_ticks)
-        collect(fleet, 400)
+        pool = SimulatedPool(1, slots=8, carry_ticks=carry_ticks)
+        collect(pool, 400)
         useful = sum(3 + number % 5 for number in range(400))
-        assert useful / fleet.slot_ticks > 0.97
+        assert useful / pool.slot_ticks > 0.97
 
 
 class WorkerAtHand:
-    """Implements ``learner.dispatch.Workforce`` by one real worker in this process."""
+    """Implements ``learner.calls.Workers`` by one real worker in this process."""
 
     up: ClassVar = [0]
     tried: ClassVar = {0}
@@ -226,31 +226,31 @@ def test_stretches_cost_no_more_passes_than_one_call_and_give_the_same_episodes(
 
 
 def test_a_worker_holds_few_tickets_at_a_time() -> None:
-    fleet = SimulatedFleet(1, slots=2)
-    dispatch = make_dispatch(fleet)
+    pool = SimulatedPool(1, slots=2)
+    dispatch = make_dispatch(pool)
     dispatch.advance([toy_ticket(number) for number in range(100)])
     while dispatch.open:
-        (worker,) = fleet.workers.values()
+        (worker,) = pool.workers.values()
         held = {*worker.held, *(ticket.ticket_id for _, order in worker.queue for ticket in order.tickets)}
-        assert len(held) <= 4 * fleet.slots
+        assert len(held) <= 4 * pool.slots
         dispatch.advance()
 
 
 def test_a_worker_that_joins_gets_tickets_at_once() -> None:
-    fleet = SimulatedFleet(2, slots=2)
-    fleet.workers[1].up_at = 20.0
-    fleet._known_up.discard(1)
-    assert ids_of(collect(fleet, 60)) == (list(range(60)), [])
-    alone_s = SimulatedFleet(1, slots=2)
+    pool = SimulatedPool(2, slots=2)
+    pool.workers[1].up_at = 20.0
+    pool._known_up.discard(1)
+    assert ids_of(collect(pool, 60)) == (list(range(60)), [])
+    alone_s = SimulatedPool(1, slots=2)
     collect(alone_s, 60)
-    assert fleet.now < 0.7 * alone_s.now
+    assert pool.now < 0.7 * alone_s.now
 
 
 def test_what_was_under_way_begins_again_after_other_work() -> None:
-    fleet = SimulatedFleet(2, slots=2)
-    dispatch = make_dispatch(fleet)
+    pool = SimulatedPool(2, slots=2)
+    dispatch = make_dispatch(pool)
     parts = [dispatch.advance([toy_ticket(number) for number in range(20)]), dispatch.advance()]
-    other = make_dispatch(fleet)
+    other = make_dispatch(pool)
     others = [other.advance([toy_ticket(number) for number in range(10)])]
     while other.open:
         others.append(other.advance())

@@ -12,11 +12,10 @@ import torch
 
 from addiffusion.bank import oracle_end, reward_of_ends
 from addiffusion.bank.archive import Bank
-from addiffusion.bank.replay import BankRollouts
+from addiffusion.bank.replay import BankRollouts, any_chooser, oracle_chooser
 from addiffusion.config import Config
 from addiffusion.policy import PolicyNetwork
 from learner.algorithm_config import build_ppo_config
-from learner.demonstrations import any_chooser, oracle_chooser
 from learner.marwil_learner import MARWIL_BETA, NORM_RATE, NORM_START, EpisodeMarwilLearner
 from learner.tickets import PoolEntry
 from learner.training import Training, build_ledger

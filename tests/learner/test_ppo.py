@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from addiffusion.actions import Action
-from addiffusion.errors import ContractError
 from learner.algorithm_config import build_ppo_config
+from learner.checkpoint import latest_checkpoint, load_checkpoint
 from learner.ppo import AdaptivePPO
 from learner.tickets import PoolEntry
 from learner.training import Training, build_ledger
@@ -51,41 +51,35 @@ def serial_training() -> Training:
 
 
 def test_no_killed_worker_no_nan_and_no_resume_changes_a_weight(algorithm: AdaptivePPO, tmp_path: Path) -> None:
-    with pytest.raises(ContractError, match=r"begin\(ledger\)"):
-        algorithm.save(str(tmp_path / "too early"))
     (tmp_path / "nan").touch()  # the NaN is for the training
     forced = algorithm.rollouts.collect(make_tickets(1, forced=Action.CONTINUE))
     assert [episode.nfe for episode in forced.episodes] == [8]
     (tmp_path / "nan").unlink()
 
-    training = algorithm.begin(build_ledger(CONFIG, POOL))
-    result = algorithm.train()
-    report = algorithm.report
-    assert report is not None
+    ledger = build_ledger(CONFIG, POOL)
+    training = Training(CONFIG, ledger=ledger, rollouts=algorithm.rollouts, learner=algorithm.policy_learner)
+    report = training.step()
     assert (tmp_path / "killed").exists()
     assert (tmp_path / "nan").exists()
     assert training.checkpoint().ledger.failed_count == 1
     assert report.facts["episodes_dropped"] == report.facts["audit_length_gap"] == 0
-    assert algorithm.rollouts.fleet.lost_count == 1
+    assert algorithm.rollouts.pool.lost_count == 1
     assert [episode.ticket.ticket_id for episode in report.episodes] == list(range(64))
-    assert result["env_runners"]["nfe"] == pytest.approx(report.rollout["nfe"])
-    assert result["learners"]["entropy"] == pytest.approx(report.update["entropy"])
-    algorithm.train()
-    assert training.iteration == algorithm.iteration == 2
+    report = training.step()
+    assert training.iteration == 2
 
     serial = serial_training()
     serial.step()
     twin = serial.step()
-    assert algorithm.report is not None
-    for ours, theirs in zip(algorithm.report.episodes, twin.episodes, strict=True):
+    for ours, theirs in zip(report.episodes, twin.episodes, strict=True):
         assert ours.logits.tobytes() == theirs.logits.tobytes()
     assert_same_state(training, serial)
 
-    algorithm.save(str(tmp_path / "saved"))
-    algorithm.train()
-    algorithm.restore(str(tmp_path / "saved"))
+    training.save(tmp_path)
+    training.step()
+    training.restore(load_checkpoint(latest_checkpoint(tmp_path)))
     assert_same_state(training, serial)
-    algorithm.train()  # the update after a resume is that of the run that went on
+    training.step()  # the update after a resume is that of the run that went on
     serial.step()
     assert_same_state(training, serial)
 

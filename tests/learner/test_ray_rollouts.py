@@ -96,10 +96,10 @@ def test_tickets_of_a_dead_worker_go_to_the_others_and_it_comes_back(crew: Crew)
     rollouts = crew.rollouts(1, 2)
     crew.order(1, "dies")
     assert_complete(rollouts.collect(TICKETS))
-    assert (rollouts.fleet.lost_count, rollouts.reissued_count) == (1, 6)
+    assert (rollouts.pool.lost_count, rollouts.reissued_count) == (1, 6)
     deadline = time.monotonic() + DEADLINE_S
-    while rollouts.fleet.up != [1, 2] and time.monotonic() < deadline:
-        rollouts.fleet.revive()
+    while rollouts.pool.up != [1, 2] and time.monotonic() < deadline:
+        rollouts.pool.revive()
         time.sleep(0.1)
     assert_complete(rollouts.collect(TICKETS))
     assert ray.get(crew.handles[1].fetches.remote()) == 1
@@ -112,10 +112,10 @@ def test_a_baseline_is_drawn_by_the_same_workers_in_small_calls(crew: Crew) -> N
     assert collected.stage_s == {"network": 4.0}  # a worker's six and five tickets are two calls each
     crew.order(1, "dies")
     assert_complete(hosted.collect(TICKETS))
-    assert (rollouts.fleet.lost_count, rollouts.reissued_count) == (1, 6)
+    assert (rollouts.pool.lost_count, rollouts.reissued_count) == (1, 6)
 
 
-@pytest.mark.slow  # starts a fleet of its own
+@pytest.mark.slow  # starts a pool of its own
 def test_the_only_worker_may_die_too(crew: Crew) -> None:
     crew.order(1, "dies")
     assert_complete(crew.rollouts(1).collect(TICKETS))
@@ -132,7 +132,7 @@ def test_a_slow_worker_is_waited_for(crew: Crew) -> None:
     rollouts = crew.rollouts(1, 2)
     crew.order(1, "dawdles")
     assert_complete(rollouts.collect(TICKETS))
-    assert (rollouts.fleet.lost_count, rollouts.reissued_count) == (0, 0)
+    assert (rollouts.pool.lost_count, rollouts.reissued_count) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -158,12 +158,12 @@ def test_a_worker_that_has_lost_its_device_is_lost_and_says_why(crew: Crew, capl
     rollouts = crew.rollouts(1, 2)
     crew.order(1, "loses its device")
     assert_complete(rollouts.collect(TICKETS))
-    assert rollouts.fleet.lost_count == 1
+    assert rollouts.pool.lost_count == 1
     assert "Rollout worker 1 is lost (CUDA error: unknown error, " in caplog.text
     assert "s into a call with 6 tickets; " in caplog.text
 
 
-@pytest.mark.slow  # starts a fleet of its own
+@pytest.mark.slow  # starts a pool of its own
 def test_the_last_worker_that_is_gone_for_good_ends_the_run(crew: Crew) -> None:
     rollouts = make_rollouts({3: crew.start(3, max_restarts=0)}, CONFIG)
     crew.order(3, "dies")

@@ -16,11 +16,10 @@ from addiffusion.errors import CheckpointError, ContractError, UpdateError
 from addiffusion.records import Episode
 from learner.algorithm_config import build_ppo_config, entropy_schedule
 from learner.connector import WEIGHTS
-from learner.episodes import to_single_agent_episode
 from learner.gae import estimate_advantages, standardise
 from learner.ppo_learner import SCHEDULE_KEY
 from learner.shared_learner import SharedLearner
-from learner.update import PolicyLearner
+from learner.update import PolicyLearner, to_single_agent_episode
 from tests.learner.toy import WIDTH, toy_config, toy_episode, toy_ticket
 from tests.learner.toy_learner import toy_learner
 

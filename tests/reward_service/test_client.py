@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from addiffusion.config import ScorersSection
+from addiffusion.errors import ClusterError, RolloutError, ScorerError
 from addiffusion.records import SCORE_NAMES, ScoreReply, ScoreRequest
-from reward_service.client import RemoteScoring, ServiceFacts, least_loaded
+from reward_service.client import RemoteScoring, ServiceFacts, least_loaded, service_gone
 from reward_service.stats import ServiceStats
 from tests.reward_service.toy_scoring import CLIP_WIDTH, DINO_WIDTH, ToyScoring, make_request
 
@@ -84,3 +86,35 @@ def test_texts_are_asked_for_once() -> None:
     np.testing.assert_array_equal(scoring.embed_text(("b", "c")), ToyScoring().embed_text(("b", "c")))
     assert replicas.embedded == [("a", "b"), ("c",)]
     assert scoring.embed_text(()).shape == (0, CLIP_WIDTH)
+
+
+def test_a_service_of_other_settings_is_refused_by_their_keys() -> None:
+    section = ScorersSection()
+    facts = ServiceFacts(section=section, names=SCORE_NAMES, clip_width=CLIP_WIDTH, dino_width=DINO_WIDTH, pid=0)
+    facts.require(section, namespace="runs", name="mine")
+    other = section.model_copy(update={"replicas": 3, "cache_images": 7})
+    with pytest.raises(
+        ClusterError, match=r"'mine' with other .*scorers\.replicas.* runs in namespace 'runs'"
+    ) as raised:
+        facts.require(other, namespace="runs", name="mine")
+    assert "scorers.cache_images" in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "message"),
+    [
+        (
+            "Traceback\n  line\naddiffusion.errors.RolloutError: it lost its device.\n",
+            RolloutError,
+            "it lost its device.",
+        ),
+        ("addiffusion.errors.WeightsError: none there.", ScorerError, "Ray could not bring it back"),
+        ("The actor died: its node is gone.", ScorerError, "Ray could not bring it back"),
+    ],
+)
+def test_a_process_that_refused_to_start_again_ends_the_run_by_its_own_words(
+    words: str, kind: type[Exception], message: str
+) -> None:
+    error = service_gone(RuntimeError(words))
+    assert type(error) is kind
+    assert message in error.message

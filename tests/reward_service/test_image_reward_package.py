@@ -15,7 +15,7 @@ import torch
 from addiffusion.config import ScorersSection
 from addiffusion.config.scorers import ImageRewardSection
 from addiffusion.errors import ConfigError, ScorerError
-from addiffusion.scorers.families import load_suite
+from addiffusion.scorers.factory import load_suite
 from addiffusion.scorers.image_reward import ImageRewardModel, rehosted
 from reward_service.image_reward.actor import IsolatedImageReward
 from tests.addiffusion.scorers.test_image_reward import TINY, golden_checkpoint

@@ -9,15 +9,14 @@ import threading
 from collections.abc import Callable
 
 import pytest
-import torch
 
+from addiffusion.cancellation import Cancellation, GivenUpError, committing
 from addiffusion.config import ScorersSection
 from addiffusion.records import ScoreReply, ScoreRequest
-from addiffusion.scorers.account import Account
 from addiffusion.scorers.base import ScorerUsage
-from addiffusion.scorers.cancellation import Cancellation, GivenUpError, committing
-from addiffusion.scorers.remembered import RememberedScoring
-from addiffusion.scorers.texts import TextCache
+from addiffusion.scorers.cache import CachedScoring
+from addiffusion.scorers.suite import Account
+from addiffusion.text_cache import TextCache, one_by_one
 from reward_service.scoring_thread import HungError, ScoringThread
 from reward_service.service import RewardService
 from tests.reward_service.toy_scoring import HangingScoring, ToyScoring, assert_same_reply, make_request
@@ -30,7 +29,7 @@ class Accounted(HangingScoring):
 
     def __init__(self, section: ScorersSection) -> None:
         super().__init__(section)
-        self.account, self.texts = Account(), TextCache(lambda prompt: torch.tensor(float(len(prompt))))
+        self.account, self.texts = Account(), TextCache(one_by_one(len))
         self.ended = threading.Event()
 
     def usage(self) -> ScorerUsage:
@@ -53,22 +52,22 @@ def test_a_pass_that_was_given_up_changes_nothing_beside_its_successor() -> None
     """Neither account nor caches: only the successor's own work is in them."""
     section = ScorersSection(batch_images=8, max_wait_ms=2.0, timeout_s=WAIT_S, pass_timeout_s=1.0)
     scoring = Accounted(section)
-    remembered = RememberedScoring(scoring, capacity=100)
+    cached = CachedScoring(scoring, capacity=100)
 
     async def main() -> None:
-        service = RewardService(remembered, section)
+        service = RewardService(cached, section)
         stuck = await service.score(make_request(0, 3))
         assert all(stuck.errors)
         after = await service.score(make_request(1, 2))
         assert_same_reply(after, ToyScoring(section).score(make_request(1, 2)))
-        before = remembered.usage()
+        before = cached.usage()
         scoring.release.set()
         assert await asyncio.to_thread(scoring.ended.wait, WAIT_S)
         await asyncio.sleep(0.1)  # its last steps outside of the scorers
-        assert remembered.usage() == before
+        assert cached.usage() == before
         again = await service.score(make_request(0, 3))
         assert_same_reply(again, ToyScoring(section).score(make_request(0, 3)))
-        assert remembered.usage().cache_hit_count == 0, "what the given-up pass computed is not remembered"
+        assert cached.usage().cache_hit_count == 0, "what the given-up pass computed is not remembered"
         assert service.stats().hung_count == 1
         await service.close()
 
@@ -76,9 +75,11 @@ def test_a_pass_that_was_given_up_changes_nothing_beside_its_successor() -> None
 
 
 @pytest.mark.parametrize("change", [lambda a, t: a.blame(["x"]), lambda a, t: t.rows(["x"]), lambda a, t: a.halved()])
-def test_no_shared_state_takes_anything_from_a_given_up_call(change: Callable[[Account, TextCache], object]) -> None:
+def test_no_shared_state_takes_anything_from_a_given_up_call(
+    change: Callable[[Account, TextCache[int]], object],
+) -> None:
     """It ends at the first thing that it tries to change."""
-    account, texts, cancellation = Account(), TextCache(lambda prompt: torch.zeros(1)), Cancellation()
+    account, texts, cancellation = Account(), TextCache(one_by_one(len)), Cancellation()
     before = account.usage()
     with cancellation.covering():
         cancellation.cancel()

@@ -16,7 +16,7 @@ from addiffusion.config import ScorersSection
 from addiffusion.errors import ContractError, ScorerError
 from addiffusion.records import SCORE_NAMES, ScoreReply, ScoreRequest
 from addiffusion.scorers.base import Scoring
-from addiffusion.scorers.families import load_suite
+from addiffusion.scorers.factory import load_suite
 from reward_service.service import RewardService
 from tests.reward_service.toy_scoring import POISON, HangingScoring, ToyScoring, assert_same_reply, make_request
 

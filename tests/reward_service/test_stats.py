@@ -10,7 +10,7 @@ import pytest
 from addiffusion.config import ScorersSection
 from addiffusion.metrics import Metric
 from addiffusion.scorers.base import ScorerUsage
-from addiffusion.scorers.remembered import RememberedScoring
+from addiffusion.scorers.cache import CachedScoring
 from reward_service import metrics
 from reward_service.service import RewardService
 from reward_service.stats import ServiceStats, Tally
@@ -41,7 +41,7 @@ def test_each_metric_is_declared_once_with_unit_and_description() -> None:
 def test_a_busy_service_reports_what_it_does() -> None:
     section = ScorersSection(batch_images=8, max_wait_ms=1.0)
     notebook = Notebook()
-    scoring = RememberedScoring(ToyScoring(section), capacity=100)
+    scoring = CachedScoring(ToyScoring(section), capacity=100)
 
     async def use() -> ServiceStats:
         service = RewardService(scoring, section, notebook)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal
 
@@ -88,6 +89,7 @@ def vocabulary() -> tuple[str, ...]:
     return tuple(sorted(words | {"in", "the", "on", "background"}))
 
 
+@lru_cache(maxsize=4096)
 def parse_caption(text: str) -> Requirement:
     """What ``text`` requires.
 

@@ -6,14 +6,14 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
 
 from addiffusion.actions import Action
-from addiffusion.backbones import load_backbone, prompt_cache
+from addiffusion.backbones import load_backbone
 from addiffusion.backbones.base import Backbone, PromptEmbedding
 from addiffusion.backbones.prompt_cache import PromptCache, Reader
 from addiffusion.backbones.sd3 import Sd3Backbone
@@ -59,7 +59,7 @@ def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> C
 def test_what_every_encoder_cuts_off_is_said_once_per_prompt(
     family: str, backbone: Backbone, said: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prompt_cache, "CACHE_BYTES", 0)  # nothing is kept: every call encodes anew
+    monkeypatch.setattr(cast("Any", backbone)._prompts.cache, "capacity", 0)  # nothing is kept: every call encodes anew
     backbone.encode_prompts(["cat"])
     assert said() == []
     for _ in range(2):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from addiffusion.backbones import decoder, load_backbone, prompt_cache
+from addiffusion.backbones import decoder, load_backbone
 from addiffusion.backbones.base import Backbone
 from addiffusion.backbones.stable_diffusion import StableDiffusionBackbone
 from addiffusion.config import BackboneSection
@@ -79,7 +79,7 @@ def test_the_cache_keeps_the_most_recent_prompts(
     backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept, dropped = backbone.encode_prompts(["cat", "dog"])
-    monkeypatch.setattr(prompt_cache, "CACHE_BYTES", 2 * kept.hidden.nbytes)
+    monkeypatch.setattr(backbone._prompts.cache, "capacity", 2 * kept.hidden.nbytes)
     backbone.encode_prompts(["cat"])
     backbone.encode_prompts(["cow"])
     assert backbone.encode_prompts(["cat"])[0] is kept

@@ -21,7 +21,7 @@ from tests.addiffusion.bank.toy_bank import toy_bank, toy_bank_config
 from tests.rollout_workers.toy_run import make_tickets, make_worker, phi_width
 
 CONFIG = toy_bank_config()
-NOT_REPLAYED = {"image", "seconds", "frames", "surveyed"}
+NOT_REPLAYED = {"image", "seconds", "frames", "stop_records"}
 
 
 def weights_of(config: Config) -> dict[str, NDArray[np.float32]]:

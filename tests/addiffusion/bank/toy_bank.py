@@ -11,7 +11,7 @@ from addiffusion.bank.plan import BankPlan, bank_identity
 from addiffusion.bank.trajectory import Trajectory, trajectory_of
 from addiffusion.config import Config
 from addiffusion.observation.layout import clip_layout
-from addiffusion.records import METRIC_NAMES, Survey
+from addiffusion.records import METRIC_NAMES, RecordAllStops
 from tests.fakes import ToyScoring
 from tests.rollout_workers.toy_run import make_config, make_tickets, make_worker
 
@@ -37,8 +37,8 @@ def toy_plan(config: Config, *, count: int, every: int = 1) -> BankPlan:
 
 
 def toy_trajectories(config: Config, *, count: int = 6, every: int = 1) -> list[Trajectory]:
-    survey = Survey(every=every, metrics=METRIC_NAMES)
-    collected = make_worker(config).collect(make_tickets(count, forced=Action.CONTINUE, survey=survey))
+    record_stops = RecordAllStops(every=every, metrics=METRIC_NAMES)
+    collected = make_worker(config).collect(make_tickets(count, forced=Action.CONTINUE, record_stops=record_stops))
     assert not collected.failed
     return [trajectory_of(episode) for episode in collected.episodes]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from addiffusion.config import Config, ObservationSection
 from addiffusion.errors import ContractError
-from addiffusion.observation.clip import UNIT_LIMIT, ClipObservation, Judged
+from addiffusion.observation.clip import UNIT_LIMIT, ClipObservation, ImageScores
 from addiffusion.observation.layout import QUALITY_NAMES
 from addiffusion.observation.scalars import sinusoid
 from addiffusion.records import ScoreReply
@@ -28,8 +28,8 @@ def _unit(*values: float) -> NDArray[np.float32]:
 
 
 TEXT = _unit(0, 1)
-FIRST = Judged(scores=np.array([0.25, 5.0, 0.1], np.float32), clip_embedding=_unit(1), dino_embedding=_unit(1, 0))
-SECOND = Judged(
+FIRST = ImageScores(scores=np.array([0.25, 5.0, 0.1], np.float32), clip_embedding=_unit(1), dino_embedding=_unit(1, 0))
+SECOND = ImageScores(
     scores=np.array([0.30, 5.6, -0.1], np.float32), clip_embedding=_unit(1, 1), dino_embedding=_unit(0.6, 0.8)
 )
 INFO = SlotInfo(step=10, timestep=781.0, nfe=12, network_evals=24, attention_entropy=0.5)
@@ -39,7 +39,9 @@ def _observation(clip_width: int = WIDTH) -> ClipObservation:
     return ClipObservation(ObservationSection(timestep_width=16), clip_width=clip_width, scales=SCALES, num_steps=50)
 
 
-def _quality(now: Judged, before: Judged | None, info: SlotInfo = INFO, c_nfe: float = 0.01) -> dict[str, float]:
+def _quality(
+    now: ImageScores, before: ImageScores | None, info: SlotInfo = INFO, c_nfe: float = 0.01
+) -> dict[str, float]:
     observation = _observation()
     phi = observation.row(info, now=now, before=before, text_embedding=TEXT, c_nfe=c_nfe)
     return dict(zip(QUALITY_NAMES, phi[observation.layout.slice("quality")].tolist(), strict=True))
@@ -129,6 +131,6 @@ def test_judged_copies_its_row() -> None:
         dino_embedding=np.ones((2, 5), np.float32),
         errors=(None, None),
     )
-    judged = Judged.of(reply, 1)
+    judged = ImageScores.of(reply, 1)
     reply.values[:] = 0
     np.testing.assert_array_equal(judged.scores, [3, 4, 5])

@@ -7,7 +7,7 @@ import torch
 
 from addiffusion.config import ScorersSection
 from addiffusion.embedded.world.data import SceneBatch, scene_batch
-from addiffusion.scorers.families import load_suite
+from addiffusion.scorers.factory import load_suite
 from addiffusion.scorers.suite import ScorerSuite
 
 

@@ -14,7 +14,7 @@ from addiffusion.embedded.world.corruptions import Corruption, corrupt
 from addiffusion.embedded.world.data import SceneBatch
 from addiffusion.embedded.world.pixels import to_network, to_pixels
 from addiffusion.records import SCORE_NAMES, ScoreReply, ScoreRequest
-from addiffusion.scorers.families import load_suite
+from addiffusion.scorers.factory import load_suite
 from addiffusion.scorers.suite import ScorerSuite
 from addiffusion.seeds import generator
 

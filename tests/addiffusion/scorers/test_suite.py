@@ -16,13 +16,12 @@ from addiffusion.embedded.world.data import SceneBatch
 from addiffusion.embedded.world.pixels import to_network
 from addiffusion.errors import ContractError
 from addiffusion.records import METRIC_NAMES, SCORE_NAMES, ScoreRequest
-from addiffusion.scorers.aesthetic import embedded_aesthetic
 from addiffusion.scorers.base import Scorer, ScorerSpec
-from addiffusion.scorers.clip import ClipScorer, ClipTower, embedded_tower
-from addiffusion.scorers.dino import DinoFeatures, embedded_dino
-from addiffusion.scorers.families import load_suite
+from addiffusion.scorers.clip import ClipScorer, ClipTower
+from addiffusion.scorers.dino import DinoFeatures
+from addiffusion.scorers.embedded import embedded_aesthetic, embedded_dino, embedded_tower, network_view
+from addiffusion.scorers.factory import load_suite
 from addiffusion.scorers.images import ImageBatch
-from addiffusion.scorers.network import network_view
 from addiffusion.scorers.suite import ScorerSuite
 
 ALL_NAMES = (*SCORE_NAMES, *METRIC_NAMES)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from addiffusion.config import ScorersSection
 from addiffusion.records import ScoreRequest
-from addiffusion.scorers.families import load_suite
+from addiffusion.scorers.factory import load_suite
 from launch.bench.client import call_for, requests, together
 from launch.bench.reward import (
     CLIENTS,

@@ -18,7 +18,7 @@ from rich.console import Console
 from addiffusion.config import Config, SamplerSection
 from addiffusion.errors import ArchiveError, CheckpointError, OutputError, RunFolderError, UsageError
 from addiffusion.records import Ticket
-from addiffusion.rollouts import Collected, Rollouts, Staff
+from addiffusion.rollouts import Collected, Rollouts, WorkerStatus
 from evaluation.comparison.results import ImageResult, ResultStore, read_results
 from launch.comparing.evaluate import Evaluated, EvaluateOrder, evaluate
 from launch.comparing.evaluate_view import standings_table
@@ -154,10 +154,10 @@ class CutShort:
         self.rollouts, self.left, self.tickets, self.calls = rollouts, count, 0, []
         self.workers = list(workers)
 
-    def staff(self) -> Staff:
+    def worker_status(self) -> WorkerStatus:
         """The last number stays; the others are for a stretch of calls each."""
         now = self.workers[min(len(self.calls) // 12, len(self.workers) - 1)]
-        return Staff(up_count=now, absent_count=0, lost_count=0, moved_count=0)
+        return WorkerStatus(up_count=now, absent_count=0, lost_count=0, moved_count=0)
 
     def set_weights(self, weights: object, version: int) -> None:
         self.rollouts.set_weights(weights, version)

@@ -151,9 +151,9 @@ config = Config.model_validate({{
     "cluster": {{"start_timeout_s": 400}},
 }})
 with distributed_components(config) as components:
-    fleet = components.rollouts.fleet
+    pool = components.rollouts.pool
     seen = lambda _: [ray.get_gpu_ids(), os.environ.get("CUDA_VISIBLE_DEVICES")]
-    asked = [fleet.actor(one).apply.remote(seen) for one in fleet.up]
+    asked = [pool.actor(one).apply.remote(seen) for one in pool.up]
     print(json.dumps({{"seen": ray.get(asked, timeout=400), "posts": components.devices}}))
 ray.shutdown()
 """

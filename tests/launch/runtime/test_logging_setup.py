@@ -44,7 +44,7 @@ def test_reports_go_to_the_folder_and_the_console_gets_one_line(
         report_a_loss()
         reports.keep_in(tmp_path)
         report_a_loss()
-        logging.getLogger("learner.fleet").warning("Rollout worker 2 is lost.")
+        logging.getLogger("learner.worker_pool").warning("Rollout worker 2 is lost.")
     assert capfd.readouterr() == ("", "")
     lines = (tmp_path / REPORTS).read_text().splitlines()
     assert ["taking actor 2" in line for line in lines] == [True, False, True, False]

@@ -6,12 +6,12 @@ import pytest
 
 from addiffusion.config import Config, RolloutSection
 from launch.runtime.placement import Offer, place
-from learner.staffing import wanted_workers
+from learner.worker_plan import wanted_workers
 
 
-def staffing(present: dict[str, float], possible: dict[str, float] | None = None, **rollout: int) -> tuple[int, bool]:
+def planned(present: dict[str, float], possible: dict[str, float] | None = None, **rollout: int) -> tuple[int, bool]:
     config = Config(rollout=RolloutSection.model_validate(rollout))
-    chosen = place(config, Offer(present=present, possible=possible or {})).staffing
+    chosen = place(config, Offer(present=present, possible=possible or {})).workers
     return chosen.worker_count, chosen.resources == ("rollout",)
 
 
@@ -29,7 +29,7 @@ def staffing(present: dict[str, float], possible: dict[str, float] | None = None
 def test_a_run_starts_with_the_workers_that_have_room(
     present: dict[str, float], possible: dict[str, float], rollout: dict[str, int], expected: tuple[int, bool]
 ) -> None:
-    assert staffing(present, possible, **rollout) == expected
+    assert planned(present, possible, **rollout) == expected
 
 
 def test_the_reward_service_goes_where_it_is_offered() -> None:

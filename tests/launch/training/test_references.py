@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from addiffusion.config import Config, SamplerSection
 from addiffusion.errors import RolloutError, RunFolderError
 from addiffusion.records import FailedEpisode, Reference, Ticket
-from addiffusion.rollouts import Collected, Rollouts, Staff
+from addiffusion.rollouts import Collected, Rollouts, WorkerStatus
 from launch.training.references import Pairs, References, ReferenceStore, draw_references, training_pairs
 from tests.fakes import make_prompt
 from tests.launch.runtime.toy_components import toy_components, toy_config
@@ -127,9 +127,9 @@ class Flaky:
     def advance(self, tickets: Sequence[Ticket]) -> Collected:
         return self._rollouts.advance(tickets)
 
-    def staff(self) -> Staff:
+    def worker_status(self) -> WorkerStatus:
         up = self._up.pop(0) if len(self._up) > 1 else self._up[0]
-        return Staff(up_count=up, absent_count=0, lost_count=0, moved_count=0)
+        return WorkerStatus(up_count=up, absent_count=0, lost_count=0, moved_count=0)
 
 
 def drawn(rollouts: Rollouts, config: Config, into: References | None = None) -> References:

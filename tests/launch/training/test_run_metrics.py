@@ -11,9 +11,9 @@ import yaml
 from rich.console import Console
 
 from addiffusion.metrics import Metric
-from addiffusion.rollouts import Staff
+from addiffusion.rollouts import WorkerStatus
 from launch.runtime import metrics as run_metrics
-from launch.runtime.metrics import ROW, _staffing, export
+from launch.runtime.metrics import ROW, _worker_metrics, export
 from launch.training.train import run
 from reward_service import metrics as reward_metrics
 from rollout_workers import metrics as rollout_metrics
@@ -37,7 +37,7 @@ def test_a_row_holds_exactly_what_is_declared(tmp_path: Path) -> None:
     plan = toy_plan(tmp_path / "run", toy_config(ppo={"iterations": 1}))
     run(plan, console=Console(file=io.StringIO()), roles=toy_components)
     (line,) = (plan.path / "metrics.jsonl").read_text().splitlines()
-    row = yaml.safe_load(line) | _staffing(Staff(up_count=2, absent_count=1, lost_count=3, moved_count=4))
+    row = yaml.safe_load(line) | _worker_metrics(WorkerStatus(up_count=2, absent_count=1, lost_count=3, moved_count=4))
     assert {key for key in row if not key.startswith("stage_")} == {entry.key for entry in ROW} - {
         "nfe_tier2",
         "nfe_tier3",

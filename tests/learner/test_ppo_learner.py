@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.minibatches import minibatch_rows
+from learner.ppo_learner import minibatch_rows
 
 
 @given(st.integers(1, 300), st.integers(1, 5), st.integers(1, 128))

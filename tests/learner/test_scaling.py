@@ -10,7 +10,7 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.actor_manager import FaultTolerantActorManager
 
 from addiffusion.config import RolloutSection
-from learner.recruiting import Recruiter
+from learner.scaling import Scaler
 
 
 class Group:
@@ -29,13 +29,13 @@ class Group:
 def test_every_unit_gets_a_worker_and_each_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     units = {"rollout": 1.0}
     monkeypatch.setattr(ray, "cluster_resources", lambda: units)
-    monkeypatch.setattr("learner.recruiting.PAUSE_S", 0.0)
-    recruiter = Recruiter(cast("EnvRunnerGroup", Group()), RolloutSection(workers=1, max_workers=3), resource="rollout")
-    assert recruiter() == {}
+    monkeypatch.setattr("learner.scaling.PAUSE_S", 0.0)
+    scaler = Scaler(cast("EnvRunnerGroup", Group()), RolloutSection(workers=1, max_workers=3), resource="rollout")
+    assert scaler() == {}
     units["rollout"] = 2.0
-    assert recruiter() == {2: "worker 2"}
-    assert recruiter() == {}
+    assert scaler() == {2: "worker 2"}
+    assert scaler() == {}
     units["rollout"] = 8.0
-    assert recruiter() == {3: "worker 3"}, "no more than rollout.max_workers"
+    assert scaler() == {3: "worker 3"}, "no more than rollout.max_workers"
     units["rollout"] = 0.0
-    assert recruiter() == {}
+    assert scaler() == {}

@@ -12,7 +12,7 @@ import numpy as np
 from addiffusion.errors import RolloutError
 from addiffusion.records import Episode, Ticket
 from addiffusion.rollouts import Collected
-from learner.dispatch import Loss, Order
+from learner.calls import Loss, Order
 from learner.losses import Hazard, LossRecord
 from tests.learner.toy import toy_episode
 
@@ -36,8 +36,8 @@ class SimulatedWorker:
     hangs: bool = False
 
 
-class SimulatedFleet:
-    """Implements ``learner.dispatch.Workforce``.
+class SimulatedPool:
+    """Implements ``learner.calls.Workers``.
 
     A tick takes ``tick_s``; ticket n needs ``3 + n % 5`` of them. A ticket of ``poison`` ends its worker in its second
     tick. ``kills`` are (time, worker) at which a process is killed from outside; a ticket that is alone there is spared

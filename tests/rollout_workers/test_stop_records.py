@@ -1,4 +1,4 @@
-"""A survey is one episode that knows what each of its possible ends would have been."""
+"""An episode that records its stops knows what each of its possible ends would have been."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from addiffusion.actions import Action
 from addiffusion.config import Config
-from addiffusion.records import METRIC_NAMES, Episode, Survey, Surveyed, Ticket
+from addiffusion.records import METRIC_NAMES, Episode, RecordAllStops, StopRecords, Ticket
 from rollout_workers.collector import Collector
 from rollout_workers.group import PolicyFunction
 from tests.fakes import UNSCORABLE, ToyBackbone, ToyScoring, make_prompt
@@ -39,7 +39,7 @@ def _stop_at(row: int) -> PolicyFunction:
 
 
 def _never(phi: NDArray[np.float32]) -> NDArray[np.float32]:
-    raise AssertionError("a survey asks no policy")
+    raise AssertionError("recording stops asks no policy")
 
 
 def _episodes(config: Config, tickets: list[Ticket], act: PolicyFunction) -> tuple[Episode, ...]:
@@ -50,29 +50,29 @@ def _episodes(config: Config, tickets: list[Ticket], act: PolicyFunction) -> tup
     return collected.episodes
 
 
-def _survey(config: Config, *, count: int = 5, every: int = 1) -> tuple[Episode, ...]:
-    survey = Survey(every=every, metrics=METRIC_NAMES)
-    tickets = make_tickets(count, forced=Action.CONTINUE, explore=False, survey=survey)
+def _recorded(config: Config, *, count: int = 5, every: int = 1) -> tuple[Episode, ...]:
+    record_stops = RecordAllStops(every=every, metrics=METRIC_NAMES)
+    tickets = make_tickets(count, forced=Action.CONTINUE, explore=False, record_stops=record_stops)
     return _episodes(config, tickets, lambda phi: np.zeros((len(phi), 3), np.float32))
 
 
-def _found(episode: Episode) -> Surveyed:
-    assert episode.surveyed is not None
-    return episode.surveyed
+def _found(episode: Episode) -> StopRecords:
+    assert episode.stop_records is not None
+    return episode.stop_records
 
 
 @pytest.mark.parametrize("finish_steps", [0, 2])
 @pytest.mark.parametrize("groups", [1, 2])
 def test_tried_stops_are_bitwise_those_of_episodes_that_stop(finish_steps: int, groups: int) -> None:
     config = _config(finish_steps, groups=groups)
-    surveys = _survey(config)
+    recorded = _recorded(config)
     for row in range(DECISIONS):
         stopped = _episodes(config, make_tickets(5, explore=False), _stop_at(row))
-        for survey, episode in zip(surveys, stopped, strict=True):
-            found = _found(survey)
+        for one, episode in zip(recorded, stopped, strict=True):
+            found = _found(one)
             assert found.stop_rows.tolist() == list(range(DECISIONS))
-            np.testing.assert_array_equal(survey.phi[: row + 1], episode.phi)
-            np.testing.assert_array_equal(survey.scores[: row + 1], episode.scores[:-1])
+            np.testing.assert_array_equal(one.phi[: row + 1], episode.phi)
+            np.testing.assert_array_equal(one.scores[: row + 1], episode.scores[:-1])
             np.testing.assert_array_equal(found.stop_scores[row], episode.scores[-1])
             np.testing.assert_array_equal(found.stop_dino[row], episode.final_dino)
             assert found.stop_nfe[row] == episode.nfe
@@ -81,37 +81,37 @@ def test_tried_stops_are_bitwise_those_of_episodes_that_stop(finish_steps: int, 
 def test_what_is_tried_on_the_way_changes_nothing() -> None:
     config = _config()
     plain = _episodes(config, make_tickets(5, explore=False), _stop_at(DECISIONS))
-    for survey, episode in zip(_survey(config), plain, strict=True):
-        np.testing.assert_array_equal(survey.phi, episode.phi)
-        np.testing.assert_array_equal(survey.scores, episode.scores)
-        np.testing.assert_array_equal(survey.image, episode.image)
-        assert (survey.nfe, survey.steps.tolist()) == (STEPS, episode.steps.tolist())
+    for one, episode in zip(_recorded(config), plain, strict=True):
+        np.testing.assert_array_equal(one.phi, episode.phi)
+        np.testing.assert_array_equal(one.scores, episode.scores)
+        np.testing.assert_array_equal(one.image, episode.image)
+        assert (one.nfe, one.steps.tolist()) == (STEPS, episode.steps.tolist())
 
 
 def test_only_every_nth_stop_is_tried() -> None:
-    assert _found(_survey(_config(), count=1, every=4)[0]).stop_rows.tolist() == [0, 4]
+    assert _found(_recorded(_config(), count=1, every=4)[0]).stop_rows.tolist() == [0, 4]
 
 
 def test_metrics_are_those_of_the_images() -> None:
-    (survey,) = _survey(_config(), count=1)
-    found = _found(survey)
+    (one,) = _recorded(_config(), count=1)
+    found = _found(one)
     assert found.metrics.shape == (DECISIONS + 1, len(METRIC_NAMES))
-    np.testing.assert_array_equal(found.metrics[-1, 0], survey.scores[-1, 0] ** 2)
+    np.testing.assert_array_equal(found.metrics[-1, 0], one.scores[-1, 0] ** 2)
     np.testing.assert_array_equal(found.stop_metrics[:, 0], found.stop_scores[:, 0] ** 2)
 
 
-def test_a_survey_of_the_latent_observation_scores_returned_images_only() -> None:
+def test_with_the_latent_observation_only_returned_images_are_scored() -> None:
     config = _config().model_copy(update={"observation": _config().observation.model_copy(update={"kind": "latent"})})
-    (survey,) = _survey(config, count=1)
-    assert np.isnan(survey.scores[:-1]).all()
-    assert np.isfinite(_found(survey).stop_scores).all()
+    (one,) = _recorded(config, count=1)
+    assert np.isnan(one.scores[:-1]).all()
+    assert np.isfinite(_found(one).stop_scores).all()
 
 
-def test_a_survey_that_is_not_full_length_fails_its_ticket() -> None:
-    (ticket,) = make_tickets(1, survey=Survey())
+def test_stop_records_of_an_episode_that_is_not_full_length_fail_its_ticket() -> None:
+    (ticket,) = make_tickets(1, record_stops=RecordAllStops())
     unscorable = replace(ticket, ticket_id=1, prompt=make_prompt(1, UNSCORABLE), forced=Action.CONTINUE)
     collected = Collector(backbone=ToyBackbone(), scoring=ToyScoring(), config=_config()).collect(
         [ticket, unscorable], _never, weight_version=0
     )
     assert [failed.ticket.ticket_id for failed in collected.failed] == [0, 1]
-    assert "needs forced=CONTINUE" in collected.failed[0].reason
+    assert "need forced=CONTINUE" in collected.failed[0].reason

@@ -1,4 +1,4 @@
-"""How many rollout workers a run has: known without Ray, so that a cluster can be looked at before Ray is imported."""
+"""How many rollout workers a run starts with, and how many a cluster should have. Knows nothing of Ray."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from addiffusion.config import RolloutSection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Staffing:
+class WorkerPlan:
     """The rollout workers a run starts with."""
 
     worker_count: int
@@ -17,6 +17,6 @@ class Staffing:
 
 
 def wanted_workers(rollout: RolloutSection, units: float) -> int:
-    """How many workers a cluster that offers ``units`` should have."""
+    """Workers that a cluster should have which offers ``units`` of the resource that each takes one of."""
     offered = int(units) if rollout.max_workers is None else min(int(units), rollout.max_workers)
     return max(rollout.workers, offered)

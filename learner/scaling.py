@@ -1,4 +1,4 @@
-"""Rollout workers for nodes that join: what RLlib starts once, started again whenever the cluster has grown."""
+"""Rollout workers for nodes that join the cluster while a run is under way."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ray.actor import ActorHandle
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from addiffusion.config import RolloutSection
-from learner.staffing import wanted_workers
+from learner.worker_plan import wanted_workers
 
 PAUSE_S = 5.0
 """Between two looks at what the cluster offers."""
 
 
-class Recruiter:
-    """Implements ``learner.fleet.Recruit``: a worker for every unit of ``resource`` that nodes offer.
+class Scaler:
+    """Implements ``learner.worker_pool.NewWorkers``: a worker for every unit of ``resource`` that nodes offer.
 
     Workers asked for by ``rollout.workers`` are started in any case. Those without room wait for a node; Ray's
     autoscaler sees them and starts one. A worker whose node leaves is restarted by Ray wherever there is room.

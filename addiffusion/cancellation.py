@@ -1,9 +1,9 @@
-"""Scoring that is given up: a thread can't be ended, but what it still does changes nothing any more."""
+"""Calls in threads that are given up: a thread can't be ended, but what it still does changes nothing any more."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 
@@ -29,7 +29,7 @@ class Cancellation:
             self._cancelled = True
 
     @contextmanager
-    def covering(self) -> Iterator[None]:
+    def covering(self) -> Generator[None]:
         """Within it the calling thread works for this call."""
         _thread.cancellation = self
         try:
@@ -38,7 +38,7 @@ class Cancellation:
             _thread.cancellation = None
 
     @contextmanager
-    def committing(self) -> Iterator[None]:
+    def committing(self) -> Generator[None]:
         """See ``committing``."""
         with self._lock:
             if self._cancelled:
@@ -54,7 +54,7 @@ _thread = _Thread()
 
 
 @contextmanager
-def committing() -> Iterator[None]:
+def committing() -> Generator[None]:
     """Within it shared state may be changed: the call of this thread can't be given up meanwhile.
 
     Raises:

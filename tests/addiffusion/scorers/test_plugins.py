@@ -14,7 +14,7 @@ from addiffusion.config import ScorersSection
 from addiffusion.embedded.world.data import SceneBatch
 from addiffusion.errors import ConfigError
 from addiffusion.records import ScoreRequest
-from addiffusion.scorers.families import load_suite
+from addiffusion.scorers.factory import load_suite
 
 PAGE = Path(__file__).parents[3] / "docs" / "rewards.md"
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from addiffusion.errors import RolloutError, ScorerError
 from addiffusion.records import ScoreReply, ScoreRequest
-from addiffusion.scorers.strict import StrictScoring
+from addiffusion.scorers.base import StrictScoring
 from tests.fakes import UNSCORABLE, ToyScoring
 
 IMAGES = np.zeros((2, 16, 16, 3), np.uint8)

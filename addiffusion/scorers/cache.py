@@ -1,4 +1,4 @@
-"""Scoring that never computes the same thing twice: equal images of a request, and images seen before."""
+"""A cache of scores: equal images of a request, and images seen before, are scored once."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from addiffusion.cancellation import committing
 from addiffusion.records import ScoreReply, ScoreRequest
-from addiffusion.scorers.base import Metered, ScorerUsage, Scoring
-from addiffusion.scorers.cancellation import committing
+from addiffusion.scorers.base import Metered, ScorerUsage, Scoring, WrappedScoring
 from addiffusion.scorers.requests import check_request, join_replies, reply_rows, request_rows
-from addiffusion.scorers.wrapped import WrappedScoring
 
 Key = bytes
 
 
-class RememberedScoring(WrappedScoring):
+class CachedScoring(WrappedScoring):
     """Any ``Scoring`` behind a cache by content: image, prompt and what was asked of them.
 
     It is invisible but for the time it saves, because scoring is a pure function of a row. References, which every run
@@ -28,7 +27,7 @@ class RememberedScoring(WrappedScoring):
     """
 
     def __init__(self, scoring: Scoring, *, capacity: int) -> None:
-        """Remember the last ``capacity`` rows; 0 only joins equal images of one request."""
+        """A cache of the last ``capacity`` rows in front of ``scoring``; 0 only joins equal images of one request."""
         super().__init__(scoring)
         self._capacity = capacity
         self._known: OrderedDict[Key, ScoreReply] = OrderedDict()
@@ -77,7 +76,7 @@ class RememberedScoring(WrappedScoring):
 
 
 def _keys(request: ScoreRequest) -> list[Key]:
-    """Content of each row with everything its scores depend on."""
+    """(n,) digest of each row's content, with everything its scores depend on."""
     asked = repr((request.images.shape[1:], request.names, request.embeddings)).encode()
     return [
         blake2b(np.ascontiguousarray(image).data, digest_size=16, key=blake2b(asked, digest_size=16).digest()).digest()

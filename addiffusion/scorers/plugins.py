@@ -1,4 +1,4 @@
-"""Scorers of a user's own, found by their import path."""
+"""Scorers of users, found by their import path (``scorers.extra``)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from addiffusion.scorers.base import Scorer
 Factory = Callable[[torch.device], Scorer]
 
 
-def load_own(path: str, device: torch.device) -> Scorer:
-    """What the factory at ``path`` (``module:factory``) makes for ``device``.
+def load_plugin(path: str, device: torch.device) -> Scorer:
+    """The scorer that the factory at ``path`` (``module:factory``) makes for ``device``.
 
     Raises:
         ConfigError: the module can't be imported, or has no such factory.
     """
-    return find_own(path)(device)
+    return find_plugin(path)(device)
 
 
-def find_own(path: str) -> Factory:
+def find_plugin(path: str) -> Factory:
     """The factory at ``path`` (``module:factory``).
 
     Raises:

@@ -1,4 +1,4 @@
-"""Remote workers and whether they can be given work."""
+"""Remote rollout workers over Ray: their calls, and the state of each: up, starting, lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 from addiffusion.config import Config
 from addiffusion.errors import AdDiffusionError, DeviceLostError, RolloutError
 from addiffusion.rollouts import Collected
-from learner.dispatch import POLL_S, Loss, Order
+from learner.calls import POLL_S, Loss, Order
 from learner.losses import Hazard, LossRecord
 
 logger = logging.getLogger(__name__)
@@ -22,19 +22,25 @@ logger = logging.getLogger(__name__)
 PING_PAUSE_S = 1.0
 """Between two questions whether a lost worker is back."""
 
-Recruit: TypeAlias = Callable[[], Mapping[int, ActorHandle[Any]]]
+NewWorkers: TypeAlias = Callable[[], Mapping[int, ActorHandle[Any]]]
 """Workers, by id, that have been started since it was last asked."""
 
 
-class Fleet:
-    """Implements ``learner.dispatch.Workforce`` over actors that have ``work``, ``collect`` and ``ping``.
+class WorkerPool:
+    """Implements ``learner.calls.Workers`` over actors that have ``work``, ``collect`` and ``ping``.
 
     A lost one is asked, again and again, until it answers or is dead for good; those that Ray may restart come back.
     """
 
-    def __init__(self, actors: Mapping[int, ActorHandle[Any]], config: Config, recruit: Recruit = dict) -> None:
-        """Take over ``actors`` (by worker id), all of which count as up. ``recruit`` finds more."""
-        self._recruit = recruit
+    def __init__(self, actors: Mapping[int, ActorHandle[Any]], config: Config, new_workers: NewWorkers = dict) -> None:
+        """Take over workers that have been started.
+
+        Args:
+            actors: by worker id; all of them count as up.
+            config: the run's.
+            new_workers: finds those that were started later.
+        """
+        self._new_workers = new_workers
         self._start_timeout_s, self._timeout_s = config.cluster.start_timeout_s, config.rollout.timeout_s
         self._actors = dict(actors)
         self._up = set(actors)
@@ -85,7 +91,7 @@ class Fleet:
         )
 
     def answered(self, references: Sequence[Hashable], *, timeout_s: float) -> list[Hashable]:
-        """Those that have an answer, or a loss; waits up to ``timeout_s`` for the first."""
+        """References of calls that have an answer or a loss; waits up to ``timeout_s`` seconds for the first."""
         waiting = cast("list[ray.ObjectRef[Any]]", list(references))
         started = time.perf_counter()
         ready, _ = ray.wait(waiting, num_returns=1, timeout=timeout_s)
@@ -93,7 +99,7 @@ class Fleet:
         return list(ready)
 
     def answer(self, worker_id: int, reference: Hashable) -> Collected | Loss:
-        """Of a call that has one.
+        """The answer of a call that has one, or its loss.
 
         Raises:
             AdDiffusionError: what the worker raised on purpose (a defect or a wrong configuration, not a loss).
@@ -108,14 +114,20 @@ class Fleet:
         except RayError as error:
             return Loss(reason=f"its process or its node is gone: {type(error).__name__}")
 
-    # ---------------------------------------------------------------- who is there
+    # ---------------------------------------------------------------- states
 
     def finished(self) -> None:
-        """Somebody has finished an episode."""
+        """Note that an episode was finished by any worker."""
         self._losses.finished()
 
     def lose(self, worker_id: int, reason: str, measured: str = "", *, restart: bool = False) -> None:
-        """Count a worker as lost until it answers; ``restart`` ends its process first (it hangs).
+        """Count a worker as lost until it answers.
+
+        Args:
+            worker_id: of the worker.
+            reason: of the loss, in words.
+            measured: what was measured before it, in words.
+            restart: end its process first, because it hangs.
 
         Raises:
             RolloutError: too many were lost in a row, and nothing was finished.
@@ -132,9 +144,9 @@ class Fleet:
 
     def revive(self) -> None:
         """Take in new workers and lost ones that have answered, and ask those that are due. Does not wait."""
-        recruits = self._recruit()
-        self._actors |= recruits
-        self._next_ping |= dict.fromkeys(recruits, time.monotonic())
+        joined = self._new_workers()
+        self._actors |= joined
+        self._next_ping |= dict.fromkeys(joined, time.monotonic())
         for worker_id, due in list(self._next_ping.items()):
             if time.monotonic() >= due:
                 del self._next_ping[worker_id]
@@ -183,7 +195,7 @@ def cause_of(error: RayTaskError, worker_id: int) -> AdDiffusionError:
 
 
 def _no_worker_left(waited_s: float) -> RolloutError:
-    """Nobody is there to roll anything out."""
+    """The error of a run without workers."""
     return RolloutError(
         f"No rollout worker is left, and none came back in {waited_s:.0f} s: the workers' log says why they ended.",
         waited_s=waited_s,
