@@ -130,6 +130,6 @@ def check_schedule(config: Config, sampler: SamplerSection, *, key: str) -> None
 def _lay_out(config: Config, sampler: SamplerSection, refine: RefineSection) -> None:
     scheduler = scheduler_of(config.backbone)
     if scheduler is not None:
-        from addiffusion.sampling.build import table_on  # noqa: PLC0415 - imports torch
+        from addiffusion.sampling.solver_tables.build import table_on  # noqa: PLC0415 - imports torch
 
         table_on(scheduler, sampler, refine)

@@ -12,7 +12,7 @@ from addiffusion.config import Config
 from addiffusion.errors import RolloutError
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected
-from addiffusion.sampling.build import table_for
+from addiffusion.sampling.solver_tables.build import table_for
 from addiffusion.scorers.base import Scoring
 from rollout_workers.group import Pay, PolicyFunction
 from rollout_workers.shift import Shift

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from addiffusion.actions import Action
 from addiffusion.sampling.engine import Engine
-from rollout_workers.draft import Draft
+from rollout_workers.episode_builder import Draft
 
 
 def forced_action(draft: Draft, engine: Engine, slot: int) -> Action | None:

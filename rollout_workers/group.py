@@ -17,12 +17,12 @@ from addiffusion.observation.clip import Judged
 from addiffusion.policy import choose
 from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.sampling.engine import Engine
+from rollout_workers.async_scorer import ScoringLane
 from rollout_workers.controls import forced_action
-from rollout_workers.draft import Decision, Draft, Stop, Trial
-from rollout_workers.intake import Intake
-from rollout_workers.lane import ScoringLane
-from rollout_workers.sight import Sight
+from rollout_workers.episode_builder import Decision, Draft, Stop, Trial
+from rollout_workers.observation_builder import Sight
 from rollout_workers.stopwatch import Stopwatch
+from rollout_workers.ticket_queue import Intake
 
 PolicyFunction: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 Images: TypeAlias = dict[int, NDArray[np.uint8]]

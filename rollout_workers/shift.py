@@ -12,13 +12,13 @@ from addiffusion.config import Config
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected
 from addiffusion.sampling.engine import Engine
-from addiffusion.sampling.table import SolverTable
+from addiffusion.sampling.solver_tables.table import SolverTable
 from addiffusion.scorers.base import Scoring
+from rollout_workers.async_scorer import scoring_lane
 from rollout_workers.group import Group, Pay
-from rollout_workers.intake import Intake
-from rollout_workers.lane import scoring_lane
-from rollout_workers.sight import make_sight
+from rollout_workers.observation_builder import make_sight
 from rollout_workers.stopwatch import Stopwatch
+from rollout_workers.ticket_queue import Intake
 
 
 class Shift:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from addiffusion.sampling.table import HEAD, SolverTable
+from addiffusion.sampling.solver_tables.table import HEAD, SolverTable
 
 Network = Callable[
     [Float[Tensor, "slot c h w"], Float[Tensor, "slot 1 1 1"], Float[Tensor, " slot"]], Float[Tensor, "slot c h w"]

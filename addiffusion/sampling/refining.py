@@ -12,7 +12,7 @@ from torch import Tensor
 from addiffusion.backbones.base import Backbone, PassRecord
 from addiffusion.config import RefineSection
 from addiffusion.sampling import masks
-from addiffusion.sampling.table import SolverTable
+from addiffusion.sampling.solver_tables.table import SolverTable
 from addiffusion.sampling.tenant import Tenant
 from addiffusion.seeds import generator
 

@@ -8,7 +8,7 @@ from enum import IntEnum
 
 from addiffusion.actions import Action
 from addiffusion.errors import SlotError
-from addiffusion.sampling.table import SolverTable
+from addiffusion.sampling.solver_tables.table import SolverTable
 
 
 class Phase(IntEnum):

@@ -14,7 +14,7 @@ from rich.console import Console
 from addiffusion.backbones.model_files import own_image_size, scheduler_of
 from addiffusion.config import BackboneSection
 from addiffusion.errors import UsageError, WeightsError
-from addiffusion.sampling.build import table_on
+from addiffusion.sampling.solver_tables.build import table_on
 from launch.config_files import load_config
 from launch.metrics import BETTER, ROW, checkpoint_score
 from launch.preflight import prepare

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from addiffusion.sampling.histories import DpmHistory, History, NoHistory, PndmHistory, UniPcHistory
+from addiffusion.sampling.solver_tables.histories import DpmHistory, History, NoHistory, PndmHistory, UniPcHistory
 
 NOISY = ("EulerAncestralDiscreteScheduler", "LCMScheduler")
 """Schedulers that draw noise at every step: for evaluation, never for training."""

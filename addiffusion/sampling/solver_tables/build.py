@@ -12,9 +12,9 @@ from torch.linalg import LinAlgError  # pyright: ignore[reportAttributeAccessIss
 from addiffusion.backbones.base import Backbone, Scheduler
 from addiffusion.config import RefineSection, SamplerSection
 from addiffusion.errors import ConfigError
-from addiffusion.sampling.arrival import Arrival
-from addiffusion.sampling.probe import FLOW, NOISY, Probe, Row, names_of
-from addiffusion.sampling.table import HEAD, SolverTable
+from addiffusion.sampling.solver_tables.finish import Arrival
+from addiffusion.sampling.solver_tables.probe import FLOW, NOISY, Probe, Row, names_of
+from addiffusion.sampling.solver_tables.table import HEAD, SolverTable
 
 FINISH_ORDER = {"ddim": 1, "dpm++2m": 2}
 """Solvers of a finish, by name."""

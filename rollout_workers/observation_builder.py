@@ -17,8 +17,8 @@ from addiffusion.observation.latent import LatentObservation, convergence, promp
 from addiffusion.observation.layout import Layout
 from addiffusion.sampling.engine import Engine
 from addiffusion.scorers.base import Scoring
-from rollout_workers.draft import Draft
-from rollout_workers.intake import Intake
+from rollout_workers.episode_builder import Draft
+from rollout_workers.ticket_queue import Intake
 
 
 class Sight(Protocol):

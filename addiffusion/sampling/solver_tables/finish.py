@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from addiffusion.sampling.histories import DpmHistory
-from addiffusion.sampling.probe import Row, step_row
+from addiffusion.sampling.solver_tables.histories import DpmHistory
+from addiffusion.sampling.solver_tables.probe import Row, step_row
 
 _HELD = 1e-6
 """Two points closer than this share of their noise are one: PNDM visits its second point twice."""

@@ -17,7 +17,7 @@ from addiffusion.errors import ContractError
 from addiffusion.records import Episode, FailedEpisode, Ticket
 from addiffusion.rollouts import Collected
 from addiffusion.scorers.base import Scoring
-from rollout_workers.draft import Draft
+from rollout_workers.episode_builder import Draft
 
 
 class Intake:
