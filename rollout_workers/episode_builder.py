@@ -8,16 +8,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.config import RewardSection
 from addiffusion.observation.clip import Judged
+from addiffusion.policy import choose
 from addiffusion.records import TERM_NAMES, Episode, Frames, Surveyed, Ticket
 from addiffusion.reward import compute_terms
+from addiffusion.sampling.latents import Kept
 from addiffusion.sampling.slots import SlotInfo
-from addiffusion.sampling.tenant import Kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +73,7 @@ class Draft:
     stops: list[Stop] = field(default_factory=list)
     trial: Trial | None = None
     started_s: float = field(default_factory=time.perf_counter)
-    z0_before: Tensor | None = None
+    z0_before: Float[Tensor, "c h w"] | None = None
     """Clean prediction of the decision before, for a rule that compares with it."""
 
     @property
@@ -84,6 +86,69 @@ class Draft:
         """Whether stop is to be tried at the last decision before what was chosen there."""
         survey = self.ticket.survey
         return survey is not None and (len(self.decisions) - 1) % survey.every == 0
+
+    def forced_action(self, *, step: int, z0_pred: Float[Tensor, "c h w"]) -> Action | None:
+        """Action that the ticket prescribes at a decision; None asks the policy.
+
+        Args:
+            step: schedule index of the decision.
+            z0_pred: clean prediction at the decision.
+        """
+        ticket = self.ticket
+        if ticket.forced is not Action.CONTINUE or ticket.stop_rule is None:
+            return ticket.forced
+        at_step = ticket.stop_rule.at_step
+        if at_step is not None:
+            if step >= at_step:
+                return Action.STOP
+            if ticket.stop_rule.refine_last and step == at_step - 1:
+                return Action.REFINE
+        below = ticket.stop_rule.change_below
+        if below is not None and self._change(z0_pred) < below:
+            return Action.STOP
+        return Action.CONTINUE
+
+    def _change(self, z0_pred: Float[Tensor, "c h w"]) -> float:
+        """|z0 - z0 before| / |z0 before| of this decision, which becomes the one before; infinite at the first."""
+        before, self.z0_before = self.z0_before, z0_pred.clone()
+        if before is None:
+            return float("inf")
+        return float((self.z0_before - before).norm() / before.norm().clamp_min(1e-12))
+
+    def decide(
+        self,
+        phi: NDArray[np.float32],
+        logits: NDArray[np.float32],
+        *,
+        info: SlotInfo,
+        judged: Judged | None,
+        weight_version: int,
+    ) -> Action:
+        """Choose the action of a decision, and note it; where the ticket forces one, the policy's answer is void.
+
+        Args:
+            phi: (p,) the observation.
+            logits: (3,) the policy's answer, finite.
+            info: where the slot stands.
+            judged: scores of the prediction; None where the policy decides without them.
+            weight_version: version of the policy weights.
+        """
+        if self.ticket.forced is None:
+            action, log_prob = choose(logits, self.draws)
+        else:
+            action, log_prob, logits = self.ticket.forced, 0.0, np.zeros_like(logits)
+        self.decisions.append(
+            Decision(
+                phi=phi.copy(),
+                logits=logits.copy(),
+                action=action,
+                log_prob=log_prob,
+                weight_version=weight_version,
+                info=info,
+                judged=judged,
+            )
+        )
+        return action
 
     def finish(
         self,

@@ -14,14 +14,12 @@ from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.config import RewardSection
 from addiffusion.errors import ContractError, ScorerError
 from addiffusion.observation.clip import Judged
-from addiffusion.policy import choose
 from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.sampling.engine import Engine
-from rollout_workers.async_scorer import ScoringLane
-from rollout_workers.controls import forced_action
-from rollout_workers.episode_builder import Decision, Draft, Stop, Trial
+from rollout_workers.async_scorer import AsyncScorer
+from rollout_workers.episode_builder import Draft, Stop, Trial
+from rollout_workers.metrics import Stopwatch
 from rollout_workers.observation_builder import Sight
-from rollout_workers.stopwatch import Stopwatch
 from rollout_workers.ticket_queue import Intake
 
 PolicyFunction: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -29,11 +27,11 @@ Images: TypeAlias = dict[int, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pay:
-    """How finished episodes are paid, and by whose decisions."""
+class PolicySnapshot:
+    """A policy with the weights of one version."""
 
-    reward: RewardSection
     act: PolicyFunction
+    """phi (S, p) to logits (S, 3) of one group."""
     weight_version: int
 
 
@@ -56,18 +54,31 @@ class Group:
     """Slots that share a network pass. Warm-up, refine and finish passes cost neither decoder nor scorers."""
 
     def __init__(
-        self, engine: Engine, *, sight: Sight, lane: ScoringLane, intake: Intake, pay: Pay, timed: Stopwatch
+        self,
+        engine: Engine,
+        *,
+        sight: Sight,
+        scorer: AsyncScorer,
+        intake: Intake,
+        reward: RewardSection,
+        timed: Stopwatch,
     ) -> None:
-        self._engine, self._sight, self._lane, self._intake = engine, sight, lane, intake
-        self._pay, self._timed = pay, timed
+        """A group without work as yet.
+
+        Args:
+            engine: its slots.
+            sight: makes phi of what they hold.
+            scorer: scores their images.
+            intake: the tickets it shares with the other groups.
+            reward: how its episodes are paid.
+            timed: takes the seconds of each stage.
+        """
+        self._engine, self._sight, self._scorer, self._intake = engine, sight, scorer, intake
+        self._reward, self._timed = reward, timed
         self._drafts: dict[int, Draft] = {}
         self._look: _Look | None = None
         # Where decisions see the very images that are returned, one decoder pass serves both.
         self._same_images = sight.looks and not engine.previews
-
-    def follow(self, pay: Pay) -> None:
-        """Decide and pay by ``pay`` from now on, episodes under way included."""
-        self._pay = pay
 
     @property
     def busy(self) -> bool:
@@ -114,26 +125,30 @@ class Group:
             metrics=self._ask_metrics(judged_slots, shown),
         )
 
-    def settle(self) -> None:
-        """With the scorers' answer, let the policy decide and close the episodes that are done."""
+    def settle(self, policy: PolicySnapshot) -> None:
+        """With the scorers' answer, let ``policy`` decide and close the episodes that are done."""
         look, self._look = self._look, None
         if look is None:
             return
         judged = self._judged(look)
-        chosen = self._decide([slot for slot in look.asked if slot in self._drafts], judged)
+        chosen = self._decide([slot for slot in look.asked if slot in self._drafts], judged, policy)
         self._commit(chosen | self._trials(chosen))
         self._film(chosen, look.previews)
         for slot in self._engine.done():
             if slot in judged and slot in look.finals:
-                self._complete(slot, judged[slot], look.finals[slot])
+                self._complete(slot, judged[slot], look.finals[slot], policy.weight_version)
 
     # ---------------------------------------------------------------- before the scorers answer
 
     def _forced_actions(self) -> dict[int, Action]:
-        forced = ((slot, forced_action(self._drafts[slot], self._engine, slot)) for slot in self._engine.deciding())
+        forced = ((slot, self._forced_action(slot)) for slot in self._engine.deciding())
         return {
             slot: action for slot, action in forced if action is not None and not self._drafts[slot].ticket.observed
         }
+
+    def _forced_action(self, slot: int) -> Action | None:
+        step, z0_pred = self._engine.info(slot).step, self._engine.z0_pred[slot]
+        return self._drafts[slot].forced_action(step=step, z0_pred=z0_pred)
 
     def _decode(self, watched: Sequence[int], done: Sequence[int]) -> tuple[Images, Images]:
         """(previews, returned images) of slots; at fixed batch shapes, so that no image depends on another."""
@@ -150,7 +165,7 @@ class Group:
         if not slots:
             return None
         prompts = tuple(self._drafts[slot].ticket.prompt.text for slot in slots)
-        return self._lane.submit(ScoreRequest(images=np.stack([images[slot] for slot in slots]), prompts=prompts))
+        return self._scorer.submit(ScoreRequest(images=np.stack([images[slot] for slot in slots]), prompts=prompts))
 
     def _ask_metrics(self, slots: Sequence[int], images: Images) -> Future[ScoreReply] | None:
         """Metrics of all slots if any of them is surveyed: those of one batch of tickets are surveyed alike."""
@@ -160,7 +175,7 @@ class Group:
             return None
         prompts = tuple(self._drafts[slot].ticket.prompt.text for slot in slots)
         shown = np.stack([images[slot] for slot in slots])
-        return self._lane.submit(ScoreRequest(images=shown, prompts=prompts, names=names, embeddings=()))
+        return self._scorer.submit(ScoreRequest(images=shown, prompts=prompts, names=names, embeddings=()))
 
     # ---------------------------------------------------------------- after it
 
@@ -179,17 +194,23 @@ class Group:
                 self._fail(slot, error)
         return judged
 
-    def _decide(self, slots: Sequence[int], judged: Mapping[int, Judged]) -> dict[int, Action]:
+    def _decide(self, slots: Sequence[int], judged: Mapping[int, Judged], policy: PolicySnapshot) -> dict[int, Action]:
         """Ask the policy at the fixed batch shape and draw each slot's action from its episode's own stream."""
         if not slots:
             return {}
         with self._timed("observe"):
             phi = self._sight.rows(self._engine, self._drafts, judged, slots)
         with self._timed("policy"):
-            logits = self._pay.act(phi)
+            logits = policy.act(phi)
             _check_logits(logits, len(phi))
             return {
-                slot: self._take(slot, phi[slot], logits[slot], judged.get(slot))
+                slot: self._drafts[slot].decide(
+                    phi[slot],
+                    logits[slot],
+                    info=self._engine.info(slot),
+                    judged=judged.get(slot),
+                    weight_version=policy.weight_version,
+                )
                 for slot in slots
                 if self._can_choose(slot, logits[slot])
             }
@@ -199,25 +220,6 @@ class Group:
         if not finite:
             self._fail(slot, f"The policy returned {logits.tolist()}, which is no distribution over actions.")
         return finite
-
-    def _take(self, slot: int, phi: NDArray[np.float32], logits: NDArray[np.float32], judged: Judged | None) -> Action:
-        draft = self._drafts[slot]
-        if draft.ticket.forced is None:
-            action, log_prob = choose(logits, draft.draws)
-        else:
-            action, log_prob, logits = draft.ticket.forced, 0.0, np.zeros_like(logits)
-        draft.decisions.append(
-            Decision(
-                phi=phi.copy(),
-                logits=logits.copy(),
-                action=action,
-                log_prob=log_prob,
-                weight_version=self._pay.weight_version,
-                info=self._engine.info(slot),
-                judged=judged,
-            )
-        )
-        return action
 
     def _trials(self, chosen: Mapping[int, Action]) -> dict[int, Action]:
         """Stop, in the slots of ``chosen`` where it is to be tried first; each is remembered as it stands."""
@@ -240,8 +242,15 @@ class Group:
                 draft.images.append(images[slot].copy())
                 draft.masks.append(None if mask is None else mask.cpu().numpy().copy())
 
-    def _complete(self, slot: int, final: Judged, image: NDArray[np.uint8]) -> None:
-        """Close the episode of a slot that is done, whether by its last pass or by the decision just taken."""
+    def _complete(self, slot: int, final: Judged, image: NDArray[np.uint8], weight_version: int) -> None:
+        """Close the episode of a slot that is done, whether by its last pass or by the decision just taken.
+
+        Args:
+            slot: it is DONE.
+            final: scores of the returned image.
+            image: (H, W, 3) the returned image.
+            weight_version: of the present policy.
+        """
         draft = self._drafts[slot]
         if draft.trial is not None:
             self._end_trial(slot, draft.trial, final)
@@ -252,8 +261,8 @@ class Group:
                 image=image,
                 info=self._engine.info(slot),
                 phi_width=self._sight.layout.width,
-                reward=self._pay.reward,
-                weight_version=self._pay.weight_version,
+                reward=self._reward,
+                weight_version=weight_version,
             )
         except ScorerError as error:
             self._fail(slot, error.message)

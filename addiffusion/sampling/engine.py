@@ -15,12 +15,11 @@ from addiffusion.backbones.base import Backbone, PassRecord, PromptEmbedding
 from addiffusion.config import RefineSection, SamplerSection
 from addiffusion.errors import SlotError
 from addiffusion.sampling.condition import Condition
-from addiffusion.sampling.latents import Latents
-from addiffusion.sampling.refining import AtStep, Refining
+from addiffusion.sampling.latents import Kept, Latents
+from addiffusion.sampling.refining import AtStep, Refining, Tenant
 from addiffusion.sampling.slots import Moves, Phase, SlotInfo, Slots
 from addiffusion.sampling.solver_tables.build import table_for
 from addiffusion.sampling.solver_tables.table import SolverTable
-from addiffusion.sampling.tenant import Kept, Tenant
 from addiffusion.seeds import generator
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,12 +12,23 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from addiffusion.sampling.slots import SlotState
 from addiffusion.sampling.solver_tables.table import HEAD, SolverTable
 
 Network = Callable[
     [Float[Tensor, "slot c h w"], Float[Tensor, "slot 1 1 1"], Float[Tensor, " slot"]], Float[Tensor, "slot c h w"]
 ]
 """Raw output of latents, factors that scale them for the network, and timesteps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """An episode at a decision, to come back to (``Engine.keep``)."""
+
+    state: SlotState
+    latents: tuple[Tensor, Tensor, Tensor]
+    solver_noise: Tensor
+    """State of the episode's own stream of solver noise."""
 
 
 class Latents:
