@@ -64,10 +64,10 @@ class Staff:
 
 @runtime_checkable
 class Staffed(Protocol):
-    """Rollouts that have workers which come and go."""
+    """Rollouts whose workers come and go."""
 
     def staff(self) -> Staff:
-        """Who is at work."""
+        """Counts of the workers and of what they have lost."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Tickets in, episodes out, in one process: what every rollout worker does."""
+"""Tickets in, episodes out, in one process: groups of slots that take turns, and the memory they need."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from addiffusion.scorers.base import Scoring
 from rollout_workers.async_scorer import AsyncScorer
 from rollout_workers.group import Group, PolicyFunction, PolicySnapshot
 from rollout_workers.metrics import Stopwatch
-from rollout_workers.observation_builder import make_sight
-from rollout_workers.ticket_queue import Intake
+from rollout_workers.observation_builder import make_observation_builder
+from rollout_workers.ticket_queue import TicketQueue
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 class _Batch:
     """Tickets under way, the groups of slots that share them, and the thread on which their images are scored."""
 
-    tickets: Intake
+    tickets: TicketQueue
     groups: tuple[Group, ...]
     scorer: AsyncScorer
     timed: Stopwatch
@@ -91,9 +91,20 @@ class Collector:
     ) -> Collected:
         """Take ``tickets`` in, work for ``ticks`` ticks, and return what has ended; the rest goes on at the next call.
 
-        Episodes under way go on with the weights behind ``act``. With ``more``, the next call brings tickets: this one
-        ends early rather than have slots idle. Otherwise as ``collect``; when the slots are halved, unfinished episodes
-        begin again.
+        Episodes under way go on with the weights behind ``act``. When the slots are halved, unfinished episodes begin
+        again.
+
+        Args:
+            tickets: new work, distinct by ticket id from all that is under way.
+            act: as of ``collect``.
+            weight_version: version of the weights behind ``act``.
+            ticks: ticks of each group.
+            more: the next call brings tickets: this one ends early rather than have slots idle.
+
+        Raises:
+            ContractError: a ticket is open already, or ``act`` returns another shape.
+            ScorerError: the scorers gave no answer at all.
+            RolloutError: not even half the slots fit into memory.
         """
         policy = PolicySnapshot(act=act, weight_version=weight_version)
         try:
@@ -107,7 +118,7 @@ class Collector:
             raise self._too_small(error) from error
 
     def abandon(self) -> tuple[Ticket, ...]:
-        """Forget the tickets that ``carry`` has taken in and not returned, and say which."""
+        """Tickets that ``carry`` has taken in and not returned; they are forgotten."""
         batch, self._carried = self._carried, None
         if batch is None:
             return ()
@@ -132,14 +143,14 @@ class Collector:
         return collected
 
     def _open(self) -> _Batch:
-        """Empty slots."""
+        """Groups of empty slots with a queue and a scorer of their own."""
         timed = Stopwatch()
         scorer = AsyncScorer(self._scoring, timed)
-        tickets = Intake(backbone=self._backbone, scoring=self._scoring, config=self._config)
+        tickets = TicketQueue(backbone=self._backbone, scoring=self._scoring, config=self._config)
         groups = (self._group(tickets, scorer, timed) for _ in range(self._group_count))
         return _Batch(tickets=tickets, groups=tuple(groups), scorer=scorer, timed=timed)
 
-    def _group(self, tickets: Intake, scorer: AsyncScorer, timed: Stopwatch) -> Group:
+    def _group(self, tickets: TicketQueue, scorer: AsyncScorer, timed: Stopwatch) -> Group:
         config = self._config
         engine = Engine(
             self._backbone,
@@ -149,8 +160,10 @@ class Collector:
             guidance_scale=config.backbone.guidance_scale,
             table=self._table,
         )
-        sight = make_sight(config, backbone=self._backbone, scoring=self._scoring, intake=tickets)
-        return Group(engine, sight=sight, scorer=scorer, intake=tickets, reward=config.reward, timed=timed)
+        observations = make_observation_builder(config, backbone=self._backbone, scoring=self._scoring, tickets=tickets)
+        return Group(
+            engine, observations=observations, scorer=scorer, tickets=tickets, reward=config.reward, timed=timed
+        )
 
     def _halve(self, error: torch.OutOfMemoryError) -> None:
         if self._halved or self._slots == 1:

@@ -1,4 +1,4 @@
-"""The episode a slot is working on: what is known of it so far, and the record it becomes."""
+"""The episode of a slot, from its ticket to the finished record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from addiffusion.observation.clip import Judged
 from addiffusion.policy import choose
 from addiffusion.records import TERM_NAMES, Episode, Frames, Surveyed, Ticket
 from addiffusion.reward import compute_terms
-from addiffusion.sampling.latents import Kept
+from addiffusion.sampling.latents import SlotSnapshot
 from addiffusion.sampling.slots import SlotInfo
 
 
@@ -42,34 +42,37 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """A stop that is being tried at the last decision, and how to go on afterwards."""
+    """A stop under trial at the last decision: the slot before it, and the action to go on with."""
 
-    kept: Kept
+    snapshot: SlotSnapshot
     action: Action
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """What a tried stop has led to."""
+    """End of a tried stop."""
 
     row: int
+    """Index of the decision it was tried at."""
     nfe: int
+    """NFE of the whole episode had it ended so."""
     final: Judged
 
 
 @dataclass(slots=True, kw_only=True)
-class Draft:
-    """State of one busy slot. Everything random in it comes from the ticket."""
+class EpisodeBuilder:
+    """Decisions, images and tried stops of an episode under way. Everything random in it comes from the ticket."""
 
     ticket: Ticket
     text_embedding: NDArray[np.float32]
-    """(e,) CLIP embedding of the prompt; empty where no policy looks at one."""
+    """(e,) CLIP embedding of the prompt; empty where the policy needs none."""
     draws: torch.Generator | None
     """The episode's own stream of action draws; None takes the likeliest action."""
     decisions: list[Decision] = field(default_factory=list)
     images: list[NDArray[np.uint8]] = field(default_factory=list)
-    """Predictions kept for a film strip."""
+    """(H, W, 3) predictions kept for a film strip."""
     masks: list[NDArray[np.float32] | None] = field(default_factory=list)
+    """(h, w) refine masks beside them, in latent pixels."""
     stops: list[Stop] = field(default_factory=list)
     trial: Trial | None = None
     started_s: float = field(default_factory=time.perf_counter)
@@ -200,7 +203,14 @@ class Draft:
     def _terms(
         self, reward: RewardSection, judged: Sequence[Judged], actions: NDArray[np.int64], info: SlotInfo
     ) -> NDArray[np.float32]:
-        """(d, 4); nobody is paid for a survey."""
+        """(d, 4) reward terms; zeros for a survey.
+
+        Args:
+            reward: how the episode is paid.
+            judged: scores at each decision, then of the returned image.
+            actions: (d,).
+            info: the slot's counts at the end.
+        """
         if self.ticket.survey is not None:
             return np.zeros((len(actions), len(TERM_NAMES)), np.float32)
         return compute_terms(
@@ -244,7 +254,7 @@ _NO_IMAGE: NDArray[np.uint8] = np.zeros((0, 0, 3), np.uint8)
 
 
 def _unjudged(like: Judged) -> Judged:
-    """Scores of a prediction that nobody looked at: not a number, never a zero."""
+    """Scores of a prediction that was not scored: not a number, never a zero."""
     return Judged(
         scores=np.full_like(like.scores, np.nan),
         clip_embedding=np.full_like(like.clip_embedding, np.nan),

@@ -1,4 +1,4 @@
-"""The numbers a rollout worker reports while it works, each declared once."""
+"""The numbers a rollout worker reports while it works, each declared once, and the clock of its stages."""
 
 from __future__ import annotations
 

@@ -35,8 +35,8 @@ Maps = Float32[NDArray[np.float32], "row h w"]
 
 
 @dataclass(slots=True, kw_only=True)
-class Tenant:
-    """What an episode owns beside its latent."""
+class SlotEpisode:
+    """Parts of an episode beside its latents: its words, its streams of noise, its last mask."""
 
     seed: int
     words: Bool[Tensor, " token"]
@@ -49,14 +49,14 @@ class Tenant:
 
 
 class AtStep(NamedTuple):
-    """An episode, and the schedule point it is at."""
+    """An episode and the index of its schedule point."""
 
-    tenant: Tenant
+    episode: SlotEpisode
     step: int
 
 
 class Refining:
-    """Makes masks and noise; what belongs to an episode is kept with its tenant."""
+    """Masks and noise of refines. Holds nothing of an episode: that is ``SlotEpisode``."""
 
     def __init__(self, backbone: Backbone, refine: RefineSection, table: SolverTable) -> None:
         self._refine = refine
@@ -70,11 +70,11 @@ class Refining:
         Args:
             starting: the episodes.
             last: the pass that ended in their decision.
-            rows: theirs in it.
+            rows: their rows of its batch.
         """
 
         def words() -> Maps:
-            kept = torch.stack([one.tenant.words for one in starting])
+            kept = torch.stack([one.episode.words for one in starting])
             return word_maps(last.attention_maps(rows), kept).cpu().numpy()
 
         source = MaskSource(
@@ -82,14 +82,14 @@ class Refining:
             shape=self._shape[1:],
             words=words,
             attended=lambda: last.self_attention_maps(rows).cpu().numpy(),
-            draws=lambda: [generator(one.tenant.seed, "mask", one.step) for one in starting],
+            draws=lambda: [generator(one.episode.seed, "mask", one.step) for one in starting],
         )
         made, entropies = make_masks(self._refine, source)
         on_device = torch.from_numpy(made).to(self._device)
         for number, one in enumerate(starting):
-            one.tenant.mask = on_device[number]
+            one.episode.mask = on_device[number]
             if entropies is not None:
-                one.tenant.attention_entropy = entropies[number]
+                one.episode.attention_entropy = entropies[number]
 
     def noised(
         self, clean: Float[Tensor, "some c h w"], *, refine: Sequence[AtStep], renoise: Sequence[AtStep]
@@ -97,13 +97,13 @@ class Refining:
         """Clean predictions with fresh noise of each episode's own.
 
         Args:
-            clean: of ``refine``, then of ``renoise``.
+            clean: predictions of ``refine``, then of ``renoise``.
             refine: noised to the level of a refine, inside their mask alone.
             renoise: noised to their schedule point, everywhere.
         """
         drawn = torch.empty(len(clean), *self._shape)
         for noise, one in zip(drawn, [*refine, *renoise], strict=True):
-            noise.normal_(generator=one.tenant.refine_noise)
+            noise.normal_(generator=one.episode.refine_noise)
         levels = [self._inside[one.step] for one in refine] + [self._outside[one.step] for one in renoise]
         alpha, sigma = torch.tensor([*zip(*levels, strict=True)], device=self._device).view(2, -1, 1, 1, 1)
         noised = drawn.to(self._device).mul_(sigma).addcmul_(clean, alpha)
@@ -114,21 +114,21 @@ class Refining:
 
 
 def _masks_of(refine: Sequence[AtStep]) -> Float[Tensor, "some 1 h w"]:
-    return torch.stack([one.tenant.mask for one in refine if one.tenant.mask is not None])[:, None]
+    return torch.stack([one.episode.mask for one in refine if one.episode.mask is not None])[:, None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskSource:
-    """What masks can be made from; maps are computed only when the chosen kind asks for them."""
+    """Sources of masks; maps are computed only when the chosen kind asks for them."""
 
     rows: int
     """Masks to make."""
     shape: tuple[int, ...]
     """(h, w) of the latent."""
     words: Callable[[], Maps]
-    """How much each pixel is attended to by the prompt's words."""
+    """Attention of the prompt's words to each pixel."""
     attended: Callable[[], Maps]
-    """How much each pixel is attended to by the others."""
+    """Attention of the other pixels to each pixel."""
     draws: Callable[[], Sequence[torch.Generator]]
     """Each episode's own stream for its step."""
 
@@ -148,7 +148,7 @@ def make_masks(refine: RefineSection, source: MaskSource) -> tuple[Maps, list[fl
 
 
 def word_maps(maps: Float[Tensor, "row token h w"], words: Bool[Tensor, "row token"]) -> Float[Tensor, "row h w"]:
-    """How much each pixel is attended to by the word that claims it most; zero where a prompt has no words.
+    """Attention to each pixel by the word that attends to it most; zero where a prompt has no words.
 
     Args:
         maps: of all tokens, none below zero.
@@ -179,7 +179,15 @@ def grid_mask(height: int, width: int, *, sigma_blur: float) -> Maps:
 def random_masks(
     height: int, width: int, *, tau: float, sigma_blur: float, generators: Sequence[torch.Generator]
 ) -> Maps:
-    """Control: as much area as the attention masks, in random cells."""
+    """Control: as much area as the attention masks, in random cells.
+
+    Args:
+        height: of the latent.
+        width: of the latent.
+        tau: quantile below which a cell is redone.
+        sigma_blur: latent pixels at 64 x 64.
+        generators: stream of each mask's episode.
+    """
     noise = torch.stack([torch.rand(CELLS, CELLS, generator=generator) for generator in generators]).numpy()
     return soften(_spread(_below_quantile(noise, tau), height, width), sigma_blur=sigma_blur)
 

@@ -1,4 +1,4 @@
-"""Everything a slot can do, as rows of one table.
+"""The solver table: every pass a slot can make, as rows of coefficients.
 
 A row is one network pass at one timestep and what follows from its raw output ``u``. The state of a slot is its latent
 ``z`` (entry 0) and, for multistep solvers, what the solver remembers of earlier passes:
