@@ -125,7 +125,10 @@ def quality_table(played: Sequence[Played]) -> Table:
 
 
 def _played(bank: Bank, config: Config, rollouts: BankRollouts, trained: TrainedPolicy, price: float) -> Played:
-    tickets = [_ticket(row, bank, price) for row in range(len(bank.trajectories))]
+    tickets = [
+        Ticket.greedy(row, one.prompt, seed=one.seed, c_nfe=price, reference=one.reference)
+        for row, one in enumerate(bank.trajectories)
+    ]
     episodes = rollouts.collect(tickets).episodes
     worth = [reward_of_ends(one, config.reward, c_nfe=price) for one in bank.trajectories]
     best = [oracle_end(values) for values in worth]
@@ -169,16 +172,3 @@ def _refines(trained: TrainedPolicy, phi: NDArray[np.float32]) -> int:
     network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in trained.weights.items()})
     with torch.inference_mode():
         return int((network(torch.from_numpy(phi)).argmax(1) == Action.REFINE).sum())
-
-
-def _ticket(row: int, bank: Bank, price: float) -> Ticket:
-    one = bank.trajectories[row]
-    return Ticket(
-        ticket_id=row,
-        prompt=one.prompt,
-        seed=one.seed,
-        action_seed=0,
-        c_nfe=price,
-        explore=False,
-        reference=one.reference,
-    )

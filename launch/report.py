@@ -131,4 +131,4 @@ def draw_films(policy: TrainedPolicy, config: Config, count: int, roles: Roles) 
     items = make_items(prompts, repeats=1, seed=config.run.seed)
     with roles(unpaid(config)) as crew:
         crew.rollouts.set_weights(policy.weights, 0)
-        return crew.rollouts.collect(tickets_of(contestant, items, seed=config.run.seed, films=count)).episodes
+        return crew.rollouts.collect(tickets_of(contestant, items, films=count)).episodes

@@ -88,7 +88,7 @@ class EpisodeBuilder:
     def tries_stop(self) -> bool:
         """Whether stop is to be tried at the last decision before what was chosen there."""
         survey = self.ticket.survey
-        return survey is not None and (len(self.decisions) - 1) % survey.every == 0
+        return survey is not None and (len(self.decisions) - 1) % survey.stride == 0
 
     def forced_action(self, *, step: int, z0_pred: Float[Tensor, "c h w"]) -> Action | None:
         """Action that the ticket prescribes at a decision; None asks the policy.
