@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 
-from addiffusion.config_training import ALARM_NAMES, AlarmName, AlarmsSection
+from addiffusion.config.training import ALARM_NAMES, AlarmName, AlarmsSection
 
 Row = Mapping[str, float | int | None]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from addiffusion.config_training import CurriculumSection
+from addiffusion.config.training import CurriculumSection
 from addiffusion.errors import ConfigError
 from addiffusion.records import Prompt
 

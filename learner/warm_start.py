@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from addiffusion.actions import Action
 from addiffusion.bank.oracle import gain_share
-from addiffusion.config_bank import WarmStartSection
+from addiffusion.config.bank import WarmStartSection
 from addiffusion.observation.layout import Layout
 from addiffusion.observation.scalars import PRICE_FLOOR, log_price
 from addiffusion.policy import PolicyNetwork, ValueNetwork

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from addiffusion.metrics import Metric
-from launch import metrics as run_metrics
+from launch.runtime import metrics as run_metrics
 from reward_service import metrics as reward_metrics
 from rollout_workers import metrics as rollout_metrics
 

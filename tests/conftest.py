@@ -27,7 +27,7 @@ OBJECT_STORE_BYTES = 200_000_000
 START_ATTEMPTS = 2
 
 
-STARTS_RAY = frozenset({"tests/cluster/test_submit.py", "tests/launch/test_token.py"})
+STARTS_RAY = frozenset({"tests/cluster/test_submit.py", "tests/launch/runtime/test_token.py"})
 """Files whose own processes start Ray, beside those that use the fixture."""
 
 

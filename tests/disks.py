@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.folder_lock import LOCK, locked
+from launch.runtime.folder_lock import LOCK, locked
 
 
 def leave_lock(folder: Path) -> None:

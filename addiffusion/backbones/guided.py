@@ -24,8 +24,8 @@ from addiffusion.backbones.lora import fuse_lora
 from addiffusion.backbones.solvers import solver_of
 from addiffusion.config import BackboneSection, SamplerSection
 from addiffusion.devices import resolve_device
-from addiffusion.embedded.quiet_loading import quiet_loading
 from addiffusion.errors import ConfigError
+from addiffusion.quiet_loading import quiet_loading
 from addiffusion.seeds import generator
 
 Guidance = Literal["self-attention-guidance", "attend-and-excite"]

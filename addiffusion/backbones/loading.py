@@ -10,12 +10,12 @@ from typing import Any
 
 from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
+from addiffusion.assets import weights_path
 from addiffusion.backbones.model_index import read_index, unused_parts
 from addiffusion.backbones.part_files import WHOLE, check_vocabulary, weights_in
 from addiffusion.config import BackboneSection
-from addiffusion.embedded.assets import weights_path
-from addiffusion.embedded.quiet_loading import quiet_loading
 from addiffusion.errors import WeightsError
+from addiffusion.quiet_loading import quiet_loading
 from addiffusion.weights import LOAD_FAILURES, gist, reported_misfit, require_fit
 
 _log = logging.getLogger(__name__)

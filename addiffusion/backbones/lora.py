@@ -19,8 +19,8 @@ from diffusers.utils.state_dict_utils import (
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from addiffusion.embedded.quiet_loading import quiet_loading
 from addiffusion.errors import WeightsError
+from addiffusion.quiet_loading import quiet_loading
 from addiffusion.weights import LOAD_FAILURES, gist, read_tensors
 
 _METADATA: Final = "lora_adapter_metadata"

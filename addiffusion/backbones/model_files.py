@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from addiffusion.assets import weights_path
 from addiffusion.backbones.base import Scheduler
 from addiffusion.config import BackboneSection
-from addiffusion.embedded.assets import weights_path
 from addiffusion.errors import WeightsError
 
 _FLUX_LATENT = 128

@@ -22,8 +22,8 @@ from addiffusion.backbones.lora import fuse_lora
 from addiffusion.backbones.prompt_cache import PromptCache, Reader
 from addiffusion.config import BackboneSection
 from addiffusion.devices import resolve_device
-from addiffusion.embedded.quiet_loading import quiet_loading
 from addiffusion.errors import ConfigError, WeightsError
+from addiffusion.quiet_loading import quiet_loading
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

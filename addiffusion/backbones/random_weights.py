@@ -22,7 +22,7 @@ from addiffusion.backbones.sdxl import SdxlBackbone
 from addiffusion.backbones.stable_diffusion import StableDiffusionBackbone
 from addiffusion.config import BackboneSection
 from addiffusion.devices import resolve_device
-from addiffusion.embedded.quiet_loading import quiet_loading
+from addiffusion.quiet_loading import quiet_loading
 
 RandomKind: TypeAlias = Literal["sd15-random", "sdxl-random"]
 _NOISE: Final = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from addiffusion.assets import weights_path
 from addiffusion.config import BackboneSection
-from addiffusion.embedded.assets import weights_path
 from addiffusion.errors import WeightsError
 
 _UNETS = ("embedded", "stable_diffusion", "sdxl")

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from addiffusion.assets import WEIGHTS_FOLDER
 from addiffusion.config import Config
-from addiffusion.embedded.assets import WEIGHTS_FOLDER
 from addiffusion.errors import ArchiveError, ContractError
 from addiffusion.files import make_folder, write_text
 from addiffusion.observation.layout import Layout

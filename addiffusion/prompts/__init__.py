@@ -7,8 +7,8 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from addiffusion.config import PromptsSection
-from addiffusion.embedded.benchmark import benchmark_captions
-from addiffusion.embedded.splits import SPLIT_SHARES, Split
+from addiffusion.embedded.world.benchmark import benchmark_captions
+from addiffusion.embedded.world.splits import SPLIT_SHARES, Split
 from addiffusion.errors import PromptError
 from addiffusion.prompts.formats import PromptEntry, read_entries
 from addiffusion.records import Prompt

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from addiffusion.assets import weights_path
 from addiffusion.config import ScorersSection
-from addiffusion.embedded.aesthetic import load_aesthetic
-from addiffusion.embedded.assets import weights_path
+from addiffusion.embedded.models.aesthetic import load_aesthetic
 from addiffusion.errors import ConfigError
 from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.clip import ClipTower

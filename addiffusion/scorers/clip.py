@@ -13,10 +13,10 @@ from jaxtyping import Float
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
+from addiffusion.assets import weights_path
 from addiffusion.config import ScorersSection
-from addiffusion.config_scorers import ClipSection
-from addiffusion.embedded.assets import weights_path
-from addiffusion.embedded.clip import CLIP_WIDTH, load_clip
+from addiffusion.config.scorers import ClipSection
+from addiffusion.embedded.models.clip import CLIP_WIDTH, load_clip
 from addiffusion.errors import ConfigError
 from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.images import ImageBatch, Preprocessing

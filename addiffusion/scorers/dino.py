@@ -14,10 +14,10 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the name everyone knows it by)
 
+from addiffusion.assets import weights_path
 from addiffusion.config import ScorersSection
-from addiffusion.config_scorers import DinoSection
-from addiffusion.embedded.assets import weights_path
-from addiffusion.embedded.dino import load_dino
+from addiffusion.config.scorers import DinoSection
+from addiffusion.embedded.models.dino import load_dino
 from addiffusion.errors import ConfigError
 from addiffusion.scorers.images import ImageBatch, Preprocessing
 from addiffusion.scorers.network import network_view

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from addiffusion.config import ScorersSection
 from addiffusion.devices import resolve_device
-from addiffusion.embedded.scenes import IMAGE_SIZE
+from addiffusion.embedded.world.scenes import IMAGE_SIZE
 from addiffusion.scorers.aesthetic import embedded_aesthetic
 from addiffusion.scorers.base import Scorer, Scoring
 from addiffusion.scorers.clip import ClipScorer, embedded_tower

@@ -10,5 +10,5 @@ from addiffusion.scorers.images import ImageBatch
 
 
 def network_view(images: ImageBatch) -> Float[Tensor, "n 3 h w"]:
-    """float32 in [-1, 1]: the arithmetic of ``addiffusion.embedded.pixels.to_network``, to the last bit."""
+    """float32 in [-1, 1]: the arithmetic of ``addiffusion.embedded.world.pixels.to_network``, to the last bit."""
     return images.once("network", lambda: images.pixels.to(torch.float32).div_(127.5).sub_(1.0))

@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812  (the name everyone knows it 
 from transformers import CLIPModel
 
 from addiffusion.config import ScorersSection
-from addiffusion.embedded.quiet_loading import quiet_loading
+from addiffusion.quiet_loading import quiet_loading
 from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.images import ImageBatch, Preprocessing
 from addiffusion.scorers.texts import TextCache

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from addiffusion.embedded.assets import weights_path
-from addiffusion.embedded.preference import PreferenceModel, load_preference
+from addiffusion.assets import weights_path
+from addiffusion.embedded.models.preference import PreferenceModel, load_preference
 from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.clip import Tokenize
 from addiffusion.scorers.images import ImageBatch

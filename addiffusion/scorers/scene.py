@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from addiffusion.embedded.captions import parse_caption
-from addiffusion.embedded.checker import check
+from addiffusion.embedded.world.captions import parse_caption
+from addiffusion.embedded.world.checker import check
 from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.images import ImageBatch
 

@@ -8,9 +8,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from addiffusion.embedded.captions import parse_caption
-from addiffusion.embedded.checker import check
-from addiffusion.embedded.segmentation import segment
+from addiffusion.embedded.world.captions import parse_caption
+from addiffusion.embedded.world.checker import check
+from addiffusion.embedded.world.segmentation import segment
 
 _requirement = lru_cache(maxsize=4096)(parse_caption)
 _TITLES = {"nothing else": "nothing_else"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from addiffusion.config import Config, SamplerSection
-from addiffusion.config_sampling import Solver
+from addiffusion.config.sampling import Solver
 from addiffusion.errors import UsageError
 from addiffusion.records import Prompt, StopRule, Ticket
 from addiffusion.seeds import derive_seed

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from addiffusion.embedded.quiet_loading import quiet_loading
 from addiffusion.errors import WeightsError
+from addiffusion.quiet_loading import quiet_loading
 from addiffusion.weights import LOAD_FAILURES, fill, gist, misfit, named_misfit, read_tensors, reported_misfit
 
 WHOLE = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from addiffusion.errors import ClusterError
-from launch.cluster_file import load_cluster_file, problems
-from launch.placement import REWARD, ROLLOUT
+from launch.doctor.cluster_file import load_cluster_file, problems
+from launch.runtime.placement import REWARD, ROLLOUT
 from tests.cluster.head import ROOT
 
 LAUNCHER_FILES = ["cluster.yaml", "cluster/gcp.yaml", "cluster/on_premises.yaml"]

@@ -17,5 +17,10 @@ def test_what_commands_leave_is_not_uploaded_and_what_they_need_is(*, gitignore:
 
     for folder in ("runs/first/config.yaml", "banks/train/plan.json", "evaluations/a/images", "models/sd15/unet"):
         assert leaves_out(folder), folder
-    for needed in ("addiffusion/bank/archive.py", "addiffusion/embedded/weights/a", "evaluation/plots.py", "uv.lock"):
+    for needed in (
+        "addiffusion/bank/archive.py",
+        "addiffusion/embedded/weights/a",
+        "evaluation/report/training_plots.py",
+        "uv.lock",
+    ):
         assert not leaves_out(needed), needed

@@ -25,7 +25,7 @@ JOIN_S = 120.0
 JOIN = """
 import sys
 from addiffusion.errors import ClusterError
-from launch.cluster import ray_joined
+from launch.runtime.cluster import ray_joined
 
 try:
     with ray_joined(sys.argv[1]):
@@ -63,7 +63,7 @@ def test_a_submitted_training_runs_from_a_small_upload_and_reports_what_it_did(s
     assert sum(path.stat().st_size for path in uploaded.rglob("*") if path.is_file()) < UPLOAD_LIMIT
 
 
-@pytest.mark.cluster  # 20 s of waiting, which CI does without: tests/launch/test_cluster.py has the sentences
+@pytest.mark.cluster  # 20 s of waiting, which CI does without: tests/launch/runtime/test_cluster.py has the sentences
 def test_a_node_without_the_clusters_token_is_told_so_in_one_sentence(small_head: Head) -> None:
     """Two that join at once, one without a token and one with another, which Ray takes 20 s to give up on."""
     (small_head.folder / "other").write_text("o" * 64)

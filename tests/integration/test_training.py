@@ -28,12 +28,12 @@ from addiffusion.config import Config, SamplerSection
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Episode, Ticket
 from addiffusion.rollouts import Collected, Rollouts
-from launch.config_text import to_yaml
-from launch.crew import Crew
-from launch.preflight import Plan
-from launch.sample import SampleOrder, draw
-from launch.serial import serial_crew
-from launch.train import Outcome, run
+from launch.comparing.sample import SampleOrder, draw
+from launch.configuration.text import to_yaml
+from launch.runtime.components import Components
+from launch.runtime.serial import serial_components
+from launch.training.preflight import Plan
+from launch.training.train import Outcome, run
 from learner.checkpoint import latest_checkpoint, load_checkpoint
 
 ITERATIONS, BATCH = 3, 6
@@ -95,15 +95,17 @@ class Finished:
 
 
 def train(
-    path: Path, crew: Callable[[Config], AbstractContextManager[Crew]], before: Callable[[Crew, int], None]
+    path: Path,
+    components: Callable[[Config], AbstractContextManager[Components]],
+    before: Callable[[Components, int], None],
 ) -> Finished:
     config, calls = small_config(), list[tuple[Episode, ...]]()
 
     @contextmanager
-    def recorded(config: Config) -> Iterator[Crew]:
-        with crew(config) as real:
+    def recorded(config: Config) -> Iterator[Components]:
+        with components(config) as real:
             rollouts = Recording(real.rollouts, lambda number: before(real, number), calls)
-            yield Crew(rollouts=rollouts, scoring=real.scoring, learner=real.learner)
+            yield Components(rollouts=rollouts, scoring=real.scoring, learner=real.learner)
 
     plan = Plan(
         config=config,
@@ -117,36 +119,36 @@ def train(
 
 @pytest.fixture(scope="module")
 def serial(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    return train(tmp_path_factory.mktemp("serial") / "run", serial_crew, lambda crew, number: None)
+    return train(tmp_path_factory.mktemp("serial") / "run", serial_components, lambda components, number: None)
 
 
 @pytest.fixture(scope="module")
 def distributed(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     import ray  # noqa: PLC0415 - after the fixture has set its environment
 
-    from launch.distributed import distributed_crew  # noqa: PLC0415
+    from launch.runtime.distributed import distributed_components  # noqa: PLC0415
     from learner.rollouts import RayRollouts  # noqa: PLC0415
     from reward_service.actor import RayReplicas  # noqa: PLC0415
     from reward_service.client import RemoteScoring  # noqa: PLC0415
 
-    def kill_somebody(crew: Crew, number: int) -> None:
-        assert isinstance(crew.rollouts, RayRollouts)
-        assert isinstance(crew.scoring, RemoteScoring)
-        assert isinstance(crew.scoring.replicas, RayReplicas)
+    def kill_somebody(components: Components, number: int) -> None:
+        assert isinstance(components.rollouts, RayRollouts)
+        assert isinstance(components.scoring, RemoteScoring)
+        assert isinstance(components.scoring.replicas, RayReplicas)
         if number == REFERENCE_CALLS + 1:  # the second iteration
-            ray.kill(crew.rollouts.fleet.actor(1), no_restart=False)
-        (service,) = crew.scoring.replicas.actors
+            ray.kill(components.rollouts.fleet.actor(1), no_restart=False)
+        (service,) = components.scoring.replicas.actors
         service_pids.append(ray.get(service.facts.remote(), timeout=120).pid)
         if number == REFERENCE_CALLS + 2:
             threading.Timer(0.2, os.kill, (service_pids[-1], signal.SIGKILL)).start()
 
     service_pids: list[int] = []
-    finished = train(tmp_path_factory.mktemp("ray") / "run", distributed_crew, kill_somebody)
+    finished = train(tmp_path_factory.mktemp("ray") / "run", distributed_components, kill_somebody)
     assert len(set(service_pids)) == 2, "the reward service was killed and came back, once"
     return finished
 
 
-DRIVER = "from launch.cli import main; main()"
+DRIVER = "from launch.cli.app import main; main()"
 
 
 def kill_after_the_first_checkpoint(arguments: list[str], path: Path) -> None:
@@ -166,7 +168,7 @@ def kill_after_the_first_checkpoint(arguments: list[str], path: Path) -> None:
 def test_a_killed_driver_is_resumed_as_if_nothing_had_been(serial: Finished, ray_cluster: str, tmp_path: Path) -> None:
     import ray  # noqa: PLC0415 - after the fixture has set its environment
 
-    from launch.distributed import distributed_crew  # noqa: PLC0415
+    from launch.runtime.distributed import distributed_components  # noqa: PLC0415
 
     config = small_config()
     config = config.model_copy(
@@ -192,7 +194,7 @@ def test_a_killed_driver_is_resumed_as_if_nothing_had_been(serial: Finished, ray
         test_prompts=load_prompts(config.prompts, split="test", count=3, seed=0),
         checkpoint=checkpoint,
     )
-    outcome = run(plan, console=Console(file=io.StringIO()), roles=distributed_crew)
+    outcome = run(plan, console=Console(file=io.StringIO()), roles=distributed_components)
     final = load_checkpoint(latest_checkpoint(path))
     assert final.ledger.trained_count == BATCH * ITERATIONS
     assert all(torch.equal(final.learner.policy[name], serial.weights[name]) for name in serial.weights)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from addiffusion.config_training import ALARM_NAMES, AlarmsSection
+from addiffusion.config.training import ALARM_NAMES, AlarmsSection
 from learner.alarms import Row, alarm_metrics, raised_alarms
 from learner.statistics import episode_statistics, refine_possible
 from tests.learner.toy import WIDTH, toy_episode, toy_ticket

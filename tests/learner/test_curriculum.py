@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from addiffusion.config_training import CurriculumSection
+from addiffusion.config.training import CurriculumSection
 from addiffusion.errors import ConfigError
 from addiffusion.records import Prompt
 from learner.curriculum import check_curriculum, curriculum_stages

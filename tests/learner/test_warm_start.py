@@ -10,11 +10,11 @@ import torch
 from rich.console import Console
 
 from addiffusion.actions import Action
-from addiffusion.config_bank import WarmStartSection
+from addiffusion.config.bank import WarmStartSection
 from addiffusion.observation.layout import Layout, clip_layout
 from addiffusion.observation.scalars import log_price
 from addiffusion.policy import PolicyNetwork, ValueNetwork
-from launch.warm_start import report_table
+from launch.training.warm_start import report_table
 from learner.stopping import Paths
 from learner.warm_start import Networks, WarmStart, WarmStartReport
 

@@ -23,7 +23,7 @@ from addiffusion.config import ScorersSection
 from addiffusion.errors import ClusterError, ContractError, RolloutError, ScorerError
 from addiffusion.metrics import Meters
 from addiffusion.records import ScoreReply
-from launch.meters import replica_meters
+from launch.runtime.meters import replica_meters
 from reward_service.actor import RayReplicas, Start, connect, get_or_create, service_names, stop
 from reward_service.client import RemoteScoring
 from reward_service.metrics import ALL, QUEUE_DEPTH

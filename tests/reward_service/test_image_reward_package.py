@@ -13,7 +13,7 @@ import ray
 import torch
 
 from addiffusion.config import ScorersSection
-from addiffusion.config_scorers import ImageRewardSection
+from addiffusion.config.scorers import ImageRewardSection
 from addiffusion.errors import ConfigError, ScorerError
 from addiffusion.scorers.families import load_suite
 from addiffusion.scorers.image_reward import ImageRewardModel, rehosted

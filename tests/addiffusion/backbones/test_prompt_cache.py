@@ -16,7 +16,7 @@ from addiffusion.backbones import load_backbone, prompt_cache
 from addiffusion.backbones.base import Backbone
 from addiffusion.backbones.sd3 import Sd3Backbone
 from addiffusion.config import BackboneSection, RefineSection, SamplerSection
-from addiffusion.embedded.quiet_loading import quiet_loading
+from addiffusion.quiet_loading import quiet_loading
 from addiffusion.sampling.engine import Engine
 
 LONG = "abc " * 120

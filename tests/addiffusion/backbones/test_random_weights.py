@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from launch.bench_engine import BenchOrder, make_backbone
+from launch.bench.engine import BenchOrder, make_backbone
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, FlowMatchEuler
 from addiffusion.backbones.base import Scheduler
 from addiffusion.backbones.solvers import is_flow, respaced, solver_of
 from addiffusion.config import SamplerSection
-from addiffusion.config_sampling import NOISY_SOLVERS, Solver
+from addiffusion.config.sampling import NOISY_SOLVERS, Solver
 from addiffusion.errors import ConfigError
 from addiffusion.sampling.solver_tables.build import build_table
 from addiffusion.sampling.solver_tables.probe import NOISY

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from addiffusion.config import ScorersSection
-from addiffusion.embedded.data import SceneBatch, scene_batch
+from addiffusion.embedded.world.data import SceneBatch, scene_batch
 from addiffusion.scorers.families import load_suite
 from addiffusion.scorers.suite import ScorerSuite
 

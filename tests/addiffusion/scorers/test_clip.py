@@ -13,7 +13,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
 
 from addiffusion.config import ScorersSection
-from addiffusion.config_scorers import ClipSection, HpsSection
+from addiffusion.config.scorers import ClipSection, HpsSection
 from addiffusion.errors import ConfigError, WeightsError
 from addiffusion.scorers.aesthetic import AestheticScorer, LaionHead
 from addiffusion.scorers.clip import ClipScorer, load_tower

@@ -13,7 +13,7 @@ from timm.data.config import resolve_model_data_config
 from torch.nn.functional import normalize
 
 from addiffusion.config import ScorersSection
-from addiffusion.config_scorers import DinoSection
+from addiffusion.config.scorers import DinoSection
 from addiffusion.errors import ConfigError, WeightsError
 from addiffusion.scorers.dino import load_timm_dino
 from tests.addiffusion.scorers.tiny_scorers import CPU, batch_of, pictures, randomised, through_pil

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
-from addiffusion.config_scorers import ClipSection, DinoSection, HpsSection
+from addiffusion.config.scorers import ClipSection, DinoSection, HpsSection
 from addiffusion.scorers.aesthetic import AestheticScorer, LaionHead
 from addiffusion.scorers.base import Scorer
 from addiffusion.scorers.clip import ClipScorer, tower_of

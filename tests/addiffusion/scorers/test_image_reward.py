@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from addiffusion.config import ScorersSection
-from addiffusion.config_scorers import ImageRewardSection
+from addiffusion.config.scorers import ImageRewardSection
 from addiffusion.errors import WeightsError
 from addiffusion.scorers.image_reward import (
     ImageRewardModel,

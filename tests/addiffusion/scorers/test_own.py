@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from addiffusion.config import ScorersSection
-from addiffusion.embedded.data import SceneBatch
+from addiffusion.embedded.world.data import SceneBatch
 from addiffusion.errors import ConfigError
 from addiffusion.records import ScoreRequest
 from addiffusion.scorers.families import load_suite

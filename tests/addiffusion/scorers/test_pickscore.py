@@ -13,7 +13,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Norma
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
 from addiffusion.config import ScorersSection
-from addiffusion.config_scorers import PickScoreSection
+from addiffusion.config.scorers import PickScoreSection
 from addiffusion.errors import WeightsError
 from addiffusion.scorers.images import OPENAI_MEAN, OPENAI_STD
 from addiffusion.scorers.pickscore import load_pickscore

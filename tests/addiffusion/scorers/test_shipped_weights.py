@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from addiffusion.config import ScorersSection
-from addiffusion.embedded.contradictions import contradict
-from addiffusion.embedded.corruptions import Corruption, corrupt
-from addiffusion.embedded.data import SceneBatch
-from addiffusion.embedded.pixels import to_network, to_pixels
+from addiffusion.embedded.world.contradictions import contradict
+from addiffusion.embedded.world.corruptions import Corruption, corrupt
+from addiffusion.embedded.world.data import SceneBatch
+from addiffusion.embedded.world.pixels import to_network, to_pixels
 from addiffusion.records import SCORE_NAMES, ScoreReply, ScoreRequest
 from addiffusion.scorers.families import load_suite
 from addiffusion.scorers.suite import ScorerSuite

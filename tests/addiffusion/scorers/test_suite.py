@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from addiffusion.config import ScorersSection
-from addiffusion.embedded.data import SceneBatch
-from addiffusion.embedded.pixels import to_network
+from addiffusion.embedded.world.data import SceneBatch
+from addiffusion.embedded.world.pixels import to_network
 from addiffusion.errors import ContractError
 from addiffusion.records import METRIC_NAMES, SCORE_NAMES, ScoreRequest
 from addiffusion.scorers.aesthetic import embedded_aesthetic

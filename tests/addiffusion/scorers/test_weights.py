@@ -18,13 +18,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
+from addiffusion.assets import weights_path
 from addiffusion.config import ScorersSection
-from addiffusion.config_scorers import AestheticSection, ClipSection, DinoSection, HpsSection, PickScoreSection
-from addiffusion.embedded.aesthetic import load_aesthetic
-from addiffusion.embedded.assets import weights_path
-from addiffusion.embedded.clip import CLIP_WIDTH, load_clip
-from addiffusion.embedded.dino import load_dino
-from addiffusion.embedded.preference import load_preference
+from addiffusion.config.scorers import AestheticSection, ClipSection, DinoSection, HpsSection, PickScoreSection
+from addiffusion.embedded.models.aesthetic import load_aesthetic
+from addiffusion.embedded.models.clip import CLIP_WIDTH, load_clip
+from addiffusion.embedded.models.dino import load_dino
+from addiffusion.embedded.models.preference import load_preference
 from addiffusion.errors import WeightsError
 from addiffusion.scorers.aesthetic import LaionHead, load_laion
 from addiffusion.scorers.clip import load_tower, tower_of

@@ -1,0 +1,30 @@
+"""Where the trained weights of the embedded world lie inside the installed package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from addiffusion.errors import WeightsError
+
+WEIGHTS_FOLDER: Final = Path(__file__).parent / "embedded" / "weights"
+POLICY_FOLDER: Final = Path(__file__).parent / "embedded" / "policy"
+"""The policy that ships: ``policy.safetensors`` and the ``config.yaml`` it was trained with."""
+
+REINSTALL: Final = "reinstall the package, or train the models with `addiffusion embedded train`"
+"""What to do where embedded weights are missing or do not fit: the end of a sentence."""
+
+
+def weights_path(*parts: str) -> Path:
+    """The folder or file ``weights/<parts...>`` of the package, e.g. ``weights_path("pipeline", "vae")``.
+
+    Raises:
+        WeightsError: nothing lies there.
+    """
+    path = WEIGHTS_FOLDER.joinpath(*parts)
+    if not path.exists():
+        raise WeightsError(
+            f"The embedded weights {'/'.join(parts)!r} are missing at {path}; {REINSTALL}.",
+            path=str(path),
+        )
+    return path

@@ -1,0 +1,115 @@
+"""Sections about one diffusion model: which, how it is stepped, what a refine does, what the policy sees of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from addiffusion.config.section import OR_OFF, Section, Source
+
+Solver = Literal[
+    "pipeline",
+    "ddim",
+    "dpm++2m",
+    "dpm++3m",
+    "euler",
+    "unipc2",
+    "unipc3",
+    "pndm",
+    "flow_euler",
+    "euler_ancestral",
+    "lcm",
+]
+NOISY_SOLVERS = ("euler_ancestral", "lcm")
+"""Solvers that draw noise at every step."""
+
+
+class BackboneSection(Section):
+    """The frozen diffusion model."""
+
+    kind: Literal["embedded", "stable_diffusion", "sdxl", "sd3", "flux"] = "embedded"
+    """`embedded` is the model that ships with the package; the others are families of diffusers pipelines."""
+    path: Source | None = None
+    """Local folder or hub id of the pipeline; must be null for `embedded`."""
+    guidance_scale: float = Field(default=3.5, ge=0, le=1000)
+    """Classifier-free guidance scale; 1 or less switches guidance off (one network evaluation per NFE)."""
+    negative_prompt: str = ""
+    """What guidance leads away from, for every image; empty leads away from the empty prompt."""
+    image_size: int | None = Field(default=None, ge=8, le=16_384)
+    """Side of the images in pixels; null takes what the model was made for."""
+    preview: Source | None = None
+    """Local folder or hub id of a tiny autoencoder that decodes what the policy looks at; the returned image always
+    comes from the model's own. null decodes both with that; `embedded` has one of its own."""
+    lora: Source | None = None
+    """Local .safetensors file of a LoRA (LCM-LoRA, ...), added to the network's weights once."""
+    device: str = "auto"
+    """torch device of denoiser and decoder; `auto` takes the GPU Ray gave, else the CPU."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the network; latents are always float32."""
+    channels_last: bool = False
+    """Keep the network's convolutions in channels-last memory: faster on GPUs with bfloat16 or float16."""
+    compile: Annotated[Literal["off", "default", "cuda_graphs"], OR_OFF] = "off"
+    """`default` compiles the network with torch.compile, `cuda_graphs` (GPU only) also replays it as a CUDA graph."""
+
+    @model_validator(mode="after")
+    def _path_fits_kind(self) -> Self:
+        if (self.kind == "embedded") != (self.path is None):
+            raise ValueError("path must be null for kind=embedded and given for any other kind")
+        return self
+
+    @model_validator(mode="after")
+    def _negative_prompt_needs_guidance(self) -> Self:
+        if self.negative_prompt and self.guidance_scale <= 1:
+            raise ValueError("negative_prompt needs a guidance_scale above 1")
+        return self
+
+
+class SamplerSection(Section):
+    """Solver and schedule."""
+
+    solver: Solver = "ddim"
+    """Solver of the base schedule; `pipeline` takes the pipeline's own scheduler. `euler_ancestral` and `lcm` draw
+    noise at every step: for evaluation only."""
+    spacing: Literal["pipeline", "leading", "trailing", "linspace", "karras"] = "pipeline"
+    """Where the schedule's points lie; `pipeline` keeps what the pipeline is configured with."""
+    num_steps: int = Field(default=50, ge=2, le=10_000)
+    """N_max: steps of the base schedule."""
+    warmup_steps: int = Field(default=3, ge=1, le=10_000)
+    """Forced continues at the start of each episode: they cost NFE but are no decisions."""
+    finish_steps: int = Field(default=8, ge=0, le=10_000)
+    """Passes that bring a stopped image from its step to t = 0; 0 returns z0_pred as it is."""
+    finish_solver: Literal["ddim", "dpm++2m"] = "ddim"
+    """Solver of those passes, whatever the base schedule's."""
+
+    @model_validator(mode="after")
+    def _warmup_leaves_a_decision(self) -> Self:
+        if self.warmup_steps >= self.num_steps:
+            raise ValueError("warmup_steps must be smaller than num_steps: lower the one or raise the other")
+        return self
+
+
+class RefineSection(Section):
+    """The refine action."""
+
+    mask: Literal["attention", "self_attention", "grid", "random"] = "attention"
+    """Which region a refine re-denoises: the one the prompt's words, or the other pixels, attend to least; or a
+    control."""
+    k: int = Field(default=2, ge=1, le=1000)
+    """Denoising passes per refine, on top of the step's own pass."""
+    r_noise: float = Field(default=0.5, gt=0, lt=1)
+    """Noise level of a refine: t' = r_noise * t."""
+    tau: float = Field(default=0.5, gt=0, lt=1)
+    """Quantile of attention below which a pixel counts as under-attended."""
+    sigma_blur: float = Field(default=3.0, gt=0, le=1000)
+    """Gaussian blur of the mask in latent pixels at 64 x 64; scaled with the latent size."""
+
+
+class ObservationSection(Section):
+    """What the policy sees."""
+
+    kind: Literal["clip", "latent"] = "clip"
+    """`clip`: CLIP image and text embedding, timestep, quality scalars; `latent`: features of the denoiser itself, with
+    nothing decoded or scored before the image is done (needs reward.preset=paired and reward.credit=final)."""
+    timestep_width: int = Field(default=128, ge=2, le=8192, multiple_of=2)
+    """Width of the sinusoidal timestep slice."""

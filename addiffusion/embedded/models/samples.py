@@ -1,0 +1,123 @@
+"""Images of a pipeline folder, drawn by diffusers' own schedulers in one batched loop.
+
+The engine of `addiffusion.sampling` draws the same images under control; this loop is the plain reference that the
+embedded world is measured with. On a CPU a row depends on its own caption and noise alone, bit by bit, as long as the
+batch keeps its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from addiffusion.embedded.models.tokenizer import encode
+from addiffusion.embedded.world.pixels import to_pixels
+from addiffusion.errors import WeightsError
+from addiffusion.quiet_loading import quiet_loading
+from addiffusion.seeds import generator
+
+Solver = Literal["ddim", "dpmpp_2m"]
+"""Deterministic solvers: DDIM (arXiv:2010.02502) and the second-order multistep DPM-Solver++ (arXiv:2211.01095)."""
+
+_SCHEDULERS: Final[dict[Solver, Any]] = {"ddim": DDIMScheduler, "dpmpp_2m": DPMSolverMultistepScheduler}
+
+
+class SceneSampler:
+    """UNet, decoder, text encoder and noise schedule of a ``StableDiffusionPipeline``, wherever they are."""
+
+    def __init__(self, *, unet: Any, vae: Any, text_encoder: Any, tokenizer: Any, scheduler: Any) -> None:
+        """Any diffusers and transformers modules that fit together; ``scheduler`` gives the noise schedule alone."""
+        self._unet = unet
+        self._vae = vae
+        self._text_encoder = text_encoder
+        self._tokenizer = tokenizer
+        self._noise_schedule: Any = scheduler.config
+
+    @classmethod
+    def from_folder(cls, pipeline: Path, *, device: torch.device | None = None) -> SceneSampler:
+        """Loads the folder through diffusers' public class, onto the CPU when no device is given.
+
+        Raises:
+            WeightsError: the folder is missing or no pipeline.
+        """
+        loaded = _load(pipeline).to(device or torch.device("cpu"))
+        return cls(
+            unet=loaded.unet.eval(),
+            vae=loaded.vae.eval(),
+            text_encoder=loaded.text_encoder.eval(),
+            tokenizer=loaded.tokenizer,
+            scheduler=loaded.scheduler,
+        )
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(c, h, w)."""
+        size: int = self._unet.config.sample_size
+        return self._unet.config.in_channels, size, size
+
+    def noise(self, seeds: Sequence[int]) -> Float[Tensor, "n c h w"]:
+        """Initial latents, those the engine and ``pipeline(..., generator=generator(seed, "latent"))`` begin with."""
+        return torch.stack([torch.randn(self.latent_shape, generator=generator(seed, "latent")) for seed in seeds])
+
+    @torch.inference_mode()
+    def z0_preds(
+        self, captions: Sequence[str], noise: Float[Tensor, "n c h w"], *, solver: Solver, steps: int, guidance: float
+    ) -> Iterator[Float[Tensor, "n c h w"]]:
+        """The clean prediction at each of ``steps`` steps; the last one is the finished latent.
+
+        ``guidance`` is the scale of classifier-free guidance (arXiv:2207.12598 Eq. 6 in diffusers' scaling); at 1 or
+        below the unconditional pass is left out.
+        """
+        scheduler = _SCHEDULERS[solver].from_config(self._noise_schedule)
+        scheduler.set_timesteps(steps)
+        hidden = self._hidden(captions, guided=guidance > 1)
+        z = noise.to(hidden.device) * scheduler.init_noise_sigma
+        for t in scheduler.timesteps.to(hidden.device):
+            moved = scheduler.step(self._predict(scheduler.scale_model_input(z, t), t, hidden, guidance), t, z)
+            z = moved.prev_sample
+            # DPM-Solver++ keeps its clean predictions as the history it extrapolates from
+            yield moved.pred_original_sample if solver == "ddim" else scheduler.model_outputs[-1]
+
+    @torch.inference_mode()
+    def decode(self, z0: Float[Tensor, "n c h w"]) -> NDArray[np.uint8]:
+        """(n, H, W, 3) pixels of clean latents."""
+        return to_pixels(self._vae.decode(z0 / self._vae.config.scaling_factor).sample)
+
+    def _hidden(self, captions: Sequence[str], *, guided: bool) -> Float[Tensor, "m token width"]:
+        ids = encode(self._tokenizer, [""] * len(captions) * guided + list(captions))
+        return self._text_encoder(ids.to(self._text_encoder.device))[0]
+
+    def _predict(
+        self, z: Float[Tensor, "n c h w"], t: Tensor, hidden: Float[Tensor, "m token width"], guidance: float
+    ) -> Float[Tensor, "n c h w"]:
+        rows = torch.cat([z] * (len(hidden) // len(z)))
+        output: Tensor = self._unet(rows, t, encoder_hidden_states=hidden, return_dict=False)[0]
+        if len(hidden) == len(z):
+            return output
+        free, bound = output.chunk(2)
+        return free + guidance * (bound - free)
+
+
+def _load(folder: Path) -> Any:
+    absent: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    try:
+        if not (folder / "model_index.json").is_file():
+            raise FileNotFoundError("model_index.json is missing")
+        with quiet_loading():
+            return StableDiffusionPipeline.from_pretrained(folder, low_cpu_mem_usage=False, **absent)
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"The pipeline at {folder} can't be loaded ({error}); give --weights the folder that `addiffusion embedded "
+            "train` wrote.",
+            path=str(folder),
+        ) from error

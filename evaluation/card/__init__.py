@@ -1,1 +1,0 @@
-"""The embedded world measured from its weights: the model card's figures, pictures and page."""

@@ -1,0 +1,1 @@
+"""The model card of the built-in world."""

@@ -1,0 +1,62 @@
+"""How each score rises while an image takes shape: what a reward can be made of, and in which units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.model_card.drawing import Setting, Studio
+from evaluation.model_card.scores import Scorers, Scores
+
+SCORES = ("clip", "aesthetic", "preference", "dino")
+"""Rows of the table; ``dino`` is the cosine to the finished image."""
+EARLY_SHARE = 0.1
+"""The moment whose distance to the end makes the unit: step 5 of 50."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreProgress:
+    """Means of one score along the full run."""
+
+    name: str
+    means: dict[int, float]
+    """By 1-based step."""
+    unit: float
+    """Spread (standard deviation over prompts) of the final score minus that of the early moment."""
+
+
+def measure_progress(studio: Studio, guidance: float) -> tuple[ScoreProgress, ...]:
+    """One entry per score, on the prompts of the curves."""
+    plan = studio.plan
+    length = plan.full_steps
+    early = max(1, round(EARLY_SHARE * length))
+    moments = sorted({max(1, round(share * length)) for share in (0.1, 0.2, 0.4, 0.6, 1.0)} | {early})
+    prompts = studio.prompts(plan.curve_prompts_per_tier)
+    scorers = Scorers(plan.weights)
+    batches: list[dict[int, Scores]] = []
+    done = 0
+    setting = Setting(solver="ddim", steps=length, guidance=guidance)
+    for steps in studio.z0_preds(prompts, setting, "scores"):
+        texts = scorers.read([prompt.text for prompt in prompts[done : done + len(steps[0])]])
+        batches.append({moment: scorers(studio.sampler.decode(steps[moment - 1]), texts) for moment in moments})
+        done += len(steps[0])
+    columns = {
+        name: {moment: np.concatenate([_column(batch, name, moment) for batch in batches]) for moment in moments}
+        for name in SCORES
+    }
+    return tuple(
+        ScoreProgress(
+            name=name,
+            means={moment: float(values.mean()) for moment, values in column.items()},
+            unit=float((column[length] - column[early]).std()),
+        )
+        for name, column in columns.items()
+    )
+
+
+def _column(batch: dict[int, Scores], name: str, moment: int) -> NDArray[np.float64]:
+    if name == "dino":
+        return (batch[moment].features * batch[max(batch)].features).sum(axis=1)
+    return getattr(batch[moment], name)

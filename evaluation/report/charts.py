@@ -1,0 +1,170 @@
+"""Charts as plotly.js takes them: plain data and layout; colours of text and background are the page's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from addiffusion.actions import ACTION_NAMES, Action
+from evaluation.comparison.plots import KIND_COLORS, KIND_TITLES
+from evaluation.comparison.tables import METRIC_TITLES
+from evaluation.report.chart import Chart, Head, chart
+from evaluation.report.material import Material, Spent
+from evaluation.report.training_charts import training_charts
+from evaluation.seconds import SECONDS_NOTE
+from evaluation.style import ACTION_COLORS, GREY, TIER_COLORS
+
+DOES = "What the agent does"
+_SYMBOLS = {"agent": "star", "static": "circle", "control": "square", "search": "diamond", "other": "triangle-up",
+            "oracle": "cross"}  # fmt: skip
+
+
+def charts(material: Material) -> list[Chart]:
+    """Every chart there is something for; each has an id, a section, a title, a sentence, data and layout."""
+    found: list[Chart] = []
+    if material.iterations:
+        found += training_charts(material.iterations)
+    if material.spent:
+        found += [_action_mix(material.spent, material.num_steps), _stopping_times(material.spent)]
+    if material.summary.get("contestants"):
+        found += [_pareto(material.summary, metric) for metric in _metrics(material.summary)]
+        found += [_tiers(material.summary)] if _tier_names(material.summary) else []
+    return found
+
+
+def _action_mix(spent: Sequence[Spent], num_steps: int) -> Chart:
+    counts = np.zeros((len(ACTION_NAMES), num_steps))
+    for one in spent:
+        np.add.at(counts, (list(one.actions), list(one.steps)), 1.0)
+    shares = counts / len(spent)
+    series = [
+        {
+            "type": "bar",
+            "name": name,
+            "x": list(range(num_steps)),
+            "y": [round(value, 4) for value in share.tolist()],
+            "marker": {"color": ACTION_COLORS[action]},
+        }
+        for name, action, share in zip(ACTION_NAMES, Action, shares, strict=True)
+    ]
+    head = Head(
+        id="by-step",
+        section=DOES,
+        title="Actions by step",
+        words="Share of all images that continue, stop or refine at each step; the rest is done or warming up.",
+        x="schedule step i",
+    )
+    return chart(head, series, {"barmode": "stack", "bargap": 0.05})
+
+
+def _stopping_times(spent: Sequence[Spent]) -> Chart:
+    tiers = sorted({one.tier for one in spent})
+    series = [
+        {
+            "type": "histogram",
+            "name": f"tier {tier}" if tier else "all prompts",
+            "x": [one.nfe for one in spent if one.tier == tier],
+            "xbins": {"size": 1},
+            "marker": {"color": TIER_COLORS.get(tier, GREY)},
+            "opacity": 0.75,
+        }
+        for tier in tiers
+    ]
+    head = Head(
+        id="stopping",
+        section=DOES,
+        title="When images are finished",
+        words="Images by NFE spent, one colour per tier: harder prompts should stand further right.",
+        x="NFE spent on the image",
+    )
+    return chart(head, series, {"barmode": "stack", "bargap": 0.08})
+
+
+def _pareto(summary: Mapping[str, Any], metric: str) -> Chart:
+    series: list[dict[str, Any]] = []
+    for cost in ("nfe", "seconds"):
+        for kind, title in KIND_TITLES.items():
+            members = [one for one in summary["contestants"] if one["kind"] == kind and _known(one, metric, cost)]
+            if members:
+                series.append(_points(members, metric, cost, kind, title))
+    name = METRIC_TITLES.get(metric, metric)
+    head = Head(
+        id=f"pareto-{metric}",
+        section="Comparison",
+        title=f"{name} against cost",
+        words="Left is cheaper, up is better. Bars: 95 % bootstrap intervals over prompts. Time has policy, "
+        f"observation and decoding in it. {SECONDS_NOTE}",
+        x="NFE per image",
+    )
+    drawn = chart(head, series, {"xaxis": {"type": "log"}, "yaxis": {"title": {"text": name}}})
+    return drawn | {"toggle": {"nfe": "NFE per image", "seconds": "seconds per image"}}
+
+
+def _points(members: Sequence[Mapping[str, Any]], metric: str, cost: str, kind: str, title: str) -> dict[str, Any]:
+    means = [one["mean"][metric] for one in members]
+    bounds = [one["ci"][metric] or [mean, mean] for one, mean in zip(members, means, strict=True)]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": title,
+        "meta": cost,
+        "visible": cost == "nfe",
+        "x": [one["mean"][cost] for one in members],
+        "y": means,
+        "text": [one["title"] for one in members],
+        "hovertemplate": "<b>%{text}</b><br>%{x:.3g} · %{y:.3f}<extra></extra>",
+        "marker": {"color": KIND_COLORS[kind], "symbol": _SYMBOLS[kind], "size": 16 if kind == "agent" else 9},
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": [high - mean for (_, high), mean in zip(bounds, means, strict=True)],
+            "arrayminus": [mean - low for (low, _), mean in zip(bounds, means, strict=True)],
+            "thickness": 1,
+            "width": 3,
+        },
+    }
+
+
+def _tiers(summary: Mapping[str, Any]) -> Chart:
+    metric = _metrics(summary)[0]
+    chosen = [one for one in summary["contestants"] if one["name"] in _rivals(summary)]
+    series = [
+        {
+            "type": "bar",
+            "name": one["title"],
+            "x": [f"tier {tier}" for tier in _tier_names(summary)],
+            "y": [one["by_tier"][tier][metric] for tier in _tier_names(summary)],
+            "text": [f"{one['by_tier'][tier]['nfe'] or 0:.1f} NFE" for tier in _tier_names(summary)],
+            "textposition": "none",
+            "hovertemplate": "<b>%{fullData.name}</b><br>%{x}: %{y:.3f}, %{text}<extra></extra>",
+        }
+        for one in chosen
+    ]
+    head = Head(
+        id="tiers",
+        section="Comparison",
+        title=f"{METRIC_TITLES.get(metric, metric)} by tier",
+        words="The agent, its whole schedule, and those that spend what it spends.",
+        x="",
+    )
+    return chart(head, series, {"barmode": "group"})
+
+
+def _rivals(summary: Mapping[str, Any]) -> list[str]:
+    return ["agent", "full", "random-stop", "mean-stop", *summary.get("equal_nfe", [])[:2]]
+
+
+def _metrics(summary: Mapping[str, Any]) -> list[str]:
+    agent = summary["contestants"][0]["mean"]
+    hidden = ("nfe", "network_evals", "seconds")
+    return [name for name, value in agent.items() if value is not None and name not in hidden]
+
+
+def _tier_names(summary: Mapping[str, Any]) -> list[str]:
+    return list(summary["contestants"][0]["by_tier"])
+
+
+def _known(one: Mapping[str, Any], metric: str, cost: str) -> bool:
+    return one["mean"].get(metric) is not None and bool(one["mean"].get(cost))

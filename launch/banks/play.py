@@ -1,0 +1,174 @@
+"""`addiffusion bank play`: a trained policy's whole front, replayed on a bank at several prices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from addiffusion.actions import Action
+from addiffusion.bank.archive import Bank, open_bank
+from addiffusion.bank.oracle import gain_share, oracle_end, reward_of_ends
+from addiffusion.bank.replay import BankRollouts
+from addiffusion.config import Config
+from addiffusion.policy import PolicyNetwork
+from addiffusion.ranks import rank_correlation
+from addiffusion.records import Ticket
+from evaluation.significance.paired import Comparison
+from evaluation.tables import Table
+from launch.banks.differences import differences
+from launch.training.policies import TrainedPolicy, load_policy
+
+_QUALITY = ("scene_soft", "clip")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """One policy at one price, over all trajectories of a bank."""
+
+    c_nfe: float
+    nfe: float
+    nfe_by_tier: dict[int, float]
+    tier_spearman: float | None
+    """Rank correlation of NFE and tier; None where either does not vary."""
+    reward: float
+    """Mean reward, price included, as `train` counts it."""
+    full_reward: float
+    """Of never stopping."""
+    oracle_reward: float
+    """Of stopping with hindsight."""
+    oracle_nfe: float
+    fixed_reward: float
+    """Of the one NFE that is best for all images."""
+    fixed_nfe: float
+    differences: dict[str, dict[str, Comparison | None]]
+    """By score, then by opponent (``full``, ``random_stop``, ``fixed_stop``); None with too few images."""
+    refine_count: int
+    """Decisions at which a live policy would refine. A bank can't, and the best of the other actions is taken."""
+    decision_count: int
+
+    @property
+    def oracle_share(self) -> float | None:
+        """Share of the oracle's gain over never stopping; None where an oracle gains nothing."""
+        return self._share(self.reward)
+
+    @property
+    def fixed_share(self) -> float | None:
+        """That of the best fixed stop."""
+        return self._share(self.fixed_reward)
+
+    def as_json(self) -> dict[str, Any]:
+        """One object for programs."""
+        found = {
+            score: {opponent: None if one is None else one.as_json() for opponent, one in against.items()}
+            for score, against in self.differences.items()
+        }
+        shares = {"oracle_share": self.oracle_share, "fixed_share": self.fixed_share}
+        return asdict(self) | {"differences": found} | shares
+
+    def _share(self, reward: float) -> float | None:
+        return gain_share(reward, self.full_reward, self.oracle_reward)
+
+
+def play(folder: Path, policy: str, prices: Sequence[float]) -> list[Played]:
+    """Replay a policy (``shipped``, a run, a checkpoint, an exported folder) at each price, by its likeliest actions.
+
+    Raises:
+        ArchiveError: the bank is not of the policy's configuration.
+        RunFolderError: there is no such policy.
+        CheckpointError: its files are missing or damaged.
+    """
+    trained = load_policy(policy)
+    bank = open_bank(folder, trained.config([]))
+    config = trained.config(["policy.actions=[continue,stop]"])
+    rollouts = BankRollouts(bank, config)
+    rollouts.set_weights(trained.weights, 0)
+    return [_played(bank, config, rollouts, trained, price) for price in prices or (config.reward.c_nfe,)]
+
+
+def table(played: Sequence[Played]) -> Table:
+    """What was spent and earned: one row per price."""
+    tiers = sorted({tier for one in played for tier in one.nfe_by_tier})
+    shown = Table(title="one policy, asked at several prices")
+    names = ("price", "NFE", *(f"tier {tier}" for tier in tiers), "Spearman", "share of oracle's gain")
+    for name in (*names, "oracle NFE", "best fixed NFE", "its share"):
+        shown.add_column(name, justify="right")
+    for one in played:
+        by_tier = [f"{one.nfe_by_tier[tier]:.1f}" for tier in tiers]
+        spearman = "-" if one.tier_spearman is None else f"{one.tier_spearman:+.2f}"
+        shares = ["-" if share is None else f"{share:.0%}" for share in (one.oracle_share, one.fixed_share)]
+        rewards = (shares[0], f"{one.oracle_nfe:.1f}", f"{one.fixed_nfe:.0f}", shares[1])
+        shown.add_row(f"{one.c_nfe:g}", f"{one.nfe:.1f}", *by_tier, spearman, *rewards)
+    if any(one.refine_count for one in played):
+        refines = ", ".join(f"{one.refine_count} of {one.decision_count}" for one in played)
+        shown.caption = f"decisions at which a live policy would refine, which a bank can't: {refines}"
+    return shown
+
+
+def quality_table(played: Sequence[Played]) -> Table:
+    """Paired differences: one row per price and score."""
+    shown = Table(title="policy minus ..., 95 % intervals")
+    shown.add_column("price", justify="right")
+    shown.add_column("score")
+    for name in ("full length", "random stop, same NFE", "fixed stop, mean NFE"):
+        shown.add_column(name, justify="right")
+    for one in played:
+        for score, found in one.differences.items():
+            shown.add_row(f"{one.c_nfe:g}", score, *("-" if one is None else one.brief(4) for one in found.values()))
+    return shown
+
+
+def _played(bank: Bank, config: Config, rollouts: BankRollouts, trained: TrainedPolicy, price: float) -> Played:
+    tickets = [
+        Ticket.greedy(row, one.prompt, seed=one.seed, c_nfe=price, reference=one.reference)
+        for row, one in enumerate(bank.trajectories)
+    ]
+    episodes = rollouts.collect(tickets).episodes
+    worth = [reward_of_ends(one, config.reward, c_nfe=price) for one in bank.trajectories]
+    best = [oracle_end(values) for values in worth]
+    nfe = np.array([episode.nfe for episode in episodes])
+    tiers = np.array([one.prompt.tier for one in bank.trajectories])
+    correlation = rank_correlation(nfe, tiers)
+    fixed_nfe, fixed_reward = _best_fixed(bank, worth)
+    quality = [name for name in _QUALITY if name in (*bank.plan.metrics, "clip")]
+    stops = np.array([len(episode.actions) - 1 for episode in episodes])
+    phi = np.concatenate([episode.phi for episode in episodes])
+    return Played(
+        c_nfe=price,
+        nfe=float(nfe.mean()),
+        nfe_by_tier={int(tier): float(nfe[tiers == tier].mean()) for tier in np.unique(tiers)},
+        tier_spearman=None if math.isnan(correlation) else correlation,
+        reward=float(np.mean([episode.rewards.sum() for episode in episodes])),
+        full_reward=float(np.mean([values[-1] for values in worth])),
+        oracle_reward=float(np.mean([values.max() for values in worth])),
+        oracle_nfe=float(np.mean([one.end_nfe[end] for one, end in zip(bank.trajectories, best, strict=True)])),
+        fixed_reward=fixed_reward,
+        fixed_nfe=fixed_nfe,
+        differences={name: differences(bank, name, stops) for name in quality},
+        refine_count=_refines(trained, phi),
+        decision_count=len(phi),
+    )
+
+
+def _best_fixed(bank: Bank, worth: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """NFE and mean reward of the one NFE that is best for all."""
+    candidates = np.unique(np.concatenate([one.end_nfe for one in bank.trajectories])).astype(np.float64)
+    pairs = zip(bank.trajectories, worth, strict=True)
+    means = np.mean([np.interp(candidates, one.end_nfe, values) for one, values in pairs], axis=0)
+    best = int(means.argmax())
+    return float(candidates[best]), float(means[best])
+
+
+def _refines(trained: TrainedPolicy, phi: NDArray[np.float32]) -> int:
+    """Decisions whose likeliest action is a refine, where the policy was trained to have one."""
+    config = trained.config([])
+    network = PolicyNetwork(phi.shape[1], config.policy.hidden, actions=config.policy.actions).eval()
+    network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in trained.weights.items()})
+    with torch.inference_mode():
+        return int((network(torch.from_numpy(phi)).argmax(1) == Action.REFINE).sum())

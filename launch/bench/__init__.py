@@ -1,0 +1,1 @@
+"""`addiffusion bench`: measurements, each as a ratio to its bound or its peer."""

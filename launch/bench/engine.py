@@ -1,0 +1,310 @@
+"""`addiffusion bench engine`: the engine against the bare network and against the ways things are usually done."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from addiffusion.backbones import load_backbone
+from addiffusion.backbones.base import Backbone, PassRecord
+from addiffusion.config import BackboneSection
+from addiffusion.memory import keep_freed_memory
+from addiffusion.threads import torch_threads
+from evaluation.tables import Table
+from launch.bench.contestants import (
+    REFINE_FRAC,
+    BareNetwork,
+    Continuous,
+    Course,
+    Entry,
+    LockStep,
+    StockPipeline,
+    ratio,
+)
+
+BATCHES: Final = tuple(2**power for power in range(11))
+"""Batch sizes the bare network is tried at: up to twice the engine's slots, or until larger ones are no faster."""
+_FASTER: Final = 1.02
+"""A larger batch counts as faster from so much on; less is the machine's mood."""
+_LATE: Final = 2
+"""Batches in a row that are no faster, after which no larger one is tried."""
+_OVERHEAD_TICKS: Final = 60
+_MATMUL: Final = 8192
+
+ROWS: Final = {
+    "bare": "bare network, best batch",
+    "bare_same_batch": "bare network, the engine's batch",
+    "engine": "engine, continuous batching",
+    "lockstep": "lock-step padded batches",
+    "pipeline": "stock diffusers pipeline, fixed length",
+    "sequential": "one image after the other",
+}
+
+SHARES: Final = {
+    "overhead_frac": "engine outside the network's layers",
+    "attention_frac": "attention computed again for refines",
+    "overhead_without_refines_frac": "engine where nothing refines",
+}
+"""Parts of a tick that are not the network's pass."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchOrder:
+    """What to measure on what."""
+
+    backbone: str
+    """`embedded`, `sd15-random` or `sdxl-random`."""
+    device: str
+    threads: int
+    """CPU threads of every contestant."""
+    dtype: str
+    compile: str
+    slots: int | None
+    """None: where the bare network is fastest."""
+    guidance_scale: float
+    seconds: float
+    """Least time of each contestant in each round."""
+    rounds: int
+    """Contestants take turns, so that a machine's moods hit all of them; ratios are medians of each round's."""
+
+
+def bench_engine(order: BenchOrder) -> dict[str, Any]:
+    """Rates in NFE per second and their ratios, flat, ready for one JSON line.
+
+    Raises:
+        ConfigError: the device or an option is not available.
+    """
+    backbone = make_backbone(order)
+    with torch_threads(order.threads):
+        return measure(backbone, order)
+
+
+def make_backbone(order: BenchOrder) -> Backbone:
+    """The backbone to measure on."""
+    options = {"device": order.device, "dtype": order.dtype, "compile": order.compile}
+    if order.backbone == "embedded":
+        return load_backbone(BackboneSection.model_validate(options))
+    from addiffusion.backbones.random_weights import random_backbone  # noqa: PLC0415 - only benchmarks need it
+
+    section = BackboneSection.model_validate({"kind": "stable_diffusion", "path": order.backbone, **options})
+    return random_backbone("sd15-random" if order.backbone == "sd15-random" else "sdxl-random", section)
+
+
+def measure(backbone: Backbone, order: BenchOrder) -> dict[str, Any]:
+    """Run all contestants in turns."""
+    (prompt,) = backbone.encode_prompts(["a red circle and a blue square"])
+    course = Course(backbone=backbone, prompt=prompt, guidance_scale=order.guidance_scale, slots=order.slots or 1)
+    if backbone.device.type == "cpu":
+        keep_freed_memory()
+    best = _best_batch(course, order)
+    course = replace(course, slots=order.slots or best)
+    entries = {
+        "bare": Entry(BareNetwork(course, best), course),
+        "bare_same_batch": Entry(BareNetwork(course, course.slots), course),
+        "engine": Entry(Continuous(course), course),
+        "lockstep": Entry(LockStep(course, course.slots), course),
+        "pipeline": Entry(StockPipeline(course), course),
+        "sequential": Entry(LockStep(course, 1), course),
+    }
+    _take_turns(list(entries.values()), order)
+    rates = {name: float(np.median(entry.rates)) for name, entry in entries.items()}
+    return {
+        "backbone": order.backbone,
+        "device": str(backbone.device),
+        "threads": torch.get_num_threads(),
+        "dtype": order.dtype,
+        "compile": order.compile,
+        "slots": course.slots,
+        "slots_found": order.slots is None,
+        "guidance_scale": order.guidance_scale,
+        "bare_best_batch": best,
+        **{f"{name}_nfe_s": rate for name, rate in rates.items()},
+        **{f"engine_over_{name}": ratio(entries["engine"], entries[name]) for name in rates if name != "engine"},
+        **overhead(course),
+        **_peak(course, rates),
+    }
+
+
+def table_of(result: dict[str, Any]) -> Table:
+    """The result for people."""
+    threads = f", {result['threads']} threads" if result["device"] == "cpu" and result["threads"] > 1 else ""
+    slots = f"{result['slots']} slots{' (where the network is fastest)' if result['slots_found'] else ''}"
+    title = f"{result['backbone']}, {result['device']}{threads}, {result['dtype']}, {slots}"
+    table = Table(title=title, box=None, header_style="bold", title_justify="left")
+    table.add_column("contestant")
+    table.add_column("NFE/s", justify="right")
+    table.add_column("engine over it", justify="right")
+    for name, text in ROWS.items():
+        ratio = "" if name == "engine" else f"{result[f'engine_over_{name}']:.2f}"
+        batch = f" ({result['bare_best_batch']})" if name == "bare" else ""
+        table.add_row(text + batch, f"{result[f'{name}_nfe_s']:.1f}", ratio)
+    for name, text in SHARES.items():
+        table.add_row(text, f"{100 * result[name]:.2f} % of a tick", "")
+    if "peak_frac" in result:
+        table.add_row("engine's share of the matmul peak", f"{100 * result['peak_frac']:.0f} %", "")
+    return table
+
+
+def overhead(course: Course) -> dict[str, float]:
+    """Shares of a tick outside the network's layers: as benchmarked, and where no decision refines.
+
+    What the layers attended to, computed again for the rows that refine, is the network's own arithmetic and counted by
+    itself.
+    """
+    refining, plain = _shares(course, refine_frac=REFINE_FRAC), _shares(course, refine_frac=0.0)
+    return {
+        "overhead_frac": refining["engine"],
+        "attention_frac": refining["attention"],
+        "overhead_without_refines_frac": plain["engine"],
+    }
+
+
+def _shares(course: Course, *, refine_frac: float) -> dict[str, float]:
+    timed = _Timed(course.backbone, course.finished_s)
+    contestant = Continuous(replace(course, backbone=cast("Backbone", timed)), refine_frac=refine_frac)
+    steps = contestant.work()
+    next(steps)
+    timed.seconds.clear()
+    contestant.deciding_s = 0.0
+    started = course.finished_s()
+    for _ in range(_OVERHEAD_TICKS):
+        next(steps)
+    whole = course.finished_s() - started
+    network, attention = timed.seconds["network"], timed.seconds["attention"]
+    engine = whole - network - attention - contestant.deciding_s
+    return {"engine": engine / whole, "attention": attention / whole}
+
+
+class _Timed:
+    """The port by delegation, with an account of the time in the network and in its record's attention maps."""
+
+    def __init__(self, backbone: Backbone, clock: Callable[[], float]) -> None:
+        self._backbone, self._clock = backbone, clock
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backbone, name)
+
+    def denoise(self, *inputs: Tensor) -> Tensor:
+        """One pass, timed."""
+        return self.timed("network", self._backbone.denoise, *inputs)
+
+    def last_pass(self) -> _TimedPass:
+        """A record whose attention maps are timed."""
+        return _TimedPass(self._backbone.last_pass(), self)
+
+    def timed(self, name: str, compute: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        """What is computed, with its time on the account."""
+        started = self._clock()
+        output = compute(*inputs)
+        self.seconds[name] += self._clock() - started
+        return output
+
+
+class _TimedPass:
+    """A record of a pass whose attention maps, of either kind, are on the account."""
+
+    def __init__(self, record: PassRecord, account: _Timed) -> None:
+        self._record, self._account = record, account
+
+    def attention_maps(self, rows: Sequence[int]) -> Tensor:
+        """As the record's, timed."""
+        return self._account.timed("attention", self._record.attention_maps, rows)
+
+    def self_attention_maps(self, rows: Sequence[int]) -> Tensor:
+        """As the record's, timed."""
+        return self._account.timed("attention", self._record.self_attention_maps, rows)
+
+    def middle_features(self) -> Tensor:
+        """The record's."""
+        return self._record.middle_features()
+
+
+def _best_batch(course: Course, order: BenchOrder) -> int:
+    """The batch at which the bare network is fastest."""
+    briefly = replace(order, seconds=order.seconds / 2, rounds=min(order.rounds, 3))
+    if order.slots is None:
+        entries = _rising_entries(course, briefly.seconds)
+    else:
+        entries = {batch: Entry(BareNetwork(course, batch), course) for batch in _batches(order.slots)}
+    _take_turns(list(entries.values()), briefly)
+    return max(entries, key=lambda batch: float(np.median(entries[batch].rates)))
+
+
+def _rising_entries(course: Course, seconds: float) -> dict[int, Entry]:
+    """The bare network by batch, as long as larger ones are faster and fit into memory."""
+    entries: dict[int, Entry] = {}
+
+    def rate(batch: int) -> float:
+        entry = Entry(BareNetwork(course, batch), course)
+        try:
+            entry.warm_up()
+            entry.run_for(seconds)
+        except torch.OutOfMemoryError:
+            return 0.0
+        entries[batch] = entry
+        return entry.rates[0]
+
+    rising_batches(rate)
+    return entries
+
+
+def rising_batches(rate: Callable[[int], float]) -> list[int]:
+    """Batch sizes from 1 on, up to where two in a row were no faster than the best before them.
+
+    Args:
+        rate: images per second at a batch size; 0 where it does not fit into memory.
+    """
+    tried: list[int] = []
+    best, late = 0.0, 0
+    for batch in BATCHES:
+        found = rate(batch)
+        tried.append(batch)
+        late = 0 if found > _FASTER * best else late + 1
+        best = max(best, found)
+        if late == _LATE or not found:
+            break
+    return tried
+
+
+def _take_turns(entries: Sequence[Entry], order: BenchOrder) -> None:
+    """Rounds in alternating order, so that nobody always runs after the same neighbour."""
+    for entry in entries:
+        entry.warm_up()
+    for number in range(order.rounds):
+        for entry in entries if number % 2 == 0 else reversed(entries):
+            entry.run_for(order.seconds)
+
+
+def _batches(slots: int) -> Sequence[int]:
+    return sorted({slots, *(batch for batch in BATCHES if batch <= 2 * slots)})
+
+
+def _peak(course: Course, rates: dict[str, float]) -> dict[str, float]:
+    """On a GPU: FLOP of a pass, the measured bf16 matmul peak, and the share of it that the engine reaches."""
+    if course.backbone.device.type != "cuda":
+        return {}
+    network = BareNetwork(course, 1)
+    with FlopCounterMode(display=False) as counter:
+        next(network.work())
+    flop, peak = float(counter.get_total_flops()), _matmul_peak(course)
+    return {"flop_per_nfe": flop, "matmul_peak_flop_s": peak, "peak_frac": rates["engine"] * flop / peak}
+
+
+def _matmul_peak(course: Course) -> float:
+    left = torch.randn(_MATMUL, _MATMUL, device=course.backbone.device, dtype=torch.bfloat16)
+    right = left.T.contiguous()
+    count, best = 10, float("inf")
+    for _ in range(3):
+        started = course.finished_s()
+        for _ in range(count):
+            torch.mm(left, right)
+        best = min(best, course.finished_s() - started)
+    return count * 2.0 * _MATMUL**3 / best

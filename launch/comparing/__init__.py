@@ -1,0 +1,1 @@
+"""`sample`, `score`, `evaluate`, `report`, `ablate`, `gate`, `metrics` and `judge`."""

@@ -1,0 +1,273 @@
+"""`addiffusion evaluate`: the agent against everything else on a prompt set, in one folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+from rich.console import Console
+
+from addiffusion.bank.archive import open_bank
+from addiffusion.config import Config
+from addiffusion.embedded.world.splits import Split
+from addiffusion.errors import RunFolderError
+from addiffusion.files import make_folder, write_text
+from addiffusion.prompts import load_prompts
+from addiffusion.records import METRIC_NAMES, Prompt
+from evaluation.comparison.contestants import (
+    ENGINE,
+    Contestant,
+    agent,
+    best_of,
+    converged,
+    default_statics,
+    make_items,
+    static,
+)
+from evaluation.comparison.draw import Studio
+from evaluation.comparison.folder import finish_folder
+from evaluation.comparison.results import ResultStore
+from evaluation.comparison.schedule import Program, compare_all
+from evaluation.comparison.summary import Standings
+from launch.comparing.literature import Literature, literature
+from launch.comparing.stages import stages
+from launch.runtime.build import build_components
+from launch.runtime.components import Components, observation_width, unpaid
+from launch.runtime.console import RunView, duration
+from launch.runtime.folder_lock import is_vacant, locked, refuse_if_held
+from launch.training.checks import check_models
+from launch.training.policies import TrainedPolicy, load_policy
+
+MANIFEST = "comparison.json"
+BEST_OF = 8
+"""Seeds of the random search, where nobody says how many."""
+_CHUNK_ROUNDS = 6
+"""Images per slot and chunk: slots run dry once per chunk."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateOrder:
+    """What to compare, on what, and where to put it."""
+
+    policy: str = "shipped"
+    prompts: str = "embedded/test"
+    limit: int = 300
+    repeats: int = 1
+    """Seeds per prompt."""
+    out: Path | None = None
+    """None: a new folder ``evaluations/<UTC time>``. A folder that exists is gone on with."""
+    samplers: tuple[str, ...] | None = None
+    """Static samplers; None: the usual ones."""
+    matched: tuple[str, ...] | None = None
+    """Solvers that also run at the agent's NFE and in its time; None: those of ``samplers``."""
+    prices: tuple[float, ...] = ()
+    """Further prices of an NFE the policy is asked with."""
+    stops: int = 9
+    """Steps at which all images are stopped, for oracle and curve; 0: no oracle."""
+    oracles: tuple[str, ...] = ("reward", "clip")
+    """Scores by which the best stop of each image is taken; `reward` is the policy's own."""
+    bank: Path | None = None
+    """Trajectory bank of the same prompts and seeds: the oracle is then exact."""
+    converged: tuple[float, ...] = (0.02,)
+    best_of: int = BEST_OF
+    """Random search; 0: none."""
+    literature: bool = True
+    """Self-attention guidance, Attend-and-Excite, LCM-LoRA, SDXL-Turbo, where their parts are at hand."""
+    lcm_lora: Path | None = None
+    sdxl_turbo: Path | None = None
+    films: int = 24
+    margin: float = 0.01
+    quick: bool = False
+    """Only the agent, its whole schedule, the controls, the oracle, and two static solvers at its NFE."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """A finished comparison."""
+
+    path: Path
+    summary: dict[str, Any]
+    standings: Standings
+
+
+def evaluate(
+    order: EvaluateOrder,
+    *,
+    overrides: Sequence[str],
+    console: Console,
+    roles: Callable[[Config], AbstractContextManager[Components]] = build_components,
+) -> Evaluated:
+    """Draw what the folder lacks, compare, and write tables, figures, report and summary.
+
+    Raises:
+        UsageError: policy, prompts, samplers or folder can't be used; nothing is drawn then.
+        RolloutError: images could not be finished.
+    """
+    policy = load_policy(order.policy)
+    asked = policy.config(list(overrides))
+    config = _for_images(asked)
+    prompts = evaluation_prompts(order.prompts, config, limit=order.limit)
+    extra = (
+        literature(config, lcm_lora=order.lcm_lora, sdxl_turbo=order.sdxl_turbo) if order.literature else Literature()
+    )
+    program = make_program(order, config, extra)
+    if order.bank is not None:
+        program = replace(program, bank=open_bank(order.bank, asked))
+    items = make_items(prompts, repeats=order.repeats, seed=config.run.seed)
+    path = order.out or Path("evaluations") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    check_models(config)
+    manifest = _manifest(order, policy, config, prompts)
+    _check_folder(path, manifest)
+    refuse_if_held(path)
+    view = RunView(console, iterations=1)
+    view.say(f"{policy.name} on {len(prompts)} prompts x {order.repeats} seeds; results go to {path}")
+    start = datetime.now(UTC)
+    with ExitStack() as stack:
+        stack.enter_context(view)
+        with view.progress("starting"):
+            components = stack.enter_context(roles(config))
+        policy.check_fits(config, observation_width(config, components.scoring))
+        make_folder(path)
+        stack.enter_context(locked(path))
+        write_text(path / MANIFEST, manifest)
+        components.keep_reports(path)
+        studio = _studio(order, config, policy, components, path, extra)
+        reward = asked.reward
+        with stages(view.console) as stage:
+            standings = compare_all(program, studio, items, reward=reward, stage=stage)
+        facts = {"policy": policy.name, "prompt_set": order.prompts, "command": _command(order, overrides)}
+        with view.progress("tables and figures"):
+            summary = finish_folder(path, standings, items, facts=facts)
+    view.say(f"{duration((datetime.now(UTC) - start).total_seconds())} in all")
+    return Evaluated(path=path, summary=summary, standings=standings)
+
+
+def evaluation_prompts(source: str, config: Config, *, limit: int) -> tuple[Prompt, ...]:
+    """The prompts ``SOURCE[/SPLIT]`` names: ``embedded/test``, or a prompt file, of which the test split is taken.
+
+    Raises:
+        PromptError: there are no such prompts.
+    """
+    name, split = source, "test"
+    head, _, tail = source.rpartition("/")
+    if head and tail in get_args(Split) and not Path(source).exists():
+        name, split = head, tail
+    section = config.prompts.model_copy(update={"source": name})
+    return load_prompts(section, split=_split(split), count=limit, seed=config.run.seed)
+
+
+def make_program(order: EvaluateOrder, config: Config, extra: Literature) -> Program:
+    """Who takes part.
+
+    Raises:
+        UsageError: a sampler's name is none.
+    """
+    sampler = config.sampler
+    chosen = order.samplers if order.samplers is not None else () if order.quick else default_statics(config)
+    solvers = order.matched if order.matched is not None else _solvers(chosen or ("ddim-20", "dpm++2m-20"))
+    others: list[Contestant] = [
+        agent(sampler, policy=0, name=f"price-{price:g}", title=f"agent at price {price:g}", c_nfe=price)
+        for price in order.prices
+    ]
+    others += [static(name, sampler) for name in chosen]
+    if not order.quick:
+        others += [converged(change, sampler) for change in order.converged]
+        if order.best_of > 1:
+            others.append(best_of(order.best_of, static((*chosen, "ddim-20")[0], sampler)))
+    others += () if order.quick else extra.contestants
+    return Program(
+        skipped={} if order.quick else extra.skipped,
+        agent=agent(sampler, policy=0, name="agent", title="agent", c_nfe=config.reward.c_nfe),
+        others=tuple(others),
+        solvers=solvers,
+        stops=stop_grid(config, order.stops),
+        oracles=order.oracles,
+        timed=not order.quick,
+        refine_passes=config.refine.k if "refine" in config.policy.actions else None,
+        margin=order.margin,
+    )
+
+
+def stop_grid(config: Config, count: int) -> tuple[int, ...]:
+    """``count`` schedule indices from the first decision to the last before the end, in equal ratios."""
+    first, last = config.sampler.warmup_steps, config.sampler.num_steps - 1
+    if count == 0 or last <= first:
+        return ()
+    ratio = (last / first) ** (1 / count)
+    return tuple(sorted({min(last - 1, round(first * ratio**number)) for number in range(count)}))
+
+
+def _solvers(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.rpartition("-")[0] for name in names))
+
+
+def _split(name: str) -> Split:
+    return next(split for split in get_args(Split) if split == name)
+
+
+def _for_images(config: Config) -> Config:
+    """Unpaid while images are drawn; scores that are known already would make later contestants faster."""
+    config = unpaid(config)
+    scorers = config.scorers.model_copy(update={"cache_images": 0})
+    return config.model_copy(update={"scorers": scorers})
+
+
+def _studio(
+    order: EvaluateOrder, config: Config, policy: TrainedPolicy, components: Components, path: Path, extra: Literature
+) -> Studio:
+    made = {} if order.quick else {one.name: components.baseline(one) for one in extra.baselines}
+    return Studio(
+        rollouts={ENGINE: components.rollouts, **made},
+        scoring=components.scoring,
+        store=ResultStore(path),
+        policies=[policy.weights],
+        seed=config.run.seed,
+        chunk_size=_CHUNK_ROUNDS * config.rollout.slots,
+        films=order.films,
+        scenes=order.prompts.startswith("embedded") and set(METRIC_NAMES) <= set(components.scoring.names),
+    )
+
+
+def _manifest(order: EvaluateOrder, policy: TrainedPolicy, config: Config, prompts: Sequence[Prompt]) -> str:
+    """What makes a comparison this one, as JSON."""
+    manifest = {
+        "policy": _digest(policy),
+        "sampler": config.sampler.model_dump(mode="json"),
+        "backbone": config.backbone.model_dump(mode="json", include={"kind", "path", "guidance_scale", "lora"}),
+        "refine": config.refine.model_dump(mode="json"),
+        "seed": config.run.seed,
+        "prompts": hashlib.sha256(json.dumps([prompt.text for prompt in prompts]).encode()).hexdigest(),
+        "repeats": order.repeats,
+    }
+    return json.dumps(manifest, indent=1, sort_keys=True)
+
+
+def _check_folder(path: Path, manifest: str) -> None:
+    """Make sure that the folder is new, or holds this very comparison."""
+    file = path / MANIFEST
+    if file.is_file() and file.read_text(encoding="utf-8") != manifest:
+        raise RunFolderError(
+            f"{path} holds a comparison of another policy, other prompts or other settings: give another --out.",
+            path=str(path),
+        )
+    if not (file.is_file() or is_vacant(path)):
+        raise RunFolderError(f"{path} holds something else than a comparison: give another --out.", path=str(path))
+
+
+def _digest(policy: TrainedPolicy) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(policy.weights.items()):
+        digest.update(name.encode() + value.tobytes())
+    return digest.hexdigest()
+
+
+def _command(order: EvaluateOrder, overrides: Sequence[str]) -> str:
+    words = ["addiffusion evaluate", f"--policy {order.policy}", f"--prompts {order.prompts}", f"--limit {order.limit}"]
+    return " ".join([*words, f"--seeds {order.repeats}", *map(shlex.quote, overrides)])

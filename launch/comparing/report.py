@@ -1,0 +1,134 @@
+"""`addiffusion report`: one page about a run, finished or running, or about a comparison."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from addiffusion.config import Config
+from addiffusion.errors import CheckpointError, RunFolderError
+from addiffusion.records import Episode
+from evaluation.comparison.contestants import agent, make_items, tickets_of
+from evaluation.comparison.films import Film, film_of
+from evaluation.report.comparison_part import agent_films, agent_spent, cases, read_summary
+from evaluation.report.material import Material, Spent
+from evaluation.report.page import write_page
+from launch.comparing.evaluate import MANIFEST, evaluation_prompts
+from launch.configuration.files import load_resolved
+from launch.runtime.components import Components, unpaid
+from launch.runtime.serial import serial_components
+from launch.training.policies import TrainedPolicy, load_policy
+from launch.training.run_folder import RunFolder
+
+PAGE = "report.html"
+Roles = Callable[[Config], AbstractContextManager[Components]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportOrder:
+    """Which page to write."""
+
+    folder: Path
+    """A run, or a comparison that `addiffusion evaluate` made."""
+    comparison: Path | None = None
+    """A comparison to show beside a run."""
+    out: Path | None = None
+    """None: ``report.html`` in the folder."""
+    films: int = 12
+    """Held-out prompts the run's newest policy draws for the page, where no comparison has drawn them."""
+
+
+def write_report(order: ReportOrder, *, roles: Roles = serial_components) -> Path:
+    """Write the page and return where it is.
+
+    Raises:
+        RunFolderError: the folder is neither a run nor a comparison.
+        ArchiveError: its results can't be read.
+    """
+    is_comparison = (order.folder / MANIFEST).is_file()
+    material = _of_comparison(order.folder) if is_comparison else _of_run(order, roles)
+    return write_page(order.out or order.folder / PAGE, material)
+
+
+def _of_comparison(path: Path) -> Material:
+    facts = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    return Material(
+        title=f"Comparison {path.name}",
+        num_steps=int(facts["sampler"]["num_steps"]),
+        config=json.dumps(facts, indent=2),
+        **_comparison_part(path),
+    )
+
+
+def _of_run(order: ReportOrder, roles: Roles) -> Material:
+    folder, config = RunFolder.open(order.folder)
+    rows = folder.metrics()
+    result = folder.path / "result.json"
+    done = f"{len(rows)} of {config.ppo.iterations} iterations"
+    base: dict[str, Any] = {
+        "title": f"Run {folder.path.name}",
+        "config": folder.config_file.read_text(encoding="utf-8"),
+        "num_steps": config.sampler.num_steps,
+        "iterations": rows,
+    }
+    status = f"finished after {done}" if result.is_file() else f"running or interrupted: {done}"
+    if order.comparison is not None:
+        if not (order.comparison / MANIFEST).is_file():
+            raise RunFolderError(f"{order.comparison} is no comparison: make one with `addiffusion evaluate`.")
+        parts: dict[str, Any] = {**base, **_comparison_part(order.comparison), "status": status}
+        return Material(**parts)
+    command = f"addiffusion train -c {folder.config_file}"
+    films, spent, notes = _drawn_now(order, roles)
+    return Material(**base, status=status, command=command, films=films, spent=spent, notes=notes)
+
+
+def _comparison_part(path: Path) -> dict[str, Any]:
+    summary = read_summary(path)
+    best, worst = cases(path)
+    notes = [] if summary else ["The comparison is not finished: run the same `addiffusion evaluate` again to go on."]
+    return {
+        "status": f"{summary['images']} images, policy {summary['policy']}" if summary else "unfinished",
+        "command": summary.get("command", f"addiffusion evaluate --out {path}"),
+        "summary": summary,
+        "spent": agent_spent(path),
+        "films": agent_films(path),
+        "best": best,
+        "worst": worst,
+        "notes": notes,
+    }
+
+
+def _drawn_now(order: ReportOrder, roles: Roles) -> tuple[list[Film], list[Spent], list[str]]:
+    """Film strips by the newest checkpoint, drawn in this process; a note where there is none yet."""
+    hint = "Comparisons with other samplers come from `addiffusion evaluate`; show one here by --comparison FOLDER."
+    if order.films == 0:
+        return [], [], [hint]
+    try:
+        policy = load_policy(str(order.folder))
+    except CheckpointError as error:
+        return [], [], [f"No film strips yet: {error.message}", hint]
+    episodes = draw_films(policy, load_resolved(policy.config_file), order.films, roles)
+    spent = [
+        Spent(
+            tier=episode.ticket.prompt.tier,
+            nfe=episode.nfe,
+            actions=tuple(episode.actions.tolist()),
+            steps=tuple(episode.steps.tolist()),
+        )
+        for episode in episodes
+    ]
+    return [film_of(episode) for episode in episodes], spent, [hint]
+
+
+def draw_films(policy: TrainedPolicy, config: Config, count: int, roles: Roles) -> Sequence[Episode]:
+    """Held-out prompts drawn by a policy, every decision kept."""
+    prompts = evaluation_prompts(config.prompts.source, config, limit=count)
+    contestant = agent(config.sampler, policy=0, name="agent", title="agent", c_nfe=config.reward.c_nfe)
+    items = make_items(prompts, repeats=1, seed=config.run.seed)
+    with roles(unpaid(config)) as components:
+        components.rollouts.set_weights(policy.weights, 0)
+        return components.rollouts.collect(tickets_of(contestant, items, films=count)).episodes

@@ -1,0 +1,28 @@
+"""What a results page says of its making."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+from collections.abc import Sequence
+
+import torch
+
+from launch.comparing.evaluate import BEST_OF, EvaluateOrder
+
+
+def machine() -> str:
+    """Processor or GPU, in words that name no host."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(0)
+    return f"{os.cpu_count()} cores ({platform.machine()})"
+
+
+def result_command(order: EvaluateOrder, overrides: Sequence[str] = ()) -> str:
+    """The command that makes the page again."""
+    parts = [f"addiffusion results --policy {order.policy} --limit {order.limit} --seeds {order.repeats}"]
+    parts += [f"--sampler {name}" for name in order.samplers or ()]
+    parts += [] if order.best_of == BEST_OF else [f"--best-of {order.best_of}"]
+    parts += [] if order.literature else ["--no-literature"]
+    return " ".join([*parts, *map(shlex.quote, overrides)])

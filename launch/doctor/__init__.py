@@ -1,0 +1,1 @@
+"""`addiffusion doctor`: what a machine or a cluster can run."""

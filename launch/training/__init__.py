@@ -1,0 +1,1 @@
+"""`addiffusion train`: checks before a run, its folder, its loop, its checkpoints and policies."""

@@ -1,0 +1,135 @@
+"""What the models of a run can be refused for, found from names and small files: nothing is loaded or written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from addiffusion.assets import weights_path
+from addiffusion.backbones.model_files import own_image_size, scheduler_of, train_timesteps
+from addiffusion.config import Config, RefineSection, SamplerSection
+from addiffusion.embedded.world.scenes import IMAGE_SIZE
+from addiffusion.errors import ConfigError, WeightsError
+
+
+def check_models(config: Config) -> None:
+    """Refuse models, devices, scorers and schedules that can't work together on this machine.
+
+    Raises:
+        UsageError: something can't be used; one sentence says what and how to put it right.
+    """
+    check_files(config)
+    check_scorers_fit(config)
+    if works_here(config):
+        check_devices(config)
+        check_own_scorers(config)
+    check_schedule(config, config.sampler, key="sampler.num_steps")
+
+
+def works_here(config: Config) -> bool:
+    """Whether the roles work on this machine, so that what it lacks is lacking."""
+    return config.cluster.mode == "serial" or config.cluster.address == "local"
+
+
+def check_files(config: Config) -> None:
+    """Refuse model files that are named as local and do not lie there.
+
+    Raises:
+        WeightsError: the pipeline, its tiny autoencoder or its LoRA is missing.
+    """
+    section = config.backbone
+    if section.kind == "embedded":
+        weights_path("pipeline", "model_index.json")
+    for key, source in (("path", section.path), ("preview", section.preview)):
+        if source is not None and source.startswith((".", "/")) and not Path(source).is_dir():
+            raise WeightsError(f"backbone.{key}={source} is no folder: give a model's folder or a hub id.", path=source)
+    if section.lora is not None and not Path(section.lora).is_file():
+        raise WeightsError(
+            f"backbone.lora={section.lora} is no file: give a local .safetensors file.", path=section.lora
+        )
+
+
+def check_scorers_fit(config: Config) -> None:
+    """Refuse the embedded scorers for images they were not made for.
+
+    Raises:
+        ConfigError: the model draws other images; the message has the keys that put it right.
+    """
+    size = own_image_size(config.backbone)
+    if config.scorers.kind != "embedded" or size == IMAGE_SIZE:
+        return
+    drawn = "images of another size" if size is None else f"images of {size} pixels a side"
+    keys, lines = ["scorers.kind=pretrained"], ["scorers: {kind: pretrained}"]
+    if config.prompts.source == "embedded":
+        keys, lines = [*keys, "prompts.source=prompts.txt"], [*lines, "prompts: {source: prompts.txt}"]
+    raise ConfigError(
+        f"backbone.kind={config.backbone.kind} draws {drawn}, but scorers.kind=embedded judges only the embedded "
+        f"world's own, of {IMAGE_SIZE}: add `{' '.join(keys)}` to the command, or `{'` and `'.join(lines)}` as lines "
+        "of a --config file, with your own file of prompts (docs/rewards.md says where the scorers' weights come "
+        "from).",
+        image_size=size,
+    )
+
+
+def check_devices(config: Config) -> None:
+    """Refuse devices that this machine has not.
+
+    Raises:
+        ConfigError: torch has no such device here, or graphs are asked for without a GPU.
+    """
+    from addiffusion.devices import resolve_device  # noqa: PLC0415 - imports torch
+
+    names = {"backbone.device": config.backbone.device, "scorers.device": config.scorers.device}
+    kinds = {key: resolve_device(name, key=key).type for key, name in names.items()}
+    for key, kind in kinds.items():
+        if kind == "meta":  # tensors without content: for building models, not for runs
+            raise ConfigError(f"{key}={names[key]!r} computes nothing: use auto, cpu or cuda.", device=names[key])
+    kind = kinds["backbone.device"]
+    if config.backbone.compile == "cuda_graphs" and kind != "cuda":
+        raise ConfigError(f"backbone.compile=cuda_graphs needs a GPU, not {kind}: use default or off.")
+
+
+def check_own_scorers(config: Config) -> None:
+    """Refuse scorers of a user's own that can't be imported.
+
+    Raises:
+        ConfigError: there is no such module or factory.
+    """
+    if config.scorers.extra:
+        from addiffusion.scorers.own import find_own  # noqa: PLC0415 - imports torch
+
+        for path in config.scorers.extra:
+            find_own(path)
+
+
+def check_schedule(config: Config, sampler: SamplerSection, *, key: str) -> None:
+    """Refuse a schedule that the model's solver can't be laid out on, where the model's files are at hand.
+
+    Args:
+        config: of the run.
+        sampler: the schedule.
+        key: who says how many steps it has.
+
+    Raises:
+        ConfigError: there is no such schedule; the message names ``key``.
+    """
+    known = train_timesteps(config.backbone)
+    if known is not None and sampler.num_steps > known:
+        raise ConfigError(
+            f"{key} is {sampler.num_steps}, but the model's scheduler knows only {known} timesteps: choose at most "
+            f"{known}.",
+            num_steps=sampler.num_steps,
+        )
+    if config.backbone.kind == "embedded" and (sampler.solver, sampler.spacing) == ("ddim", "pipeline"):
+        return  # its own scheduler has a schedule of every length, and laying it out imports diffusers
+    try:
+        _lay_out(config, sampler, config.refine)
+    except ConfigError as error:
+        raise ConfigError(error.message.replace("sampler.num_steps", key), **error.facts) from error
+
+
+def _lay_out(config: Config, sampler: SamplerSection, refine: RefineSection) -> None:
+    scheduler = scheduler_of(config.backbone)
+    if scheduler is not None:
+        from addiffusion.sampling.solver_tables.build import table_on  # noqa: PLC0415 - imports torch
+
+        table_on(scheduler, sampler, refine)

@@ -1,0 +1,147 @@
+"""Where trained policies come from: the one that ships, a run, a checkpoint, an exported folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from addiffusion.assets import POLICY_FOLDER
+from addiffusion.config import Config
+from addiffusion.config.section import expanded
+from addiffusion.errors import CheckpointError, RunFolderError
+from addiffusion.files import make_folder, write_bytes, write_text
+from launch.configuration.files import load_config
+from launch.configuration.shown import shown
+from launch.configuration.text import to_yaml
+from launch.training.run_folder import RunFolder
+from learner.checkpoint import STATE_FILE, followed, latest_checkpoint, load_checkpoint
+
+SHIPPED = "shipped"
+CONFIG_FILE, WEIGHTS_FILE = "config.yaml", "policy.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedPolicy:
+    """Policy weights and the configuration they were trained with."""
+
+    name: str
+    """How a user named it."""
+    config_file: Path
+    weights: Mapping[str, NDArray[np.float32]]
+
+    def config(self, overrides: list[str]) -> Config:
+        """The configuration of its training under ``overrides``.
+
+        Raises:
+            ConfigError: a key or value can't be used.
+        """
+        return load_config([self.config_file], overrides)
+
+    def check_fits(self, config: Config, width: int) -> None:
+        """Refuse a configuration for which these weights were not trained.
+
+        Args:
+            config: what the policy is to be used with.
+            width: p, the width of phi under it.
+
+        Raises:
+            CheckpointError: they see another number of inputs, or have other layers.
+        """
+        seen, *hidden = _widths(self.weights)
+        if (seen, tuple(hidden)) == (width, config.policy.hidden):
+            return
+        sees = f"sees {seen} numbers" if seen != width else f"has hidden layers {hidden}"
+        gives = str(width) if seen != width else str(list(config.policy.hidden))
+        raise CheckpointError(
+            f"The policy {self.name} {sees}, the configuration gives {gives}: leave observation, scorers and "
+            "policy.hidden as they were (its own config.yaml has them).",
+            policy=self.name,
+            seen=seen,
+            width=width,
+        )
+
+
+def load_policy(name: str) -> TrainedPolicy:
+    """The policy called ``shipped``, or that of a run folder, a checkpoint folder, or an exported folder.
+
+    Raises:
+        RunFolderError: there is none.
+        CheckpointError: its files are missing or damaged.
+    """
+    path = POLICY_FOLDER if name == SHIPPED else followed(_located(name))
+    if name == SHIPPED and not (path / WEIGHTS_FILE).is_file():
+        raise RunFolderError(
+            f"There is no shipped policy in this installation ({path} has no {WEIGHTS_FILE}): train one with "
+            "`addiffusion train`, then give its run folder, or make it the shipped one with "
+            f"`addiffusion export RUN --out {path}`.",
+            path=str(path),
+        )
+    if (path / WEIGHTS_FILE).is_file() and (path / CONFIG_FILE).is_file():
+        return TrainedPolicy(name=name, config_file=path / CONFIG_FILE, weights=_read(path / WEIGHTS_FILE))
+    return _of_run(path, name)
+
+
+def export_policy(run: str, out: Path) -> TrainedPolicy:
+    """Write policy and configuration of a run into ``out``: all that is needed to use the policy elsewhere.
+
+    Where the run and its bank were and what machine it had are left out of the configuration.
+
+    Raises:
+        RunFolderError: there is no run.
+        OutputError: ``out`` can't be written.
+        CheckpointError: it has no checkpoint, or a damaged one.
+    """
+    policy = load_policy(run)
+    config = policy.config([])
+    portable = config.model_copy(
+        update={
+            "resume": None,
+            "run": config.run.model_copy(update={"dir": None}),
+            "warm_start": config.warm_start.model_copy(update={"bank": None}),
+            "cluster": Config().cluster,
+            "rollout": Config().rollout,
+        }
+    )
+    make_folder(out)
+    write_bytes(out / WEIGHTS_FILE, save({name: np.ascontiguousarray(value) for name, value in policy.weights.items()}))
+    write_text(out / CONFIG_FILE, to_yaml(portable))
+    return TrainedPolicy(name=str(out), config_file=out / CONFIG_FILE, weights=policy.weights)
+
+
+def _of_run(path: Path, name: str) -> TrainedPolicy:
+    checkpoint = path if (path / STATE_FILE).is_file() else None
+    folder, _ = RunFolder.open(checkpoint.absolute().parent.parent if checkpoint else path)
+    loaded = load_checkpoint(checkpoint or latest_checkpoint(folder.path))
+    weights = {key: tensor.numpy() for key, tensor in loaded.learner.policy.items()}
+    return TrainedPolicy(name=name, config_file=folder.config_file, weights=weights)
+
+
+def _located(name: str) -> Path:
+    try:
+        return expanded(Path(name))
+    except ValueError as error:
+        raise RunFolderError(f"There is no policy {shown(name)}: {error}.", path=name) from error
+
+
+def _widths(weights: Mapping[str, NDArray[np.float32]]) -> list[int]:
+    """Inputs of each layer of the policy network, the first one's before all."""
+    return [weights[name].shape[1] for name in sorted(weights, key=_layer) if weights[name].ndim == 2] or [0]
+
+
+def _layer(name: str) -> tuple[int, str]:
+    """Layers by number: `layers.10.weight` comes after `layers.2.weight`."""
+    numbers = [int(part) for part in name.split(".") if part.isdecimal()]
+    return (numbers[0] if numbers else 0, name)
+
+
+def _read(path: Path) -> dict[str, NDArray[np.float32]]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"The policy {path} can't be read ({error}): export it again.", path=str(path)) from error

@@ -1,0 +1,1 @@
+"""`addiffusion tune`: searching configuration values."""

@@ -1,0 +1,66 @@
+"""A tuning study as a file: what is varied, between which bounds, and what is best."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from addiffusion.config.section import Section
+from addiffusion.errors import ConfigError
+from launch.configuration.errors import describe
+from launch.configuration.yaml import read_yaml
+
+
+class Bounds(Section):
+    """A number between two bounds."""
+
+    low: float
+    """Least value."""
+    high: float
+    """Greatest value."""
+    log: bool = False
+    """Draw its logarithm evenly."""
+    integer: bool = False
+    """Whole numbers only."""
+
+
+class Objective(Section):
+    """What a trial is judged by, on held-out images: a score minus a price per NFE. More is better."""
+
+    score: Literal["reward", "clip", "aesthetic", "image_reward", "scene_soft", "scene_strict"] = "reward"
+    """`reward` is the trial's own; the others judge every reward alike."""
+    c_nfe: float = Field(default=0.0, ge=0)
+    """Price of one NFE; `reward` has its own already."""
+
+
+class Study(Section):
+    """One study."""
+
+    objective: Objective = Objective()
+    """What is best."""
+    trials: int = Field(default=16, ge=1)
+    """Configurations tried."""
+    base: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """Keys that all trials share."""
+    space: Annotated[dict[str, Bounds | list[Any]], Field(min_length=1)]
+    """Keys that are varied: bounds of a number, or a list to choose from."""
+
+
+def load_study(path: Path) -> Study:
+    """Read a study.
+
+    Raises:
+        ConfigError: the file can't be read, or a key or value can't be used.
+    """
+    try:
+        return Study.model_validate_json(json.dumps(read_yaml(path)))
+    except ValidationError as error:
+        raise ConfigError(f"study {path}: {describe(error, Study)}", file=str(path)) from error
+
+
+def as_overrides(values: dict[str, Any]) -> list[str]:
+    """``key=value`` as the command line has it."""
+    return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items()]

@@ -1,0 +1,173 @@
+"""The comparison on held-out prompts, with rollouts whose outcome is known."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from rich.console import Console
+
+from addiffusion.actions import Action
+from addiffusion.config import Config, EvaluationSection, RunSection, SamplerSection
+from addiffusion.records import METRIC_NAMES, FailedEpisode, Prompt, ScoreReply, ScoreRequest, Ticket
+from addiffusion.rollouts import Collected
+from evaluation.comparison.holdout import Holdout, collapse, evaluate, judge
+from evaluation.report.training_table import holdout_table, summary
+from evaluation.seconds import SECONDS_NOTE
+from tests.evaluation.toy_episodes import toy_episode
+
+PROMPTS = tuple(Prompt(prompt_id=number, text=f"scene {number}", tier=1 + number % 2) for number in range(6))
+CONFIG = Config(run=RunSection(film_strips=2), evaluation=EvaluationSection(static_steps=10))
+
+
+class KnownRollouts:
+    """The policy needs 10 passes and a tier 2 image 4 more; forced episodes as many as the schedule has."""
+
+    def __init__(self, failing: frozenset[str] = frozenset()) -> None:
+        self.calls: list[tuple[list[Ticket], SamplerSection | None]] = []
+        self.failing = failing
+
+    def set_weights(self, weights: object, version: int) -> None:
+        raise AssertionError("an evaluation does not change the policy")
+
+    def collect(self, tickets: Sequence[Ticket], *, sampler: SamplerSection | None = None) -> Collected:
+        self.calls.append((list(tickets), sampler))
+        full = (sampler or CONFIG.sampler).num_steps
+        episodes = []
+        for ticket in tickets:
+            nfe = full if ticket.forced is not None else 10 + 4 * (ticket.prompt.tier - 1)
+            actions = [] if ticket.forced is not None else [Action.CONTINUE, Action.REFINE, Action.STOP]
+            episode = toy_episode(ticket.ticket_id, actions=actions, nfe=nfe, clip=0.2 + nfe / 1000)
+            episodes.append(replace(episode, ticket=ticket, network_evals=2 * nfe))
+        failed = [episode for episode in episodes if episode.ticket.prompt.text in self.failing]
+        return Collected(
+            episodes=tuple(episode for episode in episodes if episode not in failed),
+            failed=tuple(FailedEpisode(ticket=episode.ticket, reason="made to fail") for episode in failed),
+        )
+
+
+class KnownScoring:
+    """Soft scene score 0.9; prompt 0 has no scene."""
+
+    names = METRIC_NAMES
+    clip_width = 4
+    dino_width = 2
+
+    def embed_text(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        return np.zeros((len(prompts), 4), np.float32)
+
+    def score(self, request: ScoreRequest) -> ScoreReply:
+        values = np.tile(np.array([0.9, 1.0], np.float32), (len(request.images), 1))
+        lost = [text == "scene 0" for text in request.prompts]
+        values[lost] = np.nan
+        return ScoreReply(
+            names=request.names,
+            values=values,
+            clip_embedding=np.zeros((len(values), 4), np.float32),
+            dino_embedding=np.zeros((len(values), 2), np.float32),
+            errors=tuple("no scene" if gone else None for gone in lost),
+        )
+
+
+class SceneBlindScoring(KnownScoring):
+    """Full-size scorers know nothing of scenes."""
+
+    names = ("clip",)
+
+
+def compare(rollouts: KnownRollouts) -> Holdout:
+    return evaluate(rollouts, KnownScoring(), prompts=PROMPTS, config=CONFIG, advance=lambda count: None)
+
+
+def test_all_arms_draw_the_same_prompts_and_seeds() -> None:
+    rollouts = KnownRollouts()
+    compare(rollouts)
+    pairs = [[(ticket.prompt, ticket.seed) for ticket in tickets] for tickets, _ in rollouts.calls]
+    assert pairs[0] == pairs[1] == pairs[2]
+    assert len({seed for _, seed in pairs[0]}) == len(PROMPTS)
+
+
+def test_the_arms_are_what_they_are_called() -> None:
+    rollouts = KnownRollouts()
+    compare(rollouts)
+    (full, full_sampler), (policy, policy_sampler), (static, static_sampler) = rollouts.calls
+    assert full_sampler is None
+    assert policy_sampler is None
+    assert static_sampler is not None
+    assert (static_sampler.num_steps, static_sampler.finish_steps) == (10, 0)
+    assert {ticket.forced for ticket in (*full, *static)} == {Action.CONTINUE}
+    assert [ticket.explore for ticket in policy] == [False] * 6
+    assert [ticket.keep_frames for ticket in policy] == [True, True, False, False, False, False]
+    assert all(ticket.reference is not None for ticket in policy)  # `paired` asks for it
+
+
+def test_the_summary_is_json_with_the_promised_names() -> None:
+    result = summary(compare(KnownRollouts()))
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert result["mean_nfe"] == 12
+    assert result["mean_network_evals"] == 24
+    assert result["nfe_by_tier"] == {"1": 10, "2": 14}
+    assert result["scene"] == pytest.approx(0.9)  # over the five prompts that have a scene
+    assert result["clip_full"] == pytest.approx(0.25)
+    assert result["clip_ddim10"] == pytest.approx(0.21)
+    assert result["actions"] == pytest.approx({"continue": 1 / 3, "stop": 1 / 3, "refine": 1 / 3})
+    assert result["episodes_dropped"] == 0
+    assert result["collapsed"] is False
+
+
+def test_failed_images_are_counted_not_scored() -> None:
+    result = summary(compare(KnownRollouts(frozenset({"scene 1"}))))
+    assert result["episodes_dropped"] == 3
+    assert result["mean_nfe"] == pytest.approx((10 * 3 + 14 * 2) / 5)
+
+
+def test_scorers_that_know_no_scenes_are_not_asked_for_them() -> None:
+    episodes = compare(KnownRollouts()).policy.episodes
+    scene = judge(SceneBlindScoring(), episodes)
+    assert scene.shape == (len(episodes), 2)
+    assert np.isnan(scene).all()
+
+
+def test_no_image_at_all_gives_null_not_nan() -> None:
+    holdout = compare(KnownRollouts(frozenset(prompt.text for prompt in PROMPTS)))
+    result = summary(holdout)
+    assert result["mean_nfe"] is None
+    assert result["scene"] is None
+    assert math.isnan(holdout.policy.mean_nfe())
+
+
+def test_the_table_has_every_arm_and_tier() -> None:
+    console = Console(width=120, record=True, quiet=True)
+    console.quiet = False
+    with console.capture() as captured:
+        console.print(holdout_table(compare(KnownRollouts())))
+    text = captured.get()
+    for words in ("6 held-out prompts", "trained policy", "always continue (50)", "DDIM-10"):
+        assert words in text
+    assert text.count("tier 2") == 3
+    assert SECONDS_NOTE in " ".join(text.split())
+    assert summary(compare(KnownRollouts()))["seconds_note"] == SECONDS_NOTE
+
+
+@pytest.mark.parametrize(
+    ("actions", "nfe", "words"),
+    [
+        ([[Action.CONTINUE] * 200], [50], "of its decisions are `continue`"),
+        ([[Action.STOP]] * 3, [4, 4, 4], "of its decisions are `stop`"),
+        ([[Action.CONTINUE, Action.STOP]] * 3, [12, 12, 12], "every image takes 12 NFE"),
+    ],
+)
+def test_a_collapsed_policy_is_called_so(actions: list[list[Action]], nfe: list[int], words: str) -> None:
+    taken = zip(actions, nfe, strict=True)
+    reason = collapse([toy_episode(row, actions=each, nfe=spent) for row, (each, spent) in enumerate(taken)])
+    assert reason is not None
+    assert words in reason
+
+
+def test_a_policy_that_tells_images_apart_has_not_collapsed() -> None:
+    assert collapse([toy_episode(0, nfe=8), toy_episode(1, nfe=20)]) is None

@@ -1,0 +1,352 @@
+"""`addiffusion evaluate` around toy models: who takes part, what is written, going on after a kill, bad input."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import stat
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from addiffusion.config import Config, SamplerSection
+from addiffusion.errors import ArchiveError, CheckpointError, OutputError, RunFolderError, UsageError
+from addiffusion.records import Ticket
+from addiffusion.rollouts import Collected, Rollouts, Staff
+from evaluation.comparison.results import ImageResult, ResultStore, read_results
+from launch.comparing.evaluate import Evaluated, EvaluateOrder, evaluate
+from launch.comparing.evaluate_view import standings_table
+from launch.runtime.components import Components
+from launch.runtime.folder_lock import locked
+from launch.training.policies import export_policy, load_policy
+from tests.disks import names, small_disk
+from tests.launch.runtime.toy_components import toy_components
+from tests.launch.training.toy_policy import toy_policy
+
+PROMPTS = 60
+
+
+@pytest.fixture(scope="module")
+def prompt_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("prompts") / "prompts.txt"
+    path.write_text("\n".join(f"toy scene {number}" for number in range(PROMPTS)))
+    return path
+
+
+def order(policy: Path, prompts: Path, out: Path, **changes: object) -> EvaluateOrder:
+    settings: dict[str, object] = {
+        "samplers": ("ddim-4", "euler-3", "flow_euler-4"), "stops": 3, "best_of": 2, "prices": (0.05,), "films": 2,
+        "limit": 8, "literature": False,
+    }  # fmt: skip
+    return EvaluateOrder(policy=str(policy), prompts=str(prompts), out=out, **(settings | changes))
+
+
+def run(wanted: EvaluateOrder, roles: object = toy_components, overrides: Sequence[str] = ()) -> tuple[Evaluated, str]:
+    stream = io.StringIO()
+    console = Console(file=stream, width=200)
+    evaluated = evaluate(wanted, overrides=overrides, console=console, roles=roles)
+    console.print(standings_table(evaluated.standings))
+    return evaluated, stream.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, prompt_file: Path) -> tuple[Evaluated, str, Path]:
+    folder = tmp_path_factory.mktemp("evaluation")
+    policy = toy_policy(folder / "policy")
+    return *run(order(policy, prompt_file, folder / "out", repeats=2)), policy
+
+
+def test_one_process_works_on_a_comparison(finished: tuple[Evaluated, str, Path], prompt_file: Path) -> None:
+    evaluated, _, policy = finished
+    with locked(evaluated.path), pytest.raises(RunFolderError, match=r"out is in use by process \d+ on "):
+        run(order(policy, prompt_file, evaluated.path, repeats=2))
+
+
+def test_everybody_draws_the_same_pairs_and_all_of_it_is_on_disk(finished: tuple[Evaluated, str, Path]) -> None:
+    evaluated, _, _ = finished
+    rows = read_results(evaluated.path / "results.parquet")
+    names = {row.contestant for row in rows}
+    assert {"agent", "full", "price-0.05", "ddim-4", "euler-3", "converged-0.02", "best-of-2-ddim-4", "random-stop",
+            "mean-stop"} <= names  # fmt: skip
+    pairs = {name: {(row.index, row.seed) for row in rows if row.contestant == name} for name in names}
+    assert all(pairs[name] == pairs["agent"] for name in names if not name.startswith("best-of"))
+    assert len(pairs["agent"]) == 16
+    assert len({seed for _, seed in pairs["agent"]}) == 16
+    assert pairs["best-of-2-ddim-4"] < pairs["agent"]  # the first seed of each prompt only
+    assert len(list((evaluated.path / "images" / "agent").glob("*.png"))) == 16
+    for name in ("summary.json", "tables.md", "standings.tex", "comparisons.tex", "plots/pareto_clip.png"):
+        assert (evaluated.path / name).stat().st_size > 0
+    assert len(list((evaluated.path / "films" / "agent").glob("*.npz"))) == 2
+
+
+def test_what_each_spends_is_what_it_is_called_for(finished: tuple[Evaluated, str, Path]) -> None:
+    standings = finished[0].standings
+    agent, full = standings.agent, standings.full
+    assert full.nfe.tolist() == [8] * 16
+    assert standings.others["ddim-4"].nfe.tolist() == [4] * 16
+    assert set(standings.others["best-of-2-ddim-4"].nfe[:8].tolist()) == {8}
+    dealt, own = standings.others["random-stop"].nfe, np.clip(agent.nfe, 5, 8)  # 5: earliest stop with its finish
+    assert Counter(dealt.tolist()) == Counter(own.tolist())
+    assert standings.others["mean-stop"].mean("nfe") == pytest.approx(np.clip(agent.mean("nfe"), 5, 8), abs=1 / 16)
+    for name in standings.matches.equal_nfe:
+        assert agent.mean("nfe") <= standings.others[name].mean("nfe") < agent.mean("nfe") + 1
+    assert standings.others["oracle-clip"].mean("clip") >= max(
+        one.mean("clip") for name, one in standings.others.items() if name.startswith("stop-at") or name == "full"
+    )
+
+
+def test_the_summary_has_the_promised_keys_and_honest_numbers(finished: tuple[Evaluated, str, Path]) -> None:
+    evaluated, text, _ = finished
+    summary = json.loads((evaluated.path / "summary.json").read_text())
+    assert {"mean_nfe", "scene_diff", "scene_diff_ci", "clip_diff_ci", "spearman_nfe_tier", "oracle_share",
+            "random_stop_diff_ci"} <= summary.keys()  # fmt: skip
+    agent, full = evaluated.standings.agent, evaluated.standings.full
+    assert summary["mean_nfe"] == pytest.approx(float(agent.nfe.mean()))
+    assert summary["clip_diff"] == pytest.approx(float((agent.scores["clip"] - full.scores["clip"]).mean()))
+    low, high = summary["clip_diff_ci"]
+    assert low <= summary["clip_diff"] <= high
+    own = next(one for one in summary["contestants"] if one["name"] == "full")["to_full"]
+    assert own["cmmd"] == pytest.approx(0, abs=1e-9)
+    assert own["fd_dino"] == pytest.approx(0, abs=1e-6)
+    reason = "sampler.solver=flow_euler can't sample this model, which is a diffusion"
+    assert summary["skipped"]["Euler (flow)-4"].startswith(reason)
+    assert "Euler (flow)-4 skipped" in text
+    assert "Static samplers at the agent's NFE" in text
+
+
+def test_the_oracle_pays_the_price_that_was_asked_for(prompt_file: Path, tmp_path: Path) -> None:
+    policy = toy_policy(tmp_path / "policy")
+    chosen: dict[float, np.ndarray] = {}
+    for price in (0.0, 9.0):
+        wanted = order(policy, prompt_file, tmp_path / f"at-{price:g}", quick=True, samplers=None)
+        evaluated, _ = run(wanted, overrides=[f"reward.c_nfe={price}"])
+        assert evaluated.standings.agent.contestant.c_nfe == price
+        assert evaluated.summary["command"].endswith(f"--seeds 1 reward.c_nfe={price}")
+        chosen[price] = evaluated.standings.others["oracle-reward"].nfe
+    stops = [one for name, one in evaluated.standings.others.items() if name.startswith("stop-at")]
+    assert (
+        chosen[9.0] == np.min([one.nfe for one in stops], axis=0)
+    ).all()  # at 9 an NFE nothing is worth another pass
+    assert chosen[0.0].mean() > chosen[9.0].mean()
+
+
+def test_a_reward_that_pays_on_the_way_has_no_oracle_and_says_so(prompt_file: Path, tmp_path: Path) -> None:
+    policy = toy_policy(tmp_path / "policy")
+    wanted = order(policy, prompt_file, tmp_path / "out", quick=True, samplers=None)
+    evaluated, text = run(wanted, overrides=["reward.preset=phase1"])
+    assert evaluated.summary["oracle_share"] is None
+    assert "oracle-clip" in evaluated.standings.others
+    assert "oracle-reward" not in evaluated.standings.others
+    assert "oracle stop by reward skipped" in text
+    assert "pays for successive predictions" in evaluated.summary["skipped"]["oracle stop by reward"]
+
+
+class CutShort:
+    """Rollouts of ``workers`` workers that end the process's will to live at the ``count``-th call."""
+
+    def __init__(self, rollouts: Rollouts, count: int, workers: Sequence[int] = (1,)) -> None:
+        self.rollouts, self.left, self.tickets, self.calls = rollouts, count, 0, []
+        self.workers = list(workers)
+
+    def staff(self) -> Staff:
+        """The last number stays; the others are for a stretch of calls each."""
+        now = self.workers[min(len(self.calls) // 12, len(self.workers) - 1)]
+        return Staff(up_count=now, absent_count=0, lost_count=0, moved_count=0)
+
+    def set_weights(self, weights: object, version: int) -> None:
+        self.rollouts.set_weights(weights, version)
+
+    def collect(self, tickets: Sequence[Ticket], *, sampler: SamplerSection | None = None) -> Collected:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.tickets += len(tickets)
+        self.calls.append(len(tickets))
+        return self.rollouts.collect(tickets, sampler=sampler)
+
+
+def counting_components(seen: list[CutShort], count: int, workers: Sequence[int] = (1,)) -> object:
+    @contextmanager
+    def components(config: Config) -> Iterator[Components]:
+        with toy_components(config) as toys:
+            seen.append(CutShort(toys.rollouts, count, workers))
+            yield Components(rollouts=seen[-1], scoring=toys.scoring, learner=toys.learner)
+
+    return components
+
+
+Drawn = dict[tuple[str, int], tuple[object, ...]]
+
+
+def drawn(path: Path) -> Drawn:
+    rows = read_results(path / "results.parquet")
+    found = {(row.contestant, row.index): (row.nfe, row.actions, row.scores["clip"]) for row in rows}
+    assert len(found) == len(rows)  # nobody has an image twice
+    return found
+
+
+def without(found: Drawn, names: Sequence[str]) -> Drawn:
+    return {key: value for key, value in found.items() if key[0] not in names}
+
+
+def timed_names(*evaluated: Evaluated) -> list[str]:
+    """Who has the agent's time depends on the clock."""
+    return [name for one in evaluated for name in one.standings.matches.equal_time]
+
+
+def test_a_killed_comparison_goes_on_and_ends_in_the_same_images(
+    finished: tuple[Evaluated, str, Path], prompt_file: Path, tmp_path: Path
+) -> None:
+    whole, _, policy = finished
+    wanted, seen = order(policy, prompt_file, tmp_path / "out", repeats=2), []
+    with pytest.raises(KeyboardInterrupt):
+        run(wanted, counting_components(seen, 12))
+    resumed, _ = run(wanted, counting_components(seen, -1))
+    again, _ = run(wanted, counting_components(seen, -1))
+    # Nothing is drawn again; the sampler that does not fit is asked once more, by a ticket.
+    assert seen[2].tickets == 1
+    assert seen[1].tickets > 0
+    clocked = timed_names(resumed, whole)
+    assert without(drawn(resumed.path), clocked) == without(drawn(whole.path), clocked)
+    assert drawn(again.path) == drawn(resumed.path)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (2, 5)])
+def test_any_number_of_workers_goes_on(
+    finished: tuple[Evaluated, str, Path], prompt_file: Path, tmp_path: Path, before: int, after: int
+) -> None:
+    whole, _, policy = finished
+    changes = {"repeats": 2, "limit": 8, "quick": True, "samplers": None}
+    wanted, seen = order(policy, prompt_file, tmp_path / "out", **changes), []
+    with pytest.raises(KeyboardInterrupt):
+        run(wanted, counting_components(seen, 9, [before]))
+    drawn_before = sum(len(read_results(part)) for part in (tmp_path / "out" / "parts").glob("*/*.parquet"))
+    resumed, _ = run(wanted, counting_components(seen, -1, [after]))
+    images = drawn(resumed.path)
+    names = {name for name, _ in images}
+    assert images.keys() == {(name, index) for name in names for index in range(16)}
+    shared = names & {name for name, _ in drawn(whole.path)}
+    assert {"agent", "full", "random-stop"} <= shared
+    assert all(images[key] == value for key, value in drawn(whole.path).items() if key[0] in shared)
+    warmed = sum(count for count in seen[1].calls if count <= after)
+    assert 0 < drawn_before < len(images)
+    assert seen[1].tickets <= len(images) - drawn_before + warmed
+
+
+def test_workers_that_join_are_given_work_at_the_next_call(prompt_file: Path, tmp_path: Path) -> None:
+    policy = toy_policy(tmp_path / "policy")
+    wanted, seen = order(policy, prompt_file, tmp_path / "out", quick=True, samplers=None, limit=12, repeats=4), []
+    evaluated, _ = run(wanted, counting_components(seen, -1, [1, 3]))
+    assert {12, 36} <= set(seen[0].calls)  # 6 rounds of 2 slots per worker
+    assert max(seen[0].calls[:12]) == 12
+    assert {index for name, index in drawn(evaluated.path) if name == "agent"} == set(range(48))
+
+
+def test_parts_that_were_numbered_by_chunk_are_read(
+    finished: tuple[Evaluated, str, Path], prompt_file: Path, tmp_path: Path
+) -> None:
+    """Folders of before: a chunk's number for a name, some drawn twice and some not at all by a second start."""
+    whole, _, policy = finished
+    shutil.copytree(whole.path, tmp_path / "out")
+    for part in sorted((tmp_path / "out" / "parts" / "agent").glob("*.parquet")):
+        part.rename(part.with_name(f"{int(part.name.split('-')[0]) // 12:05d}.parquet"))
+    agent = tmp_path / "out" / "parts" / "agent"
+    assert sorted(part.name for part in agent.glob("*.parquet")) == ["00000.parquet", "00001.parquet"]
+    shutil.copy(agent / "00000.parquet", agent / "00007.parquet")
+    (agent / "00001.parquet").unlink()
+    wanted, seen = order(policy, prompt_file, tmp_path / "out", repeats=2), []
+    resumed, _ = run(wanted, counting_components(seen, -1, [2]))
+    assert {index for name, index in drawn(resumed.path) if name == "agent"} == set(range(16))
+    clocked = timed_names(resumed, whole)
+    assert without(drawn(resumed.path), clocked) == without(drawn(whole.path), clocked)
+
+
+def test_a_comparison_that_lacks_a_pair_is_not_written_as_finished(
+    prompt_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = toy_policy(tmp_path / "policy")
+    wanted = order(policy, prompt_file, tmp_path / "out", quick=True, samplers=None)
+    write = ResultStore.write
+
+    def lossy(self: ResultStore, results: Sequence[ImageResult], images: object) -> None:
+        """A disk that forgets the last image of each part of the whole schedule."""
+        write(self, results[:-1] if results[0].contestant == "full" else results, images)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ResultStore, "write", lossy)
+        with pytest.raises(ArchiveError, match=r"lacks 1 of 8 images of always continue \(8\) .*pair 7.*not finished"):
+            run(wanted)
+    assert not (tmp_path / "out" / "summary.json").exists()
+    assert not (tmp_path / "out" / "results.parquet").exists()
+    evaluated, _ = run(wanted)
+    assert {index for name, index in drawn(evaluated.path) if name == "full"} == set(range(8))
+
+
+def test_a_folder_of_another_comparison_is_refused(
+    finished: tuple[Evaluated, str, Path], prompt_file: Path, tmp_path: Path
+) -> None:
+    whole, _, policy = finished
+    with pytest.raises(RunFolderError, match="another policy, other prompts or other settings"):
+        run(order(policy, prompt_file, whole.path, limit=7))
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "to-mother.txt").write_text("dear")
+    with pytest.raises(RunFolderError, match="something else than a comparison"):
+        run(order(policy, prompt_file, tmp_path / "letters"))
+
+
+def test_a_damaged_part_is_named(finished: tuple[Evaluated, str, Path], prompt_file: Path, tmp_path: Path) -> None:
+    _, _, policy = finished
+    wanted = order(policy, prompt_file, tmp_path / "out", quick=True, samplers=None, limit=6)
+    run(wanted)
+    part = next((tmp_path / "out" / "parts" / "full").glob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(ArchiveError, match=r"can't be read as a Parquet file of results .* delete it"):
+        run(wanted)
+
+
+def test_a_sampler_that_is_none_lists_those_there_are(prompt_file: Path, tmp_path: Path) -> None:
+    policy = toy_policy(tmp_path / "policy")
+    with pytest.raises(UsageError, match=r"'ddim' is no static sampler: .* ddim, dpm\+\+2m"):
+        run(order(policy, prompt_file, tmp_path / "out", samplers=("ddim",)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_shipped_policy_one_sentence_says_how_to_make_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("launch.training.policies.POLICY_FOLDER", tmp_path)
+    with pytest.raises(RunFolderError, match=r"no shipped policy .*addiffusion export RUN --out"):
+        load_policy("shipped")
+
+
+def test_an_exported_policy_is_the_same_without_its_machine(tmp_path: Path) -> None:
+    from tests.launch.runtime.toy_components import toy_config  # noqa: PLC0415
+
+    bank = {"bank": "/somewhere/banks/train"}
+    config = toy_config(run={"dir": "/somewhere/else"}, rollout={"workers": 7}, warm_start=bank)
+    source = toy_policy(tmp_path / "source", config)
+    export_policy(str(source), tmp_path / "exported")
+    found = load_policy(str(tmp_path / "exported"))
+    assert "somewhere" not in found.config_file.read_text()
+    assert found.config([]).rollout == Config().rollout
+    assert found.config([]).sampler == config.sampler
+    expected = load_policy(str(source)).weights
+    assert all(np.array_equal(found.weights[name], expected[name]) for name in expected)
+    assert len({stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "exported").iterdir()}) == 1  # the umask's
+    (tmp_path / "exported" / "policy.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="export it again"):
+        load_policy(str(tmp_path / "exported"))
+
+
+def test_a_policy_that_does_not_fit_the_disk_leaves_nothing_half(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 64) as disk:
+        refused = pytest.raises(OutputError, match=r"policy.safetensors can't be written \(No space left on device\)")
+        with refused:
+            export_policy("shipped", disk / "out")
+        assert names(disk) == ["out"]

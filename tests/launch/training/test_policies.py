@@ -1,0 +1,68 @@
+"""A policy meets a configuration: it fits, or one sentence says what it was trained with."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from safetensors.numpy import save_file
+
+from addiffusion.errors import CheckpointError, RunFolderError
+from launch.comparing.evaluate import EvaluateOrder, evaluate
+from launch.comparing.sample import SampleOrder, draw
+from launch.training.policies import CONFIG_FILE, WEIGHTS_FILE, load_policy
+from tests.launch.runtime.toy_components import toy_components
+from tests.launch.training.toy_policy import toy_policy
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("observation.kind=latent", ["sees 392 numbers, the configuration gives"]),
+        ("observation.timestep_width=64", ["sees 392 numbers, the configuration gives 328"]),
+        ("policy.hidden=[32]", ["has hidden layers [512, 256], the configuration gives [32]"]),
+        ("policy.hidden=[]", ["has hidden layers [512, 256], the configuration gives []"]),
+    ],
+)
+def test_sample_refuses_a_configuration_the_policy_does_not_know(
+    tmp_path: Path, override: str, words: list[str]
+) -> None:
+    order = SampleOrder(prompt="a red circle", seed=0, out=tmp_path / "a.png", policy=Path("shipped"))
+    with pytest.raises(CheckpointError) as caught:
+        draw(order, files=[], overrides=[override])
+    words = ["The policy shipped", "leave observation, scorers and policy.hidden as they were", *words]
+    assert [word for word in words if word not in caught.value.message] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("override", ["policy.hidden=[4]", "observation.timestep_width=16"])
+def test_evaluate_refuses_it_before_its_folder_exists(tmp_path: Path, override: str) -> None:
+    (tmp_path / "prompts.txt").write_text("\n".join(f"toy scene {number}" for number in range(12)))
+    policy = toy_policy(tmp_path / "policy")
+    order = EvaluateOrder(
+        policy=str(policy), prompts=str(tmp_path / "prompts.txt"), out=tmp_path / "out", limit=2, literature=False
+    )
+    with pytest.raises(CheckpointError, match="leave observation, scorers and"):
+        evaluate(order, overrides=[override], console=Console(file=io.StringIO()), roles=toy_components)
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_something_else_fit_nothing(tmp_path: Path) -> None:
+    folder = toy_policy(tmp_path / "policy")
+    save_file({"bias": np.zeros(3, np.float32)}, folder / WEIGHTS_FILE)
+    policy = load_policy(str(folder))
+    with pytest.raises(CheckpointError, match="sees 0 numbers"):
+        policy.check_fits(policy.config([]), 20)
+
+
+def test_the_home_folder_holds_policies_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    toy_policy(tmp_path / "policy")
+    assert load_policy("~/policy").config_file == tmp_path / "policy" / CONFIG_FILE
+    with pytest.raises(RunFolderError, match="There is no policy '~nosuchuser/p': ~nosuchuser is no user's home"):
+        load_policy("~nosuchuser/p")
+    with pytest.raises(RunFolderError, match="There is no policy 'aaaa"):
+        load_policy("a" * 300)
