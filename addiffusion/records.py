@@ -6,7 +6,7 @@ Shapes: ``n`` images of one request, ``d`` decisions of one episode, ``k`` score
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,15 +59,27 @@ class StopRule:
 class RecordAllStops:
     """Asks an episode of full length for the outcome of every stop on its way, for a trajectory bank."""
 
-    every: int = 1
+    stride: int = 1
     """n: stop is tried at the first decision and at every n-th after it."""
     metrics: tuple[str, ...] = ()
     """Names of METRIC_NAMES to judge every image by."""
 
 
+class TicketOptions(TypedDict, total=False):
+    """Fields of a ticket that each of its constructors takes."""
+
+    reference: Reference | None
+    keep_frames: bool
+    keep_image: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """One episode to be rolled out. The episode is a pure function of this record and the policy weights."""
+    """One episode to be rolled out. The episode is a pure function of this record and the policy weights.
+
+    Made of its required fields alone a ticket draws its actions from the policy's distribution; the constructors make
+    those that draw nothing.
+    """
 
     ticket_id: int
     """Unique in a run; results are ordered by it, whoever rolled them out."""
@@ -94,6 +106,68 @@ class Ticket:
     """Keep every decision's image and mask (film strips); costs memory."""
     keep_image: bool = True
     """Bring the returned image along; False where it is neither recorded, shown nor measured, only scored."""
+
+    @classmethod
+    def greedy(
+        cls, ticket_id: int, prompt: Prompt, *, seed: int, c_nfe: float, **options: Unpack[TicketOptions]
+    ) -> Self:
+        """A ticket for the policy's likeliest actions.
+
+        Args:
+            ticket_id: the field.
+            prompt: the field.
+            seed: the field.
+            c_nfe: the field.
+            **options: other fields.
+        """
+        return cls(ticket_id=ticket_id, prompt=prompt, seed=seed, action_seed=0, c_nfe=c_nfe, explore=False, **options)
+
+    @classmethod
+    def full_length(
+        cls,
+        ticket_id: int,
+        prompt: Prompt,
+        *,
+        seed: int,
+        c_nfe: float,
+        stop_rule: StopRule | None = None,
+        **options: Unpack[TicketOptions],
+    ) -> Self:
+        """A ticket for the whole schedule, or up to where ``stop_rule`` stops; no policy is asked.
+
+        Args:
+            ticket_id: the field.
+            prompt: the field.
+            seed: the field.
+            c_nfe: the field.
+            stop_rule: the field.
+            **options: other fields.
+        """
+        ticket = cls.greedy(ticket_id, prompt, seed=seed, c_nfe=c_nfe, **options)
+        return replace(ticket, forced=Action.CONTINUE, stop_rule=stop_rule)
+
+    @classmethod
+    def recording_stops(
+        cls,
+        record_stops: RecordAllStops,
+        ticket_id: int,
+        prompt: Prompt,
+        *,
+        seed: int,
+        c_nfe: float,
+        **options: Unpack[TicketOptions],
+    ) -> Self:
+        """A full-length ticket whose decisions are observed, with stop tried on the way.
+
+        Args:
+            record_stops: the field.
+            ticket_id: the field.
+            prompt: the field.
+            seed: the field.
+            c_nfe: the field.
+            **options: other fields.
+        """
+        return replace(cls.full_length(ticket_id, prompt, seed=seed, c_nfe=c_nfe, **options), record_stops=record_stops)
 
     @property
     def observed(self) -> bool:

@@ -1,9 +1,10 @@
-"""Tickets in, episodes out, in one process: what every rollout worker does."""
+"""Tickets in, episodes out, in one process: groups of slots that take turns, and the memory they need."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -12,12 +13,26 @@ from addiffusion.config import Config
 from addiffusion.errors import RolloutError
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected
-from addiffusion.sampling.build import table_for
+from addiffusion.sampling.engine import Engine
+from addiffusion.sampling.solver_tables.build import table_for
 from addiffusion.scorers.base import Scoring
-from rollout_workers.group import Pay, PolicyFunction
-from rollout_workers.shift import Shift
+from rollout_workers.async_scorer import AsyncScorer
+from rollout_workers.group import Group, PolicyFunction, PolicySnapshot
+from rollout_workers.metrics import Stopwatch
+from rollout_workers.observation_builder import make_observation_builder
+from rollout_workers.ticket_queue import TicketQueue
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    """Tickets under way, the groups of slots that share them, and the thread on which their images are scored."""
+
+    tickets: TicketQueue
+    groups: tuple[Group, ...]
+    scorer: AsyncScorer
+    timed: Stopwatch
 
 
 class Collector:
@@ -33,7 +48,7 @@ class Collector:
         self._config = config
         self._slots = config.rollout.slots
         self._halved = False
-        self._carried: Shift | None = None
+        self._carried: _Batch | None = None
         self._table = table_for(backbone, config.sampler, config.refine)
 
     @property
@@ -61,13 +76,13 @@ class Collector:
             ScorerError: the scorers gave no answer at all (a single image without a score only fails its ticket).
             RolloutError: not even half the slots fit into memory.
         """
-        pay = self._pay(act, weight_version)
+        policy = PolicySnapshot(act=act, weight_version=weight_version)
         try:
-            return self._roll_out(tickets, pay)
+            return self._roll_out(tickets, policy)
         except torch.OutOfMemoryError as error:
             self._halve(error)
         try:
-            return self._roll_out(tickets, pay)
+            return self._roll_out(tickets, policy)
         except torch.OutOfMemoryError as error:
             raise self._too_small(error) from error
 
@@ -76,55 +91,79 @@ class Collector:
     ) -> Collected:
         """Take ``tickets`` in, work for ``ticks`` ticks, and return what has ended; the rest goes on at the next call.
 
-        Episodes under way go on with the weights behind ``act``. With ``more``, the next call brings tickets: this one
-        ends early rather than have slots idle. Otherwise as ``collect``; when the slots are halved, unfinished episodes
-        begin again.
+        Episodes under way go on with the weights behind ``act``. When the slots are halved, unfinished episodes begin
+        again.
+
+        Args:
+            tickets: new work, distinct by ticket id from all that is under way.
+            act: as of ``collect``.
+            weight_version: version of the weights behind ``act``.
+            ticks: ticks of each group.
+            more: the next call brings tickets: this one ends early rather than have slots idle.
+
+        Raises:
+            ContractError: a ticket is open already, or ``act`` returns another shape.
+            ScorerError: the scorers gave no answer at all.
+            RolloutError: not even half the slots fit into memory.
         """
-        pay = self._pay(act, weight_version)
+        policy = PolicySnapshot(act=act, weight_version=weight_version)
         try:
-            return self._carry_on(tickets, pay, ticks=ticks, more=more)
+            return self._carry_on(tickets, policy, ticks=ticks, more=more)
         except torch.OutOfMemoryError as error:
             self._halve(error)
         begun = tickets if self._carried is None else self.abandon()
         try:
-            return self._carry_on(begun, pay, ticks=ticks, more=more)
+            return self._carry_on(begun, policy, ticks=ticks, more=more)
         except torch.OutOfMemoryError as error:
             raise self._too_small(error) from error
 
-    def _carry_on(self, tickets: Sequence[Ticket], pay: Pay, *, ticks: int, more: bool) -> Collected:
+    def abandon(self) -> tuple[Ticket, ...]:
+        """Tickets that ``carry`` has taken in and not returned; they are forgotten."""
+        batch, self._carried = self._carried, None
+        if batch is None:
+            return ()
+        batch.scorer.close()
+        return batch.tickets.open_tickets
+
+    def _roll_out(self, tickets: Sequence[Ticket], policy: PolicySnapshot) -> Collected:
+        batch = self._open()
+        try:
+            return _work(batch, tickets, policy)
+        finally:
+            batch.scorer.close()
+
+    def _carry_on(self, tickets: Sequence[Ticket], policy: PolicySnapshot, *, ticks: int, more: bool) -> Collected:
         if self._carried is None:
             if not tickets:
                 return Collected(episodes=())
-            self._carried = self._shift(pay)
-        collected = self._carried.work(tickets, pay, ticks=ticks, more=more)
-        if not self._carried.open_tickets:
+            self._carried = self._open()
+        collected = _work(self._carried, tickets, policy, ticks=ticks, more=more)
+        if not self._carried.tickets.open_tickets:
             self.abandon()  # gives the memory of its slots back
         return collected
 
-    def abandon(self) -> tuple[Ticket, ...]:
-        """Forget the tickets that ``carry`` has taken in and not returned, and say which."""
-        if self._carried is None:
-            return ()
-        with self._carried as shift:
-            self._carried = None
-            return shift.open_tickets
+    def _open(self) -> _Batch:
+        """Groups of empty slots with a queue and a scorer of their own."""
+        timed = Stopwatch()
+        scorer = AsyncScorer(self._scoring, timed)
+        tickets = TicketQueue(backbone=self._backbone, scoring=self._scoring, config=self._config)
+        groups = (self._group(tickets, scorer, timed) for _ in range(self._group_count))
+        return _Batch(tickets=tickets, groups=tuple(groups), scorer=scorer, timed=timed)
 
-    def _roll_out(self, tickets: Sequence[Ticket], pay: Pay) -> Collected:
-        with self._shift(pay) as shift:
-            return shift.work(tickets, pay)
-
-    def _shift(self, pay: Pay) -> Shift:
-        return Shift(
-            backbone=self._backbone,
-            scoring=self._scoring,
-            config=self._config,
+    def _group(self, tickets: TicketQueue, scorer: AsyncScorer, timed: Stopwatch) -> Group:
+        config = self._config
+        engine = Engine(
+            self._backbone,
+            config.sampler,
+            config.refine,
+            slots=self.group_size,
+            guidance_scale=config.backbone.guidance_scale,
             table=self._table,
-            sizes=[self.group_size] * self._group_count,
-            pay=pay,
         )
-
-    def _pay(self, act: PolicyFunction, weight_version: int) -> Pay:
-        return Pay(reward=self._config.reward, act=act, weight_version=weight_version)
+        observations = make_observation_builder(config, backbone=self._backbone, scoring=self._scoring, tickets=tickets)
+        return Group(
+            engine, observations=observations, scorer=scorer, tickets=tickets, reward=config.reward, timed=timed
+        )
 
     def _halve(self, error: torch.OutOfMemoryError) -> None:
         if self._halved or self._slots == 1:
@@ -145,3 +184,38 @@ class Collector:
             "or a smaller backbone.image_size.",
             slots=self._slots,
         )
+
+
+def _work(
+    batch: _Batch, tickets: Sequence[Ticket], policy: PolicySnapshot, *, ticks: int | None = None, more: bool = False
+) -> Collected:
+    """Take tickets in, work, and return what has ended.
+
+    Args:
+        batch: the slots.
+        tickets: new work.
+        policy: decides, in episodes under way as well.
+        ticks: of each group; None works to the end.
+        more: other tickets are on their way: work ends after the tick that leaves a slot without one.
+
+    Raises:
+        ContractError: a ticket is open already, or the policy returns another shape.
+        ScorerError: the scorers gave no answer at all.
+    """
+    batch.tickets.add(tickets)
+    done_count = 0
+    while (ticks is None or done_count < ticks) and _tick(batch.groups, policy):
+        done_count += 1
+        if more and not batch.tickets.waiting and any(group.has_room for group in batch.groups):
+            break
+    return batch.tickets.outcome(batch.timed.take())
+
+
+def _tick(groups: Sequence[Group], policy: PolicySnapshot) -> bool:
+    """Two half ticks of each group after the other; False when no work is left."""
+    for group in groups:
+        group.settle(policy)
+        group.refill()
+        if group.busy:
+            group.advance()
+    return any(group.busy for group in groups)

@@ -1,4 +1,4 @@
-"""The rollout worker as RLlib's EnvRunner: a thin shell around ``rollout_workers.worker.Worker``."""
+"""The rollout worker as RLlib's EnvRunner, around ``rollout_workers.worker.Worker``."""
 
 from __future__ import annotations
 
@@ -116,6 +116,14 @@ class DiffusionRunner(EnvRunner, Checkpointable):
     ) -> Collected:
         """One stretch of ``rollout_workers.worker.Worker.work`` with the weights of ``weight_version``.
 
+        Args:
+            tickets: new work.
+            session: whoever changes it has given up what was under way.
+            sampler: replaces the run's own.
+            more: the next call brings tickets.
+            weights: as of ``collect``.
+            weight_version: version of ``weights``.
+
         Raises:
             DeviceLostError: this process can't use its device any more, and is about to end.
         """
@@ -126,7 +134,7 @@ class DiffusionRunner(EnvRunner, Checkpointable):
         return collected
 
     def ping(self) -> str:
-        """Say that this process can be given tickets.
+        """RLlib's answer of a process that can be given tickets.
 
         Raises:
             DeviceLostError: it can't any more.
@@ -179,10 +187,10 @@ class DiffusionRunner(EnvRunner, Checkpointable):
         return dict.fromkeys((INPUT_ENV_SPACES, INPUT_ENV_SINGLE_SPACES, DEFAULT_MODULE_ID), spaces)
 
     def assert_healthy(self) -> None:
-        """Construction is all that can fail before the first ticket."""
+        """No check: only construction can fail before the first ticket."""
 
     def get_metrics(self) -> Any:
-        """Nothing of RLlib's kind: numbers travel with the episodes."""
+        """RLlib's own metrics, empty: numbers travel with the episodes."""
         return self.metrics.reduce()
 
     def get_state(
@@ -209,7 +217,7 @@ class DiffusionRunner(EnvRunner, Checkpointable):
         self.worker.weight_version = state.get(WEIGHTS_SEQ_NO, NO_WEIGHTS)
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """What makes a runner like this one."""
+        """Arguments that make a runner like this one."""
         return (), {"config": self.config}
 
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:

@@ -11,7 +11,8 @@ Reading one::
     bank = open_bank(Path("banks/train"), config)        # config=None skips the check that it fits
     bank.trajectories                                    # tuple[Trajectory, ...], in the order they were planned
     bank.find("a red circle", seed)                      # one of them, or None
-    bank.plan.metrics, bank.plan.layout, bank.plan.every # ("scene_soft", "scene_strict"), slices of phi, stride
+    bank.plan.metrics, bank.plan.layout                  # ("scene_soft", "scene_strict"), slices of phi
+    bank.plan.stride                                     # n: stop was tried at every n-th decision
 
     one = bank.trajectories[0]
     one.prompt.tier, one.seed, one.nfe                   # nfe (d,): passes so far at each decision

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from addiffusion.assets import WEIGHTS_FOLDER
 from addiffusion.config import Config
@@ -19,6 +19,8 @@ from addiffusion.observation.layout import Layout
 
 SCHEMA_VERSION = 1
 PLAN_FILE = "bank.json"
+_STRIDE_KEY = "every"
+"""The stride in a plan's file, named after the configuration key ``bank.every``."""
 _DEPENDS_ON: Any = {
     "backbone": {"kind", "path", "guidance_scale", "negative_prompt", "image_size", "preview", "lora", "dtype"},
     "sampler": True,
@@ -41,7 +43,7 @@ class BankPlan:
     """Split of the prompts."""
     count: int
     """Trajectories planned."""
-    every: int
+    stride: Annotated[int, Field(validation_alias=_STRIDE_KEY)]
     """n: stop was tried at every n-th decision."""
     metrics: tuple[str, ...]
     """Names of the metric columns."""
@@ -55,7 +57,11 @@ class BankPlan:
             "schema_version": SCHEMA_VERSION,
             "identity": self.identity,
             "layout": {"names": self.layout.names, "widths": self.layout.widths},
-            **{name: getattr(self, name) for name in ("split", "count", "every", "metrics", "shard_size")},
+            "split": self.split,
+            "count": self.count,
+            _STRIDE_KEY: self.stride,
+            "metrics": self.metrics,
+            "shard_size": self.shard_size,
         }
         write_text(folder / PLAN_FILE, json.dumps(values, indent=2) + "\n")
 

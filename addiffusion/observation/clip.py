@@ -61,6 +61,14 @@ class ClipObservation:
     """Builds phi rows. Pure: what came before a decision is handed in, not remembered."""
 
     def __init__(self, section: ObservationSection, *, clip_width: int, scales: Scales, num_steps: int) -> None:
+        """The observation of one model and schedule.
+
+        Args:
+            section: of the configuration.
+            clip_width: e, of CLIP's embeddings.
+            scales: units of the quality slice.
+            num_steps: N, of the base schedule.
+        """
         self.layout: Layout = clip_layout(clip_width=clip_width, timestep_width=section.timestep_width)
         self._scales = scales
         self._num_steps = num_steps
@@ -99,7 +107,14 @@ class ClipObservation:
         self.layout.fill(phi, name, values, mismatch="the scorers in use are not the ones")
 
     def _quality(self, info: SlotInfo, now: ImageScores, before: ImageScores, c_nfe: float) -> NDArray[np.float32]:
-        """(8,) in the order of QUALITY_NAMES."""
+        """(8,) in the order of QUALITY_NAMES.
+
+        Args:
+            info: where the slot stands.
+            now: scores of the present prediction.
+            before: of the one at the previous decision; the same record at the first.
+            c_nfe: price of one NFE.
+        """
         scales = self._scales
         score = now.scores.astype(np.float64)
         delta = (score - before.scores).tolist()

@@ -1,4 +1,4 @@
-"""The ``latent`` observation: what the denoiser itself knows. Nothing is decoded and no scorer is asked.
+"""The ``latent`` observation: features of the denoiser itself. Nothing is decoded and no scorer is asked.
 
 Slices. ``middle``: output of the network's middle block, mean over pixels; ``text``: one vector of the prompt;
 ``timestep``: sinusoidal; ``convergence``: how the clean prediction moves; ``progress``: step, NFE, price, entropy. The
@@ -28,6 +28,14 @@ class LatentObservation:
     """Builds phi rows. Pure: what came before a decision is handed in, not remembered."""
 
     def __init__(self, section: ObservationSection, *, middle_width: int, text_width: int, num_steps: int) -> None:
+        """The observation of one model and schedule.
+
+        Args:
+            section: of the configuration.
+            middle_width: m, of the middle features.
+            text_width: e, of the prompt's vector.
+            num_steps: N, of the base schedule.
+        """
         self.layout: Layout = latent_layout(
             middle_width=middle_width, text_width=text_width, timestep_width=section.timestep_width
         )

@@ -57,7 +57,13 @@ class Layout:
         return self.width - len(PROGRESS_NAMES) + PROGRESS_NAMES.index("log_price")
 
     def fill(self, phi: NDArray[np.float32], name: str, values: NDArray[np.float32], *, mismatch: str) -> None:
-        """Write a slice of ``phi``; ``mismatch`` says what is wrong when the values are not as wide as it is.
+        """Write a slice of ``phi``.
+
+        Args:
+            phi: (p,) changed.
+            name: of the slice.
+            values: (width of the slice,).
+            mismatch: says what is wrong when they are not as wide as it is.
 
         Raises:
             ContractError: they are not, or the layout has no such slice.

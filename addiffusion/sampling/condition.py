@@ -1,4 +1,4 @@
-"""What every row of the network batch is conditioned on, and classifier-free guidance in one batch."""
+"""Prompts of every row of the network batch, and classifier-free guidance in one batch."""
 
 from __future__ import annotations
 
@@ -41,6 +41,12 @@ class Condition:
         self, slot: int, embedding: PromptEmbedding, *, negative: PromptEmbedding | None, guidance_scale: float | None
     ) -> None:
         """Give a slot its prompts and its scale.
+
+        Args:
+            slot: where.
+            embedding: what guidance leads to.
+            negative: what it leads away from; None is the empty prompt.
+            guidance_scale: the slot's own; None is the engine's.
 
         Raises:
             ConfigError: the scale is negative, or asks for guidance where the batch has no rows for it.

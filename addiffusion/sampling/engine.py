@@ -14,13 +14,12 @@ from addiffusion.actions import Action
 from addiffusion.backbones.base import Backbone, PassRecord, PromptEmbedding
 from addiffusion.config import RefineSection, SamplerSection
 from addiffusion.errors import SlotError
-from addiffusion.sampling.build import table_for
 from addiffusion.sampling.condition import Condition
-from addiffusion.sampling.latents import Latents
-from addiffusion.sampling.refining import AtStep, Refining
+from addiffusion.sampling.latents import Latents, SlotSnapshot
+from addiffusion.sampling.refining import AtStep, Refining, SlotEpisode
 from addiffusion.sampling.slots import Moves, Phase, SlotInfo, Slots
-from addiffusion.sampling.table import SolverTable
-from addiffusion.sampling.tenant import Kept, Tenant
+from addiffusion.sampling.solver_tables.build import table_for
+from addiffusion.sampling.solver_tables.table import SolverTable
 from addiffusion.seeds import generator
 
 
@@ -63,7 +62,7 @@ class Engine:
         self._table = table or table_for(backbone, sampler, refine)
         self._refining = Refining(backbone, refine, self._table)
         self._slots = Slots(slots, self._table, warmup_steps=sampler.warmup_steps, refine_passes=refine.k)
-        self._tenants: list[Tenant | None] = [None] * slots
+        self._episodes: list[SlotEpisode | None] = [None] * slots
         self._latents = Latents(self._table, slots, backbone.latent_shape, backbone.device)
         self._condition = Condition(backbone, slots, guidance_scale=guidance_scale)
         self._timesteps: list[float] = self._table.timesteps.tolist()
@@ -74,7 +73,7 @@ class Engine:
     # ---------------------------------------------------------------- what the slots are doing
 
     def phase(self, slot: int) -> Phase:
-        """What a slot is doing."""
+        """Phase of a slot."""
         self._slots.require(slot, *Phase)
         return self._slots.phase(slot)
 
@@ -116,24 +115,24 @@ class Engine:
         return self._latents.z0_pred
 
     def info(self, slot: int) -> SlotInfo:
-        """Where a slot's episode stands.
+        """Step, NFE and attention entropy of a slot's episode.
 
         Raises:
             SlotError: the slot is empty.
         """
-        tenant = self._tenant(slot)
+        episode = self._episode(slot)
         step, nfe = self._slots.step(slot), self._slots.nfe(slot)
         return SlotInfo(
             step=step,
             timestep=self._timesteps[step],
             nfe=nfe,
             network_evals=self._condition.rows_per_slot * nfe,
-            attention_entropy=tenant.attention_entropy,
+            attention_entropy=episode.attention_entropy,
         )
 
     def refine_mask(self, slot: int) -> Float[Tensor, "h w"] | None:
-        """Mask of the slot's last refine, None before the first."""
-        return self._tenant(slot).mask
+        """Mask (h, w) of the slot's last refine, in latent pixels; None before the first."""
+        return self._episode(slot).mask
 
     # ---------------------------------------------------------------- what can be done with them
 
@@ -164,7 +163,7 @@ class Engine:
         self._condition.put(slot, embedding, negative=negative, guidance_scale=guidance_scale)
         self._slots.admit(slot)
         self._latents.start(slot, self._draw(generator(seed, "latent")).mul_(self._table.init_noise_sigma))
-        self._tenants[slot] = Tenant(
+        self._episodes[slot] = SlotEpisode(
             seed=seed,
             words=embedding.keep.to(self._backbone.device),
             refine_noise=generator(seed, "refine"),
@@ -202,32 +201,32 @@ class Engine:
             self._refining.give_masks(self._at(moves.refine), self._pass, rows)
         self._moves.add(moves)
 
-    def keep(self, slot: int) -> Kept:
-        """Remember an episode that waits for a decision, so that two decisions can be tried after each other.
+    def snapshot(self, slot: int) -> SlotSnapshot:
+        """State of an episode that waits for a decision, so that two decisions can be tried after each other.
 
         Raises:
             SlotError: the slot is not DECIDING.
         """
         self._slots.require(slot, Phase.DECIDING)
-        return Kept(
+        return SlotSnapshot(
             state=self._slots.state(slot),
-            latents=self._latents.kept(slot),
-            solver_noise=self._tenant(slot).solver_noise.get_state(),
+            latents=self._latents.copies(slot),
+            solver_noise=self._episode(slot).solver_noise.get_state(),
         )
 
-    def put_back(self, slot: int, kept: Kept) -> None:
-        """Bring a slot back to the decision it was remembered at, once what was tried there is DONE.
+    def put_back(self, slot: int, snapshot: SlotSnapshot) -> None:
+        """Bring a slot back to the decision of a snapshot, once what was tried there is DONE.
 
-        What it attended to is not remembered: a refine must not be what comes next.
+        Attention is not part of it: a refine must not be what comes next.
 
         Raises:
             SlotError: the slot is not DONE.
         """
         self._slots.require(slot, Phase.DONE)
-        self._slots.put_back(slot, kept.state)
+        self._slots.put_back(slot, snapshot.state)
         with torch.inference_mode():
-            self._latents.put_back(slot, kept.latents)
-        self._tenant(slot).solver_noise.set_state(kept.solver_noise)
+            self._latents.put_back(slot, snapshot.latents)
+        self._episode(slot).solver_noise.set_state(snapshot.solver_noise)
 
     def release(self, slot: int) -> None:
         """Empty a slot whose episode is done or has failed, or is given up where it waits for a decision.
@@ -236,7 +235,7 @@ class Engine:
             SlotError: its episode is in the middle of its passes, or there is none.
         """
         self._slots.release(slot)
-        self._tenants[slot] = None
+        self._episodes[slot] = None
         with torch.inference_mode():
             self._latents.clear(slot)
 
@@ -256,12 +255,12 @@ class Engine:
         return self._backbone.previews
 
     def preview(self) -> NDArray[np.uint8]:
-        """As ``decode``, but for images that are only looked at."""
+        """Images (S, H, W, 3) as of ``decode``, but by the cheaper decoder: they are only looked at."""
         with torch.inference_mode():
             return self._backbone.preview(self.z0_pred.nan_to_num())
 
     def middle_features(self) -> Float[Tensor, "slot width"]:
-        """What the middle of the network held in the last tick, for each slot's prompt.
+        """Features (S, m) of the network's middle block in the last tick, for each slot's prompt.
 
         Raises:
             SlotError: there was no tick yet.
@@ -271,10 +270,8 @@ class Engine:
         with torch.inference_mode():
             return self._pass.middle_features()[-len(self._slots) :]
 
-    # ---------------------------------------------------------------- latents
-
     def _move(self, moves: Moves) -> None:
-        self._latents.commit(moves.commit, lambda slot: self._draw(self._tenant(slot).solver_noise))
+        self._latents.commit(moves.commit, lambda slot: self._draw(self._episode(slot).solver_noise))
         slots = [*moves.refine, *moves.renoise]
         if slots:
             which = torch.tensor(slots, device=self._backbone.device)
@@ -286,24 +283,17 @@ class Engine:
     def _draw(self, stream: torch.Generator) -> Float[Tensor, "c h w"]:
         return torch.randn(self._backbone.latent_shape, generator=stream).to(self._backbone.device)
 
-    # ---------------------------------------------------------------- slots
-
     def _at(self, slots: Sequence[int]) -> list[AtStep]:
-        return [AtStep(tenant=self._tenant(slot), step=self._slots.step(slot)) for slot in slots]
+        return [AtStep(episode=self._episode(slot), step=self._slots.step(slot)) for slot in slots]
 
-    def _tenant(self, slot: int) -> Tenant:
-        tenant = self._tenants[slot] if 0 <= slot < len(self._tenants) else None
-        if tenant is None:
-            self._slots.require(slot, *_OCCUPIED)
-        assert tenant is not None
-        return tenant
+    def _episode(self, slot: int) -> SlotEpisode:
+        episode = self._episodes[slot] if 0 <= slot < len(self._episodes) else None
+        if episode is None:
+            self._slots.require(slot, *(phase for phase in Phase if phase is not Phase.EMPTY))
+        assert episode is not None
+        return episode
 
     def _failure(self, slot: int) -> str:
         info = self.info(slot)
-        return (
-            f"The network returned values that are not finite at step {info.step} (t = {info.timestep:g}), "
-            f"after {info.nfe} passes."
-        )
-
-
-_OCCUPIED = tuple(phase for phase in Phase if phase is not Phase.EMPTY)
+        place = f"step {info.step} (t = {info.timestep:g}), after {info.nfe} passes"
+        return f"The network returned values that are not finite at {place}."

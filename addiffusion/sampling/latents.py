@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from addiffusion.sampling.table import HEAD, SolverTable
+from addiffusion.sampling.slots import SlotState
+from addiffusion.sampling.solver_tables.table import HEAD, SolverTable
 
 Network = Callable[
     [Float[Tensor, "slot c h w"], Float[Tensor, "slot 1 1 1"], Float[Tensor, " slot"]], Float[Tensor, "slot c h w"]
 ]
 """Raw output of latents, factors that scale them for the network, and timesteps."""
+LatentCopies: TypeAlias = tuple[Float[Tensor, "entry c h w"], Float[Tensor, "entry c h w"], Float[Tensor, "c h w"]]
+"""A slot's state, the state its last pass leads to, and its clean prediction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotSnapshot:
+    """State of a slot and its episode at a decision (``Engine.snapshot``)."""
+
+    state: SlotState
+    latents: LatentCopies
+    solver_noise: UInt8[Tensor, " byte"]
+    """State of the episode's own stream of solver noise."""
 
 
 class Latents:
@@ -28,6 +43,14 @@ class Latents:
     """
 
     def __init__(self, table: SolverTable, slots: int, shape: tuple[int, int, int], device: torch.device) -> None:
+        """Latents of zeros.
+
+        Args:
+            table: coefficients of every pass.
+            slots: S.
+            shape: (c, h, w) of one latent.
+            device: where they lie.
+        """
         self._coefficients = _by_source(table)
         self._noise_levels = table.rows[HEAD.index("noise")] if table.draws_noise else None
         self._rows: Sequence[int] = ()
@@ -90,14 +113,14 @@ class Latents:
         """Set the latents of some slots."""
         self._state[0].index_copy_(0, slots, z)
 
-    def kept(self, slot: int) -> tuple[Tensor, Tensor, Tensor]:
+    def copies(self, slot: int) -> LatentCopies:
         """Copies of a slot's state, of the state its last pass leads to, and of its clean prediction."""
         return self._state[:, slot].clone(), self._next[:, slot].clone(), self.z0_pred[slot].clone()
 
-    def put_back(self, slot: int, kept: tuple[Tensor, Tensor, Tensor]) -> None:
-        """Undo everything that happened to a slot since ``kept`` was taken; a base step must be what comes next."""
+    def put_back(self, slot: int, copies: LatentCopies) -> None:
+        """Undo everything that happened to a slot since ``copies`` were taken; a base step must be what comes next."""
         self._state, self._next, self.z0_pred = self._state.clone(), self._next.clone(), self.z0_pred.clone()
-        self._state[:, slot], self._next[:, slot], self.z0_pred[slot] = kept
+        self._state[:, slot], self._next[:, slot], self.z0_pred[slot] = copies
 
     def clear(self, slot: int) -> None:
         """Forget all of a slot but its clean prediction."""

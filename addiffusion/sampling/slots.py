@@ -1,4 +1,4 @@
-"""The life of a slot, and what each network pass costs it. No tensors, no images."""
+"""Phase, schedule point and NFE of each slot, and how passes and decisions change them. No tensors, no images."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from enum import IntEnum
 
 from addiffusion.actions import Action
 from addiffusion.errors import SlotError
-from addiffusion.sampling.table import SolverTable
+from addiffusion.sampling.solver_tables.table import SolverTable
 
 
 class Phase(IntEnum):
-    """What a slot is doing. Those from WARMUP to FINISHING take part in the next tick."""
+    """Phase of a slot. Those from WARMUP to FINISHING take part in the next tick."""
 
     EMPTY = 0
     """Free for the next episode."""
@@ -23,7 +23,7 @@ class Phase(IntEnum):
     REFINING = 3
     """Running the passes of a refine."""
     FINISHING = 4
-    """Stopped, and arriving at t = 0 by the finish passes."""
+    """Stopped; runs the finish passes that bring it to t = 0."""
     DECIDING = 5
     """Waits for an action."""
     DONE = 6
@@ -34,7 +34,7 @@ class Phase(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotInfo:
-    """Where an episode stands."""
+    """Schedule point, NFE and attention entropy of an episode."""
 
     step: int
     """Decision index i: the schedule point of its last base pass, or of the next one after a refine."""
@@ -51,7 +51,7 @@ class SlotInfo:
 
 @dataclass(slots=True, kw_only=True)
 class Moves:
-    """What must happen to the latents after a pass or a decision: slots, in order."""
+    """Changes to the latents after a pass or a decision: slots, in order."""
 
     commit: list[int] = field(default_factory=list[int])
     """Their latent becomes the solver's next one."""
@@ -61,7 +61,7 @@ class Moves:
     """Their refined z0_pred is noised to their schedule point."""
 
     def add(self, moves: Moves) -> None:
-        """And what else must happen."""
+        """Append the changes of another record."""
         self.commit += moves.commit
         self.refine += moves.refine
         self.renoise += moves.renoise
@@ -80,7 +80,7 @@ class _Slot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotState:
-    """Where one slot stands, to come back to."""
+    """Phase, counts and table row of one slot, to be put back."""
 
     phase: Phase
     step: int
@@ -93,6 +93,14 @@ class Slots:
     """S slots. Plain loops: up to hundreds of slots they cost a tick less than operations on arrays would."""
 
     def __init__(self, count: int, table: SolverTable, *, warmup_steps: int, refine_passes: int) -> None:
+        """Empty slots.
+
+        Args:
+            count: S.
+            table: rows they point at.
+            warmup_steps: forced continues at the start of an episode.
+            refine_passes: k, passes of one refine.
+        """
         self._slots = [_Slot() for _ in range(count)]
         self._warmup_steps = warmup_steps
         self._refine_passes = refine_passes
@@ -108,7 +116,7 @@ class Slots:
         return len(self._slots)
 
     def phase(self, slot: int) -> Phase:
-        """What a slot is doing."""
+        """Phase of a slot."""
         return self._slots[slot].phase
 
     def step(self, slot: int) -> int:
@@ -155,12 +163,12 @@ class Slots:
         self._slots[slot].phase = Phase.EMPTY
 
     def state(self, slot: int) -> SlotState:
-        """Where a slot stands."""
+        """Copy of a slot's phase, counts and table row."""
         at = self._slots[slot]
         return SlotState(phase=at.phase, step=at.step, nfe=at.nfe, row=at.row, left=at.left)
 
     def put_back(self, slot: int, state: SlotState) -> None:
-        """Let a slot stand where it stood."""
+        """Set a slot to a state it was in."""
         self._slots[slot] = _Slot(phase=state.phase, step=state.step, nfe=state.nfe, row=state.row, left=state.left)
 
     def after_pass(self, finite: Sequence[bool]) -> Moves:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from addiffusion.actions import Action
 from addiffusion.config import Config, SamplerSection
 from addiffusion.config.sampling import Solver
 from addiffusion.errors import UsageError
@@ -82,23 +81,22 @@ def make_items(prompts: Sequence[Prompt], *, repeats: int, seed: int) -> list[It
     ]
 
 
-def tickets_of(contestant: Contestant, items: Sequence[Item], *, seed: int, films: int = 0) -> list[Ticket]:
+def tickets_of(contestant: Contestant, items: Sequence[Item], *, films: int = 0) -> list[Ticket]:
     """``draws`` tickets per item; ticket ``index * draws + n`` is the n-th draw. The first ``films`` keep frames."""
     return [
-        Ticket(
-            ticket_id=item.index * contestant.draws + draw,
-            prompt=item.prompt,
-            seed=item.seed if draw == 0 else derive_seed(item.seed, "search", draw),
-            action_seed=derive_seed(seed, "evaluation-action", item.prompt.prompt_id, item.repeat),
-            c_nfe=contestant.c_nfe,
-            forced=None if contestant.policy is not None else Action.CONTINUE,
-            stop_rule=_rule(contestant, item),
-            explore=False,
-            keep_frames=contestant.kind == "agent" and item.index < films,
-        )
+        _ticket(contestant, item, draw, keep_frames=contestant.kind == "agent" and item.index < films)
         for item in items
         for draw in range(contestant.draws)
     ]
+
+
+def _ticket(contestant: Contestant, item: Item, draw: int, *, keep_frames: bool) -> Ticket:
+    number, price = item.index * contestant.draws + draw, contestant.c_nfe
+    seed = item.seed if draw == 0 else derive_seed(item.seed, "search", draw)
+    if contestant.policy is not None:
+        return Ticket.greedy(number, item.prompt, seed=seed, c_nfe=price, keep_frames=keep_frames)
+    rule = _rule(contestant, item)
+    return Ticket.full_length(number, item.prompt, seed=seed, c_nfe=price, stop_rule=rule, keep_frames=keep_frames)
 
 
 def full_run(sampler: SamplerSection) -> Contestant:

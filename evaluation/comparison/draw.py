@@ -96,7 +96,7 @@ def _warm_up(studio: Studio, contestant: Contestant, items: Sequence[Item], warm
     count = workers_up(studio.rollouts[ENGINE])
     if warmed.get(key, 0) < count:
         _hand_policy(studio, contestant)
-        tickets = tickets_of(replace(contestant, draws=1), items[:count], seed=-1)
+        tickets = tickets_of(replace(contestant, draws=1), items[:count])
         studio.rollouts[contestant.via].collect(tickets, sampler=contestant.sampler)
         warmed[key] = count
 
@@ -108,7 +108,7 @@ def _hand_policy(studio: Studio, contestant: Contestant) -> None:
 
 def _draw_chunk(studio: Studio, contestant: Contestant, items: Sequence[Item]) -> None:
     _hand_policy(studio, contestant)
-    tickets = tickets_of(contestant, items, seed=studio.seed, films=studio.films)
+    tickets = tickets_of(contestant, items, films=studio.films)
     start = time.perf_counter()
     collected = studio.rollouts[contestant.via].collect(tickets, sampler=contestant.sampler)
     seconds = (time.perf_counter() - start) / len(items)

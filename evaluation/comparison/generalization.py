@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from addiffusion.config import Config
 from addiffusion.records import Episode, Ticket
 from addiffusion.rollouts import Rollouts
-from addiffusion.seeds import derive_seed
 from evaluation.numbers import json_number, mean_of_numbers
 from evaluation.significance.intervals import MINIMUM_COUNT, Interval, gap_interval
 from learner.tickets import PoolEntry
@@ -72,7 +71,12 @@ def generalization_gap(
     Raises:
         RolloutError: no worker could finish the images in time.
     """
-    collected = rollouts.collect([_ticket(row, one, config) for row, one in enumerate(pool[: len(held_out)])])
+    price = config.reward.c_nfe
+    tickets = [
+        Ticket.greedy(row, one.prompt, seed=one.seed, c_nfe=price, reference=one.reference, keep_image=False)
+        for row, one in enumerate(pool[: len(held_out)])
+    ]
+    collected = rollouts.collect(tickets)
     ours, theirs = _returns(collected.episodes), _returns(held_out)
     enough = min(len(ours), len(theirs)) >= MINIMUM_COUNT
     return GeneralizationGap(
@@ -81,19 +85,6 @@ def generalization_gap(
         held_out=mean_of_numbers(theirs),
         dropped_count=len(collected.failed),
         interval=gap_interval(ours, theirs) if enough else None,
-    )
-
-
-def _ticket(row: int, entry: PoolEntry, config: Config) -> Ticket:
-    return Ticket(
-        ticket_id=row,
-        prompt=entry.prompt,
-        seed=entry.seed,
-        action_seed=derive_seed(config.run.seed, "trained-action", entry.prompt.prompt_id),
-        c_nfe=config.reward.c_nfe,
-        explore=False,
-        reference=entry.reference,
-        keep_image=False,
     )
 
 

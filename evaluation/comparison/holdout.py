@@ -132,17 +132,14 @@ def collapse(episodes: Sequence[Episode]) -> str | None:
 
 
 def arm_tickets(arm: Arm, prompts: Sequence[Prompt], config: Config) -> list[Ticket]:
-    """One greedy ticket per prompt. Seeds depend on the run seed and the prompt only, so arms share them."""
-    seed = config.run.seed
+    """One ticket per prompt. Seeds depend on the run seed and the prompt only, so arms share them."""
+    make = Ticket.greedy if arm.forced is None else Ticket.full_length
     return [
-        Ticket(
-            ticket_id=position,
-            prompt=prompt,
-            seed=derive_seed(seed, "holdout", prompt.prompt_id),
-            action_seed=derive_seed(seed, "holdout-action", prompt.prompt_id),
+        make(
+            position,
+            prompt,
+            seed=derive_seed(config.run.seed, "holdout", prompt.prompt_id),
             c_nfe=config.reward.c_nfe,
-            forced=arm.forced,
-            explore=False,
             keep_frames=arm.forced is None and position < config.run.film_strips,
         )
         for position, prompt in enumerate(prompts)

@@ -11,7 +11,6 @@ from typing import TypeAlias
 
 from rich.console import Console
 
-from addiffusion.actions import Action
 from addiffusion.bank.archive import read_shard, shard_path, write_shard
 from addiffusion.bank.plan import PLAN_FILE, BankPlan, bank_identity, check_fits, read_plan
 from addiffusion.bank.trajectory import Trajectory, trajectory_of
@@ -110,9 +109,9 @@ def _check_folder(order: BankOrder) -> None:
         return
     plan = read_plan(folder)
     check_fits(plan, order.config, folder)
-    if (plan.split, plan.every) != (order.split, order.config.bank.every):
+    if (plan.split, plan.stride) != (order.split, order.config.bank.every):
         raise ArchiveError(
-            f"{folder} is a bank of the {plan.split} split with bank.every={plan.every}, so it can't go on with "
+            f"{folder} is a bank of the {plan.split} split with bank.every={plan.stride}, so it can't go on with "
             f"{order.split} and {order.config.bank.every}: give a new folder.",
             path=str(folder),
         )
@@ -127,7 +126,7 @@ def _planned(order: BankOrder, scoring: Scoring) -> BankPlan:
         layout=observation_layout(order.config, scoring),
         split=order.split,
         count=order.count if known is None else max(order.count, known.count),
-        every=order.config.bank.every,
+        stride=order.config.bank.every,
         metrics=METRIC_NAMES if scenes else (),
         shard_size=order.config.bank.shard_size if known is None else known.shard_size,
     )
@@ -148,7 +147,7 @@ def _size(numbers: Sequence[int], plan: BankPlan) -> int:
 
 
 def _build_shard(rollouts: Rollouts, order: BankOrder, plan: BankPlan, number: int, prompts: Sequence[Prompt]) -> int:
-    record_stops = RecordAllStops(every=plan.every, metrics=plan.metrics)
+    record_stops = RecordAllStops(stride=plan.stride, metrics=plan.metrics)
     tickets = [_ticket(row, prompts[row], order, record_stops) for row in _rows(plan, number)]
     done: dict[int, Trajectory] = {}
     failed: tuple[FailedEpisode, ...] = ()
@@ -169,14 +168,7 @@ def _build_shard(rollouts: Rollouts, order: BankOrder, plan: BankPlan, number: i
 
 
 def _ticket(row: int, prompt: Prompt, order: BankOrder, record_stops: RecordAllStops) -> Ticket:
-    return Ticket(
-        ticket_id=row,
-        prompt=prompt,
-        seed=bank_seed(order.config.run.seed, order.split, prompt.prompt_id),
-        action_seed=0,
-        c_nfe=order.config.reward.c_nfe,
-        forced=Action.CONTINUE,
-        explore=False,
-        record_stops=record_stops,
-        keep_image=False,
+    seed = bank_seed(order.config.run.seed, order.split, prompt.prompt_id)
+    return Ticket.recording_stops(
+        record_stops, row, prompt, seed=seed, c_nfe=order.config.reward.c_nfe, keep_image=False
     )

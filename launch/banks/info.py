@@ -56,7 +56,7 @@ class BankInfo:
             "trajectories": len(self.bank.trajectories),
             "planned": plan.count,
             "split": plan.split,
-            "every": plan.every,
+            "every": plan.stride,
             "metrics": list(plan.metrics),
             "layout": str(plan.layout),
             "size_bytes": self.size_bytes,
@@ -97,7 +97,7 @@ def tables(info: BankInfo) -> tuple[Table, Table]:
     plan, steps = info.bank.plan, info.bank.trajectories[0].steps
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_row("trajectories", f"{len(info.bank.trajectories)} of {plan.count}, {plan.split} prompts")
-    facts.add_row("decisions", f"steps {steps[0]} to {steps[-1]}; stop tried at every {_ordinal(plan.every)}")
+    facts.add_row("decisions", f"steps {steps[0]} to {steps[-1]}; stop tried at every {_ordinal(plan.stride)}")
     facts.add_row("observation", str(plan.layout))
     facts.add_row("columns", ", ".join(info.columns))
     facts.add_row("size", f"{info.size_bytes / 1e6:.1f} MB in {info.bank.path}")
@@ -128,5 +128,5 @@ def _tier(tier: int, members: Sequence[Trajectory], bank: Bank, config: Config) 
     )
 
 
-def _ordinal(every: int) -> str:
-    return "one" if every == 1 else f"{every}th" if every > 3 else {2: "2nd", 3: "3rd"}[every]
+def _ordinal(stride: int) -> str:
+    return "one" if stride == 1 else f"{stride}th" if stride > 3 else {2: "2nd", 3: "3rd"}[stride]

@@ -136,8 +136,9 @@ def quality_table(played: Sequence[Played]) -> Table:
 def _replayed(bank: Bank, rollouts: BankRollouts, price: float, advance: Callable[[], None]) -> list[Episode]:
     """The episode of each trajectory."""
     episodes: list[Episode] = []
-    for row in range(len(bank.trajectories)):
-        episodes += rollouts.collect([_ticket(row, bank, price)]).episodes
+    for row, one in enumerate(bank.trajectories):
+        ticket = Ticket.greedy(row, one.prompt, seed=one.seed, c_nfe=price, reference=one.reference)
+        episodes += rollouts.collect([ticket]).episodes
         advance()
     return episodes
 
@@ -185,16 +186,3 @@ def _refines(trained: TrainedPolicy, phi: NDArray[np.float32]) -> int:
     network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in trained.weights.items()})
     with torch.inference_mode():
         return int((network(torch.from_numpy(phi)).argmax(1) == Action.REFINE).sum())
-
-
-def _ticket(row: int, bank: Bank, price: float) -> Ticket:
-    one = bank.trajectories[row]
-    return Ticket(
-        ticket_id=row,
-        prompt=one.prompt,
-        seed=one.seed,
-        action_seed=0,
-        c_nfe=price,
-        explore=False,
-        reference=one.reference,
-    )

@@ -135,7 +135,7 @@ def draw_films(
     prompts = evaluation_prompts(config.prompts.source, config, limit=count)
     contestant = agent(config.sampler, policy=0, name="agent", title="agent", c_nfe=config.reward.c_nfe)
     items = make_items(prompts, repeats=1, seed=config.run.seed)
-    tickets = tickets_of(contestant, items, seed=config.run.seed, films=count)
+    tickets = tickets_of(contestant, items, films=count)
     episodes: list[Episode] = []
     with ExitStack() as stack:
         with Stage(console, "loading the models"):

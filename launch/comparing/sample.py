@@ -22,7 +22,6 @@ from addiffusion.policy import PolicyNetwork
 from addiffusion.prompts.text import checked_prompt
 from addiffusion.records import SCORE_NAMES, Episode, Prompt, Ticket
 from addiffusion.scorers.base import Scoring, Unscored
-from addiffusion.seeds import derive_seed
 from evaluation.tables import Table
 from launch.configuration.files import load_config
 from launch.runtime.components import observation_width, unpaid
@@ -50,8 +49,8 @@ class SampleOrder:
 
     def scoring(self, config: Config) -> Scoring:
         """The scorers, where they were asked for or the policy or the film strip shows what they say."""
-        looks = self.policy is not None and config.observation.kind == "clip"
-        if not (self.scores or self.film is not None or looks):
+        needs_images = self.policy is not None and config.observation.kind == "clip"
+        if not (self.scores or self.film is not None or needs_images):
             return Unscored()
         from addiffusion.scorers.factory import load_scoring  # noqa: PLC0415 - its libraries take seconds to import
 
@@ -82,8 +81,8 @@ def draw(order: SampleOrder, *, files: Sequence[Path], overrides: Sequence[str])
         _check_writable(path)
     policy = None if order.policy is None else load_policy(str(order.policy))
     run_files = [] if policy is None else [policy.config_file]
-    looks = bool(policy or order.film or order.scores)
-    config = _for_one_image(load_config([*run_files, *files], overrides), looks=looks)
+    needs_images = bool(policy or order.film or order.scores)
+    config = _for_one_image(load_config([*run_files, *files], overrides), needs_images=needs_images)
     episode = _roll_out(order, config, policy)
     _write_png(order.out, episode.image, order.scale)
     if order.film is not None:
@@ -100,9 +99,9 @@ def _check_writable(path: Path) -> None:
         raise UsageError(f"{path} can't be written: {path.parent} is no folder you may write to.", path=str(path))
 
 
-def _for_one_image(config: Config, *, looks: bool) -> Config:
-    """One slot and one scored image at a time; nobody is paid here; where nobody looks at decisions, none is scored."""
-    kind = config.observation.kind if looks else "latent"
+def _for_one_image(config: Config, *, needs_images: bool) -> Config:
+    """One slot and one scored image at a time; nobody is paid here; where no decision needs images, none is scored."""
+    kind = config.observation.kind if needs_images else "latent"
     reward = unpaid(config).reward.model_copy(update={"drop": ("quality", "terminal")})  # these read scores
     return config.model_copy(
         update={
@@ -122,15 +121,8 @@ def _roll_out(order: SampleOrder, config: Config, trained: TrainedPolicy | None)
     policy = PolicyNetwork(width, () if trained is None else config.policy.hidden, actions=config.policy.actions)
     worker = _worker(config, policy, scoring)
     worker.set_weights(_always_continue(width) if trained is None else trained.weights, version=0)
-    ticket = Ticket(
-        ticket_id=0,
-        prompt=Prompt(prompt_id=0, text=order.prompt, tier=0),
-        seed=order.seed,
-        action_seed=derive_seed(order.seed, "action"),
-        c_nfe=config.reward.c_nfe,
-        explore=False,
-        keep_frames=order.film is not None,
-    )
+    prompt = Prompt(prompt_id=0, text=order.prompt, tier=0)
+    ticket = Ticket.greedy(0, prompt, seed=order.seed, c_nfe=config.reward.c_nfe, keep_frames=order.film is not None)
     collected = worker.collect([ticket])
     if collected.failed:
         raise RolloutError(f"the image could not be drawn: {collected.failed[0].reason}")

@@ -124,7 +124,7 @@ def check_schedules(config: Config, schedules: Mapping[str, SamplerSection]) -> 
     scheduler = scheduler_of(options) if options is not None and unknown else None
     if scheduler is None:
         return
-    from addiffusion.sampling.build import table_on  # noqa: PLC0415 - imports torch
+    from addiffusion.sampling.solver_tables.build import table_on  # noqa: PLC0415 - imports torch
 
     for key, sampler in unknown.items():
         with steps_named(key):

@@ -12,7 +12,6 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from addiffusion.actions import Action
 from addiffusion.bank.archive import Bank
 from addiffusion.config import Config
 from addiffusion.errors import RolloutError, RunFolderError
@@ -104,7 +103,10 @@ def draw_references(rollouts: Rollouts, pairs: Pairs, config: Config) -> Iterato
         RolloutError: a pair has failed more than ``rollout.max_reissues`` times; without its reference it can't be
             trained on.
     """
-    waiting = deque(_ticket(number, pair, config) for number, pair in enumerate(pairs))
+    waiting = deque(
+        Ticket.full_length(number, prompt, seed=seed, c_nfe=config.reward.c_nfe, keep_image=False)
+        for number, (prompt, seed) in enumerate(pairs)
+    )
     failures: Counter[int] = Counter()
     while waiting:
         count = min(len(waiting), config.rollout.slots * workers_up(rollouts))
@@ -127,17 +129,3 @@ def _undrawable(failed: FailedEpisode, count: int) -> RolloutError:
 
 def _digest(keys: Iterator[tuple[str, int]] | Sequence[tuple[str, int]]) -> str:
     return hashlib.sha256(json.dumps([*keys]).encode()).hexdigest()
-
-
-def _ticket(position: int, pair: tuple[Prompt, int], config: Config) -> Ticket:
-    prompt, seed = pair
-    return Ticket(
-        ticket_id=position,
-        prompt=prompt,
-        seed=seed,
-        action_seed=0,
-        c_nfe=config.reward.c_nfe,
-        forced=Action.CONTINUE,
-        explore=False,
-        keep_image=False,
-    )

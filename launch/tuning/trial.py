@@ -72,7 +72,10 @@ def run_trial(config: Config, objective: Objective, *, bank: Path | None) -> dic
             training.share_weights()
         while not training.finished:
             training.step()
-        tickets = [_ticket(number, entry, config) for number, entry in enumerate(ground.held_out)]
+        tickets = [
+            Ticket.greedy(number, one.prompt, seed=one.seed, c_nfe=config.reward.c_nfe, reference=one.reference)
+            for number, one in enumerate(ground.held_out)
+        ]
         return _judged(ground.rollouts.collect(tickets).episodes, objective, ground.judge)
 
 
@@ -89,18 +92,6 @@ def _judged(episodes: Sequence[Episode], objective: Objective, judge_images: Jud
         "nfe": float(nfe.mean()),
         **{name: float(np.mean(values)) for name, values in scores.items()},
     }
-
-
-def _ticket(number: int, entry: PoolEntry, config: Config) -> Ticket:
-    return Ticket(
-        ticket_id=number,
-        prompt=entry.prompt,
-        seed=entry.seed,
-        action_seed=0,
-        c_nfe=config.reward.c_nfe,
-        explore=False,
-        reference=entry.reference,
-    )
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def test_stops_are_worth_what_their_episodes_are_paid(tmp_path: Path, drop: list
 def test_untried_stops_lie_between_their_neighbours(tmp_path: Path) -> None:
     config = toy_bank_config()
     exact = stack(toy_bank(tmp_path / "1", config).trajectories, config.reward)
-    coarse = stack(toy_bank(tmp_path / "2", config, every=2).trajectories, config.reward)
+    coarse = stack(toy_bank(tmp_path / "2", config, stride=2).trajectories, config.reward)
     torch.testing.assert_close(coarse.passes, exact.passes)
     torch.testing.assert_close(coarse.quality[:, [0, 2, 4, 5]], exact.quality[:, [0, 2, 4, 5]])
     torch.testing.assert_close(coarse.quality[:, 1], coarse.quality[:, [0, 2]].mean(1), atol=1e-5, rtol=1e-5)

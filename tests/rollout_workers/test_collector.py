@@ -15,7 +15,7 @@ from addiffusion.config import Config
 from addiffusion.records import TERM_NAMES, Reference, StopRule
 from addiffusion.reward import reference_of
 from rollout_workers.collector import Collector
-from rollout_workers.stopwatch import STAGES
+from rollout_workers.metrics import STAGES
 from tests.fakes import ToyBackbone, ToyScoring
 from tests.rollout_workers.rollouts import (
     FINISH,

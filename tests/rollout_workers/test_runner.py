@@ -21,8 +21,8 @@ from addiffusion.scorers.base import Scoring
 from learner.algorithm_config import build_ppo_config
 from learner.update import PolicyLearner
 from rollout_workers import metrics
+from rollout_workers.metrics import STAGES
 from rollout_workers.runner import DiffusionRunner
-from rollout_workers.stopwatch import STAGES
 from tests.fakes import ToyBackbone, ToyScoring
 from tests.rollout_workers.toy_run import make_config, make_tickets, make_worker, phi_width
 

@@ -50,8 +50,8 @@ def _episodes(config: Config, tickets: list[Ticket], act: PolicyFunction) -> tup
     return collected.episodes
 
 
-def _recorded(config: Config, *, count: int = 5, every: int = 1) -> tuple[Episode, ...]:
-    record_stops = RecordAllStops(every=every, metrics=METRIC_NAMES)
+def _recorded(config: Config, *, count: int = 5, stride: int = 1) -> tuple[Episode, ...]:
+    record_stops = RecordAllStops(stride=stride, metrics=METRIC_NAMES)
     tickets = make_tickets(count, forced=Action.CONTINUE, explore=False, record_stops=record_stops)
     return _episodes(config, tickets, lambda phi: np.zeros((len(phi), 3), np.float32))
 
@@ -89,7 +89,7 @@ def test_what_is_tried_on_the_way_changes_nothing() -> None:
 
 
 def test_only_every_nth_stop_is_tried() -> None:
-    assert _found(_recorded(_config(), count=1, every=4)[0]).stop_rows.tolist() == [0, 4]
+    assert _found(_recorded(_config(), count=1, stride=4)[0]).stop_rows.tolist() == [0, 4]
 
 
 def test_metrics_are_those_of_the_images() -> None:

@@ -14,8 +14,8 @@ from addiffusion.backbones.solvers import is_flow, respaced, solver_of
 from addiffusion.config import SamplerSection
 from addiffusion.config.sampling import NOISY_SOLVERS, Solver
 from addiffusion.errors import ConfigError
-from addiffusion.sampling.build import build_table
-from addiffusion.sampling.probe import NOISY
+from addiffusion.sampling.solver_tables.build import build_table
+from addiffusion.sampling.solver_tables.probe import NOISY
 
 NOISE: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 SD15 = PNDMScheduler(**NOISE, skip_prk_steps=True, steps_offset=1, set_alpha_to_one=False)

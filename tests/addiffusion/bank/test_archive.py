@@ -16,18 +16,18 @@ from tests.addiffusion.bank.toy_bank import toy_bank, toy_bank_config, toy_traje
 CONFIG = toy_bank_config()
 
 
-@pytest.mark.parametrize("every", [1, 3])
-def test_trajectories_come_back_bitwise(tmp_path: Path, every: int) -> None:
-    bank = toy_bank(tmp_path, CONFIG, every=every)
+@pytest.mark.parametrize("stride", [1, 3])
+def test_trajectories_come_back_bitwise(tmp_path: Path, stride: int) -> None:
+    bank = toy_bank(tmp_path, CONFIG, stride=stride)
     assert bank.complete
-    for read, written in zip(bank.trajectories, toy_trajectories(CONFIG, every=every), strict=True):
+    for read, written in zip(bank.trajectories, toy_trajectories(CONFIG, stride=stride), strict=True):
         for part in fields(written):
             np.testing.assert_array_equal(getattr(read, part.name), getattr(written, part.name), err_msg=part.name)
             assert type(getattr(read, part.name)) is type(getattr(written, part.name))
 
 
 def test_the_full_length_is_the_last_end(tmp_path: Path) -> None:
-    for one in toy_bank(tmp_path, CONFIG, every=3).trajectories:
+    for one in toy_bank(tmp_path, CONFIG, stride=3).trajectories:
         assert one.end_rows.tolist() == [0, 3, 5]
         assert one.end_nfe.tolist() == [5, 8, 8]
         np.testing.assert_array_equal(one.end_scores[-1], one.scores[-1])

@@ -17,7 +17,7 @@ PLAN = BankPlan(
     layout=Layout(names=("clip", "quality"), widths=(4, 8)),
     split="train",
     count=3,
-    every=2,
+    stride=2,
     metrics=("scene_soft",),
     shard_size=16,
 )
@@ -28,11 +28,26 @@ def test_a_plan_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert read_plan(tmp_path) == PLAN
 
 
+def test_the_file_of_a_plan_names_the_stride_after_its_configuration_key(tmp_path: Path) -> None:
+    PLAN.write(tmp_path)
+    assert list(json.loads((tmp_path / PLAN_FILE).read_text())) == [
+        "schema_version",
+        "identity",
+        "layout",
+        "split",
+        "count",
+        "every",
+        "metrics",
+        "shard_size",
+    ]
+
+
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
         ("count", None, "count"),
         ("count", "many", "count"),
+        ("every", "many", "every"),
         ("layout", {"names": ["clip"], "widths": []}, "widths"),
         ("layout", [], "layout"),
         ("metrics", 3, "metrics"),

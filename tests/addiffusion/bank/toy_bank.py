@@ -24,30 +24,30 @@ def toy_bank_config(**sections: Any) -> Config:
     return make_config(**{"reward": {"preset": "paired"}, "policy": policy, **sections})
 
 
-def toy_plan(config: Config, *, count: int, every: int = 1) -> BankPlan:
+def toy_plan(config: Config, *, count: int, stride: int = 1) -> BankPlan:
     return BankPlan(
         identity=bank_identity(config),
         layout=clip_layout(clip_width=ToyScoring.clip_width, timestep_width=config.observation.timestep_width),
         split="train",
         count=count,
-        every=every,
+        stride=stride,
         metrics=METRIC_NAMES,
         shard_size=4,
     )
 
 
-def toy_trajectories(config: Config, *, count: int = 6, every: int = 1) -> list[Trajectory]:
-    record_stops = RecordAllStops(every=every, metrics=METRIC_NAMES)
+def toy_trajectories(config: Config, *, count: int = 6, stride: int = 1) -> list[Trajectory]:
+    record_stops = RecordAllStops(stride=stride, metrics=METRIC_NAMES)
     collected = make_worker(config).collect(make_tickets(count, forced=Action.CONTINUE, record_stops=record_stops))
     assert not collected.failed
     return [trajectory_of(episode) for episode in collected.episodes]
 
 
-def toy_bank(folder: Path, config: Config, *, count: int = 6, every: int = 1) -> Bank:
+def toy_bank(folder: Path, config: Config, *, count: int = 6, stride: int = 1) -> Bank:
     """A bank on disk, read back."""
-    plan = toy_plan(config, count=count, every=every)
+    plan = toy_plan(config, count=count, stride=stride)
     plan.write(folder)
-    trajectories = toy_trajectories(config, count=count, every=every)
+    trajectories = toy_trajectories(config, count=count, stride=stride)
     for number in range(-(-count // plan.shard_size)):
         part = trajectories[number * plan.shard_size : (number + 1) * plan.shard_size]
         write_shard(shard_path(folder, number), part, plan)

@@ -18,8 +18,8 @@ from diffusers import (
 )
 from torch import Tensor
 
-from addiffusion.sampling.build import build_table
-from addiffusion.sampling.table import SolverTable
+from addiffusion.sampling.solver_tables.build import build_table
+from addiffusion.sampling.solver_tables.table import SolverTable
 
 NOISE: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 NOISY = ("euler_ancestral", "lcm")

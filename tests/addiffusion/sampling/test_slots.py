@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from addiffusion.actions import Action
 from addiffusion.errors import SlotError
-from addiffusion.sampling.build import build_table
 from addiffusion.sampling.slots import Phase, Slots
+from addiffusion.sampling.solver_tables.build import build_table
 
 COUNT, STEPS, WARMUP, PASSES, FINISH = 3, 6, 2, 2, 3
 ORDER = 3

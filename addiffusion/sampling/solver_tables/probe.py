@@ -1,4 +1,4 @@
-"""Reads a solver's coefficients off the diffusers scheduler itself, by stepping it with unit vectors."""
+"""Coefficients of a solver, read off the diffusers scheduler itself by stepping it with unit vectors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from addiffusion.sampling.histories import DpmHistory, History, NoHistory, PndmHistory, UniPcHistory
+from addiffusion.sampling.solver_tables.histories import DpmHistory, History, NoHistory, PndmHistory, UniPcHistory
 
 NOISY = ("EulerAncestralDiscreteScheduler", "LCMScheduler")
 """Schedulers that draw noise at every step: for evaluation, never for training."""
@@ -75,6 +75,13 @@ def step_row(scheduler: Any, history: History, index: int, order: int, *, noisy:
     """Step a copy of ``scheduler`` at ``index`` with unit vectors.
 
     Vectors are double, coefficients are computed by the scheduler in its own precision: exactly what it would use.
+
+    Args:
+        scheduler: of diffusers, with its schedule laid out.
+        history: of its kind.
+        index: schedule point.
+        order: remembered tensors that are known.
+        noisy: whether the scheduler draws noise at every step.
     """
     size = history.count + 2
     basis = torch.eye(size, dtype=torch.float64).view(size, 1, size, 1, 1)

@@ -1,9 +1,8 @@
-"""Lays a solver's rows out in one table."""
+"""Construction of a solver table: base steps, refines, finishes, the dead row."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,34 +11,13 @@ from torch.linalg import LinAlgError  # pyright: ignore[reportAttributeAccessIss
 from addiffusion.backbones.base import Backbone, Scheduler
 from addiffusion.config import RefineSection, SamplerSection
 from addiffusion.errors import ConfigError
-from addiffusion.sampling.arrival import Arrival
-from addiffusion.sampling.probe import FLOW, NOISY, Probe, Row, names_of
-from addiffusion.sampling.table import HEAD, SolverTable
+from addiffusion.sampling.solver_tables.checks import check_finite, check_options, laid_out
+from addiffusion.sampling.solver_tables.finish import FinishSolver
+from addiffusion.sampling.solver_tables.probe import Probe, Row
+from addiffusion.sampling.solver_tables.table import HEAD, SolverTable
 
 FINISH_ORDER = {"ddim": 1, "dpm++2m": 2}
 """Solvers of a finish, by name."""
-_KNOWN = (
-    "DDIMScheduler",
-    "DPMSolverMultistepScheduler",
-    "EulerDiscreteScheduler",
-    "UniPCMultistepScheduler",
-    "PNDMScheduler",
-    FLOW,
-    *NOISY,
-)
-_REFUSED: tuple[tuple[str, tuple[Any, ...]], ...] = (
-    ("clip_sample", (False, None)),
-    ("thresholding", (False, None)),
-    ("skip_prk_steps", (True, None)),
-    ("algorithm_type", ("dpmsolver++", None)),
-    ("predict_x0", (True, None)),
-    ("solver_p", (None,)),
-    ("stochastic_sampling", (False, None)),
-    ("invert_sigmas", (False, None)),
-    ("timestep_type", ("discrete", None)),
-    ("variance_type", (None, "fixed_small", "fixed_large")),
-)
-"""Options whose other values make a step depend on the image itself, or on more than state and output."""
 
 
 def table_for(backbone: Backbone, sampler: SamplerSection, refine: RefineSection) -> SolverTable:
@@ -74,7 +52,7 @@ def build_table(
 ) -> SolverTable:
     """Probe a scheduler for a base schedule of ``num_steps``, its refines and its finishes.
 
-    A stop decided at step i commits that step, then arrives at t = 0 by ``finish_steps`` passes at timesteps spaced
+    A stop decided at step i commits that step, then comes to t = 0 by ``finish_steps`` passes at timesteps spaced
     evenly between T[i + 1] and 0, but never by more passes than the base schedule had left.
 
     Args:
@@ -89,13 +67,13 @@ def build_table(
     """
     from addiffusion.backbones.solvers import check_schedule, respaced  # noqa: PLC0415 - see table_on
 
-    _check_options(scheduler)
+    check_options(scheduler)
     check_schedule(scheduler)
-    probe = _laid_out(scheduler, num_steps)
+    probe = laid_out(scheduler, num_steps)
     order = FINISH_ORDER[finish_solver]
-    arrival = Arrival(respaced(scheduler, order=order), order=order, flow=probe.flow)
+    finish = FinishSolver(respaced(scheduler, order=order), order=order, flow=probe.flow)
     try:
-        return _Builder(probe, arrival, finish_steps=finish_steps, r_noise=r_noise).table()
+        return _Builder(probe, finish, finish_steps=finish_steps, r_noise=r_noise).table()
     except LinAlgError as error:
         raise ConfigError(
             f"{type(scheduler).__name__} has no step of its order somewhere on the schedule of sampler.num_steps="
@@ -117,21 +95,29 @@ class _Pass:
 
 
 class _Builder:
-    """Collects passes in the order of the table: base steps, refines, finishes, the dead row."""
+    """Passes in the order of the table: base steps, refines, finishes, the dead row."""
 
-    def __init__(self, probe: Probe, arrival: Arrival, *, finish_steps: int, r_noise: float) -> None:
-        self._probe, self._arrival = probe, arrival
+    def __init__(self, probe: Probe, finish_solver: FinishSolver, *, finish_steps: int, r_noise: float) -> None:
+        """Nothing is laid out as yet.
+
+        Args:
+            probe: the base schedule.
+            finish_solver: rows off it.
+            finish_steps: passes of a finish.
+            r_noise: share of the timestep at which a refine works.
+        """
+        self._probe, self._finish_solver = probe, finish_solver
         self._finish_steps, self._r_noise = finish_steps, r_noise
-        self._own = probe.history.count + 1
         # Entry 1 is the last pass's clean prediction wherever a finish needs it; some solvers remember it anyway.
-        self._guest = arrival.needs_clean and not probe.history.clean_first
-        self._size = self._own + self._guest
+        self._extra_entry = finish_solver.needs_clean and not probe.history.clean_first
+        self._size = probe.history.count + 1 + self._extra_entry
         self._t = [float(t) for t in probe.timesteps]
         self._ratios = probe.ratios()
         self._passes: list[_Pass] = []
         self._next: list[int] = []
 
     def table(self) -> SolverTable:
+        """All rows, laid out and packed."""
         points = len(self._t)
         entry_row = self._base()
         refine_row = len(self._passes) + np.arange(points)
@@ -145,8 +131,8 @@ class _Builder:
         rows = np.zeros((len(HEAD) + self._size * (self._size + 1), len(self._passes) + 1))
         for column, one in enumerate(self._passes):
             rows[:, column] = _packed(one)
-        _check_finite(rows, self._probe.scheduler)
-        levels = [(1.0, ratio) if self._probe.exploding else self._arrival.noise(ratio) for ratio in self._ratios]
+        check_finite(rows, self._probe.scheduler)
+        levels = [(1.0, ratio) if self._probe.exploding else self._finish_solver.noise(ratio) for ratio in self._ratios]
         return SolverTable(
             num_steps=points,
             state_size=self._size,
@@ -156,7 +142,7 @@ class _Builder:
             timesteps=np.array(self._t, np.float32),
             point_noise=np.array(levels, np.float32).T.copy(),
             refine_row=refine_row,
-            refine_noise=np.array([self._arrival.noise(ratio) for _, ratio in refines], np.float32).T.copy(),
+            refine_noise=np.array([self._finish_solver.noise(ratio) for _, ratio in refines], np.float32).T.copy(),
             finish_start=finish_start,
             finish_count=counts,
             init_noise_sigma=self._probe.init_noise_sigma,
@@ -194,36 +180,36 @@ class _Builder:
         else:
             times = [start, *(float(round(share * start)) for share in shares[1:])]
             ratios = [self._ratios[step + 1], *(self._probe.ratio_at(int(t)) for t in times[1:])]
-        rows = self._arrival.finish([self._ratios[step], *ratios])
+        rows = self._finish_solver.finish([self._ratios[step], *ratios])
         for number, (t, row, ratio) in enumerate(zip(times, rows, ratios, strict=True)):
             # A variance-exploding latent becomes alpha z0 + sigma noise on its way into the first pass.
             scale = (1 + ratio**2) ** -0.5 if self._probe.exploding and number == 0 else 1.0
-            self._add(t, _rescaled(row, scale), ratio, visiting=True, final=number == count - 1)
+            self._add(t, _rescaled(row, scale), ratio, finish=True, final=number == count - 1)
             self._next[-1] = len(self._passes) - (number == count - 1)
 
-    def _add(self, t: float, row: Row, ratio: float, *, visiting: bool = False, final: bool = False) -> None:
+    def _add(self, t: float, row: Row, ratio: float, *, finish: bool = False, final: bool = False) -> None:
         """Place a row's coefficients among the entries of the table's state.
 
         Args:
             t: what the network is told.
             row: coefficients among the row's own entries.
             ratio: noise level, for solvers that do not tell their clean prediction.
-            visiting: the row is a finish's: its history is entry 1.
+            finish: the row is a finish's: its history is entry 1.
             final: nothing is committed after the pass, so whatever its transition is does not matter.
         """
-        size, own = self._size, len(row.transition)
-        first = 1 if visiting else 1 + self._guest
-        entries = [0, *range(first, first + own - 1)]
+        size, row_size = self._size, len(row.transition)
+        first = 1 if finish else 1 + self._extra_entry
+        entries = [0, *range(first, first + row_size - 1)]
         columns = [*entries, size]
         clean = np.zeros(size + 1)
         if row.clean is None:
-            clean[[0, size]] = self._arrival.clean(ratio)
+            clean[[0, size]] = self._finish_solver.clean(ratio)
         else:
             clean[columns] = row.clean
         transition = np.zeros((size, size + 1))
         if not final:
             transition[np.ix_(entries, columns)] = row.transition
-            if self._guest:
+            if self._extra_entry:
                 transition[1] = clean
         self._passes.append(_Pass(t=t, row=row, clean=clean, transition=transition))
         self._next.append(len(self._passes) - 1)
@@ -242,66 +228,3 @@ def _rescaled(row: Row, scale: float) -> Row:
 def _packed(one: _Pass) -> NDArray[np.float64]:
     head = [one.t, one.row.in_scale, one.clean[0], one.clean[-1], one.row.noise]
     return np.concatenate([head, one.transition.ravel()])
-
-
-def _laid_out(scheduler: Any, num_steps: int) -> Probe:
-    known = int(scheduler.config["num_train_timesteps"])
-    flow = FLOW in names_of(scheduler)
-    if num_steps > known:
-        raise ConfigError(
-            f"sampler.num_steps is {num_steps}, but the model's scheduler knows only {known} timesteps: "
-            f"choose at most {known}.",
-            num_steps=num_steps,
-        )
-    try:
-        probe = Probe(scheduler, num_steps)
-    except (ValueError, IndexError) as error:
-        raise ConfigError(
-            f"{type(scheduler).__name__} has no schedule of sampler.num_steps={num_steps} ({error}): choose another "
-            "number of steps.",
-            num_steps=num_steps,
-        ) from error
-    latest = max(float(t) for t in probe.timesteps)
-    if not flow and latest > known - 1:
-        raise ConfigError(
-            f"sampler.num_steps={num_steps} with steps_offset={scheduler.config['steps_offset']} asks for timestep "
-            f"{latest:g}, but the model's scheduler ends at {known - 1}: choose fewer steps.",
-            num_steps=num_steps,
-        )
-    return probe
-
-
-def _check_options(scheduler: Scheduler) -> None:
-    names = names_of(scheduler)
-    if names.isdisjoint(_KNOWN):
-        kind = type(scheduler).__name__
-        raise ConfigError(
-            f"The sampler can't step a {kind}; it can step {', '.join(_KNOWN)}: set sampler.solver to a solver's name.",
-            scheduler=kind,
-        )
-    for option, linear in _REFUSED:
-        value = scheduler.config.get(option)
-        if value not in linear:
-            raise ConfigError(
-                f"The scheduler option {option}={value} makes steps that no fixed coefficients describe: set {option} "
-                f"to {linear[0]} in scheduler/scheduler_config.json of the pipeline.",
-                option=option,
-            )
-
-
-def _check_finite(rows: NDArray[np.float64], scheduler: Any) -> None:
-    if np.isfinite(rows).all():
-        return
-    if FLOW in names_of(scheduler):
-        raise ConfigError(
-            f"{type(scheduler).__name__} with shift_terminal={scheduler.config.get('shift_terminal')} has no finite "
-            f"schedule of sampler.num_steps={len(scheduler.timesteps)}: choose more steps.",
-            num_steps=len(scheduler.timesteps),
-        )
-    options = {name: scheduler.config.get(name) for name in ("prediction_type", "rescale_betas_zero_snr")}
-    raise ConfigError(
-        f"prediction_type={options['prediction_type']} with rescale_betas_zero_snr="
-        f"{options['rescale_betas_zero_snr']} has steps without a clean prediction: use timestep_spacing=leading, "
-        "or a model of v_prediction.",
-        **options,
-    )

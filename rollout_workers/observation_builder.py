@@ -1,4 +1,4 @@
-"""How a group of slots sees what its policy decides on: through the scorers, or through the denoiser itself."""
+"""Observations of a group's decisions: from the scorers' answer, or from features of the denoiser."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,74 +18,89 @@ from addiffusion.observation.latent import LatentObservation, convergence, promp
 from addiffusion.observation.layout import Layout
 from addiffusion.sampling.engine import Engine
 from addiffusion.scorers.base import Scoring
-from rollout_workers.draft import Draft
-from rollout_workers.intake import Intake
+from rollout_workers.episode_builder import EpisodeBuilder
+from rollout_workers.ticket_queue import TicketQueue
 
 
-class Sight(Protocol):
-    """Phi of deciding slots."""
+class ObservationBuilder(Protocol):
+    """Builds phi of deciding slots."""
 
     layout: Layout
-    looks: bool
+    needs_images: bool
     """Whether decisions need decoded and scored images."""
 
     def rows(
-        self, engine: Engine, drafts: Mapping[int, Draft], judged: Mapping[int, ImageScores], slots: Sequence[int]
+        self,
+        engine: Engine,
+        builders: Mapping[int, EpisodeBuilder],
+        judged: Mapping[int, ImageScores],
+        slots: Sequence[int],
     ) -> NDArray[np.float32]:
-        """(S, p) phi of ``slots``; all other rows are 0."""
+        """(S, p) phi of ``slots``; all other rows are 0.
+
+        Args:
+            engine: of all slots of the group.
+            builders: episodes under way, by slot.
+            judged: scores of the present predictions, by slot; empty where decisions need no images.
+            slots: those that decide.
+        """
         ...
 
 
-class ClipSight:
+class ClipObservationBuilder:
     """The ``clip`` observation."""
 
-    looks = True
+    needs_images = True
 
     def __init__(self, observation: ClipObservation) -> None:
         self._observation = observation
         self.layout = observation.layout
 
     def rows(
-        self, engine: Engine, drafts: Mapping[int, Draft], judged: Mapping[int, ImageScores], slots: Sequence[int]
+        self,
+        engine: Engine,
+        builders: Mapping[int, EpisodeBuilder],
+        judged: Mapping[int, ImageScores],
+        slots: Sequence[int],
     ) -> NDArray[np.float32]:
-        """One row after the other, from what the scorers say."""
+        """(S, p) phi from the scorers' answer, as of ``ObservationBuilder``."""
         phi = np.zeros((len(engine), self.layout.width), np.float32)
         for slot in slots:
-            draft = drafts[slot]
+            builder = builders[slot]
             phi[slot] = self._observation.row(
                 engine.info(slot),
                 now=judged[slot],
-                before=draft.last_judged,
-                text_embedding=draft.text_embedding,
-                c_nfe=draft.ticket.c_nfe,
+                before=builder.last_judged,
+                text_embedding=builder.text_embedding,
+                c_nfe=builder.ticket.c_nfe,
             )
         return phi
 
 
-class LatentSight:
-    """The ``latent`` observation; remembers each slot's clean prediction of the decision before."""
+class LatentObservationBuilder:
+    """The ``latent`` observation; holds each slot's clean prediction of the decision before."""
 
-    looks = False
+    needs_images = False
 
-    def __init__(self, observation: LatentObservation, intake: Intake) -> None:
+    def __init__(self, observation: LatentObservation, tickets: TicketQueue) -> None:
         self._observation = observation
-        self._intake = intake
-        self._before: Tensor | None = None
+        self._tickets = tickets
+        self._before: Float[Tensor, "slot c h w"] | None = None
         self.layout = observation.layout
 
     @torch.inference_mode()
     def rows(
         self,
         engine: Engine,
-        drafts: Mapping[int, Draft],
+        builders: Mapping[int, EpisodeBuilder],
         judged: Mapping[int, ImageScores],  # noqa: ARG002 - nothing was scored
         slots: Sequence[int],
     ) -> NDArray[np.float32]:
-        """One pass of arithmetic over all slots, then one row after the other."""
+        """(S, p) phi from the denoiser's features, as of ``ObservationBuilder``."""
         now = engine.z0_pred
         before = now.clone() if self._before is None else self._before
         for slot in slots:
-            if not drafts[slot].decisions:
+            if not builders[slot].decisions:
                 before[slot] = now[slot]
         middle = engine.middle_features().cpu().numpy()
         moved = convergence(now, before).cpu().numpy()
@@ -93,25 +109,36 @@ class LatentSight:
         self._before = before
         phi = np.zeros((len(engine), self.layout.width), np.float32)
         for slot in slots:
-            ticket = drafts[slot].ticket
+            ticket = builders[slot].ticket
             phi[slot] = self._observation.row(
                 engine.info(slot),
                 middle=middle[slot],
                 convergence=moved[slot],
-                text=prompt_vector(self._intake.condition(ticket)),
+                text=prompt_vector(self._tickets.condition(ticket)),
                 c_nfe=ticket.c_nfe,
             )
         return phi
 
 
-def make_sight(config: Config, *, backbone: Backbone, scoring: Scoring, intake: Intake) -> Sight:
-    """The sight of one group, as ``observation.kind`` wants it."""
+def make_observation_builder(
+    config: Config, *, backbone: Backbone, scoring: Scoring, tickets: TicketQueue
+) -> ObservationBuilder:
+    """Observation builder of one group by ``observation.kind``.
+
+    Args:
+        config: of the run.
+        backbone: gives the widths of its features.
+        scoring: gives the width of its embeddings.
+        tickets: gives the encoded prompts.
+    """
     num_steps = config.sampler.num_steps
     if config.observation.kind == "latent":
         text_width = len(prompt_vector(backbone.uncond()))
         observation = LatentObservation(
             config.observation, middle_width=backbone.middle_width, text_width=text_width, num_steps=num_steps
         )
-        return LatentSight(observation, intake)
+        return LatentObservationBuilder(observation, tickets)
     scales, width = config.reward.scales, scoring.clip_width
-    return ClipSight(ClipObservation(config.observation, clip_width=width, scales=scales, num_steps=num_steps))
+    return ClipObservationBuilder(
+        ClipObservation(config.observation, clip_width=width, scales=scales, num_steps=num_steps)
+    )

@@ -1,4 +1,4 @@
-"""What all groups of a worker share while one batch of tickets is rolled out: work to do, and outcomes."""
+"""Tickets that the groups of a worker share: those that wait, those under way, and their outcomes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from addiffusion.errors import ContractError
 from addiffusion.records import Episode, FailedEpisode, Ticket
 from addiffusion.rollouts import Collected
 from addiffusion.scorers.base import Scoring
-from rollout_workers.draft import Draft
+from rollout_workers.episode_builder import EpisodeBuilder
 
 
-class Intake:
-    """Hands tickets out in their order and takes episodes in. A ticket ends in exactly one of the two lists."""
+class TicketQueue:
+    """Tickets in their order, and what came of them: each ends as an episode or as a failed episode."""
 
     def __init__(self, *, backbone: Backbone, scoring: Scoring, config: Config) -> None:
         self._backbone, self._scoring, self._config = backbone, scoring, config
@@ -38,7 +38,7 @@ class Intake:
 
     @property
     def open_tickets(self) -> tuple[Ticket, ...]:
-        """All whose outcome has not been taken."""
+        """Tickets whose outcome has not been taken."""
         return tuple(self._open.values())
 
     @property
@@ -67,12 +67,12 @@ class Intake:
         if observed and self._config.observation.kind == "clip":
             self._text_embeddings |= zip(observed, self._scoring.embed_text(observed), strict=True)
 
-    def next(self) -> Draft | None:
-        """The draft of the next ticket; None when all have been handed out."""
+    def next(self) -> EpisodeBuilder | None:
+        """Episode of the next ticket; None when all have been handed out."""
         if not self._waiting:
             return None
         ticket = self._waiting.popleft()
-        return Draft(
+        return EpisodeBuilder(
             ticket=ticket,
             text_embedding=self._text_embeddings.get(ticket.prompt.text, _NOTHING),
             draws=seeds.generator(ticket.action_seed, "action") if ticket.forced is None and ticket.explore else None,

@@ -1,4 +1,4 @@
-"""The episode a slot is working on: what is known of it so far, and the record it becomes."""
+"""The episode of a slot, from its ticket to the finished record."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.config import RewardSection
 from addiffusion.observation.clip import ImageScores
+from addiffusion.policy import choose
 from addiffusion.records import TERM_NAMES, Episode, Frames, StopRecords, Ticket
 from addiffusion.reward import compute_terms
+from addiffusion.sampling.latents import SlotSnapshot
 from addiffusion.sampling.slots import SlotInfo
-from addiffusion.sampling.tenant import Kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,38 +42,41 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Branch:
-    """A stop that is tried at the last decision, and how to go on from there afterwards."""
+    """A stop under branch at the last decision: the slot before it, and the action to go on with."""
 
-    kept: Kept
+    snapshot: SlotSnapshot
     action: Action
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """What a tried stop has led to."""
+    """End of a tried stop."""
 
     row: int
+    """Index of the decision it was tried at."""
     nfe: int
+    """NFE of the whole episode had it ended so."""
     final: ImageScores
 
 
 @dataclass(slots=True, kw_only=True)
-class Draft:
-    """State of one busy slot. Everything random in it comes from the ticket."""
+class EpisodeBuilder:
+    """Decisions, images and tried stops of an episode under way. Everything random in it comes from the ticket."""
 
     ticket: Ticket
     text_embedding: NDArray[np.float32]
-    """(e,) CLIP embedding of the prompt; empty where no policy looks at one."""
+    """(e,) CLIP embedding of the prompt; empty where the policy needs none."""
     draws: torch.Generator | None
     """The episode's own stream of action draws; None takes the likeliest action."""
     decisions: list[Decision] = field(default_factory=list)
     images: list[NDArray[np.uint8]] = field(default_factory=list)
-    """Predictions kept for a film strip."""
+    """(H, W, 3) predictions kept for a film strip."""
     masks: list[NDArray[np.float32] | None] = field(default_factory=list)
+    """(h, w) refine masks beside them, in latent pixels."""
     stops: list[Stop] = field(default_factory=list)
     branch: Branch | None = None
     started_s: float = field(default_factory=time.perf_counter)
-    z0_before: Tensor | None = None
+    z0_before: Float[Tensor, "c h w"] | None = None
     """Clean prediction of the decision before, for a rule that compares with it."""
 
     @property
@@ -83,7 +88,70 @@ class Draft:
     def at_branch(self) -> bool:
         """Whether stop is to be tried at the last decision before what was chosen there."""
         wanted = self.ticket.record_stops
-        return wanted is not None and (len(self.decisions) - 1) % wanted.every == 0
+        return wanted is not None and (len(self.decisions) - 1) % wanted.stride == 0
+
+    def forced_action(self, *, step: int, z0_pred: Float[Tensor, "c h w"]) -> Action | None:
+        """Action that the ticket prescribes at a decision; None asks the policy.
+
+        Args:
+            step: schedule index of the decision.
+            z0_pred: clean prediction at the decision.
+        """
+        ticket = self.ticket
+        if ticket.forced is not Action.CONTINUE or ticket.stop_rule is None:
+            return ticket.forced
+        at_step = ticket.stop_rule.at_step
+        if at_step is not None:
+            if step >= at_step:
+                return Action.STOP
+            if ticket.stop_rule.refine_last and step == at_step - 1:
+                return Action.REFINE
+        below = ticket.stop_rule.change_below
+        if below is not None and self._change(z0_pred) < below:
+            return Action.STOP
+        return Action.CONTINUE
+
+    def _change(self, z0_pred: Float[Tensor, "c h w"]) -> float:
+        """|z0 - z0 before| / |z0 before| of this decision, which becomes the one before; infinite at the first."""
+        before, self.z0_before = self.z0_before, z0_pred.clone()
+        if before is None:
+            return float("inf")
+        return float((self.z0_before - before).norm() / before.norm().clamp_min(1e-12))
+
+    def decide(
+        self,
+        phi: NDArray[np.float32],
+        logits: NDArray[np.float32],
+        *,
+        info: SlotInfo,
+        judged: ImageScores | None,
+        weight_version: int,
+    ) -> Action:
+        """Choose the action of a decision, and note it; where the ticket forces one, the policy's answer is void.
+
+        Args:
+            phi: (p,) the observation.
+            logits: (3,) the policy's answer, finite.
+            info: where the slot stands.
+            judged: scores of the prediction; None where the policy decides without them.
+            weight_version: version of the policy weights.
+        """
+        if self.ticket.forced is None:
+            action, log_prob = choose(logits, self.draws)
+        else:
+            action, log_prob, logits = self.ticket.forced, 0.0, np.zeros_like(logits)
+        self.decisions.append(
+            Decision(
+                phi=phi.copy(),
+                logits=logits.copy(),
+                action=action,
+                log_prob=log_prob,
+                weight_version=weight_version,
+                info=info,
+                judged=judged,
+            )
+        )
+        return action
 
     def finish(
         self,
@@ -135,7 +203,14 @@ class Draft:
     def _terms(
         self, reward: RewardSection, judged: Sequence[ImageScores], actions: NDArray[np.int64], info: SlotInfo
     ) -> NDArray[np.float32]:
-        """(d, 4); zeros where stops are recorded: nobody is paid for those."""
+        """(d, 4) reward terms; zeros where stops are recorded.
+
+        Args:
+            reward: how the episode is paid.
+            judged: scores at each decision, then of the returned image.
+            actions: (d,).
+            info: the slot's counts at the end.
+        """
         if self.ticket.record_stops is not None:
             return np.zeros((len(actions), len(TERM_NAMES)), np.float32)
         return compute_terms(
@@ -179,7 +254,7 @@ _NO_IMAGE: NDArray[np.uint8] = np.zeros((0, 0, 3), np.uint8)
 
 
 def _unjudged(like: ImageScores) -> ImageScores:
-    """Scores of a prediction that nobody looked at: not a number, never a zero."""
+    """Scores of a prediction that was not scored: not a number, never a zero."""
     return ImageScores(
         scores=np.full_like(like.scores, np.nan),
         clip_embedding=np.full_like(like.clip_embedding, np.nan),

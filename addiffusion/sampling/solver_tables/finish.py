@@ -1,4 +1,4 @@
-"""Passes off the base schedule: those of a refine, and those that bring a stopped image to t = 0.
+"""Passes off the base schedule: of a refine, and of the finish of a stopped image.
 
 Both come from a DPM-Solver++ of the model's own noise whose schedule is laid out here. Order 1 is DDIM's step
 (arXiv:2211.01095 Sec. 4); order 2 also uses the clean prediction of the pass before (Eq. 2M of Alg. 2).
@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from addiffusion.sampling.histories import DpmHistory
-from addiffusion.sampling.probe import Row, step_row
+from addiffusion.sampling.solver_tables.histories import DpmHistory
+from addiffusion.sampling.solver_tables.probe import Row, step_row
 
 _HELD = 1e-6
 """Two points closer than this share of their noise are one: PNDM visits its second point twice."""
 
 
-class Arrival:
+class FinishSolver:
     """Rows at any noise levels, by ratio of noise to signal (share of noise on a flow)."""
 
     def __init__(self, solver: Any, *, order: int, flow: bool) -> None:

@@ -1,4 +1,4 @@
-"""How each kind of diffusers scheduler keeps what it remembers of earlier passes.
+"""Tensors that each kind of diffusers scheduler remembers of earlier passes.
 
 ``order`` counts what is known: 0 at the start and after a refine. Entries are the remembered tensors in this module's
 order; where a solver remembers clean predictions, the last pass's comes first.
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @runtime_checkable
 class History(Protocol):
-    """Puts entries into a scheduler before a step, and takes them out after it."""
+    """Remembered tensors of one kind of scheduler: put in before a step, taken out after it."""
 
     count: int
     """Remembered tensors."""
@@ -21,11 +21,18 @@ class History(Protocol):
     """Whether entry 0 is the clean prediction of the last pass."""
 
     def load(self, scheduler: Any, index: int, order: int, entries: list[Tensor]) -> None:
-        """Make the scheduler believe it has come to step ``index`` with ``order`` known entries."""
+        """Set a scheduler to the state before step ``index`` with ``order`` known entries.
+
+        Args:
+            scheduler: of diffusers, with its schedule laid out; changed.
+            index: schedule point.
+            order: entries that are known.
+            entries: ``count`` remembered tensors of one shape.
+        """
         ...
 
     def read(self, scheduler: Any) -> list[Tensor | None]:
-        """What it remembers now; None for what it does not know yet."""
+        """The ``count`` entries after a step; None for those not known yet."""
         ...
 
     def following(self, index: int, order: int) -> int:
@@ -40,10 +47,10 @@ class NoHistory:
     clean_first = False
 
     def load(self, scheduler: Any, index: int, order: int, entries: list[Tensor]) -> None:
-        """There is nothing to load."""
+        """No entries."""
 
     def read(self, scheduler: Any) -> list[Tensor | None]:  # noqa: ARG002 - the protocol's signature
-        """There is nothing to read."""
+        """No entries."""
         return []
 
     def following(self, index: int, order: int) -> int:  # noqa: ARG002 - the protocol's signature

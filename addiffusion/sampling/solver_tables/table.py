@@ -1,4 +1,4 @@
-"""Everything a slot can do, as rows of one table.
+"""The solver table: every pass a slot can make, as rows of coefficients.
 
 A row is one network pass at one timestep and what follows from its raw output ``u``. The state of a slot is its latent
 ``z`` (entry 0) and, for multistep solvers, what the solver remembers of earlier passes:
@@ -8,7 +8,7 @@ A row is one network pass at one timestep and what follows from its raw output `
     next state    = transition @ [state, u]  (+ noise in entry 0, for the samplers that draw some at every step)
 
 At a fixed step every solver is linear in state and u, so rows are read off diffusers' schedulers by stepping them with
-unit vectors (``addiffusion.sampling.probe``): no formula of a solver is written down a second time.
+unit vectors (``addiffusion.sampling.solver_tables.probe``): no formula of a solver is written down a second time.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Solver tables: everything a slot can do, read off diffusers' schedulers as rows of coefficients."""
