@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -45,9 +45,12 @@ def distributed_components(config: Config) -> Iterator[Components]:
         detached=shared is not None,
         start=Start(timeout_s=config.cluster.start_timeout_s, resources=place.reward_resources, meters=replica_meters),
     )
-    algorithm = _build(config, scoring, place.workers)
-    lay_out = partial(_lay_out, algorithm.rollouts, config.cluster.start_timeout_s)
-    try:
+    with ExitStack() as ends:
+        if shared is None:
+            ends.callback(stop, scoring)
+        algorithm = _build(config, scoring, place.workers)
+        ends.callback(_end, algorithm)
+        lay_out = partial(_lay_out, algorithm.rollouts, config.cluster.start_timeout_s)
         lay_out(config.sampler, "sampler.num_steps")
         yield Components(
             rollouts=algorithm.rollouts,
@@ -58,11 +61,11 @@ def distributed_components(config: Config) -> Iterator[Components]:
             lay_out=lay_out,
             devices=described(config, place.gpus.total),
         )
-    finally:
-        with without_farewell():
-            algorithm.stop()
-        if shared is None:
-            stop(scoring)
+
+
+def _end(algorithm: AdaptivePPO) -> None:
+    with without_farewell():
+        algorithm.stop()
 
 
 def _build(config: Config, scoring: RemoteScoring, workers: WorkerPlan) -> AdaptivePPO:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -78,7 +78,8 @@ def going_on(config: Config) -> Path | None:
             f"with that run by resume={path}.",
             path=str(path),
         )
-    path.rename(path.with_name(f"{path.name}.{datetime.now(UTC):%Y%m%d-%H%M%S}.unfinished"))
+    with suppress(FileNotFoundError):  # another start of the same command was faster
+        path.rename(path.with_name(f"{path.name}.{datetime.now(UTC):%Y%m%d-%H%M%S}.unfinished"))
     return None
 
 
