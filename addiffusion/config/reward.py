@@ -83,3 +83,8 @@ class RewardSection(Section):
         if self.c_nfe_range is not None and self.c_nfe_range[0] > self.c_nfe_range[1]:
             raise ValueError("c_nfe_range must not fall")
         return self
+
+    @property
+    def prices(self) -> tuple[float, float]:
+        """Least and greatest price of an NFE in a training episode; equal without `c_nfe_range`."""
+        return self.c_nfe_range or (self.c_nfe, self.c_nfe)

@@ -25,38 +25,13 @@ from addiffusion.scorers.base import Scoring
 from addiffusion.scorers.unscored import Unscored
 from addiffusion.seeds import derive_seed
 from evaluation.tables import Table
+from launch.comparing.orders import SampleOrder
 from launch.configuration.files import load_config
 from launch.runtime.components import observation_width, unpaid
 from launch.training.policies import TrainedPolicy, load_policy
 from rollout_workers.worker import Worker
 
 Weights = Mapping[str, NDArray[np.float32]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampleOrder:
-    """What to draw, and where to put it."""
-
-    prompt: str
-    seed: int
-    out: Path
-    scale: int = 1
-    """Whole-number enlargement of the PNG."""
-    film: Path | None = None
-    """Where to put a film strip."""
-    policy: Path | None = None
-    """Run, checkpoint or exported folder, or `shipped`; None always continues."""
-    scores: bool = False
-    """Have the image scored, and every image that the policy sees."""
-
-    def scoring(self, config: Config) -> Scoring:
-        """The scorers, where they were asked for or the policy or the film strip shows what they say."""
-        looks = self.policy is not None and config.observation.kind == "clip"
-        if not (self.scores or self.film is not None or looks):
-            return Unscored()
-        from addiffusion.scorers.families import load_scoring  # noqa: PLC0415 - its libraries take seconds to import
-
-        return load_scoring(config.scorers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +91,7 @@ def _for_one_image(config: Config, *, looks: bool) -> Config:
 
 
 def _roll_out(order: SampleOrder, config: Config, trained: TrainedPolicy | None) -> Episode:
-    scoring = order.scoring(config)
+    scoring = _scoring(order, config)
     width = observation_width(config, scoring)
     if trained is not None:
         trained.check_fits(config, width)
@@ -136,6 +111,16 @@ def _roll_out(order: SampleOrder, config: Config, trained: TrainedPolicy | None)
     if collected.failed:
         raise RolloutError(f"the image could not be drawn: {collected.failed[0].reason}")
     return collected.episodes[0]
+
+
+def _scoring(order: SampleOrder, config: Config) -> Scoring:
+    """The scorers, where they were asked for or the policy or the film strip shows what they say."""
+    looks = order.policy is not None and config.observation.kind == "clip"
+    if not (order.scores or order.film is not None or looks):
+        return Unscored()
+    from addiffusion.scorers.families import load_scoring  # noqa: PLC0415 - its libraries take seconds to import
+
+    return load_scoring(config.scorers)
 
 
 def _worker(config: Config, policy: PolicyNetwork, scoring: Scoring) -> Worker:
