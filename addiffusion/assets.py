@@ -8,6 +8,8 @@ from typing import Final
 from addiffusion.errors import WeightsError
 
 WEIGHTS_FOLDER: Final = Path(__file__).parent / "embedded" / "weights"
+SHIPPED: Final = "shipped"
+"""Name of the policy that ships, wherever a policy is asked for."""
 POLICY_FOLDER: Final = Path(__file__).parent / "embedded" / "policy"
 """The policy that ships: ``policy.safetensors`` and the ``config.yaml`` it was trained with."""
 

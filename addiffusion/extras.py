@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.metadata import metadata
-
-from packaging.requirements import Requirement
+from typing import TYPE_CHECKING
 
 from addiffusion.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 _PROJECT = "addiffusion"
 
@@ -39,6 +41,8 @@ def extra_of(module: str) -> str | None:
 
     Distributions are named after their modules, up to an ending such as that of ``open_clip_torch``.
     """
+    from packaging.requirements import Requirement  # noqa: PLC0415 - help comes without it
+
     written = metadata(_PROJECT)
     required = [Requirement(text) for text in written.get_all("Requires-Dist") or ()]
     named = [one for one in required if _fits(one, module)]

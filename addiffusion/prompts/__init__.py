@@ -7,8 +7,9 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from addiffusion.config import PromptsSection
+from addiffusion.embedded.world import Split
 from addiffusion.embedded.world.benchmark import benchmark_captions
-from addiffusion.embedded.world.splits import SPLIT_SHARES, Split
+from addiffusion.embedded.world.splits import SPLIT_SHARES
 from addiffusion.errors import PromptError
 from addiffusion.prompts.formats import PromptEntry, read_entries
 from addiffusion.records import Prompt

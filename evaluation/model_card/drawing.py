@@ -16,11 +16,11 @@ from torch import Tensor
 from addiffusion.config import PromptsSection
 from addiffusion.embedded.models.clip import image_embedding, load_clip, text_embedding
 from addiffusion.embedded.models.samples import SceneSampler, Solver
+from addiffusion.embedded.world import Split
 from addiffusion.embedded.world.captions import parse_caption
 from addiffusion.embedded.world.checker import check
 from addiffusion.embedded.world.pixels import to_network
 from addiffusion.embedded.world.scenes import TIERS
-from addiffusion.embedded.world.splits import Split
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Prompt
 from addiffusion.seeds import derive_seed

@@ -17,16 +17,16 @@ FEW_STEPS_IMAGES = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardPlan:
-    """Sizes of the measurement; the defaults are the card's."""
+    """Sizes of the measurement."""
 
     weights: Path
     """Folder with ``pipeline``, ``clip``, ``dino``, ``aesthetic`` and ``preference``."""
     seed: int = 0
     full_steps: int = 50
     """Length of the run that everything else is compared with."""
-    prompts_per_tier: int = 100
+    prompts_per_tier: int
     """Test prompts of the quality table."""
-    curve_prompts_per_tier: int = 32
+    curve_prompts_per_tier: int
     """Test prompts of the curves."""
     guidances: tuple[float, ...] = (2.0, 3.5, 6.0)
     steps: tuple[int, ...] = (5, 10, 15, 20, 30, 50)

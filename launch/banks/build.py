@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 from rich.console import Console
@@ -15,13 +14,13 @@ from addiffusion.bank.archive import read_shard, shard_path, write_shard
 from addiffusion.bank.plan import PLAN_FILE, BankPlan, bank_identity, check_fits, read_plan
 from addiffusion.bank.trajectory import Trajectory, trajectory_of
 from addiffusion.config import Config
-from addiffusion.embedded.world.splits import Split
 from addiffusion.errors import ArchiveError, RolloutError
 from addiffusion.prompts import load_prompts
 from addiffusion.records import METRIC_NAMES, FailedEpisode, Prompt, RecordAllStops, Ticket
 from addiffusion.rollouts import Rollouts
 from addiffusion.scorers.base import Scoring
 from addiffusion.seeds import derive_seed
+from launch.banks.orders import BankOrder
 from launch.runtime.build import build_components
 from launch.runtime.components import Components, observation_layout
 from launch.runtime.console import RunView, duration
@@ -37,17 +36,6 @@ HELD_OUT_STREAM = "holdout"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BankOrder:
-    """A bank to build, or to go on with."""
-
-    folder: Path
-    config: Config
-    split: Split
-    count: int
-    """Prompts of the split; each has one seed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
     """How a build ended."""
 
@@ -57,7 +45,7 @@ class Built:
     complete: bool
 
 
-def build(order: BankOrder, *, console: Console, roles: Roles = build_components) -> Built:
+def build(order: BankOrder, config: Config, *, console: Console, roles: Roles = build_components) -> Built:
     """Build the bank, or what is missing of it; after Ctrl-C the next call goes on.
 
     Raises:
@@ -65,20 +53,21 @@ def build(order: BankOrder, *, console: Console, roles: Roles = build_components
         RolloutError: a trajectory could not be finished.
     """
     start = time.perf_counter()
-    _check_folder(order)
-    check_models(order.config)
-    prompts = load_prompts(order.config.prompts, split=order.split, count=order.count, seed=order.config.run.seed)
+    _check_folder(order, config)
+    check_models(config)
+    count = order.count or config.prompts.train_count
+    prompts = load_prompts(config.prompts, split=order.split, count=count, seed=config.run.seed)
     view = RunView(console, iterations=1)
     view.say("starting rollout workers and reward service")
     with ExitStack() as stack:
         lock = stack.enter_context(locked(order.folder))
         with view.progress("starting"):
-            components = stack.enter_context(roles(order.config))
-        plan = _planned(order, components.scoring)
+            components = stack.enter_context(roles(config))
+        plan = _planned(order, config, components.scoring)
         plan.write(order.folder)
         components.keep_reports(order.folder)
         missing = [number for number in range(-(-plan.count // plan.shard_size)) if not _whole(order, plan, number)]
-        label = f"trajectories ({order.count}, of which {_size(missing, plan)} are missing)"
+        label = f"trajectories ({count}, of which {_size(missing, plan)} are missing)"
         stop = "finishing these trajectories (Ctrl-C again to leave at once)"
         with view.progress(label, _size(missing, plan)) as advance, interruptible(lambda: view.say(stop)) as interrupt:
             new_count = 0
@@ -86,7 +75,7 @@ def build(order: BankOrder, *, console: Console, roles: Roles = build_components
                 if interrupt.requested:
                     break
                 lock.check()
-                new_count += _build_shard(components.rollouts, order, plan, number, prompts)
+                new_count += _build_shard(components.rollouts, order, config, plan, number, prompts)
                 advance(len(_rows(plan, number)))
     done = plan.count - _size(missing, plan) + new_count
     seconds = time.perf_counter() - start
@@ -99,7 +88,7 @@ def bank_seed(run_seed: int, split: str, prompt_id: int) -> int:
     return derive_seed(run_seed, STREAMS.get(split, HELD_OUT_STREAM), prompt_id)
 
 
-def _check_folder(order: BankOrder) -> None:
+def _check_folder(order: BankOrder, config: Config) -> None:
     folder = order.folder
     if not (folder / PLAN_FILE).is_file():
         if not is_vacant(folder):
@@ -108,27 +97,28 @@ def _check_folder(order: BankOrder) -> None:
             )
         return
     plan = read_plan(folder)
-    check_fits(plan, order.config, folder)
-    if (plan.split, plan.stride) != (order.split, order.config.bank.every):
+    check_fits(plan, config, folder)
+    if (plan.split, plan.stride) != (order.split, config.bank.every):
         raise ArchiveError(
             f"{folder} is a bank of the {plan.split} split with bank.every={plan.stride}, so it can't go on with "
-            f"{order.split} and {order.config.bank.every}: give a new folder.",
+            f"{order.split} and {config.bank.every}: give a new folder.",
             path=str(folder),
         )
 
 
-def _planned(order: BankOrder, scoring: Scoring) -> BankPlan:
+def _planned(order: BankOrder, config: Config, scoring: Scoring) -> BankPlan:
     """The plan of a new bank, or that of the one there is, grown to the count that is asked for now."""
+    count = order.count or config.prompts.train_count
     known = read_plan(order.folder) if (order.folder / PLAN_FILE).is_file() else None
-    scenes = order.config.prompts.source == "embedded" and set(METRIC_NAMES) <= set(scoring.names)
+    scenes = config.prompts.source == "embedded" and set(METRIC_NAMES) <= set(scoring.names)
     return BankPlan(
-        identity=bank_identity(order.config),
-        layout=observation_layout(order.config, scoring),
+        identity=bank_identity(config),
+        layout=observation_layout(config, scoring),
         split=order.split,
-        count=order.count if known is None else max(order.count, known.count),
-        stride=order.config.bank.every,
+        count=count if known is None else max(count, known.count),
+        stride=config.bank.every,
         metrics=METRIC_NAMES if scenes else (),
-        shard_size=order.config.bank.shard_size if known is None else known.shard_size,
+        shard_size=config.bank.shard_size if known is None else known.shard_size,
     )
 
 
@@ -146,12 +136,14 @@ def _size(numbers: Sequence[int], plan: BankPlan) -> int:
     return sum(len(_rows(plan, number)) for number in numbers)
 
 
-def _build_shard(rollouts: Rollouts, order: BankOrder, plan: BankPlan, number: int, prompts: Sequence[Prompt]) -> int:
+def _build_shard(
+    rollouts: Rollouts, order: BankOrder, config: Config, plan: BankPlan, number: int, prompts: Sequence[Prompt]
+) -> int:
     record_stops = RecordAllStops(stride=plan.stride, metrics=plan.metrics)
-    tickets = [_ticket(row, prompts[row], order, record_stops) for row in _rows(plan, number)]
+    tickets = [_ticket(row, prompts[row], order, config, record_stops) for row in _rows(plan, number)]
     done: dict[int, Trajectory] = {}
     failed: tuple[FailedEpisode, ...] = ()
-    for _ in range(order.config.rollout.max_reissues + 1):
+    for _ in range(config.rollout.max_reissues + 1):
         collected = rollouts.collect([ticket for ticket in tickets if ticket.ticket_id not in done])
         done |= {episode.ticket.ticket_id: trajectory_of(episode) for episode in collected.episodes}
         failed = collected.failed
@@ -167,8 +159,12 @@ def _build_shard(rollouts: Rollouts, order: BankOrder, plan: BankPlan, number: i
     return len(tickets)
 
 
-def _ticket(row: int, prompt: Prompt, order: BankOrder, record_stops: RecordAllStops) -> Ticket:
-    seed = bank_seed(order.config.run.seed, order.split, prompt.prompt_id)
+def _ticket(row: int, prompt: Prompt, order: BankOrder, config: Config, record_stops: RecordAllStops) -> Ticket:
     return Ticket.recording_stops(
-        record_stops, row, prompt, seed=seed, c_nfe=order.config.reward.c_nfe, keep_image=False
+        record_stops,
+        row,
+        prompt,
+        seed=bank_seed(config.run.seed, order.split, prompt.prompt_id),
+        c_nfe=config.reward.c_nfe,
+        keep_image=False,
     )

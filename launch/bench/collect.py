@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from addiffusion.scorers.base import Scoring
 from addiffusion.seeds import derive_seed
 from addiffusion.threads import torch_threads
 from evaluation.tables import Table
+from launch.bench.setup import CollectSetup
 from launch.runtime.console import UNSEEN, Stage
 from rollout_workers.worker import Worker
 
@@ -31,36 +31,22 @@ _PARTS: Final = 4
 """Measurements of a round: the loop, then network, decodes and scores alone."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CollectOrder:
-    """What to roll out."""
-
-    config: Config
-    """``rollout.slots`` and ``rollout.groups`` say how; no reward is needed, so a preset without references serves."""
-    prompts: tuple[Prompt, ...]
-    """One episode each."""
-    width: int
-    """Width of phi."""
-
-
-def bench_collect(
-    order: CollectOrder, backbone: Backbone, scoring: Scoring, console: Console = UNSEEN
-) -> dict[str, Any]:
+def bench_collect(setup: CollectSetup, console: Console = UNSEEN) -> dict[str, Any]:
     """Wall clock of a rollout, the time its computing alone takes on this machine, and their ratio.
 
     In each round the loop is run with everything counted; then as many network passes, decodes and scored images of the
     same batch shapes are timed on their own, one after the other. A machine's moods are so in both; the round with the
     median ratio is told.
     """
-    counted, watched = _CountedBackbone(backbone), _CountedScoring(scoring)
-    worker = _worker(order, counted, watched)
-    tickets = [_ticket(position, prompt, order.config) for position, prompt in enumerate(order.prompts)]
+    counted, watched = _CountedBackbone(setup.backbone), _CountedScoring(setup.scoring)
+    worker = _worker(setup, counted, watched)
+    tickets = [_ticket(position, prompt, setup.config) for position, prompt in enumerate(setup.prompts)]
     with Stage(console, "warming up"):
         worker.collect(tickets[:1])  # loads, compiles and fills caches
     with Stage(console, "measurements", _ROUNDS * _PARTS, headline="") as stage:
         rounds = [_round(worker, counted, watched, tickets, stage.advance) for _ in range(_ROUNDS)]
     middle = sorted(rounds, key=lambda one: one["loop_over_compute"])[_ROUNDS // 2]
-    rollout, observation = order.config.rollout, order.config.observation.kind
+    rollout, observation = setup.config.rollout, setup.config.observation.kind
     return {"slots": rollout.slots, "groups": rollout.groups, "observation": observation, **middle}
 
 
@@ -196,9 +182,9 @@ def _best_s(call: Any, device: torch.device) -> float:
     return float(np.median(seconds))
 
 
-def _worker(order: CollectOrder, backbone: Any, scoring: Any) -> Worker:
-    policy = PolicyNetwork(order.width, order.config.policy.hidden, prior=order.config.policy.prior)
-    worker = Worker(order.config, policy=policy, backbone=lambda: backbone, scoring=lambda: scoring)
+def _worker(setup: CollectSetup, backbone: Any, scoring: Any) -> Worker:
+    policy = PolicyNetwork(setup.width, setup.config.policy.hidden, prior=setup.config.policy.prior)
+    worker = Worker(setup.config, policy=policy, backbone=lambda: backbone, scoring=lambda: scoring)
     worker.set_weights({name: value.numpy().copy() for name, value in policy.state_dict().items()}, version=0)
     return worker
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, cast
 
@@ -29,6 +29,7 @@ from launch.bench.contestants import (
     Timed,
     ratio,
 )
+from launch.bench.orders import EngineOrder
 from launch.bench.rounds import shown_turns
 from launch.runtime.console import UNSEEN, Stage
 
@@ -58,27 +59,7 @@ SHARES: Final = {
 """Parts of a tick that are not the network's pass."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BenchOrder:
-    """What to measure on what."""
-
-    backbone: str
-    """`embedded`, `sd15-random` or `sdxl-random`."""
-    device: str
-    threads: int
-    """CPU threads of every contestant."""
-    dtype: str
-    compile: str
-    slots: int | None
-    """None: where the bare network is fastest."""
-    guidance_scale: float
-    seconds: float
-    """Least time of each contestant in each round."""
-    rounds: int
-    """Contestants take turns, so that a machine's moods hit all of them; ratios are medians of each round's."""
-
-
-def bench_engine(order: BenchOrder, console: Console = UNSEEN) -> dict[str, Any]:
+def bench_engine(order: EngineOrder, console: Console = UNSEEN) -> dict[str, Any]:
     """Rates in NFE per second and their ratios, flat, ready for one JSON line.
 
     Raises:
@@ -90,7 +71,7 @@ def bench_engine(order: BenchOrder, console: Console = UNSEEN) -> dict[str, Any]
         return measure(backbone, order, console)
 
 
-def make_backbone(order: BenchOrder) -> Backbone:
+def make_backbone(order: EngineOrder) -> Backbone:
     """The backbone to measure on."""
     options = {"device": order.device, "dtype": order.dtype, "compile": order.compile}
     if order.backbone == "embedded":
@@ -101,7 +82,7 @@ def make_backbone(order: BenchOrder) -> Backbone:
     return random_backbone("sd15-random" if order.backbone == "sd15-random" else "sdxl-random", section)
 
 
-def measure(backbone: Backbone, order: BenchOrder, console: Console = UNSEEN) -> dict[str, Any]:
+def measure(backbone: Backbone, order: EngineOrder, console: Console = UNSEEN) -> dict[str, Any]:
     """Run all contestants in turns; ``console`` shows how far they are."""
     (prompt,) = backbone.encode_prompts(["a red circle and a blue square"])
     course = Course(backbone=backbone, prompt=prompt, guidance_scale=order.guidance_scale, slots=order.slots or 1)
@@ -190,7 +171,7 @@ def _shares(course: Course, refine_frac: float, ticks: list[int]) -> dict[str, f
     return {"engine": engine / whole, "attention": attention / whole}
 
 
-def _best_batch(course: Course, order: BenchOrder, console: Console) -> int:
+def _best_batch(course: Course, order: EngineOrder, console: Console) -> int:
     """The batch at which the bare network is fastest."""
     briefly = replace(order, seconds=order.seconds / 2, rounds=min(order.rounds, 3))
     if order.slots is None:
@@ -239,7 +220,7 @@ def rising_batches(rate: Callable[[int], float]) -> list[int]:
     return tried
 
 
-def _take_turns(entries: Mapping[str, Entry], order: BenchOrder, console: Console) -> None:
+def _take_turns(entries: Mapping[str, Entry], order: EngineOrder, console: Console) -> None:
     for entry in entries.values():
         entry.warm_up()
     turns = {name: partial(entry.run_for, order.seconds) for name, entry in entries.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 from addiffusion.config import Config
 from addiffusion.errors import ConfigError
 from addiffusion.records import Prompt
-from evaluation.comparison.finishes import FinishSolver, compare_finishes, grid
+from evaluation.comparison.finishes import Finish, FinishSolver, compare_finishes, grid
 from evaluation.tables import Table
+from launch.bench.orders import FinishOrder
 from launch.runtime.components import Components
 
 SOLVERS: Final[tuple[FinishSolver, ...]] = ("ddim", "dpm++2m")
@@ -24,43 +24,47 @@ _SHOWN: Final = (("NFE", "nfe", ".1f"), ("scene", "scene_soft", ".3f"), ("strict
 _SCORES: Final = (("CLIP", "clip", ".3f"), ("aesthetic", "aesthetic", ".2f"), ("preference", "image_reward", "+.3f"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinishOrder:
-    """What to compare."""
+def check_stops(order: FinishOrder, config: Config) -> None:
+    """Make sure that images can be stopped there.
 
-    prompts: tuple[Prompt, ...]
-    passes: tuple[int, ...]
-    stops: tuple[int, ...]
+    Raises:
+        ConfigError: one is no step of the schedule.
+    """
+    last = config.sampler.num_steps - 1
+    for stop_at in order.stops:
+        if not 1 <= stop_at <= last:
+            raise ConfigError(
+                f"--stop-at {stop_at} is not a step of this schedule: choose 1 to {last}.", stop_at=stop_at
+            )
 
-    def check(self, config: Config) -> None:
-        """Raise a ConfigError where an image can't be stopped so."""
-        last = config.sampler.num_steps - 1
-        for stop_at in self.stops:
-            if not 1 <= stop_at <= last:
-                raise ConfigError(
-                    f"--stop-at {stop_at} is not a step of this schedule: choose 1 to {last}.", stop_at=stop_at
-                )
 
-    def count(self, config: Config) -> int:
-        """Combinations, and the full run."""
-        return 1 + len(grid(SOLVERS, self.passes, self.stops, num_steps=config.sampler.num_steps))
+def combinations(order: FinishOrder, config: Config) -> int:
+    """Ways to end an image, the full run among them."""
+    return 1 + len(_grid(order, config))
+
+
+def _grid(order: FinishOrder, config: Config) -> list[Finish]:
+    return grid(SOLVERS, order.passes, order.stops, num_steps=config.sampler.num_steps)
 
 
 def bench_finish(
-    order: FinishOrder, config: Config, components: Components, advance: Callable[[], None]
+    order: FinishOrder,
+    prompts: Sequence[Prompt],
+    config: Config,
+    components: Components,
+    advance: Callable[[], None],
 ) -> list[dict[str, Any]]:
     """One row per way to end an image; the first row is the whole schedule.
 
     Raises:
         RolloutError: no worker could finish the images in time.
     """
-    finishes = grid(SOLVERS, order.passes, order.stops, num_steps=config.sampler.num_steps)
     return compare_finishes(
         components.rollouts,
         components.scoring,
-        prompts=order.prompts,
+        prompts=prompts,
         config=config,
-        finishes=finishes,
+        finishes=_grid(order, config),
         advance=advance,
     )
 

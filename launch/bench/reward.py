@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 from uuid import uuid4
 
 import numpy as np
@@ -24,6 +24,7 @@ from addiffusion.scorers.suite import ScorerSuite
 from addiffusion.threads import torch_threads
 from evaluation.tables import Table
 from launch.bench.client import BenchClient, call_for, requests, together
+from launch.bench.orders import RewardOrder
 from launch.bench.rounds import Measured, Ratio, Turn, measured, ratio, shown_turns
 from launch.configuration.files import load_config
 from launch.runtime.cluster import NAMESPACE, ray_running
@@ -43,25 +44,10 @@ _HEAD_START_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BenchOrder:
-    """What to measure."""
-
-    scorers: Literal["embedded", "pretrained", "random"]
-    device: str
-    size: int | None
-    request_images: int | None
-    """Images a client sends at once; None is a whole pass."""
-    seconds: float
-    """Of each contestant in each round."""
-    rounds: int
-    overrides: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BenchResult:
     """All measurements."""
 
-    order: BenchOrder
+    order: RewardOrder
     image_size: int
     best_batch: int
     request_images: int
@@ -98,13 +84,13 @@ def service_name(clients: int) -> str:
     return f"service, {clients} client{'s'[: clients > 1]}"
 
 
-def run(order: BenchOrder, console: Console) -> BenchResult:
+def run(order: RewardOrder, console: Console, overrides: Sequence[str] = ()) -> BenchResult:
     """Measure all contestants in turns; nothing is cached, and every process has one torch thread.
 
     Raises:
         UsageError: the scorers can't be loaded, or Ray can't be started.
     """
-    config = _config(order)
+    config = _config(order, overrides)
     size = order.size or (IMAGE_SIZE if order.scorers == "embedded" else 512)
     with torch_threads(1), ExitStack() as stack:
         with Stage(console, "loading the scorers"):
@@ -162,17 +148,17 @@ def best_batch(images_per_s: Mapping[int, float]) -> int:
     return max(batch for batch, rate in images_per_s.items() if rate >= 0.97 * fastest)
 
 
-def _config(order: BenchOrder) -> Config:
+def _config(order: RewardOrder, overrides: Sequence[str]) -> Config:
     kind = "embedded" if order.scorers == "embedded" else "pretrained"
     fixed = (f"scorers.kind={kind}", f"scorers.device={order.device}", "scorers.cache_images=0")
-    return load_config(overrides=(*fixed, *order.overrides))
+    return load_config(overrides=(*fixed, *overrides))
 
 
-def _loader(order: BenchOrder) -> Callable[[ScorersSection], ScorerSuite]:
+def _loader(order: RewardOrder) -> Callable[[ScorersSection], ScorerSuite]:
     return load_random if order.scorers == "random" else load_suite
 
 
-def _search(suite: ScorerSuite, size: int, order: BenchOrder, console: Console) -> int:
+def _search(suite: ScorerSuite, size: int, order: RewardOrder, console: Console) -> int:
     """The best size of a pass for the scorers called directly."""
     batches = {f"passes of {batch}": batch for batch in BATCHES[suite.device.type]}
     contestants = {
@@ -205,7 +191,7 @@ def _repeated(score: Callable[[ScoreRequest], Any], batch: int, size: int, secon
 
 
 @contextmanager
-def _served(config: Config, order: BenchOrder, batch: int) -> Iterator[RemoteScoring]:
+def _served(config: Config, order: RewardOrder, batch: int) -> Iterator[RemoteScoring]:
     """The service, in a Ray of its own; it idles while others have their turn."""
     with ray_running(config):
         scoring = get_or_create(

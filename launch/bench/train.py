@@ -23,6 +23,7 @@ from addiffusion.errors import ConfigError
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Episode
 from evaluation.tables import Table
+from launch.bench.orders import TrainOrder
 from launch.bench.simulated import SimulatedWorker
 from launch.configuration.files import load_config
 from launch.runtime.cluster import ray_running
@@ -45,17 +46,14 @@ _START_TIMEOUT_S: Final = 180.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainOrder:
-    """What to measure."""
+class TrainSetup:
+    """What to measure, and the configuration of it."""
 
+    order: TrainOrder
     config: Config
-    iterations: int
-    """Measured iterations; one more before them loads the models."""
-    tickets: int
-    """Tickets of each simulated worker per iteration."""
 
 
-def train_order(files: Sequence[Path], overrides: Sequence[str], *, iterations: int, tickets: int) -> TrainOrder:
+def train_setup(order: TrainOrder, files: Sequence[Path], overrides: Sequence[str]) -> TrainSetup:
     """A training with a reward that needs no references.
 
     Raises:
@@ -64,30 +62,31 @@ def train_order(files: Sequence[Path], overrides: Sequence[str], *, iterations: 
     config = unpaid(load_config(files, overrides))
     if config.cluster.mode != "ray":
         raise ConfigError("bench train measures a distributed training: leave cluster.mode=ray.")
-    ppo = config.ppo.model_copy(update={"iterations": iterations + 1})
-    return TrainOrder(config=config.model_copy(update={"ppo": ppo}), iterations=iterations, tickets=tickets)
+    ppo = config.ppo.model_copy(update={"iterations": order.iterations + 1})
+    return TrainSetup(config=config.model_copy(update={"ppo": ppo}), order=order)
 
 
-def bench_train(order: TrainOrder, tell: Console) -> dict[str, Any]:
+def bench_train(setup: TrainSetup, tell: Console) -> dict[str, Any]:
     """Both measurements as one result.
 
     Raises:
         ClusterError: Ray can't be started or joined.
     """
-    with ray_running(order.config):
-        with distributed_components(order.config) as components:
-            tell.print(f"training {order.iterations + 1} iterations with {order.config.rollout.workers} workers")
-            measured = _Measured(order, components)
-            with Stage(tell, "iterations", order.iterations + 1, headline="", counted=lambda: len(measured.reports)):
+    with ray_running(setup.config):
+        with distributed_components(setup.config) as components:
+            iterations = setup.config.ppo.iterations
+            tell.print(f"training {iterations} iterations with {setup.config.rollout.workers} workers")
+            measured = _Measured(setup, components)
+            with Stage(tell, "iterations", iterations, headline="", counted=lambda: len(measured.reports)):
                 measured.run()
         result = measured.result()
         width = measured.reports[-1].episodes[0].phi.shape[1]
-        per_episode_s = result["rollout_s"] * order.config.rollout.workers / result["episodes"]
+        per_episode_s = result["rollout_s"] * setup.config.rollout.workers / result["episodes"]
         seconds: dict[int, float] = {}
         episodes = measured.reports[-1].episodes
         with Stage(tell, "simulated fleets", len(SIMULATED), headline="", counted=lambda: len(seconds)):
             for workers in SIMULATED:
-                seconds[workers] = simulated_iteration_s(order, episodes, per_episode_s, workers, width, tell)
+                seconds[workers] = simulated_iteration_s(setup, episodes, per_episode_s, workers, width, tell)
     scaling = {str(workers): seconds[1] / seconds[workers] for workers in SIMULATED}
     return result | {
         "simulated_workers": True,
@@ -115,7 +114,7 @@ def table_of(result: Mapping[str, Any]) -> Table:
 class _Measured:
     """A real training, of which the first iteration is not counted."""
 
-    order: TrainOrder
+    setup: TrainSetup
     components: Components
     reports: list[IterationReport] = field(default_factory=list[IterationReport])
     marks: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
@@ -123,7 +122,7 @@ class _Measured:
 
     def run(self) -> None:
         """Train in a folder that is thrown away."""
-        config, components = self.order.config, self.components
+        config, components = self.setup.config, self.components
         training = _Noted(
             config,
             ledger=build_ledger(config, _pool(config)),
@@ -156,7 +155,7 @@ class _Measured:
             "driver": wall_s - sum(report.collect_s + report.update_s for report in reports),
         }
         return {
-            "workers": self.order.config.rollout.workers,
+            "workers": self.setup.config.rollout.workers,
             "iterations": len(reports),
             "episodes": sum(len(report.episodes) for report in reports),
             "decisions": sum(len(episode.actions) for report in reports for episode in report.episodes),
@@ -180,12 +179,13 @@ class _Noted(Training):
 
 
 def simulated_iteration_s(
-    order: TrainOrder, templates: Sequence[Episode], per_episode_s: float, workers: int, width: int, tell: Console
+    setup: TrainSetup, templates: Sequence[Episode], per_episode_s: float, workers: int, width: int, tell: Console
 ) -> float:
     """Seconds of an iteration with simulated workers; the work of each is the same, however many there are."""
-    tell.print(f"simulating {workers} workers, {order.tickets * per_episode_s:.1f} s of rollouts an iteration each")
-    ppo = order.config.ppo.model_copy(update={"batch_size": order.tickets * workers})
-    config = order.config.model_copy(update={"ppo": ppo})
+    tickets = setup.order.tickets
+    tell.print(f"simulating {workers} workers, {tickets * per_episode_s:.1f} s of rollouts an iteration each")
+    ppo = setup.config.ppo.model_copy(update={"batch_size": tickets * workers})
+    config = setup.config.model_copy(update={"ppo": ppo})
     kind: Any = ray.remote(num_cpus=0.01)(SimulatedWorker)
     shared = ray.put(list(templates))
     actors = {number: kind.remote(shared, per_episode_s) for number in range(workers)}
@@ -198,9 +198,9 @@ def simulated_iteration_s(
     )
     training.step()
     started = time.perf_counter()
-    for _ in range(order.iterations):
+    for _ in range(setup.order.iterations):
         training.step()
-    seconds = (time.perf_counter() - started) / order.iterations
+    seconds = (time.perf_counter() - started) / setup.order.iterations
     for actor in actors.values():
         ray.kill(actor)
     return seconds

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from launch.cli.options import Files, prepared_console
+from launch.doctor.orders import DoctorOrder
 
 
 def doctor(
+    *,
     overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...", help="Configuration overrides of the run to come.", show_default=False
-        ),
-    ] = None,
-    config: Files = None,
-    cluster_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Also check this yaml of `ray up`, e.g. cluster.yaml.", show_default=False),
-    ] = None,
-    smoke: Annotated[bool, typer.Option(help="End with a tiny run of everything.")] = True,
+        tuple[str, ...],
+        typer.Argument(metavar="[KEY=VALUE]...", help="Configuration overrides of the run to come."),
+    ] = (),
+    config: Files = (),
+    order: DoctorOrder,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")] = False,
 ) -> None:
     """Say what this machine or cluster can run: versions, GPUs, token, weights, memory, and a tiny run.
@@ -32,18 +27,12 @@ def doctor(
     """
     console = prepared_console(as_json=as_json)
     from launch.configuration.files import load_config
-    from launch.doctor.doctor import Order, examine, failed, table, to_json
+    from launch.doctor.doctor import examine, failed, table, to_json
     from launch.runtime.console import Stage
 
-    order = Order(
-        config=load_config(config or [], overrides or []),
-        files=config or [],
-        overrides=overrides or [],
-        cluster_file=cluster_file,
-        smoke=smoke,
-    )
+    resolved = load_config(config, overrides)
     with Stage(console, "looking"):
-        checks = list(examine(order))
+        checks = list(examine(order, resolved, files=config, overrides=overrides))
     if as_json:
         typer.echo(json.dumps(to_json(checks)))
     else:

@@ -17,6 +17,7 @@ from addiffusion.errors import ConfigError
 from addiffusion.files import write_text
 from evaluation.seconds import SECONDS_NOTE
 from evaluation.tables import Table
+from launch.comparing.orders import AblateOrder
 from launch.configuration.files import load_config, shipped_files
 from launch.configuration.yaml import read_yaml
 from launch.runtime.build import build_components
@@ -39,19 +40,6 @@ class Ablation:
     question: str
     variants: Mapping[str, tuple[str, ...]]
     """Overrides of each variant by its title; the first one is what the others are read against."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AblateOrder:
-    """Which study, and under what."""
-
-    ablation: Ablation
-    out: Path
-    seeds: tuple[int, ...] = (0,)
-    """Training seeds of each variant."""
-    overrides: tuple[str, ...] = ()
-    bank: Path | None = None
-    """Start every variant from this trajectory bank."""
 
 
 def shipped_ablations() -> tuple[str, ...]:
@@ -86,31 +74,43 @@ def load_ablation(name: str) -> Ablation:
 
 
 def ablate(
-    order: AblateOrder, *, console: Console, roles: Roles = build_components, plan: Prepare = prepare
+    ablation: Ablation,
+    order: AblateOrder,
+    *,
+    overrides: Sequence[str] = (),
+    console: Console,
+    roles: Roles = build_components,
+    plan: Prepare = prepare,
 ) -> list[dict[str, Any]]:
     """Train what is not trained yet, and collect the results; one row per variant and seed.
+
+    Args:
+        ablation: what ``order.study`` names.
+        order: where to, from which bank, and how many seeds.
+        overrides: configuration of all variants.
+        console: where progress is shown.
+        roles: who rolls out, scores and learns.
+        plan: checks one training.
 
     Raises:
         UsageError: a variant can't be trained as configured.
         RolloutError: images could not be finished.
     """
-    with locked(order.out):
-        return _trained(order, console=console, roles=roles, plan=plan)
-
-
-def _trained(order: AblateOrder, *, console: Console, roles: Roles, plan: Prepare) -> list[dict[str, Any]]:
+    home = order.out or Path("runs") / f"ablate-{ablation.name}"
+    bank = [] if order.bank is None else [f"warm_start.bank={order.bank}"]
     rows: list[dict[str, Any]] = []
-    for title, changes in order.ablation.variants.items():
-        for seed in order.seeds:
-            folder = order.out / f"{_slug(title)}-{seed}"
-            if not (folder / "result.json").is_file():
-                console.rule(folder.name)
-                settings = _settings(folder, order, changes, seed)
-                if train(plan([], settings), console=console, roles=roles).interrupted:
-                    return rows
-            result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-            rows.append({"variant": title, "seed": seed, **result})
-            write_text(order.out / "ablation.json", json.dumps({"question": order.ablation.question, "rows": rows}))
+    with locked(home):
+        for title, changes in ablation.variants.items():
+            for seed in range(order.seeds):
+                folder = home / f"{_slug(title)}-{seed}"
+                if not (folder / "result.json").is_file():
+                    console.rule(folder.name)
+                    settings = _settings(folder, [f"run.seed={seed}", *bank, *overrides, *changes])
+                    if train(plan([], settings), console=console, roles=roles).interrupted:
+                        return rows
+                result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+                rows.append({"variant": title, "seed": seed, **result})
+                write_text(home / "ablation.json", json.dumps({"question": ablation.question, "rows": rows}))
     return rows
 
 
@@ -131,14 +131,13 @@ def ablation_table(ablation: Ablation, rows: Sequence[Mapping[str, Any]]) -> Tab
     return table
 
 
-def _settings(folder: Path, order: AblateOrder, changes: Sequence[str], seed: int) -> list[str]:
+def _settings(folder: Path, changes: Sequence[str]) -> list[str]:
     """Overrides of one training: a new one, or one to go on with."""
-    if folder.is_dir():
-        if not list_checkpoints(folder):
-            raise ConfigError(f"{folder} was begun and has no checkpoint to go on from: delete it.", path=str(folder))
-        return [f"resume={folder}"]
-    bank = [] if order.bank is None else [f"warm_start.bank={order.bank}"]
-    return [f"run.seed={seed}", f"run.dir={folder}", *bank, *order.overrides, *changes]
+    if not folder.is_dir():
+        return [f"run.dir={folder}", *changes]
+    if not list_checkpoints(folder):
+        raise ConfigError(f"{folder} was begun and has no checkpoint to go on from: delete it.", path=str(folder))
+    return [f"resume={folder}"]
 
 
 def _mean_text(rows: Sequence[Mapping[str, Any]], name: str) -> str:

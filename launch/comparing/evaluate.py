@@ -16,7 +16,7 @@ from rich.console import Console
 
 from addiffusion.bank.archive import open_bank
 from addiffusion.config import Config
-from addiffusion.embedded.world.splits import Split
+from addiffusion.embedded.world import Split
 from addiffusion.errors import RunFolderError
 from addiffusion.files import make_folder, write_text
 from addiffusion.prompts import load_prompts
@@ -37,6 +37,7 @@ from evaluation.comparison.results import ResultStore
 from evaluation.comparison.schedule import Program, compare_all
 from evaluation.comparison.summary import Standings
 from launch.comparing.literature import Literature, literature
+from launch.comparing.orders import EvaluateOrder
 from launch.comparing.stages import stages
 from launch.runtime.build import build_components
 from launch.runtime.components import Components, observation_width, unpaid
@@ -46,46 +47,8 @@ from launch.training.checks import check_models
 from launch.training.policies import TrainedPolicy, load_policy
 
 MANIFEST = "comparison.json"
-BEST_OF = 8
-"""Seeds of the random search, where nobody says how many."""
 _CHUNK_ROUNDS = 6
 """Images per slot and chunk: slots run dry once per chunk."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluateOrder:
-    """What to compare, on what, and where to put it."""
-
-    policy: str = "shipped"
-    prompts: str = "embedded/test"
-    limit: int = 300
-    repeats: int = 1
-    """Seeds per prompt."""
-    out: Path | None = None
-    """None: a new folder ``evaluations/<UTC time>``. A folder that exists is gone on with."""
-    samplers: tuple[str, ...] | None = None
-    """Static samplers; None: the usual ones."""
-    matched: tuple[str, ...] | None = None
-    """Solvers that also run at the agent's NFE and in its time; None: those of ``samplers``."""
-    prices: tuple[float, ...] = ()
-    """Further prices of an NFE the policy is asked with."""
-    stops: int = 9
-    """Steps at which all images are stopped, for oracle and curve; 0: no oracle."""
-    oracles: tuple[str, ...] = ("reward", "clip")
-    """Scores by which the best stop of each image is taken; `reward` is the policy's own."""
-    bank: Path | None = None
-    """Trajectory bank of the same prompts and seeds: the oracle is then exact."""
-    converged: tuple[float, ...] = (0.02,)
-    best_of: int = BEST_OF
-    """Random search; 0: none."""
-    literature: bool = True
-    """Self-attention guidance, Attend-and-Excite, LCM-LoRA, SDXL-Turbo, where their parts are at hand."""
-    lcm_lora: Path | None = None
-    sdxl_turbo: Path | None = None
-    films: int = 24
-    margin: float = 0.01
-    quick: bool = False
-    """Only the agent, its whole schedule, the controls, the oracle, and two static solvers at its NFE."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +66,16 @@ def evaluate(
     overrides: Sequence[str],
     console: Console,
     roles: Callable[[Config], AbstractContextManager[Components]] = build_components,
+    converged_at: Sequence[float] = (0.02,),
 ) -> Evaluated:
     """Draw what the folder lacks, compare, and write tables, figures, report and summary.
+
+    Args:
+        order: what to compare, on what, and where to put it.
+        overrides: go over the policy's own configuration.
+        console: where progress is shown.
+        roles: who rolls out and scores.
+        converged_at: a contestant for each: images are stopped once a step changes them by no more.
 
     Raises:
         UsageError: policy, prompts, samplers or folder can't be used; nothing is drawn then.
@@ -117,7 +88,7 @@ def evaluate(
     extra = (
         literature(config, lcm_lora=order.lcm_lora, sdxl_turbo=order.sdxl_turbo) if order.literature else Literature()
     )
-    program = make_program(order, config, extra)
+    program = make_program(order, config, extra, converged_at)
     if order.bank is not None:
         program = replace(program, bank=open_bank(order.bank, asked))
     items = make_items(prompts, repeats=order.repeats, seed=config.run.seed)
@@ -163,7 +134,7 @@ def evaluation_prompts(source: str, config: Config, *, limit: int) -> tuple[Prom
     return load_prompts(section, split=_split(split), count=limit, seed=config.run.seed)
 
 
-def make_program(order: EvaluateOrder, config: Config, extra: Literature) -> Program:
+def make_program(order: EvaluateOrder, config: Config, extra: Literature, converged_at: Sequence[float]) -> Program:
     """Who takes part.
 
     Raises:
@@ -171,14 +142,14 @@ def make_program(order: EvaluateOrder, config: Config, extra: Literature) -> Pro
     """
     sampler = config.sampler
     chosen = order.samplers if order.samplers is not None else () if order.quick else default_statics(config)
-    solvers = order.matched if order.matched is not None else _solvers(chosen or ("ddim-20", "dpm++2m-20"))
+    solvers = _solvers(chosen or ("ddim-20", "dpm++2m-20"))
     others: list[Contestant] = [
         agent(sampler, policy=0, name=f"price-{price:g}", title=f"agent at price {price:g}", c_nfe=price)
         for price in order.prices
     ]
     others += [static(name, sampler) for name in chosen]
     if not order.quick:
-        others += [converged(change, sampler) for change in order.converged]
+        others += [converged(change, sampler) for change in converged_at]
         if order.best_of > 1:
             others.append(best_of(order.best_of, static((*chosen, "ddim-20")[0], sampler)))
     others += () if order.quick else extra.contestants

@@ -5,9 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import resource
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +23,8 @@ from addiffusion.scorers.factory import load_scoring
 from evaluation.comparison.folder import SUMMARY
 from evaluation.comparison.gates import Gate, equal_quality_gate, few_step_gate, memory_gate, training_gate
 from evaluation.tables import Table
-from launch.comparing.evaluate import EvaluateOrder, evaluate
+from launch.comparing.evaluate import evaluate
+from launch.comparing.orders import EvaluateOrder, GateOrder
 from launch.configuration.files import load_config
 from launch.runtime.components import observation_width, unpaid
 from launch.runtime.console import Stage
@@ -39,33 +38,19 @@ _AUDITED = 7
 """Measurements of ``audit_memory``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateOrder:
-    """Which gate, and on what."""
-
-    gate: str
-    folder: Path | None = None
-    """g1: a run; g2, g3: a comparison. None: train, or evaluate the shipped policy, first."""
-    overrides: tuple[str, ...] = ()
-    longest_s: float = 60.0
-    """g1: longest iteration."""
-    limit: int = 100
-    """g2, g3 without a folder: prompts to compare on."""
-
-
-def check_gate(order: GateOrder, console: Console) -> Gate:
+def check_gate(order: GateOrder, *, overrides: Sequence[str] = (), console: Console) -> Gate:
     """Measure a gate's criteria.
 
     Raises:
         UsageError: the folder is none, or too short.
     """
-    if order.gate == "g0":
+    if order.name == "g0":
         with Stage(console, "measurements of memory", _AUDITED, headline="") as stage:
-            return audit_memory(load_config([], order.overrides), advance=stage.advance)
-    if order.gate == "g1":
-        return training_gate(_iterations(order, console), longest_s=order.longest_s)
-    summary = _comparison(order, console)
-    return few_step_gate(summary) if order.gate == "g2" else equal_quality_gate(summary)
+            return audit_memory(load_config([], overrides), advance=stage.advance)
+    if order.name == "g1":
+        return training_gate(_iterations(order, overrides, console), longest_s=order.longest_s)
+    summary = _comparison(order, overrides, console)
+    return few_step_gate(summary) if order.name == "g2" else equal_quality_gate(summary)
 
 
 def gate_table(gate: Gate) -> Table:
@@ -139,18 +124,18 @@ def _capacity(device: torch.device) -> float:
     return machine_bytes() / _GB
 
 
-def _iterations(order: GateOrder, console: Console) -> list[dict[str, float | None]]:
+def _iterations(order: GateOrder, overrides: Sequence[str], console: Console) -> list[dict[str, float | None]]:
     if order.folder is not None:
         return RunFolder.open(order.folder)[0].metrics()
-    plan = prepare([], ["ppo.iterations=100", *order.overrides])
+    plan = prepare([], ["ppo.iterations=100", *overrides])
     run_training(plan, console=console)
     return RunFolder(plan.path).metrics()
 
 
-def _comparison(order: GateOrder, console: Console) -> dict[str, Any]:
+def _comparison(order: GateOrder, overrides: Sequence[str], console: Console) -> dict[str, Any]:
     if order.folder is None:
-        wanted = EvaluateOrder(limit=order.limit, samplers=("ddim-20", "ddim-50"), stops=0, best_of=0, converged=())
-        return evaluate(wanted, overrides=order.overrides, console=console).summary
+        wanted = EvaluateOrder(limit=order.limit, samplers=("ddim-20", "ddim-50"), stops=0, best_of=0)
+        return evaluate(wanted, overrides=overrides, console=console, converged_at=()).summary
     file = order.folder / SUMMARY
     if not file.is_file():
         raise RunFolderError(

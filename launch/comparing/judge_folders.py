@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from addiffusion.errors import EvaluationError
@@ -14,19 +12,7 @@ from evaluation.judge.endpoint import ChatClient, Endpoint
 from evaluation.judge.judging import Judgement, judge
 from evaluation.judge.ranking import Standing, bradley_terry
 from evaluation.judge.verdicts import VerdictFile
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgeOrder:
-    """Who is judged, by whom."""
-
-    folders: tuple[Path, ...]
-    """The first one is the reference of the ranking."""
-    endpoint: Endpoint
-    verdicts: Path
-    prompts: Path | None = None
-    limit: int | None = None
-    """Only the first so many images of each folder."""
+from launch.comparing.orders import JudgeOrder
 
 
 def make_contests(order: JudgeOrder) -> list[Contest]:
@@ -57,7 +43,7 @@ def judge_folders(
         JudgeError: the endpoint refuses or can't be reached; verdicts so far are kept.
         EvaluationError: no contest could be decided.
     """
-    client = ChatClient(endpoint=order.endpoint)
+    client = ChatClient(endpoint=Endpoint(base_url=order.base_url, model=order.model))
     judgement = judge(contests, client=client, verdicts=VerdictFile(order.verdicts), advance=advance)
     return judgement, bradley_terry(judgement.ballots, reference=order.folders[0].name, prior=0.5)
 

@@ -18,6 +18,7 @@ from addiffusion.scorers.factory import load_scoring
 from evaluation.comparison.folders import ImageFolder, check_same_names, load_folder, prompts_of
 from evaluation.metrics.fid import fid
 from evaluation.metrics.registry import METRICS, Material, Measured, measure
+from launch.comparing.orders import MetricsOrder
 from launch.configuration.files import load_config
 from launch.runtime.console import Stage
 
@@ -29,27 +30,19 @@ _FROM_REFERENCE = ("full_images", "full_dino", "reference_clip")
 _FROM_FEATURES = ("inception", "reference_inception", "class_probabilities")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetricsOrder:
-    """What to measure."""
-
-    images: Path
-    metrics: tuple[str, ...]
-    reference: Path | None = None
-    prompts: Path | None = None
-    features: Path | None = None
-    """.npz with ``inception``, ``reference_inception``, ``class_probabilities`` of an Inception of your own."""
-    overrides: tuple[str, ...] = ()
-
-
 def measure_folder(
-    order: MetricsOrder, scoring: Scoring | None = None, *, console: Console | None = None
+    order: MetricsOrder,
+    scoring: Scoring | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    console: Console | None = None,
 ) -> dict[str, dict[str, float | int]]:
     """Mean and number of images by metric; everything is checked before anything is computed.
 
     Args:
         order: what to measure.
-        scoring: where the scores come from; None loads the scorers of the order's configuration.
+        scoring: where the scores come from; None loads those of ``overrides``.
+        overrides: configuration of the scorers.
         console: where progress is shown; None: stderr.
 
     Raises:
@@ -62,7 +55,7 @@ def measure_folder(
     console = console or Console(stderr=True)
     if scoring is None:
         with Stage(console, "loading the scorers"):
-            scoring = load_scoring(load_config([], order.overrides).scorers)
+            scoring = load_scoring(load_config([], overrides).scorers)
     _check_names(order.metrics, scoring)
     scores = [name for name in order.metrics if name in scoring.names]
     sets = [name for name in order.metrics if name in METRICS]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from evaluation.report.comparison_part import agent_films, agent_spent, cases, r
 from evaluation.report.material import Material, Spent
 from evaluation.report.page import write_page
 from launch.comparing.evaluate import MANIFEST, evaluation_prompts
+from launch.comparing.orders import ReportOrder
 from launch.configuration.files import load_resolved
 from launch.runtime.components import Components, unpaid
 from launch.runtime.console import UNSEEN, Stage
@@ -29,20 +29,6 @@ from launch.training.run_folder import RunFolder
 
 PAGE = "report.html"
 Roles = Callable[[Config], AbstractContextManager[Components]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportOrder:
-    """Which page to write."""
-
-    folder: Path
-    """A run, or a comparison that `addiffusion evaluate` made."""
-    comparison: Path | None = None
-    """A comparison to show beside a run."""
-    out: Path | None = None
-    """None: ``report.html`` in the folder."""
-    films: int = 12
-    """Held-out prompts the run's newest policy draws for the page, where no comparison has drawn them."""
 
 
 def write_report(order: ReportOrder, *, roles: Roles = serial_components, console: Console = UNSEEN) -> Path:

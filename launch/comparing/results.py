@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from launch.comparing.evaluate import BEST_OF, EvaluateOrder
+from launch.comparing.orders import BEST_OF, ResultsOrder
 
 
 def machine() -> str:
@@ -19,7 +19,7 @@ def machine() -> str:
     return f"{os.cpu_count()} cores ({platform.machine()})"
 
 
-def result_command(order: EvaluateOrder, overrides: Sequence[str] = ()) -> str:
+def result_command(order: ResultsOrder, overrides: Sequence[str] = ()) -> str:
     """The command that makes the page again."""
     parts = [f"addiffusion results --policy {order.policy} --limit {order.limit} --seeds {order.repeats}"]
     parts += [f"--sampler {name}" for name in order.samplers or ()]

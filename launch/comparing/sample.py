@@ -23,38 +23,13 @@ from addiffusion.prompts.text import checked_prompt
 from addiffusion.records import SCORE_NAMES, Episode, Prompt, Ticket
 from addiffusion.scorers.base import Scoring, Unscored
 from evaluation.tables import Table
+from launch.comparing.orders import SampleOrder
 from launch.configuration.files import load_config
 from launch.runtime.components import observation_width, unpaid
 from launch.training.policies import TrainedPolicy, load_policy
 from rollout_workers.worker import Worker
 
 Weights = Mapping[str, NDArray[np.float32]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampleOrder:
-    """What to draw, and where to put it."""
-
-    prompt: str
-    seed: int
-    out: Path
-    scale: int = 1
-    """Whole-number enlargement of the PNG."""
-    film: Path | None = None
-    """Where to put a film strip."""
-    policy: Path | None = None
-    """Run, checkpoint or exported folder, or `shipped`; None always continues."""
-    scores: bool = False
-    """Have the image scored, and every image that the policy sees."""
-
-    def scoring(self, config: Config) -> Scoring:
-        """The scorers, where they were asked for or the policy or the film strip shows what they say."""
-        needs_images = self.policy is not None and config.observation.kind == "clip"
-        if not (self.scores or self.film is not None or needs_images):
-            return Unscored()
-        from addiffusion.scorers.factory import load_scoring  # noqa: PLC0415 - its libraries take seconds to import
-
-        return load_scoring(config.scorers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +89,7 @@ def _for_one_image(config: Config, *, needs_images: bool) -> Config:
 
 
 def _roll_out(order: SampleOrder, config: Config, trained: TrainedPolicy | None) -> Episode:
-    scoring = order.scoring(config)
+    scoring = _scoring(order, config)
     width = observation_width(config, scoring)
     if trained is not None:
         trained.check_fits(config, width)
@@ -127,6 +102,16 @@ def _roll_out(order: SampleOrder, config: Config, trained: TrainedPolicy | None)
     if collected.failed:
         raise RolloutError(f"the image could not be drawn: {collected.failed[0].reason}")
     return collected.episodes[0]
+
+
+def _scoring(order: SampleOrder, config: Config) -> Scoring:
+    """The scorers, where they were asked for or the policy or the film strip shows what they say."""
+    needs_images = order.policy is not None and config.observation.kind == "clip"
+    if not (order.scores or order.film is not None or needs_images):
+        return Unscored()
+    from addiffusion.scorers.factory import load_scoring  # noqa: PLC0415 - its libraries take seconds to import
+
+    return load_scoring(config.scorers)
 
 
 def _worker(config: Config, policy: PolicyNetwork, scoring: Scoring) -> Worker:
@@ -149,7 +134,9 @@ def _decisions(episode: Episode) -> Table:
     for name in ("steps", "action", "NFE", *(("CLIP",) if scored else ())):
         table.add_column(name, justify="left" if name in {"steps", "action"} else "right")
     first = int(episode.steps[0]) if len(episode.steps) else 0
-    before = episode.nfe - int(episode.nfe_spent.sum())  # the pass that the first decision looks at is one of them
+    before = episode.nfe - int(
+        episode.nfe_spent.sum()
+    )  # the pass that the first decision needs_images at is one of them
     table.add_row(f"0-{first}", "warm-up", str(before), *(("-",) if scored else ()), style="dim")
     for action, rows in groupby(range(len(episode.actions)), key=lambda row: int(episode.actions[row])):
         group = list(rows)

@@ -21,6 +21,7 @@ from addiffusion.memory import machine_bytes
 from evaluation.tables import Table
 from launch.doctor.cluster_file import problems
 from launch.doctor.models import GATE_GB, GIB, Part, needed_bytes, parts_of
+from launch.doctor.orders import DoctorOrder
 from launch.runtime import token
 from launch.runtime.cluster import check_resources, ray_joined, usable_cpus
 from launch.runtime.gpus import GpuOffer, shared_out
@@ -47,20 +48,8 @@ class Check:
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What to look at."""
-
-    config: Config
-    files: Sequence[Path]
-    overrides: Sequence[str]
-    cluster_file: Path | None
-    smoke: bool
-
-
-def examine(order: Order) -> Iterator[Check]:
+def examine(order: DoctorOrder, config: Config, *, files: Sequence[Path], overrides: Sequence[str]) -> Iterator[Check]:
     """All checks, one after another; a failed one does not keep the others from being made."""
-    config = order.config
     yield from (_versions(), _gpus(), _memory(), _disk(config), _token())
     if order.cluster_file is not None:
         yield _attempt("cluster file", lambda: _cluster_file(order.cluster_file))
@@ -69,7 +58,7 @@ def examine(order: Order) -> Iterator[Check]:
     yield from map(_weights, parts)
     yield _audit(parts)
     if order.smoke:
-        yield _attempt("smoke", lambda: _smoke(order))
+        yield _attempt("smoke", lambda: _smoke(files, overrides))
 
 
 def failed(checks: Sequence[Check]) -> bool:
@@ -193,13 +182,13 @@ def _audit(parts: Sequence[Part]) -> Check:
     )
 
 
-def _smoke(order: Order) -> Check:
+def _smoke(files: Sequence[Path], overrides: Sequence[str]) -> Check:
     from launch.training.preflight import prepare  # noqa: PLC0415 - loads the models' libraries
     from launch.training.train import run  # noqa: PLC0415
 
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="addiffusion-doctor-") as folder:
-        plan = prepare(order.files, [*order.overrides, *SMOKE, f"run.dir={folder}/run"])
+        plan = prepare(files, [*overrides, *SMOKE, f"run.dir={folder}/run"])
         outcome = run(plan, console=Console(file=io.StringIO()))
     seconds = time.perf_counter() - start
     if outcome.result is None:

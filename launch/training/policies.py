@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from addiffusion.assets import POLICY_FOLDER
+from addiffusion.assets import POLICY_FOLDER, SHIPPED
 from addiffusion.config import Config
 from addiffusion.config.section import expanded
 from addiffusion.errors import CheckpointError, RunFolderError
@@ -22,7 +22,6 @@ from launch.configuration.text import to_yaml
 from launch.training.run_folder import RunFolder
 from learner.checkpoint import STATE_FILE, followed, latest_checkpoint, load_checkpoint
 
-SHIPPED = "shipped"
 CONFIG_FILE, WEIGHTS_FILE = "config.yaml", "policy.safetensors"
 
 

@@ -23,6 +23,7 @@ from launch.configuration.text import to_yaml
 from launch.runtime.cluster import ray_running
 from launch.runtime.console import Stage
 from launch.runtime.folder_lock import locked
+from launch.tuning.orders import TuneOrder
 from launch.tuning.record import keep_study, study_record
 from launch.tuning.study import Bounds, Study, as_overrides
 from launch.tuning.trial import run_trial
@@ -32,21 +33,18 @@ _SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TuneOrder:
-    """A study to run, or to go on with."""
+class StudySetup:
+    """An order with its study read."""
 
     study: Study
-    folder: Path
-    bank: Path | None
-    """None trains live."""
-    files: tuple[Path, ...]
-    overrides: tuple[str, ...]
+    order: TuneOrder
+    files: Sequence[Path] = ()
+    overrides: Sequence[str] = ()
     """Of all trials; the study's own keys go over them."""
-    concurrent: int = 1
 
     def config(self, values: dict[str, Any] | None = None) -> Config:
         """The configuration of the trial with these values."""
-        replay = () if self.bank is None else ("policy.actions=[continue,stop]",)
+        replay = () if self.order.bank is None else ("policy.actions=[continue,stop]",)
         changed = as_overrides({**self.study.base, **(values or {})})
         return load_config(self.files, [*replay, *self.overrides, *changed])
 
@@ -64,28 +62,28 @@ class Tuned:
     """Trials that an interrupted study still has to run: start it again in its folder."""
 
 
-def tune_study(order: TuneOrder, *, console: Console) -> Tuned:
+def tune_study(setup: StudySetup, *, console: Console) -> Tuned:
     """Run all trials that are missing in the folder, and write the best configuration there.
 
     Raises:
         UsageError: a configuration of the study or the bank can't be used, or the folder holds another study.
         RolloutError: every trial failed.
     """
-    config = order.config()
-    if order.bank is not None:
-        open_bank(order.bank, config)  # trials would find out one by one
-    with locked(order.folder), ray_running(config):
-        keep_study(order.folder, study_record(order.study, config, order.bank))
-        console.print(f"{order.study.trials} trials in {order.folder}", highlight=False)
-        with Stage(console, "trials", order.study.trials, headline="", counted=lambda: _ended_count(order.folder)):
-            results = _tuner(order).fit()
+    config, folder, bank = setup.config(), setup.order.folder, setup.order.bank
+    if bank is not None:
+        open_bank(bank, config)  # trials would find out one by one
+    with locked(folder), ray_running(config):
+        keep_study(folder, study_record(setup.study, config, bank))
+        console.print(f"{setup.study.trials} trials in {folder}", highlight=False)
+        with Stage(console, "trials", setup.study.trials, headline="", counted=lambda: _ended_count(folder)):
+            results = _tuner(setup).fit()
         done = [_trial(result) for result in results if result.error is None and _reported(result)]
     failed = len(results.errors)
-    left = order.study.trials - len(done) - failed
+    left = setup.study.trials - len(done) - failed
     if failed and not done and not left:
         raise RolloutError(f"Every trial of the study failed; the first: {last_line(results.errors[0])}")
     done.sort(key=lambda trial: -trial["objective"])
-    path = _write_best(order, done[0]) if done else None
+    path = _write_best(setup, done[0]) if done else None
     return Tuned(trials=tuple(done), best_file=path, failed_count=failed, left_count=left)
 
 
@@ -102,21 +100,21 @@ def table(tuned: Tuned, study: Study) -> Table:
     return shown
 
 
-def _tuner(order: TuneOrder) -> tune.Tuner:
-    folder = order.folder.absolute()
-    trainable = tune.with_resources(Trainable(order), {"cpu": 1})
+def _tuner(setup: StudySetup) -> tune.Tuner:
+    folder = setup.order.folder.absolute()
+    trainable = tune.with_resources(Trainable(setup), {"cpu": 1})
     if tune.Tuner.can_restore(str(folder)):
         return tune.Tuner.restore(str(folder), trainable=trainable, resume_unfinished=True, restart_errored=True)
-    search = OptunaSearch(metric="objective", mode="max", seed=order.config().run.seed)
+    search = OptunaSearch(metric="objective", mode="max", seed=setup.config().run.seed)
     return tune.Tuner(
         trainable,
-        param_space={_flat(key): _domain(domain) for key, domain in order.study.space.items()},
+        param_space={_flat(key): _domain(domain) for key, domain in setup.study.space.items()},
         tune_config=tune.TuneConfig(
             metric="objective",
             mode="max",
-            num_samples=order.study.trials,
+            num_samples=setup.study.trials,
             search_alg=search,
-            max_concurrent_trials=order.concurrent,
+            max_concurrent_trials=setup.order.concurrent,
             reuse_actors=True,  # a fresh process spends longer on imports than a replayed trial takes
         ),
         run_config=tune.RunConfig(name=folder.name, storage_path=str(folder.parent), verbose=1),
@@ -128,8 +126,8 @@ class Trainable:
 
     __name__ = "trial"
 
-    def __init__(self, order: TuneOrder) -> None:
-        self._order = order
+    def __init__(self, setup: StudySetup) -> None:
+        self._setup = setup
         self._folder = Path.cwd()
 
     def __call__(self, values: dict[str, Any]) -> None:
@@ -141,8 +139,8 @@ class Trainable:
         os.environ["OMP_NUM_THREADS"] = "1"
         with suppress(OSError):  # another machine may lack the folder; absolute paths can lead somewhere even so
             os.chdir(self._folder)  # relative paths of files, overrides and bank were given there
-        config = self._order.config({_dotted(key): value for key, value in values.items()})
-        return run_trial(config, self._order.study.objective, bank=self._order.bank)
+        config = self._setup.config({_dotted(key): value for key, value in values.items()})
+        return run_trial(config, self._setup.study.objective, bank=self._setup.order.bank)
 
 
 def _flat(key: str) -> str:
@@ -163,10 +161,10 @@ def _domain(domain: Bounds | Sequence[Any]) -> Any:
     return tune.loguniform(domain.low, domain.high) if domain.log else tune.uniform(domain.low, domain.high)
 
 
-def _write_best(order: TuneOrder, trial: dict[str, Any]) -> Path:
-    best = {key: value for key, value in trial.items() if key in order.study.space}
-    path = order.folder / BEST_FILE
-    write_text(path, to_yaml(order.config(best)))
+def _write_best(setup: StudySetup, trial: dict[str, Any]) -> Path:
+    best = {key: value for key, value in trial.items() if key in setup.study.space}
+    path = setup.order.folder / BEST_FILE
+    write_text(path, to_yaml(setup.config(best)))
     return path
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from addiffusion.config import PromptsSection
-from addiffusion.embedded.world.splits import Split
+from addiffusion.embedded.world import Split
 from addiffusion.files import write_text
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Prompt

@@ -29,7 +29,8 @@ from addiffusion.errors import ConfigError
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Episode, Ticket
 from addiffusion.rollouts import Collected, Rollouts
-from launch.comparing.sample import SampleOrder, draw
+from launch.comparing.orders import SampleOrder
+from launch.comparing.sample import draw
 from launch.configuration.text import to_yaml
 from launch.runtime.components import Components
 from launch.runtime.serial import serial_components

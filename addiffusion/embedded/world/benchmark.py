@@ -6,9 +6,10 @@ import random
 from collections.abc import Container, Iterator
 from typing import Final
 
+from addiffusion.embedded.world import Split
 from addiffusion.embedded.world.captions import write_caption
 from addiffusion.embedded.world.scenes import sample_scene
-from addiffusion.embedded.world.splits import Split, split_of_scene
+from addiffusion.embedded.world.splits import split_of_scene
 from addiffusion.seeds import derive_seed
 
 _PATIENCE: Final = 400

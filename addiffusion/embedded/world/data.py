@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 
+from addiffusion.embedded.world import Split
 from addiffusion.embedded.world.captions import Detail, write_caption
 from addiffusion.embedded.world.render import render
 from addiffusion.embedded.world.scenes import TIER_WEIGHTS, TIERS, Scene, sample_scene
-from addiffusion.embedded.world.splits import Split, split_of_scene
+from addiffusion.embedded.world.splits import split_of_scene
 from addiffusion.seeds import derive_seed
 
 _CHUNK = 500

@@ -13,13 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import product
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
 
+from addiffusion.embedded.world import Split
 from addiffusion.embedded.world.captions import RequiredGroup, parse_caption
 from addiffusion.embedded.world.scenes import COLORS, SHAPES, Group, Scene
 from addiffusion.seeds import derive_seed
-
-Split = Literal["train", "validation", "test", "compositional"]
 
 SPLIT_SHARES: Final[Mapping[Split, float]] = MappingProxyType({"train": 0.6, "validation": 0.2, "test": 0.2})
 """Share of the combinations without a held-out pair that each split owns."""

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from launch.bench.engine import BenchOrder, make_backbone
+from launch.bench.engine import make_backbone
+from launch.bench.orders import EngineOrder
 
 
 @pytest.mark.parametrize(
@@ -14,7 +15,7 @@ from launch.bench.engine import BenchOrder, make_backbone
     [("sd15-random", 859_520_964, (4, 64, 64)), ("sdxl-random", 2_567_463_684, (4, 128, 128))],
 )
 def test_the_denoiser_is_as_large_as_the_one_that_is_published(kind: str, parameters: int, latent: Any) -> None:
-    order = BenchOrder(
+    order = EngineOrder(
         backbone=kind,
         device="meta",
         threads=1,

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from addiffusion.config import PromptsSection
+from addiffusion.embedded.world import Split
 from addiffusion.embedded.world.captions import parse_caption
-from addiffusion.embedded.world.splits import HELD_OUT_PAIRS, SPLIT_SHARES, Split, split_of
+from addiffusion.embedded.world.splits import HELD_OUT_PAIRS, SPLIT_SHARES, split_of
 from addiffusion.errors import PromptError
 from addiffusion.prompts import load_prompts
 

@@ -118,7 +118,7 @@ def test_the_page_holds_every_table_and_its_pictures_open(measured: tuple[Card, 
 
 def test_missing_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="pipeline"):
-        measure_card(CardPlan(weights=tmp_path), ignore)
+        measure_card(replace(SMALL, weights=tmp_path), ignore)
 
 
 def test_the_command_prints_json_alone_on_stdout(monkeypatch: pytest.MonkeyPatch) -> None:

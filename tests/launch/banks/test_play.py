@@ -15,8 +15,9 @@ from addiffusion.actions import Action
 from addiffusion.bank.archive import Bank, open_bank
 from addiffusion.config import Config
 from addiffusion.errors import RunFolderError
-from launch.banks.build import BankOrder, build
+from launch.banks.build import build
 from launch.banks.differences import differences
+from launch.banks.orders import BankOrder
 from launch.banks.play import play, quality_table, table
 from launch.training.run_folder import RunFolder
 from learner.checkpoint import Checkpoint, config_digest, save_checkpoint
@@ -36,7 +37,7 @@ def config_of(**sections: object) -> Config:
 @pytest.fixture(scope="module")
 def bank_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bank") / "bank"
-    build(BankOrder(folder=folder, config=config_of(), split="train", count=9), console=QUIET, roles=toy_components)
+    build(BankOrder(folder=folder, split="train", count=9), config_of(), console=QUIET, roles=toy_components)
     return folder
 
 

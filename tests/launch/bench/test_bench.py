@@ -15,12 +15,14 @@ from addiffusion.backbones.random_weights import random_backbone
 from addiffusion.config import BackboneSection, Config
 from addiffusion.errors import ConfigError, UsageError
 from evaluation.comparison.finishes import grid
-from launch.bench.collect import CollectOrder, bench_collect
+from launch.bench.collect import bench_collect
 from launch.bench.collect import table_of as collect_table
 from launch.bench.contestants import LONGEST, BareNetwork, Continuous, Course, Entry, LockStep, ratio
-from launch.bench.engine import BATCHES, BenchOrder, measure, rising_batches, table_of
-from launch.bench.finish import FinishOrder, bench_finish, choice, choice_text
+from launch.bench.engine import BATCHES, measure, rising_batches, table_of
+from launch.bench.finish import bench_finish, check_stops, choice, choice_text, combinations
 from launch.bench.finish import table_of as finish_table
+from launch.bench.orders import EngineOrder, FinishOrder
+from launch.bench.setup import CollectSetup
 from launch.bench.startup import compare, to_json
 from launch.bench.startup import table_of as startup_table
 from launch.cli.app import app
@@ -58,7 +60,7 @@ def tiny_backbone(kind: Any = "sd15-random", dtype: Any = "float32") -> Any:
     [("sd15-random", 3.5, "float32"), ("sd15-random", 1.0, "bfloat16"), ("sdxl-random", 3.5, "bfloat16")],
 )
 def test_the_engine_is_measured_against_all_contestants(kind: str, guidance: float, dtype: str) -> None:
-    order = BenchOrder(
+    order = EngineOrder(
         backbone=kind,
         device="cpu",
         threads=1,
@@ -82,7 +84,7 @@ def test_the_engine_is_measured_against_all_contestants(kind: str, guidance: flo
 
 
 def test_the_bench_finds_the_slots_at_which_the_network_is_fast() -> None:
-    order = BenchOrder(
+    order = EngineOrder(
         backbone="sd15-random", device="cpu", threads=1, dtype="float32", compile="off", slots=None, guidance_scale=1.0,
         seconds=0.01, rounds=1,
     )  # fmt: skip
@@ -133,8 +135,9 @@ def test_the_loop_is_measured_against_its_parts(sees: str) -> None:
     config = unpaid(config.model_copy(update={"observation": config.observation.model_copy(update={"kind": sees})}))
     scoring = ToyScoring()
     width = observation_width(config, scoring) if sees == "clip" else 8 + 4 + 8 + 4 + 4
-    order = CollectOrder(config=config, prompts=tuple(make_prompt(n) for n in range(6)), width=width)
-    result = bench_collect(order, ToyBackbone(), scoring)
+    prompts = tuple(make_prompt(n) for n in range(6))
+    setup = CollectSetup(config=config, prompts=prompts, backbone=ToyBackbone(), scoring=scoring, width=width)
+    result = bench_collect(setup)
     assert (result["episodes"], result["failed"]) == (6, 0)
     assert result["compute_s"] == pytest.approx(
         sum(result[f"compute_{name}_s"] for name in ("network", "decode", "score"))
@@ -147,12 +150,12 @@ def test_the_loop_is_measured_against_its_parts(sees: str) -> None:
 
 def test_finishes_are_compared_on_the_same_images() -> None:
     config = unpaid(toy_config())
-    order = FinishOrder(prompts=tuple(make_prompt(n) for n in range(3)), passes=(0, 2, 9), stops=(2, 6))
-    order.check(config)
+    order = FinishOrder(passes=(0, 2, 9), stops=(2, 6))
+    check_stops(order, config)
     told: list[int] = []
     with toy_components(config) as components:
-        rows = bench_finish(order, config, components, lambda: told.append(1))
-    assert len(rows) == len(told) == order.count(config)
+        rows = bench_finish(order, [make_prompt(n) for n in range(3)], config, components, lambda: told.append(1))
+    assert len(rows) == len(told) == combinations(order, config)
     nfe = {(row["stop_at"], row["finish"], row["passes"]): row["nfe"] for row in rows[1:]}
     assert rows[0]["nfe"] == 8
     assert nfe == {
@@ -188,7 +191,7 @@ def test_the_choice_is_the_best_finish_at_equal_nfe() -> None:
 
 def test_a_stop_outside_the_schedule_is_refused() -> None:
     with pytest.raises(ConfigError, match="--stop-at 50 is not a step of this schedule: choose 1 to 49"):
-        FinishOrder(prompts=(), passes=(2,), stops=(50,)).check(Config())
+        check_stops(FinishOrder(stops=(50,)), Config())
 
 
 def test_the_grid_leaves_out_what_would_be_the_same_twice() -> None:

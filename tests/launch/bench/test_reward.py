@@ -13,11 +13,11 @@ from addiffusion.config import ScorersSection
 from addiffusion.records import ScoreRequest
 from addiffusion.scorers.factory import load_suite
 from launch.bench.client import call_for, requests, together
+from launch.bench.orders import RewardOrder
 from launch.bench.reward import (
     CLIENTS,
     DIRECT,
     ONE_BY_ONE,
-    BenchOrder,
     BenchResult,
     best_batch,
     service_name,
@@ -33,7 +33,7 @@ def same(value: float) -> Ratio:
 
 
 RESULT = BenchResult(
-    order=BenchOrder(scorers="embedded", device="cpu", size=None, request_images=8, seconds=1.0, rounds=3),
+    order=RewardOrder(scorers="embedded", device="cpu", size=None, request_images=8, seconds=1.0, rounds=3),
     image_size=64,
     best_batch=16,
     request_images=8,

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from addiffusion.errors import ConfigError
-from launch.bench.train import PARTS, TrainOrder, simulated_iteration_s, table_of, train_order
+from launch.bench.orders import TrainOrder
+from launch.bench.train import PARTS, TrainSetup, simulated_iteration_s, table_of, train_setup
 from tests.learner.toy import WIDTH, toy_config, toy_episode, toy_ticket
 
 PAUSE_S = 0.05
@@ -21,16 +22,16 @@ TEMPLATES = [
 
 
 def test_simulated_workers_sleep_for_their_tickets_and_give_each_an_episode(ray_cluster: str) -> None:
-    order = TrainOrder(config=toy_config(epochs=1), iterations=2, tickets=4)
+    setup = TrainSetup(order=TrainOrder(iterations=2, tickets=4), config=toy_config(epochs=1))
     told = io.StringIO()
-    seconds = simulated_iteration_s(order, TEMPLATES, PAUSE_S, 2, WIDTH, Console(file=told))
+    seconds = simulated_iteration_s(setup, TEMPLATES, PAUSE_S, 2, WIDTH, Console(file=told))
     assert seconds >= 4 * PAUSE_S  # two workers with four tickets each sleep at the same time
     assert "simulating 2 workers, 0.2 s of rollouts" in told.getvalue()
 
 
 def test_a_serial_run_cannot_be_measured(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"leave cluster\.mode=ray"):
-        train_order([], ["cluster.mode=serial"], iterations=1, tickets=1)
+        train_setup(TrainOrder(), [], ["cluster.mode=serial"])
 
 
 def test_the_table_says_that_workers_are_simulated() -> None:

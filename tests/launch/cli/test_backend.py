@@ -14,8 +14,9 @@ import matplotlib as mpl
 import pytest
 from rich.console import Console
 
-from launch.comparing.evaluate import EvaluateOrder, evaluate
-from launch.comparing.report import ReportOrder, write_report
+from launch.comparing.evaluate import evaluate
+from launch.comparing.orders import EvaluateOrder, ReportOrder
+from launch.comparing.report import write_report
 from launch.runtime.console import UNSEEN
 from launch.training.train import run
 from tests.launch.runtime.toy_components import toy_components, toy_config, toy_plan

@@ -10,10 +10,13 @@ from PIL import Image
 from rich.console import Console
 
 from addiffusion.embedded.world.data import scene_batch
-from launch.bench.collect import CollectOrder, bench_collect
-from launch.bench.engine import BenchOrder, bench_engine
-from launch.comparing.gates import GateOrder, check_gate
-from launch.comparing.report import ReportOrder, write_report
+from launch.bench.collect import bench_collect
+from launch.bench.engine import bench_engine
+from launch.bench.orders import EngineOrder
+from launch.bench.setup import CollectSetup
+from launch.comparing.gates import check_gate
+from launch.comparing.orders import GateOrder, ReportOrder
+from launch.comparing.report import write_report
 from launch.comparing.score import score_files
 from launch.runtime import console as module
 from launch.runtime.components import observation_width, unpaid
@@ -36,7 +39,7 @@ def lines(page: Console) -> list[str]:
 
 def test_bench_engine(ended: Ended, page: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SILENCE_S", 0.02)
-    order = BenchOrder(
+    order = EngineOrder(
         backbone="embedded", device="cpu", threads=1, dtype="float32", compile="off", slots=1, guidance_scale=1.0,
         seconds=0.02, rounds=2,
     )  # fmt: skip
@@ -50,8 +53,14 @@ def test_bench_engine(ended: Ended, page: Console, monkeypatch: pytest.MonkeyPat
 def test_bench_collect(ended: Ended, page: Console) -> None:
     config, scoring = unpaid(toy_config(reward={"preset": "phase1"})), ToyScoring()
     prompts = tuple(make_prompt(number) for number in range(3))
-    order = CollectOrder(config=config, prompts=prompts, width=observation_width(config, scoring))
-    bench_collect(order, ToyBackbone(), scoring, page)
+    setup = CollectSetup(
+        config=config,
+        prompts=prompts,
+        backbone=ToyBackbone(),
+        scoring=scoring,
+        width=observation_width(config, scoring),
+    )
+    bench_collect(setup, page)
     assert ended["measurements"] == (12, 12)
 
 
@@ -75,5 +84,5 @@ def test_report(ended: Ended, page: Console, tmp_path: Path) -> None:
 
 
 def test_gate_g0(ended: Ended, page: Console) -> None:
-    check_gate(GateOrder(gate="g0", overrides=("rollout.slots=1",)), page)
+    check_gate(GateOrder(name="g0"), overrides=["rollout.slots=1"], console=page)
     assert ended["measurements of memory"] == (7, 7)

@@ -57,6 +57,7 @@ def test_help_and_configuration_come_at_once() -> None:
     """Neither imports a library of numbers or models: the whole list of others is short."""
     helped, configured = held_after(("train", "--help"), ("config",))
     assert foreign(helped) <= COMMAND_LINE | VALIDATION
+    assert "addiffusion.config" not in helped  # it builds its models when it is imported
     assert foreign(configured) <= COMMAND_LINE | VALIDATION | {"cython_runtime", "yaml"}
 
 

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from addiffusion.errors import ConfigError
-from launch.comparing.ablate import AblateOrder, Ablation, ablate, ablation_table, load_ablation, shipped_ablations
+from launch.comparing.ablate import Ablation, ablate, ablation_table, load_ablation, shipped_ablations
+from launch.comparing.orders import AblateOrder
 from launch.training.preflight import Plan
 from tests.launch.runtime.toy_components import toy_components, toy_config, toy_plan
 
@@ -60,16 +61,16 @@ class Planner:
 
 def test_each_variant_is_trained_once_and_a_second_call_only_reads(tmp_path: Path) -> None:
     ablation = Ablation(name="price", question="Price?", variants={"cheap": (), "Dear one": ("reward.c_nfe=0.5",)})
-    order = AblateOrder(ablation=ablation, out=tmp_path / "study", seeds=(0, 1))
+    order = AblateOrder(study=ablation.name, out=tmp_path / "study", seeds=2)
     console, planner = Console(file=io.StringIO(), width=160), Planner()
-    rows = ablate(order, console=console, roles=toy_components, plan=planner)
+    rows = ablate(ablation, order, console=console, roles=toy_components, plan=planner)
     assert [(row["variant"], row["seed"]) for row in rows] == [
         ("cheap", 0), ("cheap", 1), ("Dear one", 0), ("Dear one", 1),
     ]  # fmt: skip
     assert planner.asked[2][-1] == "reward.c_nfe=0.5"
     assert (tmp_path / "study" / "dear-one-1" / "result.json").is_file()
     assert json.loads((tmp_path / "study" / "ablation.json").read_text())["rows"] == rows
-    again = ablate(order, console=console, roles=toy_components, plan=planner)
+    again = ablate(ablation, order, console=console, roles=toy_components, plan=planner)
     assert again == rows
     assert len(planner.asked) == 4
     console.print(ablation_table(ablation, rows))
@@ -78,6 +79,7 @@ def test_each_variant_is_trained_once_and_a_second_call_only_reads(tmp_path: Pat
 
 def test_a_variant_that_can_not_go_on_is_named(tmp_path: Path) -> None:
     ablation = Ablation(name="price", question="Price?", variants={"cheap": ()})
+    order = AblateOrder(study=ablation.name, out=tmp_path)
     (tmp_path / "cheap-0").mkdir()
     with pytest.raises(ConfigError, match="cheap-0 was begun and has no checkpoint"):
-        ablate(AblateOrder(ablation=ablation, out=tmp_path), console=Console(file=io.StringIO()), plan=Planner())
+        ablate(ablation, order, console=Console(file=io.StringIO()), plan=Planner())

@@ -20,8 +20,9 @@ from addiffusion.errors import ArchiveError, CheckpointError, OutputError, RunFo
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected, Rollouts, WorkerStatus
 from evaluation.comparison.results import ImageResult, ResultStore, read_results
-from launch.comparing.evaluate import Evaluated, EvaluateOrder, evaluate
+from launch.comparing.evaluate import Evaluated, evaluate
 from launch.comparing.evaluate_view import standings_table
+from launch.comparing.orders import EvaluateOrder
 from launch.runtime.components import Components
 from launch.runtime.folder_lock import locked
 from launch.training.policies import export_policy, load_policy

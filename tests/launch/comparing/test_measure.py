@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,10 @@ import pytest
 from rich.console import Console
 
 from addiffusion.errors import EvaluationError
-from evaluation.judge.endpoint import Endpoint
 from evaluation.metrics.cmmd import cmmd
-from launch.comparing.judge_folders import JudgeOrder, judge_folders, make_contests, to_json
-from launch.comparing.metrics_of_folder import MetricsOrder, measure_folder
+from launch.comparing.judge_folders import judge_folders, make_contests, to_json
+from launch.comparing.metrics_of_folder import measure_folder
+from launch.comparing.orders import JudgeOrder, MetricsOrder
 from tests.evaluation.comparison.test_folders import fill
 from tests.evaluation.judge.judge_server import JudgeServer, brighter, judge_server
 from tests.fakes import ToyScoring
@@ -102,7 +103,7 @@ def judge_order(server: JudgeServer, tmp_path: Path, **changes: object) -> Judge
         Image.fromarray(np.asarray(Image.open(file)) // 2 + 128).save(file)
     settings: dict[str, object] = {
         "folders": (dark, light), "verdicts": tmp_path / "verdicts.jsonl", "prompts": prompts(tmp_path, 4),
-        "endpoint": Endpoint(base_url=server.base_url, model="toy"),
+        "base_url": server.base_url, "model": "toy",
     }  # fmt: skip
     return JudgeOrder(**(settings | changes))
 
@@ -125,6 +126,6 @@ def test_the_better_folder_wins_and_a_second_run_asks_nothing(server: JudgeServe
 def test_folders_that_can_not_be_judged_are_refused(server: JudgeServer, tmp_path: Path) -> None:
     order = judge_order(server, tmp_path)
     with pytest.raises(EvaluationError, match="two folders of images or more"):
-        make_contests(JudgeOrder(folders=order.folders[:1], endpoint=order.endpoint, verdicts=order.verdicts))
+        make_contests(replace(order, folders=order.folders[:1]))
     with pytest.raises(EvaluationError, match="different names"):
-        make_contests(JudgeOrder(folders=order.folders[:1] * 2, endpoint=order.endpoint, verdicts=order.verdicts))
+        make_contests(replace(order, folders=order.folders[:1] * 2))

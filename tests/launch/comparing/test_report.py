@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from addiffusion.errors import RunFolderError
-from launch.comparing.report import ReportOrder, write_report
+from launch.comparing.orders import ReportOrder
+from launch.comparing.report import write_report
 from launch.training.train import run
 from tests.launch.runtime.toy_components import toy_components, toy_config, toy_plan
 

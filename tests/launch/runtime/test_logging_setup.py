@@ -93,7 +93,7 @@ def test_everything_is_as_before_afterwards(tmp_path: Path) -> None:
 
 
 def test_rllib_that_is_imported_later_is_taken_over_then(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, said: io.StringIO, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     source = logging.getLogger("ray.rllib")
     own, propagate = source.handlers, source.propagate

@@ -11,8 +11,9 @@ from rich.console import Console
 from safetensors.numpy import save_file
 
 from addiffusion.errors import CheckpointError, RunFolderError
-from launch.comparing.evaluate import EvaluateOrder, evaluate
-from launch.comparing.sample import SampleOrder, draw
+from launch.comparing.evaluate import evaluate
+from launch.comparing.orders import EvaluateOrder, SampleOrder
+from launch.comparing.sample import draw
 from launch.training.policies import CONFIG_FILE, WEIGHTS_FILE, load_policy
 from tests.launch.runtime.toy_components import toy_components
 from tests.launch.training.toy_policy import toy_policy

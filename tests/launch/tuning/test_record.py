@@ -9,9 +9,10 @@ import pytest
 
 from addiffusion.config import Config
 from addiffusion.errors import RunFolderError
+from launch.tuning.orders import TuneOrder
 from launch.tuning.record import STUDY_FILE, keep_study, study_record
 from launch.tuning.study import Bounds, Study
-from launch.tuning.tune import Trainable, TuneOrder
+from launch.tuning.tune import StudySetup, Trainable
 
 STUDY = Study(trials=2, space={"ppo.lr": Bounds(low=1e-4, high=1e-2, log=True), "ppo.epochs": [1, 2]})
 
@@ -73,10 +74,9 @@ def test_a_trial_reads_relative_paths_where_they_were_given(tmp_path: Path, monk
         folder.mkdir()
     (driver / "c.yaml").write_text("ppo: {epochs: 3}\n")
     monkeypatch.chdir(driver)
-    order = TuneOrder(
-        study=STUDY, folder=Path("out"), bank=Path("bank"), files=(Path("c.yaml"),), overrides=("run.dir=r",)
-    )
-    sent = pickle.dumps(Trainable(order))
+    order = TuneOrder(study=Path("s.yaml"), bank=Path("bank"))
+    setup = StudySetup(study=STUDY, order=order, files=[Path("c.yaml")], overrides=["run.dir=r"])
+    sent = pickle.dumps(Trainable(setup))
     monkeypatch.chdir(worker)
     with pytest.raises(Exception, match=r"^bank is no trajectory bank") as refused:
         pickle.loads(sent).trained({"ppo:lr": 1e-3})

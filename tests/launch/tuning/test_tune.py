@@ -11,9 +11,10 @@ from rich.console import Console
 
 from addiffusion.errors import ArchiveError, ConfigError, RolloutError
 from launch.configuration.files import load_config
+from launch.tuning.orders import TuneOrder
 from launch.tuning.study import Bounds, Objective, Study, as_overrides, load_study
 from launch.tuning.trial import run_trial
-from launch.tuning.tune import TuneOrder, last_line, tune_study
+from launch.tuning.tune import StudySetup, last_line, tune_study
 from tests.addiffusion.bank.toy_bank import toy_bank, toy_bank_config
 
 STUDIES = sorted((Path(__file__).parents[3] / "configs" / "studies").glob("*.yaml"))
@@ -45,19 +46,19 @@ def test_a_study_that_can_not_be_used_is_refused_with_its_file(tmp_path: Path, t
 
 def test_values_go_over_base_over_the_command_line(tmp_path: Path) -> None:
     study = Study(space={"ppo.lr": Bounds(low=1e-4, high=1e-2)}, base={"ppo.iterations": 3})
-    order = TuneOrder(
-        study=study, folder=tmp_path, bank=tmp_path, files=(), overrides=("ppo.iterations=9", "ppo.epochs=7")
+    order = TuneOrder(study=Path("a.yaml"), bank=tmp_path)
+    config = StudySetup(study=study, order=order, overrides=["ppo.iterations=9", "ppo.epochs=7"]).config(
+        {"ppo.lr": 0.005}
     )
-    config = order.config({"ppo.lr": 0.005})
     assert (config.ppo.lr, config.ppo.iterations, config.ppo.epochs) == (0.005, 3, 7)
     assert config.policy.actions == ("continue", "stop")
 
 
 def test_a_bank_that_is_none_is_refused_before_anything_starts(tmp_path: Path) -> None:
     study = Study(space={"ppo.lr": Bounds(low=1e-4, high=1e-2)})
-    order = TuneOrder(study=study, folder=tmp_path / "study", bank=tmp_path / "none", files=(), overrides=())
+    order = TuneOrder(study=Path("a.yaml"), out=tmp_path / "study", bank=tmp_path / "none")
     with pytest.raises(ArchiveError, match="none is no trajectory bank"):
-        tune_study(order, console=Console(quiet=True))
+        tune_study(StudySetup(study=study, order=order), console=Console(quiet=True))
     assert not (tmp_path / "study").exists()
 
 

@@ -1,0 +1,89 @@
+"""What a person may ask of `addiffusion bench`: a field is an option of the command line, with its one default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import typer
+
+PASSES = (0, 1, 2, 3, 4, 6)
+STOPS = (5, 10, 20)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOrder:
+    """What to measure on what."""
+
+    backbone: Annotated[
+        Literal["embedded", "sd15-random", "sdxl-random"],
+        typer.Option(help="embedded, or a full-size shape with random weights."),
+    ] = "embedded"
+    device: Annotated[str, typer.Option(help="torch device; auto takes a GPU where there is one.")] = "auto"
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; a rollout worker has one.")] = 1
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Images denoised at once; default: where the network is fastest.")
+    ] = None
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Precision of the network.")] = (
+        "float32"
+    )
+    compile: Annotated[
+        Literal["off", "default", "cuda_graphs"], typer.Option(help="torch.compile, or CUDA graphs with it.")
+    ] = "off"
+    guidance_scale: Annotated[
+        float, typer.Option("--guidance", min=0, help="Guidance scale; above 1 a pass is a pair.")
+    ] = 3.5
+    seconds: Annotated[float, typer.Option(min=0.01, help="Least time of each contestant in a round.")] = 1.0
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the contestants take turns.")] = 9
+    """A machine's moods so hit all of them; ratios are medians of each round's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishOrder:
+    """Which finishes to compare."""
+
+    count: Annotated[int, typer.Option(min=1, help="Held-out prompts to draw.")] = 12
+    passes: Annotated[
+        tuple[int, ...],
+        typer.Option(
+            "--passes",
+            "-m",
+            min=0,
+            help=f"Finish passes; may be repeated. Default {' '.join(map(str, PASSES))}.",
+            show_default=False,
+        ),
+    ] = PASSES
+    stops: Annotated[
+        tuple[int, ...],
+        typer.Option(
+            "--stop-at",
+            min=1,
+            help=f"Step of the stop; may be repeated. Default {' '.join(map(str, STOPS))}.",
+            show_default=False,
+        ),
+    ] = STOPS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardOrder:
+    """Which scorers to measure."""
+
+    scorers: Annotated[
+        Literal["embedded", "pretrained", "random"],
+        typer.Option(help="random: the full-size models with random weights, no downloads."),
+    ] = "embedded"
+    device: Annotated[str, typer.Option(help="torch device of the scorers.")] = "cpu"
+    size: Annotated[int | None, typer.Option(min=8, help="Pixels per side; 64 (embedded), else 512.")] = None
+    request_images: Annotated[
+        int | None, typer.Option(min=1, help="Images a client sends at once; default: a whole pass.")
+    ] = None
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each contestant in each round.")] = 1.5
+    rounds: Annotated[int, typer.Option(min=1, help="Contestants take turns; ratios are medians over rounds.")] = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOrder:
+    """How long to measure a training, and its simulated workers."""
+
+    iterations: Annotated[int, typer.Option(min=1, help="Measured iterations; one more loads the models.")] = 3
+    tickets: Annotated[int, typer.Option(min=1, help="Tickets of a simulated worker per iteration.")] = 16
