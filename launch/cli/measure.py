@@ -27,13 +27,15 @@ def metrics(
     ] = None,
     reference: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Images to compare with: as a set (cmmd, fd_dino), or by name (ssim)."),
+        typer.Option(
+            metavar="FOLDER", help="Images to compare with: as a set (fid, kid, cmmd, fd_dino), or by name (ssim)."
+        ),
     ] = None,
     prompts: Prompts = None,
-    features: Annotated[
+    inception: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help=".npz with inception, reference_inception, class_probabilities, for fid and IS."
+            metavar="FILE", help="torch-fidelity's InceptionV3 weights for fid, kid, inception_score; downloaded."
         ),
     ] = None,
     settings: Annotated[
@@ -52,7 +54,7 @@ def metrics(
         metrics=tuple(metric or ("clip",)),
         reference=reference,
         prompts=prompts,
-        features=features,
+        inception=inception,
         overrides=tuple(settings or ()),
     )
     found = measure_folder(order, console=console)
