@@ -10,7 +10,7 @@ from evaluation.comparison.columns import Columns
 from evaluation.comparison.contestants import Item
 from evaluation.comparison.results import ImageResult, ResultStore
 from evaluation.metrics.cmmd import cmmd
-from evaluation.metrics.fid import fid
+from evaluation.metrics.frechet import frechet_distance
 from evaluation.metrics.similarity import ssim
 
 
@@ -26,7 +26,7 @@ def set_metrics(columns: Columns, full: Columns, items: Sequence[Item], store: R
     if columns.clip.shape[1]:
         found["cmmd"] = cmmd(columns.clip[both], full.clip[both])
     if 0 < columns.dino.shape[1] < int(both.sum()):
-        found["fd_dino"] = fid(columns.dino[both], full.dino[both])
+        found["fd_dino"] = frechet_distance("fd_dino", columns.dino[both], full.dino[both])
     if columns.contestant.kind != "oracle":
         found["ssim"] = _mean_ssim(columns, full, [items[row] for row in np.flatnonzero(both).tolist()], store)
     return found

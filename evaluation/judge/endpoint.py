@@ -1,24 +1,26 @@
-"""The HTTP side of the judge: one question in, one reply out, with patience for busy servers."""
+"""One question to the judge, one reply: the ``openai`` client, with errors that say what to do."""
 
 from __future__ import annotations
 
+import json
 import os
-import time
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-import requests
+from openai import APIConnectionError, APIError, APIStatusError, DefaultHttpxClient, OpenAI, omit
 
 from addiffusion.errors import JudgeError
 
 KEY_VARIABLE = "ADDIFFUSION_JUDGE_KEY"
 """The only place the key is read from. A name of its own: no other service's key goes where it isn't meant to."""
-_BUSY = frozenset({408, 429, 500, 502, 503, 504, 529})
-"""Statuses that may pass: asked again."""
+_PASSING = frozenset({408, 409, 429})
+"""Statuses that the client asks again, beside all from 500 on."""
 _SHOWN_CHARACTERS = 200
+_LATER = "Verdicts so far are kept; run again later"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,18 +37,95 @@ class Endpoint:
     """Longest silence of the server."""
     attempts: int = 6
     """Requests per question, the first one included."""
-    backoff_s: float = 1.0
-    """First wait; doubled after each failure."""
-    longest_wait_s: float = 60.0
-    """No wait is longer; a server that asks for more ends the run, which can go on later."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Failure:
-    """Why an attempt got no reply, and the wait the server asked for."""
+@dataclass(slots=True, kw_only=True)
+class ChatClient:
+    """Asks one endpoint, one question at a time.
 
-    reason: str
-    retry_after_s: float | None = None
+    Raises:
+        JudgeError: the address or the key can't stand in a request.
+    """
+
+    endpoint: Endpoint
+    _client: OpenAI = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_address(self.endpoint.base_url)
+        self._client = _connect(self.endpoint, _key_from_environment())
+
+    def ask(self, messages: list[Any]) -> str:
+        """The model's text; empty where a reply holds none.
+
+        Raises:
+            JudgeError: the endpoint refuses, or stays unreachable or busy for all attempts.
+        """
+        try:
+            return _content(self._complete(messages))
+        except APIConnectionError as error:
+            reason = type(error.__cause__ or error).__name__
+            raise self._error(f"gave no reply in {self.endpoint.attempts} attempts: {reason}. {_LATER}") from None
+        except APIStatusError as error:
+            raise self._error(self._refusal(error)) from None
+        except (APIError, json.JSONDecodeError, UnicodeDecodeError):
+            return ""  # not what the protocol promises
+
+    def _complete(self, messages: list[Any]) -> object:
+        limit: dict[str, Any] = {self.endpoint.tokens_field: self.endpoint.max_tokens}
+        return self._client.chat.completions.create(
+            model=self.endpoint.model,
+            messages=messages,
+            temperature=0,
+            extra_headers=None if self._client.api_key else {"Authorization": omit},
+            **limit,
+        )
+
+    def _refusal(self, error: APIStatusError) -> str:
+        shown = self._shown(error)
+        if error.status_code in _PASSING or error.status_code >= 500:
+            wait = error.response.headers.get("Retry-After")
+            asked = "" if wait is None else f", and asks to wait: Retry-After {wait[:40]!r}"
+            return f"is busy: {shown}{asked}. {_LATER}"
+        if error.status_code in (401, 403):
+            return f"refuses: {shown}; set {KEY_VARIABLE}"
+        return f"refuses: {shown}; check base_url, model and tokens_field"
+
+    def _shown(self, error: APIStatusError) -> str:
+        """Status and the beginning of the body, which may quote the key."""
+        text = " ".join(error.response.text.split())
+        key = self._client.api_key
+        hidden = text.replace(key, "[key]") if key else text
+        return f"HTTP {error.status_code} {hidden[:_SHOWN_CHARACTERS]!r}"
+
+    def _error(self, what: str) -> JudgeError:
+        return JudgeError(
+            f"The judge {self.endpoint.model!r} at {self.endpoint.base_url} {what}.",
+            base_url=self.endpoint.base_url,
+            model=self.endpoint.model,
+        )
+
+
+def _connect(endpoint: Endpoint, key: str | None) -> OpenAI:
+    with _nothing_for_openai():
+        return OpenAI(
+            base_url=endpoint.base_url,
+            api_key=key or "",
+            admin_api_key="",
+            timeout=endpoint.timeout_s,
+            max_retries=endpoint.attempts - 1,
+            # Images and key stay with the address that was given.
+            http_client=DefaultHttpxClient(timeout=endpoint.timeout_s, follow_redirects=False),
+        )
+
+
+@contextmanager
+def _nothing_for_openai() -> Generator[None]:
+    """Keys, organisation, project and headers meant for OpenAI out of sight: the client would send them anywhere."""
+    hidden = {name: os.environ.pop(name) for name in tuple(os.environ) if name.startswith("OPENAI_")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _key_from_environment() -> str | None:
@@ -59,107 +138,24 @@ def _key_from_environment() -> str | None:
     return key or None
 
 
-@dataclass(slots=True, kw_only=True)
-class ChatClient:
-    """Asks one endpoint, one question at a time."""
-
-    endpoint: Endpoint
-    sleep: Callable[[float], None] = time.sleep
-    retry_count: int = field(default=0, init=False)
-    """Attempts that were repeated, over all questions."""
-    _key: str | None = field(init=False, repr=False, default_factory=_key_from_environment)
-
-    def ask(self, messages: list[dict[str, Any]]) -> str:
-        """The model's text; empty where a reply holds none.
-
-        Raises:
-            JudgeError: the endpoint refuses, stays unreachable or busy for all attempts, or asks to wait too long.
-        """
-        failure = _Failure(reason="it was never asked")
-        for attempt in range(self.endpoint.attempts):
-            if attempt:
-                self.retry_count += 1
-                self.sleep(self._wait_s(attempt, failure))
-            answer = self._attempt(messages)
-            if isinstance(answer, str):
-                return answer
-            failure = answer
-        raise self._error(
-            f"gave no reply in {self.endpoint.attempts} attempts: {failure.reason}. Verdicts so far are kept; run "
-            "again later, or raise attempts or longest_wait_s"
-        )
-
-    def _attempt(self, messages: list[dict[str, Any]]) -> str | _Failure:
-        body = {
-            "model": self.endpoint.model,
-            "messages": messages,
-            "temperature": 0,
-            self.endpoint.tokens_field: self.endpoint.max_tokens,
-        }
-        url = self.endpoint.base_url.rstrip("/") + "/chat/completions"
-        try:
-            response = requests.post(
-                url, json=body, auth=self._authorize, timeout=self.endpoint.timeout_s, allow_redirects=False
-            )
-        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            return _Failure(reason=f"{type(error).__name__}")
-        except (requests.RequestException, UnicodeError) as error:
-            raise self._error(f"can't be asked: {type(error).__name__}; check base_url") from None
-        if response.status_code == 200:
-            return _content(response)
-        if response.status_code in _BUSY:
-            return _Failure(reason=self._shown(response), retry_after_s=_retry_after_s(response.headers))
-        hint = f"set {KEY_VARIABLE}" if response.status_code in (401, 403) else "check base_url, model and tokens_field"
-        raise self._error(f"refuses: {self._shown(response)}; {hint}")
-
-    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        # An auth callable, not a header: requests would replace the header by what it finds in a .netrc file.
-        if self._key is not None:
-            request.headers["Authorization"] = f"Bearer {self._key}"
-        return request
-
-    def _wait_s(self, attempt: int, failure: _Failure) -> float:
-        longest = self.endpoint.longest_wait_s
-        if failure.retry_after_s is None:
-            return min(self.endpoint.backoff_s * 2 ** (attempt - 1), longest)
-        if failure.retry_after_s > longest:
-            raise self._error(
-                f"asks to wait {failure.retry_after_s:.0f} s, more than longest_wait_s={longest:g}. Verdicts so far "
-                "are kept; run again later"
-            )
-        return failure.retry_after_s
-
-    def _shown(self, response: requests.Response) -> str:
-        """Status and the beginning of the body, which may quote the key."""
-        text = response.text if self._key is None else response.text.replace(self._key, "[key]")
-        return f"HTTP {response.status_code} {' '.join(text.split())[:_SHOWN_CHARACTERS]!r}"
-
-    def _error(self, what: str) -> JudgeError:
-        return JudgeError(
-            f"The judge {self.endpoint.model!r} at {self.endpoint.base_url} {what}.",
-            base_url=self.endpoint.base_url,
-            model=self.endpoint.model,
-        )
-
-
-def _content(response: requests.Response) -> str:
-    """Text of the first choice; empty when the body is not what the protocol promises."""
+def _check_address(base_url: str) -> None:
     try:
-        content = response.json()["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError):
+        parts = urlsplit(base_url)
+        host = (parts.hostname or "").encode("idna")
+        good = parts.scheme in ("http", "https") and host and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or not re.fullmatch("[!-~]+", base_url):
+        raise JudgeError(
+            f"base_url is {base_url!r}, which is no address of a server: write it like http://127.0.0.1:8000/v1.",
+            base_url=base_url,
+        )
+
+
+def _content(reply: Any) -> str:
+    """Text of the first choice; empty where the reply is not what the protocol promises."""
+    try:
+        content = reply.choices[0].message.content
+    except (AttributeError, LookupError, TypeError):
         return ""
     return content if isinstance(content, str) else ""
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds of a Retry-After header, given as number or as date (RFC 9110, section 10.2.3); None without one."""
-    value = headers.get("Retry-After", "")
-    if value.strip().isdecimal():
-        return float(value)
-    try:
-        until = parsedate_to_datetime(value)
-        # The server's own clock, where it says what that is.
-        now = parsedate_to_datetime(headers["Date"]) if "Date" in headers else datetime.now(UTC)
-        return max((until - now).total_seconds(), 0.0)
-    except (ValueError, TypeError):
-        return None

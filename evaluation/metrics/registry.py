@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -12,8 +13,7 @@ from numpy.typing import NDArray
 
 from addiffusion.errors import EvaluationError
 from evaluation.metrics.cmmd import cmmd
-from evaluation.metrics.fid import fid
-from evaluation.metrics.inception_score import inception_score
+from evaluation.metrics.frechet import frechet_distance
 from evaluation.metrics.similarity import cosine_similarity, ssim
 
 
@@ -29,12 +29,6 @@ class Material:
     """(n, f) DINO features of ``images``."""
     full_dino: NDArray[np.floating] | None = None
     """(n, f) of ``full_images``."""
-    inception: NDArray[np.floating] | None = None
-    """(n, 2048) InceptionV3 pool features of ``images``."""
-    reference_inception: NDArray[np.floating] | None = None
-    """(m, 2048) of a set of real or reference images."""
-    class_probabilities: NDArray[np.floating] | None = None
-    """(n, classes) InceptionV3 softmax of ``images``."""
     clip: NDArray[np.floating] | None = None
     """(n, e) L2-normalised CLIP embeddings of ``images``."""
     reference_clip: NDArray[np.floating] | None = None
@@ -48,8 +42,6 @@ class Measured:
     value: float
     per_image: NDArray[np.float64] | None = None
     """(n,) where the metric judges image by image: what paired tests take."""
-    deviation: float | None = None
-    """Between the splits of an inception score."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,19 +66,17 @@ def _per_image(similarity: Callable[[Any, Any], NDArray[np.float64]]) -> Callabl
     return compute
 
 
-def _inception_score(probabilities: NDArray[np.floating]) -> Measured:
-    value, deviation = inception_score(probabilities)
-    return Measured(value=value, deviation=deviation)
-
-
 METRICS: Mapping[str, Metric] = MappingProxyType(
     {
         "cmmd": Metric(needs=("clip", "reference_clip"), compute=_set_distance(cmmd), higher_is_better=False),
         "dino_similarity": Metric(
             needs=("dino", "full_dino"), compute=_per_image(cosine_similarity), higher_is_better=True
         ),
-        "fid": Metric(needs=("inception", "reference_inception"), compute=_set_distance(fid), higher_is_better=False),
-        "inception_score": Metric(needs=("class_probabilities",), compute=_inception_score, higher_is_better=True),
+        "fd_dino": Metric(
+            needs=("dino", "full_dino"),
+            compute=_set_distance(partial(frechet_distance, "fd_dino")),
+            higher_is_better=False,
+        ),
         "ssim": Metric(needs=("images", "full_images"), compute=_per_image(ssim), higher_is_better=True),
     }
 )

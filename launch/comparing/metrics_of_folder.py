@@ -4,30 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from addiffusion.devices import resolve_device
 from addiffusion.errors import EvaluationError
 from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.scorers.base import Scoring
 from addiffusion.scorers.factory import load_scoring
 from evaluation.comparison.folders import ImageFolder, check_same_names, load_folder, prompts_of
-from evaluation.metrics.fid import fid
-from evaluation.metrics.registry import METRICS, Material, Measured, measure
+from evaluation.inception import (
+    INCEPTION_METRICS,
+    NEED_REFERENCE,
+    InceptionNetwork,
+    check_inception_counts,
+    inception_metrics,
+    load_inception,
+)
+from evaluation.metrics.registry import METRICS, Material, measure
 from launch.comparing.orders import MetricsOrder
 from launch.configuration.files import load_config
 from launch.runtime.console import Stage
 
-FD_DINO = "fd_dino"
 _AT_ONCE = 64
 """Images in a request to the scorers."""
-_FROM_IMAGES = ("images", "dino", "clip")
-_FROM_REFERENCE = ("full_images", "full_dino", "reference_clip")
-_FROM_FEATURES = ("inception", "reference_inception", "class_probabilities")
+_OF_REFERENCE = frozenset({"full_images", "full_dino", "reference_clip"})
 
 
 def measure_folder(
@@ -48,11 +51,29 @@ def measure_folder(
     Raises:
         EvaluationError: a metric that is none or lacks what it needs, or images that can't be used.
     """
-    features = _features(order.features)
-    _check_given(order, features)
+    _check_reference(order)
     folder = load_folder(order.images)
     reference = None if order.reference is None else load_folder(order.reference)
+    by_inception = [name for name in order.metrics if name in INCEPTION_METRICS]
+    check_inception_counts(by_inception, len(folder.names), None if reference is None else len(reference.names))
     console = console or Console(stderr=True)
+    network = _network(order, overrides, console) if by_inception else None
+    found: dict[str, dict[str, float | int]] = {}
+    if len(by_inception) < len(order.metrics):
+        found |= _by_scorers(order, overrides, folder, reference, scoring, console)
+    if network is not None:
+        found |= _by_inception(by_inception, network, folder, reference, console)
+    return {name: found[name] for name in order.metrics}
+
+
+def _by_scorers(
+    order: MetricsOrder,
+    overrides: Sequence[str],
+    folder: ImageFolder,
+    reference: ImageFolder | None,
+    scoring: Scoring | None,
+    console: Console,
+) -> dict[str, dict[str, float | int]]:
     if scoring is None:
         with Stage(console, "loading the scorers"):
             scoring = load_scoring(load_config([], overrides).scorers)
@@ -62,21 +83,37 @@ def measure_folder(
     if any(name in ("ssim", "dino_similarity") for name in sets) and reference is not None:
         check_same_names(folder, reference)
     prompts = prompts_of(folder, order.prompts) if scores else ("",) * len(folder.names)
-    with Stage(console, "images", len(folder.names) + (0 if reference is None else len(reference.names))) as stage:
+    with Stage(console, "images", _total(folder, reference)) as stage:
         ours = _look(scoring, folder, prompts, scores, stage)
         theirs = None if reference is None else _look(scoring, reference, ("",) * len(reference.names), (), stage)
     found = {name: _mean(ours.scores[name]) for name in scores}
-    material = _material(folder, reference, ours, theirs, features)
-    found |= {name: _entry(one, len(folder.names)) for name, one in measure(sets, material).items()}
-    if FD_DINO in order.metrics:
-        assert theirs is not None
-        found[FD_DINO] = {"value": fid(ours.dino, theirs.dino), "count": len(folder.names)}
-    return found
+    material = _material(folder, reference, ours, theirs)
+    return found | {name: _entry(one.value, folder) for name, one in measure(sets, material).items()}
+
+
+def _network(order: MetricsOrder, overrides: Sequence[str], console: Console) -> InceptionNetwork:
+    device = resolve_device(load_config([], overrides).scorers.device, key="scorers.device")
+    with Stage(console, "loading InceptionV3"):
+        return load_inception(order.inception, device)
+
+
+def _by_inception(
+    names: Sequence[str],
+    network: InceptionNetwork,
+    folder: ImageFolder,
+    reference: ImageFolder | None,
+    console: Console,
+) -> dict[str, dict[str, float | int]]:
+    other = reference if NEED_REFERENCE & set(names) else None
+    theirs = None if other is None else other.images
+    with Stage(console, "images through InceptionV3", _total(folder, other)) as stage:
+        found = inception_metrics(names, folder.images, theirs, network=network, advance=stage.advance)
+    return {name: _entry(value, folder) for name, value in found.items()}
 
 
 def known_metrics(scoring: Scoring) -> tuple[str, ...]:
     """Everything that may be asked for."""
-    return tuple(sorted({*METRICS, FD_DINO, *scoring.names}))
+    return tuple(sorted({*METRICS, *INCEPTION_METRICS, *scoring.names}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -106,9 +143,7 @@ def _look(scoring: Scoring, folder: ImageFolder, prompts: Sequence[str], names: 
     )
 
 
-def _material(
-    folder: ImageFolder, reference: ImageFolder | None, ours: _Seen, theirs: _Seen | None, features: Mapping[str, Any]
-) -> Material:
+def _material(folder: ImageFolder, reference: ImageFolder | None, ours: _Seen, theirs: _Seen | None) -> Material:
     return Material(
         images=folder.images,
         dino=ours.dino,
@@ -116,36 +151,18 @@ def _material(
         full_images=None if reference is None else reference.images,
         full_dino=None if theirs is None else theirs.dino,
         reference_clip=None if theirs is None else theirs.clip,
-        **features,
     )
 
 
-def _features(path: Path | None) -> dict[str, NDArray[Any]]:
-    if path is None:
-        return {}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in _FROM_FEATURES if name in file}
-    except (OSError, ValueError, EOFError) as error:
-        raise EvaluationError(
-            f"The features {path} can't be read ({error}): give an .npz file with {', '.join(_FROM_FEATURES)}.",
-            path=str(path),
-        ) from error
-
-
-def _check_given(order: MetricsOrder, features: Mapping[str, Any]) -> None:
-    """Refuse a metric whose option is missing, before anything is read or scored."""
-    given = {*_FROM_IMAGES, *features, *(_FROM_REFERENCE if order.reference is not None else ())}
-    needs = {FD_DINO: ("full_dino",)} | {name: metric.needs for name, metric in METRICS.items()}
+def _check_reference(order: MetricsOrder) -> None:
+    """Refuse a metric that compares with nothing, before anything is read or scored."""
+    comparing = NEED_REFERENCE | {name for name, metric in METRICS.items() if _OF_REFERENCE & set(metric.needs)}
     for name in order.metrics:
-        missing = [need for need in needs.get(name, ()) if need not in given]
-        if missing:
-            option = (
-                f"--features FILE, an .npz file with {' and '.join(missing)}"
-                if missing[0] in _FROM_FEATURES
-                else "--reference FOLDER, images to compare with"
+        if name in comparing and order.reference is None:
+            raise EvaluationError(
+                f"{name} can't be computed without --reference FOLDER, images to compare with; give it, or leave "
+                f"{name} out."
             )
-            raise EvaluationError(f"{name} can't be computed without {option}; give it, or leave {name} out.")
 
 
 def _check_names(names: Sequence[str], scoring: Scoring) -> None:
@@ -162,5 +179,9 @@ def _mean(values: NDArray[np.float32]) -> dict[str, float | int]:
     return {"value": float(good.mean()), "count": len(good), "dropped": len(values) - len(good)}
 
 
-def _entry(measured: Measured, count: int) -> dict[str, float | int]:
-    return {"value": measured.value, "count": count}
+def _entry(value: float, folder: ImageFolder) -> dict[str, float | int]:
+    return {"value": value, "count": len(folder.names)}
+
+
+def _total(folder: ImageFolder, reference: ImageFolder | None) -> int:
+    return len(folder.names) + (0 if reference is None else len(reference.names))

@@ -202,13 +202,15 @@ class MetricsOrder:
     ] = METRICS
     reference: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Images to compare with: as a set (cmmd, fd_dino), or by name (ssim)."),
+        typer.Option(
+            metavar="FOLDER", help="Images to compare with: as a set (fid, kid, cmmd, fd_dino), or by name (ssim)."
+        ),
     ] = None
     prompts: Prompts = None
-    features: Annotated[
+    inception: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help=".npz with inception, reference_inception, class_probabilities, for fid and IS."
+            metavar="FILE", help="torch-fidelity's InceptionV3 weights for fid, kid, inception_score; downloaded."
         ),
     ] = None
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -18,7 +19,7 @@ from PIL import Image
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One HTTP answer; status 0 hangs up instead."""
+    """One HTTP answer; status 0 hangs up instead, status -1 says nothing until the client has gone."""
 
     status: int = 200
     body: str = ""
@@ -30,8 +31,12 @@ class Seen:
     """One request as the server saw it."""
 
     path: str
-    authorization: str | None
+    headers: Message
     body: dict[str, Any]
+
+    @property
+    def authorization(self) -> str | None:
+        return self.headers["Authorization"]
 
     @property
     def images(self) -> list[np.ndarray]:
@@ -70,8 +75,10 @@ def judge_server() -> Iterator[JudgeServer]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            answer = judge.answer(Seen(path=self.path, authorization=self.headers["Authorization"], body=body))
-            if answer.status == 0:
+            answer = judge.answer(Seen(path=self.path, headers=self.headers, body=body))
+            if answer.status == -1:
+                self.rfile.read(1)
+            if answer.status <= 0:
                 self.close_connection = True
                 return
             data = answer.body.encode()

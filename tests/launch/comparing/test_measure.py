@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from torch_fidelity import FeatureExtractorInceptionV3
 
-from addiffusion.errors import EvaluationError
+from addiffusion.errors import EvaluationError, WeightsError
 from evaluation.metrics.cmmd import cmmd
 from launch.comparing.judge_folders import judge_folders, make_contests, to_json
 from launch.comparing.metrics_of_folder import measure_folder
 from launch.comparing.orders import JudgeOrder, MetricsOrder
 from tests.evaluation.comparison.test_folders import fill
+from tests.evaluation.inception_weights import write_inception
 from tests.evaluation.judge.judge_server import JudgeServer, brighter, judge_server
 from tests.fakes import ToyScoring
 
@@ -35,14 +38,11 @@ def prompts(tmp_path: Path, count: int) -> Path:
 
 def test_scores_sets_and_pairs_are_measured_together(tmp_path: Path) -> None:
     images, reference = fill(tmp_path / "a", 9), fill(tmp_path / "b", 9, seed=1)
-    features = np.random.default_rng(0).dirichlet(np.ones(4), 40)
-    np.savez(tmp_path / "features.npz", class_probabilities=features)
     order = MetricsOrder(
         images=images,
-        metrics=("clip", "scene_soft", "cmmd", "fd_dino", "ssim", "dino_similarity", "inception_score"),
+        metrics=("clip", "scene_soft", "cmmd", "fd_dino", "ssim", "dino_similarity"),
         reference=reference,
         prompts=prompts(tmp_path, 9),
-        features=tmp_path / "features.npz",
     )
     found = measure_folder(order, ToyScoring())
     assert set(found) == set(order.metrics)
@@ -73,11 +73,8 @@ def test_images_are_counted_as_they_are_scored(tmp_path: Path, monkeypatch: pyte
     [
         ({"metrics": ("beauty",)}, r"no metric called 'beauty': choose from aesthetic, .* cmmd, .* ssim"),
         ({"metrics": ("fd_dino",)}, "without --reference"),
-        ({"metrics": ("fid",)}, r"fid can't be computed without --features FILE, an \.npz file with inception and ref"),
-        (
-            {"metrics": ("inception_score",)},
-            r"without --features FILE, an \.npz file with class_probabilities; give it",
-        ),
+        ({"metrics": ("fid",)}, "fid can't be computed without --reference FOLDER, images to compare with; give it"),
+        ({"metrics": ("clip", "inception_score")}, "inception_score needs at least 20 images, got 3: give 17 more"),
         ({"metrics": ("ssim",)}, "ssim can't be computed without --reference FOLDER, images to compare with"),
         ({"metrics": ("cmmd",)}, "cmmd can't be computed without --reference FOLDER"),
         ({"metrics": ("clip",), "prompts": None}, "Nothing says what the images"),
@@ -87,6 +84,22 @@ def test_what_a_metric_lacks_is_said(tmp_path: Path, changes: dict[str, object],
     settings: dict[str, object] = {"images": fill(tmp_path / "a", 3), "metrics": ("clip",), "prompts": None}
     with pytest.raises(EvaluationError, match=message):
         measure_folder(MetricsOrder(**(settings | changes)), ToyScoring())
+
+
+def test_inception_metrics_come_from_the_images_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No scorers are loaded for them; beside scores they come in the order asked for."""
+    monkeypatch.setattr(FeatureExtractorInceptionV3, "INPUT_IMAGE_SIZE", 75)
+    order = MetricsOrder(
+        images=fill(tmp_path / "a", 4), metrics=("kid",), reference=fill(tmp_path / "b", 3, seed=1),
+        inception=write_inception(tmp_path / "inception.pth"),
+    )  # fmt: skip
+    alone = measure_folder(order)
+    assert alone["kid"]["count"] == 4
+    both = measure_folder(dataclasses.replace(order, metrics=("cmmd", "kid")), ToyScoring())
+    assert list(both) == ["cmmd", "kid"]
+    assert both["kid"] == alone["kid"]
+    with pytest.raises(WeightsError, match=r"missing\.pth can't be read"):
+        measure_folder(dataclasses.replace(order, metrics=("clip", "kid"), inception=tmp_path / "missing.pth"))
 
 
 def test_too_few_images_for_a_frechet_distance_says_how_many(tmp_path: Path) -> None:

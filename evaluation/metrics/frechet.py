@@ -1,4 +1,4 @@
-"""Fréchet inception distance.
+"""Fréchet distance of two sets of features: FID with those of InceptionV3, FD-DINO with those of DINO.
 
 Source: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", arXiv:1706.08500, Eq. 6.
 """
@@ -11,29 +11,31 @@ from scipy import linalg
 
 from evaluation.metrics.samples import check_count, feature_sets
 
-NAME = "fid"
 
-
-def fid(features: NDArray[np.floating], reference: NDArray[np.floating]) -> float:
+def frechet_distance(metric: str, features: NDArray[np.floating], reference: NDArray[np.floating]) -> float:
     """Fréchet distance of the Gaussians fitted to ``features`` (n, f) and ``reference`` (m, f); 0 is equal.
 
-    With InceptionV3 pool features (f = 2048) this is FID; with others it is a distance of its own scale. FID falls as n
-    grows, so compare sets of one size only.
+    It falls as n grows, so compare sets of one size only.
+
+    Args:
+        metric: its name in errors.
+        features: of the images to be judged.
+        reference: of those to compare them with.
 
     Raises:
         EvaluationError: a set has at most f rows (its covariance has no full rank), widths differ, or values are not
             finite.
     """
-    ours, theirs = feature_sets(NAME, features, reference)
+    ours, theirs = feature_sets(metric, features, reference)
     width = ours.shape[1]
-    check_count(NAME, f"images for features of width {width}", len(ours), width + 1)
-    check_count(NAME, f"reference images for features of width {width}", len(theirs), width + 1)
-    return frechet_distance(
+    check_count(metric, f"images for features of width {width}", len(ours), width + 1)
+    check_count(metric, f"reference images for features of width {width}", len(theirs), width + 1)
+    return gaussian_distance(
         ours.mean(axis=0), _covariance(ours), other_mean=theirs.mean(axis=0), other_covariance=_covariance(theirs)
     )
 
 
-def frechet_distance(
+def gaussian_distance(
     mean: NDArray[np.float64],
     covariance: NDArray[np.float64],
     *,
