@@ -16,6 +16,12 @@ from launch.configuration.shown import dotted, shown
 _MOST_COMPLAINTS = 12
 _WORDS = {"Input should": "it should", "a valid array": "a list", "a valid string": "a text", "an object": "a mapping"}
 """pydantic's words for JSON, and ours."""
+RENAMED: Mapping[str, str] = {}
+"""Keys of the past, and what they are called now: whoever renames a key adds it here."""
+GONE: Mapping[str, str] = {
+    "warm_start.entropy_coeff": "a warm start learns by classification, which takes no bonus for undecided decisions"
+}
+"""Keys of the past that nothing replaces, and why."""
 
 
 def describe(error: ValidationError, root: type[BaseModel] = Config) -> str:
@@ -68,6 +74,10 @@ def _reason(detail: ErrorDetails) -> str:
 
 
 def _unknown_key(key: str, path: Sequence[int | str], root: type[BaseModel]) -> str:
+    if root is Config and key in RENAMED:
+        return f"{key} is called {RENAMED[key]} now: give it there"
+    if root is Config and key in GONE:
+        return f"{key} is gone: {GONE[key]}; leave it out"
     parent = section_of(path[:-1], root)
     if parent is None:
         return f"unknown key {key}"

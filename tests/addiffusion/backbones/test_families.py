@@ -12,18 +12,14 @@ from diffusers import DiffusionPipeline
 
 from addiffusion.actions import Action
 from addiffusion.backbones import load_backbone
-from addiffusion.backbones.base import Backbone
 from addiffusion.backbones.solvers import solver_of
 from addiffusion.backbones.widths import feature_widths
-from addiffusion.config import BackboneSection, RefineSection, SamplerSection
+from addiffusion.config import RefineSection, SamplerSection
 from addiffusion.errors import ConfigError, WeightsError
 from addiffusion.observation.latent import prompt_vector
 from addiffusion.sampling.engine import Engine
 from addiffusion.seeds import generator
-
-STEPS = 4
-KINDS = {"sd15": "stable_diffusion", "sdxl": "sdxl", "sd3": "sd3", "flux": "flux"}
-SIZE = 16
+from tests.addiffusion.backbones.family_runs import KINDS, SIZE, STEPS, run, safety, section
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -34,70 +30,6 @@ def family(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def folder(family: str, request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(f"{family}_like")
-
-
-def section(family: str, folder: Path, **options: Any) -> BackboneSection:
-    scale = 1.0 if family == "flux" else 4.0
-    return BackboneSection.model_validate(
-        {"kind": KINDS[family], "path": str(folder), "device": "cpu", "guidance_scale": scale, "image_size": SIZE}
-        | options
-    )
-
-
-PLAIN = SamplerSection(solver="pipeline", num_steps=STEPS, warmup_steps=1, finish_steps=0)
-
-
-def run(
-    backbone: Backbone,
-    *,
-    guidance: float,
-    actions: tuple[Action, ...] = (),
-    prompt: str = "a red cat",
-    sampler: SamplerSection = PLAIN,
-) -> Engine:
-    """The image of seed 3 in slot 1 of two; the other one is busy with something else."""
-    engine = Engine(backbone, sampler, RefineSection(), slots=2, guidance_scale=guidance)
-    first, second = backbone.encode_prompts(["blue dog", prompt])
-    negative = backbone.encode_prompts(["ugly"])[0] if guidance > 1 else None
-    engine.admit(0, embedding=first, seed=9)
-    engine.admit(1, embedding=second, seed=3, negative=negative)
-    script = iter(actions)
-    while engine.busy:
-        engine.tick()
-        chosen = next(script, Action.CONTINUE) if engine.deciding() else Action.CONTINUE
-        engine.act(dict.fromkeys(engine.deciding(), chosen))
-    return engine
-
-
-def test_the_image_equals_the_pipelines(family: str, folder: Path) -> None:
-    chosen = section(family, folder)
-    backbone = load_backbone(chosen)
-    assert isinstance(backbone, Backbone)
-    assert backbone.image_size == SIZE
-    engine = run(backbone, guidance=chosen.guidance_scale)
-    pipeline: Any = DiffusionPipeline.from_pretrained(folder, low_cpu_mem_usage=False, **safety(family))
-    pipeline.set_progress_bar_config(disable=True)
-    if family == "sd15":
-        pipeline.scheduler = backbone.scheduler
-    latents = torch.randn(backbone.latent_shape, generator=generator(3, "latent"))[None]
-    options: dict[str, Any] = {"negative_prompt": "ugly", "guidance_scale": chosen.guidance_scale}
-    if family == "flux":
-        channels, height, width = backbone.latent_shape
-        latents = pipeline._pack_latents(latents, 1, channels, height, width)
-        options = {"max_sequence_length": 256}
-    images = pipeline(
-        "a red cat", num_inference_steps=STEPS, latents=latents, height=SIZE, width=SIZE, output_type="pil", **options
-    )
-    if family == "sd15":  # PNDM ends with a mixture of noise predictions where the engine returns the clean one
-        assert np.asarray(images.images[0]).shape == engine.decode()[1].shape
-        return
-    difference = np.abs(engine.decode()[1].astype(int) - np.asarray(images.images[0]).astype(int))
-    assert difference.max() <= 1
-    assert difference.mean() < 0.02
-
-
-def safety(family: str) -> dict[str, Any]:
-    return {"safety_checker": None, "requires_safety_checker": False} if family == "sd15" else {}
 
 
 def test_widths_are_known_without_weights(family: str, folder: Path) -> None:

@@ -22,6 +22,18 @@ from addiffusion.sampling.solver_tables.build import build_table
 from addiffusion.sampling.solver_tables.table import SolverTable
 
 NOISE: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+SOLVERS = (
+    "ddim",
+    "dpm++2m",
+    "dpm++3m",
+    "euler",
+    "unipc2",
+    "unipc3",
+    "pndm",
+    "flow_euler",
+    "euler_ancestral",
+    "lcm",
+)
 NOISY = ("euler_ancestral", "lcm")
 SHAPE = (2, 4, 8, 8)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 
 from addiffusion.config import Config
 from addiffusion.errors import ConfigError
+from launch.configuration import errors
 from launch.configuration.files import load_config, load_resolved, shipped_files
 from launch.configuration.text import to_yaml
 
@@ -257,3 +259,17 @@ def test_the_printed_configuration_documents_every_key() -> None:
             assert lines[position - 1].startswith("#"), f"{line} has no comment"
     assert "[attention | self_attention | grid | random]" in text
     assert yaml.safe_load(text) == json.loads(Config().model_dump_json())
+
+
+def test_keys_of_the_past_are_refused_with_what_became_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is a key that has never been: none was renamed so far."""
+    monkeypatch.setattr(errors, "RENAMED", {**errors.RENAMED, "ppo.learning_rate": "ppo.lr"})
+    present = {name for name, _ in fields_of(Config)}
+    for old, new in errors.RENAMED.items():
+        assert (old in present, new in present) == (False, True)
+        with pytest.raises(ConfigError, match=rf"^{re.escape(old)} is called {re.escape(new)} now: give it there"):
+            load_config([], [f"{old}=1"])
+    for old in errors.GONE:
+        assert old not in present
+        with pytest.raises(ConfigError, match=rf"^{re.escape(old)} is gone: .*; leave it out"):
+            load_config([], [f"{old}=1"])

@@ -15,7 +15,7 @@ import torch
 from learner.checkpoint import latest_checkpoint, load_checkpoint
 from rollout_workers.recorder import read_episodes
 from tests.cluster.head import BIN, ROOT
-from tests.integration.test_training import assert_same
+from tests.contract.test_runs import assert_same
 from tests.launch.training.chaos import Chaos, complaints, small_disk
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]

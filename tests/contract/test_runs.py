@@ -1,4 +1,4 @@
-"""The whole product, small: two workers, reward service and learner on Ray against the same run in one process.
+"""Promises 1, 3 and 4: two workers, reward service and learner on Ray, small, against the same run in one process.
 
 The Ray run loses a worker in its second iteration, and its reward service in the third; another one loses its driver
 and is resumed. Neither that nor distribution may change a single bit.
@@ -25,12 +25,9 @@ import torch
 from rich.console import Console
 
 from addiffusion.config import Config, SamplerSection
-from addiffusion.errors import ConfigError
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Episode, Ticket
 from addiffusion.rollouts import Collected, Rollouts
-from launch.comparing.orders import SampleOrder
-from launch.comparing.sample import draw
 from launch.configuration.text import to_yaml
 from launch.runtime.components import Components
 from launch.runtime.serial import serial_components
@@ -167,7 +164,45 @@ def kill_after_the_first_checkpoint(arguments: list[str], path: Path) -> None:
         driver.wait(timeout=60)
 
 
-def test_a_killed_driver_is_resumed_as_if_nothing_had_been(serial: Finished, ray_cluster: str, tmp_path: Path) -> None:
+def assert_same(found: Episode, expected: Episode) -> None:
+    for column in fields(Episode):
+        if column.name in {*INFORMATIVE, "ticket", "frames"}:
+            continue
+        np.testing.assert_array_equal(getattr(found, column.name), getattr(expected, column.name), err_msg=column.name)
+    assert (found.ticket.ticket_id, found.ticket.seed) == (expected.ticket.ticket_id, expected.ticket.seed)
+
+
+def test_1_distribution_changes_nothing(serial: Finished, distributed: Finished) -> None:
+    """The serial run and the Ray run give the same episodes and the same weights, bit for bit on a CPU."""
+    # references, training, three arms of the comparison, training pairs once more
+    assert len(distributed.calls) == len(serial.calls) == REFERENCE_CALLS + ITERATIONS + 3 + 1
+    for found, expected in zip(distributed.calls, serial.calls, strict=True):
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one, other)
+    assert serial.weights.keys() == distributed.weights.keys()
+    assert [name for name in serial.weights if not torch.equal(serial.weights[name], distributed.weights[name])] == []
+    results = [finished.outcome.result for finished in (serial, distributed)]
+    assert results[0] is not None
+    assert results[1] is not None
+    known = ("mean_nfe", "scene", "scene_full", "clip", "clip_full", "actions", "episodes_dropped")
+    for name in (*known, "return_training", "return_held_out"):
+        assert results[0][name] == results[1][name], name
+
+
+def test_3_losses_cost_time_only(distributed: Finished) -> None:
+    """A killed rollout worker or reward service costs time only: its tickets and requests are handed out again, and
+    every update trains exactly the episodes it was meant to.
+    """
+    iterations = distributed.calls[REFERENCE_CALLS : REFERENCE_CALLS + ITERATIONS]
+    ids = [[episode.ticket.ticket_id for episode in episodes] for episodes in iterations]
+    assert ids == [list(range(BATCH * number, BATCH * (number + 1))) for number in range(ITERATIONS)]
+    assert [episodes[0].weight_version for episodes in iterations] == [0, 1, 2]
+
+
+def test_4_a_killed_driver_is_resumed_as_if_nothing_had_been(
+    serial: Finished, ray_cluster: str, tmp_path: Path
+) -> None:
+    """`resume=RUN` goes on bit for bit where the last checkpoint stood."""
     import ray  # noqa: PLC0415 - after the fixture has set its environment
 
     from launch.runtime.distributed import distributed_components  # noqa: PLC0415
@@ -206,63 +241,3 @@ def test_a_killed_driver_is_resumed_as_if_nothing_had_been(serial: Finished, ray
     assert outcome.result is not None
     assert serial.outcome.result is not None
     assert outcome.result["mean_nfe"] == serial.outcome.result["mean_nfe"]
-
-
-def test_a_table_that_could_not_be_drawn_is_refused_before_the_run_begins(ray_cluster: str, tmp_path: Path) -> None:
-    from launch.runtime.distributed import distributed_components  # noqa: PLC0415 - after the fixture has set Ray's environment
-
-    config = Config.model_validate(
-        small_config().model_dump()
-        | {"evaluation": {"prompt_count": 3, "static_steps": 5000}, "rollout": {"workers": 1}}
-    )
-    plan = Plan(config=config, path=tmp_path / "run", train_prompts=(), test_prompts=())
-    with pytest.raises(ConfigError, match=r"^evaluation\.static_steps is 5000, but the model's scheduler knows only"):
-        run(plan, console=Console(file=io.StringIO()), roles=distributed_components)
-    assert not plan.path.exists()
-
-
-def assert_same(found: Episode, expected: Episode) -> None:
-    for column in fields(Episode):
-        if column.name in {*INFORMATIVE, "ticket", "frames"}:
-            continue
-        np.testing.assert_array_equal(getattr(found, column.name), getattr(expected, column.name), err_msg=column.name)
-    assert (found.ticket.ticket_id, found.ticket.seed) == (expected.ticket.ticket_id, expected.ticket.seed)
-
-
-def test_every_iteration_trains_exactly_its_tickets(distributed: Finished) -> None:
-    iterations = distributed.calls[REFERENCE_CALLS : REFERENCE_CALLS + ITERATIONS]
-    ids = [[episode.ticket.ticket_id for episode in episodes] for episodes in iterations]
-    assert ids == [list(range(BATCH * number, BATCH * (number + 1))) for number in range(ITERATIONS)]
-    assert [episodes[0].weight_version for episodes in iterations] == [0, 1, 2]
-
-
-def test_the_ray_run_equals_the_serial_run_episode_by_episode(serial: Finished, distributed: Finished) -> None:
-    # references, training, three arms of the comparison, training pairs once more
-    assert len(distributed.calls) == len(serial.calls) == REFERENCE_CALLS + ITERATIONS + 3 + 1
-    for found, expected in zip(distributed.calls, serial.calls, strict=True):
-        for one, other in zip(found, expected, strict=True):
-            assert_same(one, other)
-
-
-def test_both_runs_end_in_the_same_weights(serial: Finished, distributed: Finished) -> None:
-    assert serial.weights.keys() == distributed.weights.keys()
-    assert [name for name in serial.weights if not torch.equal(serial.weights[name], distributed.weights[name])] == []
-
-
-def test_both_runs_report_the_same_comparison(serial: Finished, distributed: Finished) -> None:
-    results = [finished.outcome.result for finished in (serial, distributed)]
-    assert results[0] is not None
-    assert results[1] is not None
-    known = ("mean_nfe", "scene", "scene_full", "clip", "clip_full", "actions", "episodes_dropped")
-    for name in (*known, "return_training", "return_held_out"):
-        assert results[0][name] == results[1][name], name
-
-
-@pytest.mark.parametrize("of_checkpoint", [False, True])
-def test_the_trained_policy_draws_an_image(serial: Finished, tmp_path: Path, of_checkpoint: bool) -> None:
-    policy = latest_checkpoint(serial.path) if of_checkpoint else serial.path
-    order = SampleOrder(prompt="a red circle", seed=0, out=tmp_path / "image.png", policy=policy)
-    drawn = draw(order, files=[], overrides=[])
-    assert drawn.episode.logits.std() > 0  # the network was asked
-    assert drawn.episode.image.shape == (64, 64, 3)
-    assert order.out.is_file()

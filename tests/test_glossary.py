@@ -1,0 +1,119 @@
+"""Glossary, code and configuration use the same names, and none of the private ones of old."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from addiffusion import records, rollouts
+from addiffusion.config import Config
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("addiffusion", "rollout_workers", "reward_service", "learner", "evaluation", "launch")
+GLOSSARY = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
+ENTRIES = re.findall(r"^\| (?!name \||---)(.+?) \| (.+) \|$", GLOSSARY, re.MULTILINE)
+WRITTEN = {"scene score (soft, strict)": ("scene_soft", "scene_strict"), "carried over": ("carried", "carry_over")}
+"""Names that the glossary writes for readers, as code writes them."""
+COMMON = frozenset(
+    {"collected", "failed", "frames", "reply", "request", "rollouts", "rule", "staff", "staffed", "stop"}
+) | {"survey", "surveyed"}
+"""English that needs no entry; the last two are being renamed."""
+BANNED = frozenset(["crew", "guest", "joining", "quiet", "visiting"])
+"""Private nouns that were renamed, as names of classes and modules."""
+# Second stage, once their renaming is merged: arrival columns contestant course draft entry families ground intake item
+# judged kept lane looks material pay program sight standings studio survey tenant.
+
+
+def words(name: str) -> list[str]:
+    """`RewardSection` and `reward_section` alike: reward, section."""
+    return re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
+
+
+def trees() -> Iterator[tuple[Path, ast.Module]]:
+    for package in PACKAGES:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            yield file, ast.parse(file.read_text(encoding="utf-8"))
+
+
+TREES = dict(trees())
+
+
+def names_of(tree: ast.Module) -> Iterator[str]:
+    """Everything a file calls by a name."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
+                yield name
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                yield name
+            case ast.Constant(value=str(name)) if name.isidentifier():
+                yield name
+            case _:
+                pass
+
+
+NAMES = {name for file, tree in TREES.items() for name in (*names_of(tree), file.stem)}
+WORDS = {word for name in NAMES for word in words(name)}
+
+
+@pytest.mark.parametrize("entry", [name for name, _ in ENTRIES])
+def test_every_entry_is_a_name_in_the_code(entry: str) -> None:
+    written = WRITTEN.get(entry) or re.findall(r"`([^`]+)`", entry) or [entry]
+    assert [name for name in written if name not in NAMES and name not in WORDS] == []
+
+
+def sections(section: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for field in section.model_fields.values():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield field.annotation
+            yield from sections(field.annotation)
+
+
+def public(module: object) -> list[str]:
+    return [
+        name
+        for name, kind in inspect.getmembers(module, inspect.isclass)
+        if kind.__module__ == getattr(module, "__name__", None) and not name.startswith("_")
+    ]
+
+
+@pytest.mark.parametrize("name", [*public(records), *public(rollouts)])
+def test_what_the_parts_exchange_is_made_of_words_of_the_glossary(name: str) -> None:
+    assert set(words(name)) <= explained() | COMMON
+
+
+@pytest.mark.parametrize("section", list(dict.fromkeys(sections(Config))), ids=lambda section: section.__name__)
+def test_a_section_is_called_by_its_key(section: type[BaseModel]) -> None:
+    """So that whoever knows the configuration knows the class: every key has its meaning beside it."""
+    keys = "_".join(key for key, _ in keyed(Config, section))
+    stem = section.__name__.removesuffix("Section").removesuffix("Weights") or "weights"
+    assert set(words(stem)) <= set(words(keys)) or "".join(words(stem)) in keys.replace("_", "")
+
+
+def keyed(root: type[BaseModel], wanted: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Keys under which a section stands, those above it included."""
+    for key, field in root.model_fields.items():
+        kind = field.annotation
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            continue
+        if kind is wanted:
+            yield key, kind
+        yield from keyed(kind, wanted)
+
+
+def explained() -> frozenset[str]:
+    """Words of the first column, in singular and plural."""
+    found = {word for entry, _ in ENTRIES for word in words(entry)}
+    return frozenset(found | {f"{word}s" for word in found} | {word.removesuffix("s") for word in found})
+
+
+def test_private_nouns_do_not_come_back() -> None:
+    modules = {file.stem for file in TREES} | {file.parent.name for file in TREES}
+    classes = {node.name for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    assert [name for name in sorted(modules | classes) if "_".join(words(name)) in BANNED] == []
