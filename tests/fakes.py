@@ -7,7 +7,6 @@ from typing import cast
 
 import numpy as np
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
@@ -70,6 +69,8 @@ class ToyBackbone:
 
     @property
     def scheduler(self) -> Scheduler:
+        from diffusers.schedulers.scheduling_ddim import DDIMScheduler  # noqa: PLC0415 - seconds, which scorers need not
+
         return cast("Scheduler", DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1))
 
     def encode_prompts(self, prompts: Sequence[str]) -> tuple[PromptEmbedding, ...]:
