@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map
 
 from addiffusion.backbones.base import PassRecord
 from addiffusion.errors import ContractError
+from addiffusion.torch_typed import named_modules
 
 _CROSS_ATTENTION, _SELF_ATTENTION = "attn2", "attn1"
 _HELD = 2**24
@@ -118,6 +119,15 @@ class UNetPass:
         middle: Tensor,
         size: Sequence[int],
     ) -> None:
+        """What layers put out.
+
+        Args:
+            seen: output of each watched projection, (b, pixel or token, width).
+            cross: layers whose attention to the text is asked for.
+            own: layers whose attention among pixels is asked for.
+            middle: (b, c, h, w) output of the middle block.
+            size: height and width of the maps.
+        """
         self._seen, self._cross, self._own, self._middle, self._size = seen, cross, own, middle, tuple(size)
 
     def attention_maps(self, rows: Sequence[int]) -> Float[Tensor, "row token h w"]:
@@ -155,10 +165,13 @@ class UNetPass:
         return totals[0] if len(totals) == 1 else torch.cat(totals)
 
     def _total(self, layers: Sequence[Attention], rows: Sequence[int]) -> Float[Tensor, "row pixel key"]:
+        heads = layers[0].heads * len(layers) * len(rows)
         query, key = (
-            torch.cat([self._seen[projection][row] for row in rows for projection in projections], dim=-1)
-            .float()
-            .unflatten(-1, (layers[0].heads * len(layers) * len(rows), -1))
+            torch.unflatten(
+                torch.cat([self._seen[projection][row] for row in rows for projection in projections], dim=-1).float(),
+                -1,
+                (heads, -1),
+            )
             for projections in zip(*((layer.to_q, layer.to_k) for layer in layers), strict=True)
         )
         query, key = query.transpose(0, 1), key.permute(1, 2, 0)
@@ -185,4 +198,4 @@ def _copied(value: Any) -> Any:
 
 
 def _layers(network: nn.Module, name: str) -> list[Attention]:
-    return [module for path, module in network.named_modules() if path.endswith(name) and isinstance(module, Attention)]
+    return [module for path, module in named_modules(network) if path.endswith(name) and isinstance(module, Attention)]

@@ -42,7 +42,7 @@ class LatentDecoder:
     def __call__(self, z0: Float[Tensor, "b c h w"]) -> NDArray[np.uint8]:
         """Images (b, H, W, 3), in equal batches of at most DECODE_BATCH rows."""
         batch = min(len(z0), DECODE_BATCH)
-        parts = [self._decode_batch(part, batch) for part in z0.split(batch)]
+        parts = [self._decode_batch(part, batch) for part in torch.split(z0, batch)]
         return torch.cat(parts).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
     def _decode_batch(self, z0: Tensor, batch: int) -> Tensor:

@@ -103,7 +103,8 @@ class GuidedPipeline:
             output_type="np",
             **self._options(prompt, shape[-1]),
         )
-        return GuidedImage(image=np.round(drawn.images[0] * 255).astype(np.uint8), network_evals=self._rows)
+        pixels: NDArray[Any] = drawn.images[0]
+        return GuidedImage(image=np.round(pixels * 255).astype(np.uint8), network_evals=self._rows)
 
     def _options(self, prompt: str, size: int) -> dict[str, Any]:
         if self._guidance == "self-attention-guidance":

@@ -65,6 +65,15 @@ class JointPass:
     def __init__(
         self, seen: dict[object, Any], layers: Sequence[nn.Module], *, middle: int, tokens: Tensor, size: Sequence[int]
     ) -> None:
+        """What layers were given.
+
+        Args:
+            seen: image states, text states and rotary embedding of each watched layer.
+            layers: those of joint attention, in their order.
+            middle: index among ``layers`` of the middle one.
+            tokens: (b, token, width) image tokens that the middle block puts out.
+            size: height and width of the maps.
+        """
         self._seen, self._layers, self._middle, self._tokens, self._size = seen, layers, middle, tokens, tuple(size)
         self._text_tokens: int = next(seen[layer][1].shape[1] for layer in layers if seen[layer][1] is not None)
 
@@ -134,7 +143,7 @@ def _flux_heads(module: Any, hidden: Tensor, encoded: Tensor | None, rotary: Any
     """The projections of FluxAttnProcessor: text tokens first; single-stream layers get them in one sequence."""
 
     def split(states: Tensor) -> Tensor:
-        return states.unflatten(-1, (-1, module.head_dim))
+        return torch.unflatten(states, -1, (-1, module.head_dim))
 
     query, key = module.norm_q(split(module.to_q(hidden))), module.norm_k(split(module.to_k(hidden)))
     if encoded is not None:
@@ -153,12 +162,12 @@ def _to_text(heads: _Heads) -> Float[Tensor, "pixel token"]:
 def _probabilities(heads: _Heads, keys: slice) -> list[Float[Tensor, "pixel key"]]:
     """Softmax over all keys, mean over heads, the part of some keys; in pieces of image tokens."""
     scale = heads.query.shape[-1] ** -0.5
-    pieces = heads.query.split(_QUERIES, dim=1)
+    pieces = torch.split(heads.query, _QUERIES, dim=1)
     return [(piece @ heads.key.mT * scale).float().softmax(-1).mean(0)[:, keys] for piece in pieces]
 
 
 def _per_head(states: Tensor, heads: int) -> Float[Tensor, "b head token width"]:
-    return states.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return torch.unflatten(states, -1, (heads, -1)).transpose(1, 2)
 
 
 def _normed(norm: nn.Module | None, states: Tensor) -> Tensor:

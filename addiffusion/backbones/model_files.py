@@ -13,6 +13,7 @@ from addiffusion.backbones.base import Scheduler
 from addiffusion.backbones.part_files import WHOLE
 from addiffusion.config import BackboneSection
 from addiffusion.errors import WeightsError
+from addiffusion.json_object import is_object
 
 _FLUX_LATENT = 128
 """Flux has no size in its files: the pipeline's own default, in latent pixels."""
@@ -34,12 +35,12 @@ def read_object(file: Path) -> Mapping[str, Any]:
         WeightsError: it can't be read, or is none.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found: Any = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError) as error:
         raise _unread(file, str(error)) from error
-    if not isinstance(found, dict):
+    if not is_object(found):
         raise _unread(file, f"it holds a {type(found).__name__}")
     return found
 

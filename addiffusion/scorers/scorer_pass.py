@@ -44,7 +44,7 @@ class ScorerPass:
         self._rows, self._device = rows, device
         spread = np.minimum(np.arange(rows), len(images) - 1)
         self._padded = ImageBatch.of(images[spread], device)
-        self._padded_prompts = tuple(self._prompts[row] for row in spread)
+        self._padded_prompts = tuple(self._prompts[int(row)] for row in spread)
         self._alone: dict[tuple[int, int], ImageBatch] = {}
         self.errors: list[str | None] = [None] * len(images)
         """Per image: None, or why it has no score. The first reason stands."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -198,7 +198,7 @@ class Account:
         self._running: str | None = None
 
     @contextmanager
-    def charge(self, name: str) -> Iterator[None]:
+    def charge(self, name: str) -> Generator[None]:
         """Charge the time of the block to ``name``."""
         started = time.perf_counter()
         with committing():
