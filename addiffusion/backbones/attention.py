@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -27,6 +27,7 @@ _HELD = 2**24
 """Most probabilities that are computed at once."""
 
 
+@runtime_checkable
 class AttentionRecorder(Protocol):
     """Looks into a denoiser without changing it."""
 
@@ -116,7 +117,7 @@ class UNetPass:
         *,
         cross: Sequence[Attention],
         own: Sequence[Attention],
-        middle: Tensor,
+        middle: Float[Tensor, "b c h w"],
         size: Sequence[int],
     ) -> None:
         """What layers put out.
@@ -176,7 +177,7 @@ class UNetPass:
         )
         query, key = query.transpose(0, 1), key.permute(1, 2, 0)
         scores = torch.baddbmm(query.new_empty(1, 1, 1), query, key, beta=0, alpha=layers[0].scale)
-        return scores.softmax(-1).unflatten(0, (len(rows), -1)).sum(1)
+        return torch.unflatten(scores.softmax(-1), 0, (len(rows), -1)).sum(1)
 
     def _probabilities(self, layers: Sequence[Attention]) -> int:
         """How many a row has in layers of one shape."""

@@ -15,6 +15,7 @@ from diffusers.pipelines.deprecated.stable_diffusion_attend_and_excite.pipeline_
 )
 from diffusers.pipelines.deprecated.stable_diffusion_sag.pipeline_stable_diffusion_sag import StableDiffusionSAGPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -46,8 +47,7 @@ _OWN_SIZE, _OWN_RESOLUTION = 64, 16
 class GuidedImage:
     """One image and what it took."""
 
-    image: NDArray[np.uint8]
-    """(H, W, 3)."""
+    image: UInt8[np.ndarray, "h w 3"]
     network_evals: int
     """Rows that went through the network, passes for gradients included."""
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from addiffusion.assets import weights_path
 from addiffusion.backbones.base import Scheduler
@@ -74,7 +74,7 @@ def own_image_size(section: BackboneSection) -> int | None:
     blocks = vae.get("block_out_channels", vae.get("decoder_block_out_channels"))  # a tiny autoencoder has the latter
     if not isinstance(latent, int) or not isinstance(blocks, list):
         return None
-    return latent * 2 ** (len(blocks) - 1)
+    return latent * 2 ** (len(cast("list[Any]", blocks)) - 1)
 
 
 def scheduler_options(section: BackboneSection) -> SchedulerOptions | None:

@@ -110,9 +110,8 @@ def _part(entry: Any, name: str, expected: Any, folder: Path, named: str) -> Any
 
 
 def _names_a_class(entry: Any) -> bool:
-    return (
-        isinstance(entry, list) and len(entry) == 2 and all(isinstance(word, str) for word in cast("list[Any]", entry))
-    )
+    words = cast("list[Any]", entry) if isinstance(entry, list) else []
+    return len(words) == 2 and all(isinstance(word, str) for word in words)
 
 
 def _kinds(name: str, expected: Any) -> tuple[type, ...]:

@@ -121,7 +121,13 @@ class PipelineBackbone(ABC):
         """The text encoders, each with its limit."""
 
     @abstractmethod
-    def _pass(self, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor | None) -> Tensor:
+    def _pass(
+        self,
+        z: Float[Tensor, "b c h w"],
+        t: Float[Tensor, " b"],
+        hidden: Float[Tensor, "b token width"],
+        pooled: Float[Tensor, "b pool"] | None,
+    ) -> Float[Tensor, "b c h w"]:
         """Raw output for inputs in the network's precision."""
 
     @property

@@ -83,7 +83,7 @@ def _detect(path: Path) -> FileFormat:
 
 def _holds_prompts(path: Path) -> bool:
     tree = _json(path, _whole(path), "The file")
-    first: Any = tree[0] if isinstance(tree, list) and tree else None
+    first = cast("list[Any]", tree)[0] if isinstance(tree, list) and tree else None
     return is_object(first) and "prompt" in first
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -208,8 +208,8 @@ def soften(masks: NDArray[np.bool_] | Maps, *, sigma_blur: float) -> Maps:
 @lru_cache(maxsize=8)
 def _blur(size: int, sigma: float) -> NDArray[np.float64]:
     """The matrix that blurs along an axis. Borders are replicated: with zeros a mask would fade towards the edge."""
-    blurred: Any = ndimage.gaussian_filter1d  # pyright: ignore[reportUnknownMemberType] - it has no types
-    return blurred(np.eye(size), sigma, axis=0, mode="nearest", radius=math.ceil(3 * sigma))
+    untyped: Any = ndimage
+    return untyped.gaussian_filter1d(np.eye(size), sigma, axis=0, mode="nearest", radius=math.ceil(3 * sigma))
 
 
 def _below_quantile(values: Maps, tau: float) -> NDArray[np.bool_]:

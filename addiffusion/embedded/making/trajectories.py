@@ -61,7 +61,7 @@ def paired_frames(trajectories: Trajectories, stream: torch.Generator, size: int
     late = early + gap
     return FramePairs(
         images=np.concatenate((trajectories.images[rows, early.numpy()], trajectories.images[rows, late.numpy()])),
-        captions=tuple(trajectories.captions[row] for row in rows),
+        captions=tuple(trajectories.captions[int(row)] for row in rows),
         progress=gap / (moments - 1),
     )
 

@@ -154,8 +154,8 @@ def _stripe_phase(place: Field, mask: Mask, axis: int) -> float:
     level = total - count * (total.sum() / count.sum())
     centered = _WAVES - (_WAVES @ count / count.sum())[:, None]
     gram = (centered * count) @ centered.T + 1e-6 * np.eye(2)
-    solved: Any = np.linalg.solve(gram, centered @ level)
-    sine, cosine = solved
+    linalg: Any = np.linalg  # its overloads give no type for these
+    sine, cosine = linalg.solve(gram, centered @ level)
     return float(np.arctan2(cosine, sine) / (2 * np.pi)) % 1.0
 
 
@@ -206,8 +206,8 @@ def _find_objects(color: Int[np.ndarray, "64 64"], cover: Float32[np.ndarray, "6
 def _components(mask: Mask) -> Iterator[Mask]:
     """Connected parts of at least MIN_AREA pixels; pixels that only touch at a corner are not connected."""
     labels = np.zeros(mask.shape, np.int32)
-    label: Any = ndimage.label
-    label(mask, output=labels)
+    untyped: Any = ndimage
+    untyped.label(mask, output=labels)
     areas = np.bincount(labels.ravel())
     for number in np.flatnonzero(areas[1:] >= MIN_AREA) + 1:
         yield labels == number
