@@ -74,11 +74,7 @@ class PassStore:
 
     def watch_output(self, block: nn.Module) -> None:
         """See what a block puts out, under the block's own name."""
-
-        def keep(block: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001 - torch's signature
-            self.seen[block] = output
-
-        block.register_forward_hook(keep)
+        block.register_forward_hook(lambda block, _inputs, output: self.seen.__setitem__(block, output))
 
 
 class UNetRecorder:

@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -72,7 +72,7 @@ class PipelineBackbone(ABC):
         self._prompts = PromptCache(self._encode_quietly, self._readers)
 
     @classmethod
-    def from_section(cls, section: BackboneSection) -> Self:
+    def from_section(cls, section: BackboneSection) -> PipelineBackbone:
         """Load the pipeline a configuration names.
 
         Raises:

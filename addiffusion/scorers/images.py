@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ class ImageBatch:
         self._known: dict[Hashable, Tensor] = {}
 
     @classmethod
-    def of(cls, images: UInt8[np.ndarray, "n h w 3"], device: torch.device) -> Self:
+    def of(cls, images: UInt8[np.ndarray, "n h w 3"], device: torch.device) -> ImageBatch:
         """Images on ``device``. Memory stays channels last, in which convolutions are faster."""
         writable = np.require(images, requirements=("C", "W"))  # torch warns of arrays it might write to by mistake
         return cls(from_numpy(writable).permute(0, 3, 1, 2).to(device))
