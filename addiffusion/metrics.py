@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +19,7 @@ class Metric:
     """Upper bounds of a histogram's buckets."""
 
 
+@runtime_checkable
 class Meters(Protocol):
     """Carries numbers to wherever they are watched."""
 

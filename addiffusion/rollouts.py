@@ -22,6 +22,7 @@ class Collected:
     """Seconds spent per stage (network, decode, score, policy, ...), summed over workers."""
 
 
+@runtime_checkable
 class Rollouts(Protocol):
     """Rolls tickets out with the current policy weights."""
 

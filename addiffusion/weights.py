@@ -166,7 +166,14 @@ def require_fit(reason: str | None, *, part: str, source: Path | str, advice: st
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, part: str, source: Path | str, advice: str) -> None:
-    """Give ``model`` exactly these tensors; the arguments are those of ``require_fit``.
+    """Give ``model`` exactly these tensors.
+
+    Args:
+        model: is changed.
+        tensors: by their name in ``model``.
+        part: name of the model in errors.
+        source: where the tensors are from, in errors.
+        advice: what to do, in errors.
 
     Raises:
         WeightsError: names or shapes do not fit.

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int
 
 from addiffusion.errors import StaleWeightsError
 from addiffusion.records import Episode
@@ -66,7 +67,7 @@ class BatchBuilder:
             },
         )
 
-    def _check(self, versions: np.ndarray) -> None:
+    def _check(self, versions: Int[np.ndarray, " d"]) -> None:
         if (versions < self._oldest).any() or (versions > self._iteration).any():
             raise StaleWeightsError(
                 f"Iteration {self._iteration} got decisions of weight versions {sorted(set(versions.tolist()))}, but "

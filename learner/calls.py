@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from addiffusion.baseline import Baseline
 from addiffusion.config import SamplerSection
@@ -48,6 +48,7 @@ class Loss:
     reason: str
 
 
+@runtime_checkable
 class Workers(Protocol):
     """Port: workers by id, and their calls by reference."""
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from jaxtyping import Float32, Int64
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
@@ -82,7 +82,7 @@ class EpisodeAdvantages(ConnectorV2):
         return batch
 
     @staticmethod
-    def _ratios(module: PolicyModule, columns: dict[str, Any]) -> NDArray[np.float32]:
+    def _ratios(module: PolicyModule, columns: dict[str, Any]) -> Float32[np.ndarray, " n"]:
         """How much likelier each action has become; from here on its probability is the present one."""
         log_probs = torch.log_softmax(module.policy(columns[Columns.OBS]), dim=-1)
         present = log_probs.gather(-1, columns[Columns.ACTIONS][:, None].long()).squeeze(-1)
@@ -92,11 +92,11 @@ class EpisodeAdvantages(ConnectorV2):
 
     def _advantages(
         self,
-        rewards: NDArray[np.float32],
-        values: NDArray[np.float32],
-        ratios: NDArray[np.float32] | None,
-        cuts: NDArray[np.int64],
-    ) -> NDArray[np.float32]:
+        rewards: Float32[np.ndarray, " n"],
+        values: Float32[np.ndarray, " n"],
+        ratios: Float32[np.ndarray, " n"] | None,
+        cuts: Int64[np.ndarray, " cut"],
+    ) -> Float32[np.ndarray, " n"]:
         """(n,) episode by episode."""
         trusted = np.ones_like(rewards) if ratios is None else ratios
         parts = zip(*(np.split(column, cuts) for column in (rewards, values, trusted)), strict=True)

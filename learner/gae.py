@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float32
 
 MIN_STD = 1e-4
 """Floor of the standard deviation, as in RLlib: equal advantages become zeros, not noise."""
 
 
 def estimate_advantages(
-    rewards: NDArray[np.float32],
-    values: NDArray[np.float32],
+    rewards: Float32[np.ndarray, " d"],
+    values: Float32[np.ndarray, " d"],
     *,
     gamma_d: float,
     gae_lambda: float,
-    ratios: NDArray[np.float32] | None = None,
-) -> NDArray[np.float32]:
+    ratios: Float32[np.ndarray, " d"] | None = None,
+) -> Float32[np.ndarray, " d"]:
     """Advantages (d,) of one episode that ends after its last decision, so that nothing is bootstrapped.
 
     arXiv:1506.02438 Eq. 16: A_i = sum_l (gamma_d * gae_lambda)^l delta_{i+l}, with
@@ -45,12 +45,12 @@ def estimate_advantages(
     return advantages.astype(np.float32)
 
 
-def standardise(advantages: NDArray[np.float32]) -> NDArray[np.float32]:
+def standardise(advantages: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
     """Zero mean and unit deviation over all decisions (n,) of a batch."""
     return (advantages - advantages.mean()) / max(MIN_STD, float(advantages.std()))
 
 
-def decision_weights(lengths: Sequence[int], *, by: Literal["decision", "episode"]) -> NDArray[np.float32]:
+def decision_weights(lengths: Sequence[int], *, by: Literal["decision", "episode"]) -> Float32[np.ndarray, " n"]:
     """Weight (n,) of each decision in the loss, of mean 1.
 
     By decision, all weigh the same: the sum over an episode's decisions is what the policy gradient theorem asks for

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+from jaxtyping import Float
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
 from ray.rllib.core.rl_module.rl_module import RLModule
@@ -42,7 +43,7 @@ class PolicyModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:  # noqa: ARG002 - RLlib's signature
         return {Columns.ACTION_DIST_INPUTS: self.policy(batch[Columns.OBS])}
 
-    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:  # noqa: ARG002 - RLlib's signature
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Float[Tensor, " n"]:  # noqa: ARG002 - RLlib's signature
         """Expected return (n,) of the observations (n, p) in ``batch``."""
         return self.value(batch[Columns.OBS])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ class LearnerState:
     """State of the optimizer as torch gives it."""
 
 
+@runtime_checkable
 class Learner(Protocol):
     """Episodes in, weights out: ``learner.update.PolicyLearner``."""
 

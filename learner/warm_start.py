@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from addiffusion.actions import Action
@@ -202,7 +202,7 @@ class WarmStart:
         return float(returns_of(paths, self._greedy(paths, c_nfe), c_nfe).mean())
 
     @torch.no_grad()
-    def _greedy(self, paths: Paths, c_nfe: Float[Tensor, " n"]) -> Tensor:
+    def _greedy(self, paths: Paths, c_nfe: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
         """(n,) the first decision at which stop is the likeliest; the last where there is none."""
         stops = _stop_margin(self._networks.policy(self._priced(paths.phi, c_nfe))) > 0
         stops[:, -1] = True

@@ -17,6 +17,8 @@ import torch
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+import tests.typecheck  # noqa: F401 - checked modules import only the package and expect it there
+
 torch.set_num_threads(1)
 
 SEED = 20_240_901

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -20,12 +20,14 @@ from torch.utils._pytree import tree_map
 
 from addiffusion.backbones.base import PassRecord
 from addiffusion.errors import ContractError
+from addiffusion.torch_typed import named_modules
 
 _CROSS_ATTENTION, _SELF_ATTENTION = "attn2", "attn1"
 _HELD = 2**24
 """Most probabilities that are computed at once."""
 
 
+@runtime_checkable
 class AttentionRecorder(Protocol):
     """Looks into a denoiser without changing it."""
 
@@ -72,11 +74,7 @@ class PassStore:
 
     def watch_output(self, block: nn.Module) -> None:
         """See what a block puts out, under the block's own name."""
-
-        def keep(block: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001 - torch's signature
-            self.seen[block] = output
-
-        block.register_forward_hook(keep)
+        block.register_forward_hook(lambda block, _inputs, output: self.seen.__setitem__(block, output))
 
 
 class UNetRecorder:
@@ -115,9 +113,18 @@ class UNetPass:
         *,
         cross: Sequence[Attention],
         own: Sequence[Attention],
-        middle: Tensor,
+        middle: Float[Tensor, "b c h w"],
         size: Sequence[int],
     ) -> None:
+        """What layers put out.
+
+        Args:
+            seen: output of each watched projection, (b, pixel or token, width).
+            cross: layers whose attention to the text is asked for.
+            own: layers whose attention among pixels is asked for.
+            middle: (b, c, h, w) output of the middle block.
+            size: height and width of the maps.
+        """
         self._seen, self._cross, self._own, self._middle, self._size = seen, cross, own, middle, tuple(size)
 
     def attention_maps(self, rows: Sequence[int]) -> Float[Tensor, "row token h w"]:
@@ -155,15 +162,18 @@ class UNetPass:
         return totals[0] if len(totals) == 1 else torch.cat(totals)
 
     def _total(self, layers: Sequence[Attention], rows: Sequence[int]) -> Float[Tensor, "row pixel key"]:
+        heads = layers[0].heads * len(layers) * len(rows)
         query, key = (
-            torch.cat([self._seen[projection][row] for row in rows for projection in projections], dim=-1)
-            .float()
-            .unflatten(-1, (layers[0].heads * len(layers) * len(rows), -1))
+            torch.unflatten(
+                torch.cat([self._seen[projection][row] for row in rows for projection in projections], dim=-1).float(),
+                -1,
+                (heads, -1),
+            )
             for projections in zip(*((layer.to_q, layer.to_k) for layer in layers), strict=True)
         )
         query, key = query.transpose(0, 1), key.permute(1, 2, 0)
         scores = torch.baddbmm(query.new_empty(1, 1, 1), query, key, beta=0, alpha=layers[0].scale)
-        return scores.softmax(-1).unflatten(0, (len(rows), -1)).sum(1)
+        return torch.unflatten(scores.softmax(-1), 0, (len(rows), -1)).sum(1)
 
     def _probabilities(self, layers: Sequence[Attention]) -> int:
         """How many a row has in layers of one shape."""
@@ -185,4 +195,4 @@ def _copied(value: Any) -> Any:
 
 
 def _layers(network: nn.Module, name: str) -> list[Attention]:
-    return [module for path, module in network.named_modules() if path.endswith(name) and isinstance(module, Attention)]
+    return [module for path, module in named_modules(network) if path.endswith(name) and isinstance(module, Attention)]

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from numpy.typing import NDArray
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -39,13 +38,13 @@ class LatentDecoder:
             self._autoencoder.to(memory_format=torch.channels_last)  # convolutions run a third faster
         self._unscaled = _unscaling(autoencoder.config, scaling, device)
 
-    def __call__(self, z0: Float[Tensor, "b c h w"]) -> NDArray[np.uint8]:
-        """Images (b, H, W, 3), in equal batches of at most DECODE_BATCH rows."""
+    def __call__(self, z0: Float[Tensor, "b c h w"]) -> UInt8[np.ndarray, "b H W 3"]:
+        """Images, in equal batches of at most DECODE_BATCH rows."""
         batch = min(len(z0), DECODE_BATCH)
-        parts = [self._decode_batch(part, batch) for part in z0.split(batch)]
+        parts = [self._decode_batch(part, batch) for part in torch.split(z0, batch)]
         return torch.cat(parts).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
-    def _decode_batch(self, z0: Tensor, batch: int) -> Tensor:
+    def _decode_batch(self, z0: Float[Tensor, "m c h w"], batch: int) -> UInt8[Tensor, "m 3 H W"]:
         count = len(z0)
         z0 = functional.pad(z0, (0, 0, 0, 0, 0, 0, 0, batch - count))
         image = self._autoencoder.decode(self._unscaled(z0), return_dict=False)[0]
@@ -63,8 +62,8 @@ def _unscaling(config: Mapping[str, Any], scaling: Sequence[str], device: torch.
     return lambda z0: z0 / scale + shift
 
 
-def _per_channel(config: Mapping[str, Any], name: str, device: torch.device) -> Tensor | None:
-    """(1, c, 1, 1), or None where the autoencoder has none."""
+def _per_channel(config: Mapping[str, Any], name: str, device: torch.device) -> Float[Tensor, "1 c 1 1"] | None:
+    """None where the autoencoder has none."""
     values = config.get(name)
     if values is None:
         return None

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from diffusers.pipelines.flux.pipeline_flux import FluxPipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from addiffusion.backbones.base import PromptEmbedding, Scheduler
@@ -96,7 +97,13 @@ class FluxBackbone(PipelineBackbone):
             Reader(name="text_encoder_2", tokenizer=pipeline.tokenizer_2, length=T5_TOKENS),
         )
 
-    def _pass(self, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor | None) -> Tensor:
+    def _pass(
+        self,
+        z: Float[Tensor, "b c h w"],
+        t: Float[Tensor, " b"],
+        hidden: Float[Tensor, "b token width"],
+        pooled: Float[Tensor, "b pool"] | None,
+    ) -> Float[Tensor, "b c h w"]:
         pipeline, (rows, channels, height, width) = self._pipeline, z.shape
         image_ids = pipeline._prepare_latent_image_ids(rows, height // _PATCH, width // _PATCH, z.device, z.dtype)
         output = self._forward(

@@ -15,6 +15,7 @@ from diffusers.pipelines.deprecated.stable_diffusion_attend_and_excite.pipeline_
 )
 from diffusers.pipelines.deprecated.stable_diffusion_sag.pipeline_stable_diffusion_sag import StableDiffusionSAGPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -46,8 +47,7 @@ _OWN_SIZE, _OWN_RESOLUTION = 64, 16
 class GuidedImage:
     """One image and what it took."""
 
-    image: NDArray[np.uint8]
-    """(H, W, 3)."""
+    image: UInt8[np.ndarray, "h w 3"]
     network_evals: int
     """Rows that went through the network, passes for gradients included."""
 
@@ -103,7 +103,8 @@ class GuidedPipeline:
             output_type="np",
             **self._options(prompt, shape[-1]),
         )
-        return GuidedImage(image=np.round(drawn.images[0] * 255).astype(np.uint8), network_evals=self._rows)
+        pixels: NDArray[Any] = drawn.images[0]
+        return GuidedImage(image=np.round(pixels * 255).astype(np.uint8), network_evals=self._rows)
 
     def _options(self, prompt: str, size: int) -> dict[str, Any]:
         if self._guidance == "self-attention-guidance":

@@ -63,8 +63,23 @@ class JointPass:
     """
 
     def __init__(
-        self, seen: dict[object, Any], layers: Sequence[nn.Module], *, middle: int, tokens: Tensor, size: Sequence[int]
+        self,
+        seen: dict[object, Any],
+        layers: Sequence[nn.Module],
+        *,
+        middle: int,
+        tokens: Float[Tensor, "b token width"],
+        size: Sequence[int],
     ) -> None:
+        """What layers were given.
+
+        Args:
+            seen: image states, text states and rotary embedding of each watched layer.
+            layers: those of joint attention, in their order.
+            middle: index among ``layers`` of the middle one.
+            tokens: (b, token, width) image tokens that the middle block puts out.
+            size: height and width of the maps.
+        """
         self._seen, self._layers, self._middle, self._tokens, self._size = seen, layers, middle, tokens, tuple(size)
         self._text_tokens: int = next(seen[layer][1].shape[1] for layer in layers if seen[layer][1] is not None)
 
@@ -106,8 +121,8 @@ class _Watch:
     def __call__(
         self,
         attn: nn.Module,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
+        hidden_states: Float[Tensor, "b pixel width"],
+        encoder_hidden_states: Float[Tensor, "b token width"] | None = None,
         attention_mask: Tensor | None = None,
         image_rotary_emb: Any = None,
     ) -> Any:
@@ -116,7 +131,13 @@ class _Watch:
         return self._processor(attn, hidden_states, encoder_hidden_states, attention_mask, **rotary)
 
 
-def _sd3_heads(module: Any, hidden: Tensor, encoded: Tensor | None, rotary: Any, text_tokens: int) -> _Heads:  # noqa: ARG001
+def _sd3_heads(
+    module: Any,
+    hidden: Float[Tensor, "1 pixel width"],
+    encoded: Float[Tensor, "1 token width"] | None,
+    rotary: Any,  # noqa: ARG001 - as of _flux_heads
+    text_tokens: int,  # noqa: ARG001
+) -> _Heads:
     """The projections of JointAttnProcessor2_0: image tokens first."""
     query = _normed(module.norm_q, _per_head(module.to_q(hidden), module.heads))
     key = _normed(module.norm_k, _per_head(module.to_k(hidden), module.heads))
@@ -130,11 +151,17 @@ def _sd3_heads(module: Any, hidden: Tensor, encoded: Tensor | None, rotary: Any,
     )
 
 
-def _flux_heads(module: Any, hidden: Tensor, encoded: Tensor | None, rotary: Any, text_tokens: int) -> _Heads:
+def _flux_heads(
+    module: Any,
+    hidden: Float[Tensor, "1 pixel width"],
+    encoded: Float[Tensor, "1 token width"] | None,
+    rotary: Any,
+    text_tokens: int,
+) -> _Heads:
     """The projections of FluxAttnProcessor: text tokens first; single-stream layers get them in one sequence."""
 
-    def split(states: Tensor) -> Tensor:
-        return states.unflatten(-1, (-1, module.head_dim))
+    def split(states: Float[Tensor, "1 token inner"]) -> Float[Tensor, "1 token head width"]:
+        return torch.unflatten(states, -1, (-1, module.head_dim))
 
     query, key = module.norm_q(split(module.to_q(hidden))), module.norm_k(split(module.to_k(hidden)))
     if encoded is not None:
@@ -153,19 +180,19 @@ def _to_text(heads: _Heads) -> Float[Tensor, "pixel token"]:
 def _probabilities(heads: _Heads, keys: slice) -> list[Float[Tensor, "pixel key"]]:
     """Softmax over all keys, mean over heads, the part of some keys; in pieces of image tokens."""
     scale = heads.query.shape[-1] ** -0.5
-    pieces = heads.query.split(_QUERIES, dim=1)
+    pieces = torch.split(heads.query, _QUERIES, dim=1)
     return [(piece @ heads.key.mT * scale).float().softmax(-1).mean(0)[:, keys] for piece in pieces]
 
 
-def _per_head(states: Tensor, heads: int) -> Float[Tensor, "b head token width"]:
-    return states.unflatten(-1, (heads, -1)).transpose(1, 2)
+def _per_head(states: Float[Tensor, "b token inner"], heads: int) -> Float[Tensor, "b head token width"]:
+    return torch.unflatten(states, -1, (heads, -1)).transpose(1, 2)
 
 
-def _normed(norm: nn.Module | None, states: Tensor) -> Tensor:
+def _normed(norm: nn.Module | None, states: Float[Tensor, " *dims"]) -> Float[Tensor, " *dims"]:
     return states if norm is None else norm(states)
 
 
-def _rotated(states: Tensor, rotary: Any) -> Tensor:
+def _rotated(states: Float[Tensor, "1 token head width"], rotary: Any) -> Float[Tensor, "1 token head width"]:
     rotate: Any = apply_rotary_emb
     return states if rotary is None else rotate(states, rotary, sequence_dim=1)
 

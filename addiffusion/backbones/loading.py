@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,8 @@ def load_preview(section: BackboneSection) -> Any | None:
     named = f"backbone.preview={str(source)!r}"
     advice = "give a folder with an AutoencoderTiny's config.json, or a hub id that can be reached"
     with _readable(f"{named} can't be loaded as an AutoencoderTiny", advice):
-        config: Any = AutoencoderTiny.load_config(source)
-        found = config["_class_name"]
+        kind: Any = AutoencoderTiny
+        found = kind.load_config(source)["_class_name"]
     if found != AutoencoderTiny.__name__:
         raise WeightsError(f"{named} holds a model of class {found}, not an AutoencoderTiny: {advice}.", found=found)
     return _load_model("the preview decoder", AutoencoderTiny, source, named)
@@ -78,7 +78,7 @@ def _load_model(part: str, kind: Any, source: str | Path, named: str) -> Any:
 
 
 @contextmanager
-def _readable(what: str, advice: str) -> Iterator[None]:
+def _readable(what: str, advice: str) -> Generator[None]:
     """Turn what the model libraries raise over a file into one sentence."""
     try:
         with quiet_loading():

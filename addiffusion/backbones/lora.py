@@ -8,19 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
-from diffusers.utils.state_dict_utils import (
-    convert_state_dict_to_diffusers,
-    convert_state_dict_to_peft,
-    convert_unet_state_dict_to_peft,
-)
+from diffusers.utils import state_dict_utils
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from addiffusion.errors import WeightsError
+from addiffusion.json_object import is_object
 from addiffusion.quiet_loading import quiet_loading
+from addiffusion.torch_typed import named_modules
 from addiffusion.weights import LOAD_FAILURES, gist, read_tensors
 
 _METADATA: Final = "lora_adapter_metadata"
@@ -90,15 +88,17 @@ def _first(tensors: Mapping[str, Tensor], layer: str, ends: tuple[str, ...]) -> 
 
 def _check_metadata(file: Path, named: str) -> None:
     """Peft can't tell from the model which layers are meant: the metadata says it, or there is none."""
-    with safe_open(file, framework="pt") as opened:
-        text = (opened.metadata() or {}).get(_METADATA)
+    opening: Any = safe_open
+    with opening(file, framework="pt") as opened:
+        metadata: Mapping[str, str] = opened.metadata() or {}
+    text = metadata.get(_METADATA)
     if text is None:
         return
     try:
         options = json.loads(text)
     except ValueError as error:
         raise WeightsError(f"{named} has metadata {_METADATA} that is no JSON ({error}): save it again.") from error
-    if not isinstance(options, dict) or not any(key.endswith(".target_modules") for key in options):
+    if not is_object(options) or not any(key.endswith(".target_modules") for key in options):
         raise WeightsError(
             f"{named} has metadata {_METADATA} without target_modules: save it by diffusers or peft, which name the "
             "layers there.",
@@ -127,13 +127,15 @@ def _converted(pipeline: Any, tensors: Mapping[str, Tensor]) -> tuple[dict[str, 
     hints = {"unet_config": pipeline.unet.config} if hasattr(pipeline, "unet") else {}
     with torch.enable_grad():
         leaves = {key: torch.ones(()).requires_grad_() for key in tensors}
-        found = pipeline.lora_state_dict({key: leaves[key].expand(tensors[key].shape) for key in tensors}, **hints)
-        read: dict[str, Tensor] = found[0] if isinstance(found, tuple) else found
+        expanded = {key: leaves[key].expand(tensors[key].shape) for key in tensors}
+        found: tuple[dict[str, Tensor], ...] | dict[str, Tensor] = pipeline.lora_state_dict(expanded, **hints)
+        read = found[0] if isinstance(found, tuple) else found
         if not read:
             return read, list(leaves)
         total = torch.stack([tensor.sum() for tensor in read.values()]).sum()
         gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-    return read, [key for key, gradient in zip(leaves, gradients, strict=True) if gradient is None]
+    unread = cast("tuple[Tensor | None, ...]", gradients)
+    return read, [key for key, gradient in zip(leaves, unread, strict=True) if gradient is None]
 
 
 def _without_layer(name: str, part: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[str]:
@@ -141,7 +143,7 @@ def _without_layer(name: str, part: nn.Module, tensors: Mapping[str, Tensor]) ->
     own = {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
     renamed = list(_layer_names(own, part))
     needed = [f"{one}.weight" for one in _PAIR] + [_MAGNITUDE] * any(key.endswith(_MAGNITUDE) for key in renamed)
-    layers = {layer for layer, _ in part.named_modules()}
+    layers = {layer for layer, _ in named_modules(part)}
     for key, given in zip(renamed, own, strict=True):
         layer = key.partition(".lora_")[0]
         if layer not in layers or not all(f"{layer}.{one}" in renamed for one in needed):
@@ -150,10 +152,13 @@ def _without_layer(name: str, part: nn.Module, tensors: Mapping[str, Tensor]) ->
 
 def _layer_names(tensors: Mapping[str, Tensor], part: nn.Module) -> Iterator[str]:
     """Names as peft knows them, in the order of the tensors."""
+    convert: Any = state_dict_utils
     if hasattr(part, "load_lora_adapter"):  # a model of diffusers
-        yield from convert_unet_state_dict_to_peft(tensors)
+        yield from convert.convert_unet_state_dict_to_peft(tensors)
         return
     if tensors:
         inner = "" if hasattr(part, "text_model") else "text_model."
-        names = convert_state_dict_to_peft(convert_state_dict_to_diffusers(tensors))
+        names: Mapping[str, Tensor] = convert.convert_state_dict_to_peft(
+            convert.convert_state_dict_to_diffusers(tensors)
+        )
         yield from (name.removeprefix(inner) for name in names)

@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from addiffusion.assets import weights_path
 from addiffusion.backbones.base import Scheduler
 from addiffusion.backbones.part_files import WHOLE
 from addiffusion.config import BackboneSection
 from addiffusion.errors import WeightsError
+from addiffusion.json_object import is_object
 
 _FLUX_LATENT = 128
 """Flux has no size in its files: the pipeline's own default, in latent pixels."""
@@ -34,12 +35,12 @@ def read_object(file: Path) -> Mapping[str, Any]:
         WeightsError: it can't be read, or is none.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found: Any = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError) as error:
         raise _unread(file, str(error)) from error
-    if not isinstance(found, dict):
+    if not is_object(found):
         raise _unread(file, f"it holds a {type(found).__name__}")
     return found
 
@@ -73,7 +74,7 @@ def own_image_size(section: BackboneSection) -> int | None:
     blocks = vae.get("block_out_channels", vae.get("decoder_block_out_channels"))  # a tiny autoencoder has the latter
     if not isinstance(latent, int) or not isinstance(blocks, list):
         return None
-    return latent * 2 ** (len(blocks) - 1)
+    return latent * 2 ** (len(cast("list[Any]", blocks)) - 1)
 
 
 def scheduler_options(section: BackboneSection) -> SchedulerOptions | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, cast, get_type_hints
 
 from addiffusion.backbones.model_files import read_object
 from addiffusion.backbones.part_files import PIPELINE_ADVICE, WHOLE
@@ -110,7 +110,8 @@ def _part(entry: Any, name: str, expected: Any, folder: Path, named: str) -> Any
 
 
 def _names_a_class(entry: Any) -> bool:
-    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(word, str) for word in entry)
+    words = cast("list[Any]", entry) if isinstance(entry, list) else []
+    return len(words) == 2 and all(isinstance(word, str) for word in words)
 
 
 def _kinds(name: str, expected: Any) -> tuple[type, ...]:

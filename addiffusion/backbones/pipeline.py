@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -72,7 +72,7 @@ class PipelineBackbone(ABC):
         self._prompts = PromptCache(self._encode_quietly, self._readers)
 
     @classmethod
-    def from_section(cls, section: BackboneSection) -> Self:
+    def from_section(cls, section: BackboneSection) -> PipelineBackbone:
         """Load the pipeline a configuration names.
 
         Raises:
@@ -121,7 +121,13 @@ class PipelineBackbone(ABC):
         """The text encoders, each with its limit."""
 
     @abstractmethod
-    def _pass(self, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor | None) -> Tensor:
+    def _pass(
+        self,
+        z: Float[Tensor, "b c h w"],
+        t: Float[Tensor, " b"],
+        hidden: Float[Tensor, "b token width"],
+        pooled: Float[Tensor, "b pool"] | None,
+    ) -> Float[Tensor, "b c h w"]:
         """Raw output for inputs in the network's precision."""
 
     @property

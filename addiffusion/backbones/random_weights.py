@@ -23,9 +23,10 @@ from addiffusion.backbones.stable_diffusion import StableDiffusionBackbone
 from addiffusion.config import BackboneSection
 from addiffusion.devices import resolve_device
 from addiffusion.quiet_loading import quiet_loading
+from addiffusion.torch_typed import manual_seed
 
 RandomKind: TypeAlias = Literal["sd15-random", "sdxl-random"]
-_NOISE: Final = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+_NOISE: Final[dict[str, Any]] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 _TOKENS: Final = 77
 _SDXL_UNET: Final[dict[str, Any]] = {
     "sample_size": 128,
@@ -44,7 +45,7 @@ _SDXL_UNET: Final[dict[str, Any]] = {
 
 def random_backbone(kind: RandomKind, section: BackboneSection, **unet: Any) -> PipelineBackbone:
     """A backbone of the shape of SD 1.5 or SDXL; ``unet`` overrides options of its denoiser."""
-    torch.manual_seed(0)
+    manual_seed(0)
     scheduler: Any = DDIMScheduler(**_NOISE, clip_sample=False, steps_offset=1)  # its tensors stay on the CPU
     with quiet_loading(), torch.device(resolve_device(section.device, key="backbone.device")):
         if kind == "sd15-random":

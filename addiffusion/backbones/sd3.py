@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import StableDiffusion3Pipeline
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -81,7 +82,13 @@ class Sd3Backbone(PipelineBackbone):
             readers.append(Reader(name="text_encoder_3", tokenizer=pipeline.tokenizer_3, length=T5_TOKENS))
         return readers
 
-    def _pass(self, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor | None) -> Tensor:
+    def _pass(
+        self,
+        z: Float[Tensor, "b c h w"],
+        t: Float[Tensor, " b"],
+        hidden: Float[Tensor, "b token width"],
+        pooled: Float[Tensor, "b pool"] | None,
+    ) -> Float[Tensor, "b c h w"]:
         return self._forward(
             hidden_states=z, timestep=t, encoder_hidden_states=hidden, pooled_projections=pooled, return_dict=False
         )[0]

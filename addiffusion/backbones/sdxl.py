@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
+from jaxtyping import Float
 from torch import Tensor
 
 from addiffusion.backbones.base import PromptEmbedding
@@ -46,7 +47,13 @@ class SdxlBackbone(UNetBackbone):
         tokenizers = {"text_encoder": self._pipeline.tokenizer, "text_encoder_2": self._pipeline.tokenizer_2}
         return [Reader(name=name, tokenizer=one, length=one.model_max_length) for name, one in tokenizers.items()]
 
-    def _pass(self, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor | None) -> Tensor:
+    def _pass(
+        self,
+        z: Float[Tensor, "b c h w"],
+        t: Float[Tensor, " b"],
+        hidden: Float[Tensor, "b token width"],
+        pooled: Float[Tensor, "b pool"] | None,
+    ) -> Float[Tensor, "b c h w"]:
         size = (self.image_size, self.image_size)
         width = self._pipeline.text_encoder_2.config.projection_dim
         sizes = self._pipeline._get_add_time_ids(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from addiffusion.backbones.attention import UNetRecorder
@@ -70,5 +71,11 @@ class StableDiffusionBackbone(UNetBackbone):
         tokenizer = self._pipeline.tokenizer
         return (Reader(name="text_encoder", tokenizer=tokenizer, length=tokenizer.model_max_length),)
 
-    def _pass(self, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor | None) -> Tensor:  # noqa: ARG002
+    def _pass(
+        self,
+        z: Float[Tensor, "b c h w"],
+        t: Float[Tensor, " b"],
+        hidden: Float[Tensor, "b token width"],
+        pooled: Float[Tensor, "b pool"] | None,  # noqa: ARG002 - the family has none
+    ) -> Float[Tensor, "b c h w"]:
         return self._forward(z, t, encoder_hidden_states=hidden, return_dict=False)[0]

@@ -71,6 +71,8 @@ def _network_config(section: BackboneSection) -> Mapping[str, Any]:
 
 
 def _from_hub(source: str, network: str) -> Path:
-    from transformers.utils.hub import cached_file  # noqa: PLC0415 - a second
+    from transformers.utils.hub import (  # noqa: PLC0415 - a second
+        cached_file,  # pyright: ignore[reportUnknownVariableType] - a bare PathLike
+    )
 
     return Path(str(cached_file(source, "config.json", subfolder=network)))

@@ -15,6 +15,7 @@ from addiffusion.assets import WEIGHTS_FOLDER
 from addiffusion.config import Config
 from addiffusion.errors import ArchiveError, ContractError
 from addiffusion.files import make_folder, write_text
+from addiffusion.json_object import is_object
 from addiffusion.observation.layout import Layout
 
 SCHEMA_VERSION = 1
@@ -77,7 +78,7 @@ def read_plan(folder: Path) -> BankPlan:
     """
     path = folder / PLAN_FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArchiveError(
             f"{folder} is no trajectory bank: it has no {PLAN_FILE}; build one with `addiffusion bank build {folder}`.",
@@ -85,7 +86,7 @@ def read_plan(folder: Path) -> BankPlan:
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise ArchiveError(f"{path} can't be read ({error}); build the bank anew.", path=str(path)) from error
-    version = values.get("schema_version") if isinstance(values, dict) else None
+    version = values.get("schema_version") if is_object(values) else None
     if version != SCHEMA_VERSION:
         raise ArchiveError(
             f"{path} says schema_version {version}, but this version of addiffusion reads {SCHEMA_VERSION}: build the "
@@ -136,7 +137,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         key = f"{prefix}{name}"
-        flat |= _flat(value, f"{key}.") if isinstance(value, dict) else {key: value}
+        flat |= _flat(value, f"{key}.") if is_object(value) else {key: value}
     return flat
 
 

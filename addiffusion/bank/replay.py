@@ -22,6 +22,7 @@ from addiffusion.reward import compute_terms
 from addiffusion.rollouts import Collected
 from addiffusion.seeds import generator
 from addiffusion.threads import torch_threads
+from addiffusion.torch_typed import from_numpy
 
 Chooser = Callable[[Trajectory, Ticket], int]
 """Picks the decision at which an episode stops; the last one is the full length."""
@@ -70,7 +71,7 @@ class BankRollouts:
 
     def set_weights(self, weights: Mapping[str, NDArray[np.float32]], version: int) -> None:
         """Act with ``weights`` from now on."""
-        self._policy.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+        self._policy.load_state_dict({name: from_numpy(np.array(value)) for name, value in weights.items()})
         self._version = version
 
     def collect(self, tickets: Sequence[Ticket], *, sampler: SamplerSection | None = None) -> Collected:
@@ -132,7 +133,7 @@ class BankRollouts:
         padded = np.zeros((-(-len(phi) // self._rows) * self._rows, phi.shape[1]), np.float32)
         padded[: len(phi)] = phi
         with torch.inference_mode():
-            parts = [self._policy(part).numpy() for part in torch.from_numpy(padded).split(self._rows)]
+            parts = [self._policy(part).numpy() for part in torch.split(from_numpy(padded), self._rows)]
         return np.concatenate(parts)[: len(phi)]
 
     def _episode(self, ticket: Ticket, trajectory: Trajectory, row: int, taken: _Taken | None = None) -> Episode:

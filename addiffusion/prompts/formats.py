@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from addiffusion.errors import PromptError
+from addiffusion.json_object import is_object
 from addiffusion.prompts.complexity import complexity
 from addiffusion.prompts.tables import csv_rows, tsv_rows
 from addiffusion.prompts.text import checked_prompt, numbered_lines
@@ -82,7 +83,8 @@ def _detect(path: Path) -> FileFormat:
 
 def _holds_prompts(path: Path) -> bool:
     tree = _json(path, _whole(path), "The file")
-    return isinstance(tree, list) and bool(tree) and isinstance(tree[0], dict) and "prompt" in tree[0]
+    first = cast("list[Any]", tree)[0] if isinstance(tree, list) and tree else None
+    return is_object(first) and "prompt" in first
 
 
 def _measured(text: str, *, family: str | None = None) -> PromptEntry:
@@ -101,7 +103,7 @@ def _text(path: Path) -> Iterator[PromptEntry]:
 
 def _coco(path: Path) -> Iterator[PromptEntry]:
     tree = _json(path, _whole(path), "The file")
-    annotations = tree.get("annotations") if isinstance(tree, dict) else tree
+    annotations: Any = tree.get("annotations") if is_object(tree) else tree
     if not isinstance(annotations, list):
         raise _wrong(path, "coco", "it is no array and has no list `annotations`")
     for number, annotation in enumerate(cast("list[Any]", annotations), start=1):

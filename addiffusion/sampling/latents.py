@@ -15,6 +15,7 @@ from torch import Tensor
 
 from addiffusion.sampling.slots import SlotState
 from addiffusion.sampling.solver_tables.table import HEAD, SolverTable
+from addiffusion.torch_typed import from_numpy
 
 Network = Callable[
     [Float[Tensor, "slot c h w"], Float[Tensor, "slot 1 1 1"], Float[Tensor, " slot"]], Float[Tensor, "slot c h w"]
@@ -68,7 +69,7 @@ class Latents:
             network: what gives the raw output.
         """
         self._rows = rows
-        gathered = torch.from_numpy(self._coefficients.take(rows, axis=1)).to(self._state.device)
+        gathered = from_numpy(self._coefficients.take(rows, axis=1)).to(self._state.device)
         size, slots = self._state.shape[:2]
         t, in_scale = gathered[:2]
         first, *others = gathered[2:].view(size + 1, size + 1, slots, 1, 1, 1)
@@ -84,7 +85,7 @@ class Latents:
         """(S,) slots whose clean prediction is finite."""
         if math.isfinite(float(self.z0_pred.sum())):  # a sum is not finite where any element is not
             return [True] * len(self.z0_pred)
-        return self.z0_pred.isfinite().flatten(1).all(1).tolist()
+        return self.z0_pred.isfinite().flatten(1).all(1).cpu().numpy().tolist()
 
     def commit(self, slots: Sequence[int], draw: Callable[[int], Float[Tensor, "c h w"]]) -> None:
         """Take the solver's step in some slots: once between two passes, for all that take it.

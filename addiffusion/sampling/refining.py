@@ -10,19 +10,20 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
+from scipy import ndimage  # pyright: ignore[reportMissingTypeStubs] - it has none
 from torch import Tensor
 
 from addiffusion.backbones.base import Backbone, PassRecord
 from addiffusion.config import RefineSection
 from addiffusion.sampling.solver_tables.table import SolverTable
 from addiffusion.seeds import generator
+from addiffusion.torch_typed import from_numpy
 
 CELLS = 8
 """Cells per side of the control masks."""
@@ -85,7 +86,7 @@ class Refining:
             draws=lambda: [generator(one.episode.seed, "mask", one.step) for one in starting],
         )
         made, entropies = make_masks(self._refine, source)
-        on_device = torch.from_numpy(made).to(self._device)
+        on_device = from_numpy(made).to(self._device)
         for number, one in enumerate(starting):
             one.episode.mask = on_device[number]
             if entropies is not None:
@@ -207,7 +208,8 @@ def soften(masks: NDArray[np.bool_] | Maps, *, sigma_blur: float) -> Maps:
 @lru_cache(maxsize=8)
 def _blur(size: int, sigma: float) -> NDArray[np.float64]:
     """The matrix that blurs along an axis. Borders are replicated: with zeros a mask would fade towards the edge."""
-    return gaussian_filter1d(np.eye(size), sigma, axis=0, mode="nearest", radius=math.ceil(3 * sigma))
+    untyped: Any = ndimage
+    return untyped.gaussian_filter1d(np.eye(size), sigma, axis=0, mode="nearest", radius=math.ceil(3 * sigma))
 
 
 def _below_quantile(values: Maps, tau: float) -> NDArray[np.bool_]:

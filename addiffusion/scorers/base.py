@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float32
 
 from addiffusion.errors import RolloutError, ScorerError
 from addiffusion.records import METRIC_NAMES, SCORE_NAMES, ScoreReply, ScoreRequest
@@ -37,6 +37,7 @@ class ScorerSpec:
     """True: a network that sees a padded batch of fixed shape. False: image by image, without padding."""
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """One score column. Row ``i`` of the result belongs to row ``i`` of the images and depends on no other row."""
 
@@ -75,6 +76,7 @@ class Metered(Protocol):
         ...
 
 
+@runtime_checkable
 class Scoring(Protocol):
     """Scores images against prompts: in this process, or behind the reward service.
 
@@ -96,7 +98,7 @@ class Scoring(Protocol):
         """Width ``f`` of DINO features."""
         ...
 
-    def embed_text(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+    def embed_text(self, prompts: Sequence[str]) -> Float32[np.ndarray, "n e"]:
         """(n, e) L2-normalised CLIP text embeddings."""
         ...
 
@@ -135,7 +137,7 @@ class WrappedScoring:
 class StrictScoring(WrappedScoring):
     """`scorers.on_score_error=stop`: an image that has no score ends the run instead of its own episode."""
 
-    def embed_text(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+    def embed_text(self, prompts: Sequence[str]) -> Float32[np.ndarray, "n e"]:
         """See ``Scoring.embed_text``.
 
         Raises:
@@ -177,7 +179,7 @@ class Unscored:
     clip_width = 0
     dino_width = 0
 
-    def embed_text(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+    def embed_text(self, prompts: Sequence[str]) -> Float32[np.ndarray, "n e"]:
         """(n, 0) embeddings."""
         return np.zeros((len(prompts), 0), np.float32)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from hashlib import blake2b
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Float32
 
 from addiffusion.cancellation import committing
 from addiffusion.records import ScoreReply, ScoreRequest
@@ -38,7 +38,7 @@ class CachedScoring(WrappedScoring):
         usage = self._scoring.usage() if isinstance(self._scoring, Metered) else ScorerUsage()
         return replace(usage, cache_hit_count=self._hit_count)
 
-    def embed_text(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+    def embed_text(self, prompts: Sequence[str]) -> Float32[np.ndarray, "n e"]:
         """See ``Scoring.embed_text``."""
         return self._scoring.embed_text(prompts)
 

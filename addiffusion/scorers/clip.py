@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import open_clip
 import torch
@@ -72,12 +72,12 @@ class ClipTower:
     @torch.inference_mode()
     def _embed_images(self, images: ImageBatch) -> Float[Tensor, "n e"]:
         self.image_forwards += 1
-        return cast("Tensor", self._model.encode_image(self._prepare(images), normalize=True))
+        return self._model.encode_image(self._prepare(images), normalize=True)
 
     @torch.inference_mode()
     def _embed_text(self, prompt: str) -> Float[Tensor, " e"]:
         token_ids = self.tokenize([prompt]).to(self._device)
-        return cast("Tensor", self._model.encode_text(token_ids, normalize=True))[0]
+        return self._model.encode_text(token_ids, normalize=True)[0]
 
 
 class ClipScorer:
@@ -111,7 +111,7 @@ def load_tower(section: ScorersSection, device: torch.device) -> ClipTower:
     tensors = file.tensors(Path(weights)) if weights is not None and is_file else {}
     try:
         model = open_clip.create_model(name, weights, require_pretrained=True, weights_only=True)
-        tokenize = cast("Tokenize", open_clip.get_tokenizer(name))
+        tokenize = open_clip.get_tokenizer(name)
     except LOAD_FAILURES as error:
         raise file.misfit(weights or section.clip.model, error) from error
     reason = resized(model, tensors)
@@ -143,13 +143,13 @@ def tower_of(name: str, model: nn.Module, *, device: torch.device, prepare: Prep
         device: where it runs.
         prepare: input of the image encoder; None takes the preprocessing that belongs to the model.
     """
-    tokenize = cast("Tokenize", open_clip.get_tokenizer(name))
+    tokenize = open_clip.get_tokenizer(name)
     return ClipTower(model, tokenize=tokenize, prepare=prepare or preprocessing_of(model), device=device)
 
 
 def preprocessing_of(model: nn.Module) -> Preprocessing:
     """The preprocessing open_clip keeps with the model."""
-    config: dict[str, Any] = open_clip.get_model_preprocess_cfg(model)
+    config = open_clip.get_model_preprocess_cfg(model)
     size = config["size"]
     return Preprocessing(
         size=int(size if isinstance(size, int) else size[0]),

@@ -10,7 +10,7 @@ from typing import Any, Final
 import timm
 import torch
 from jaxtyping import Float
-from timm.data.config import resolve_model_data_config
+from timm.data import config as timm_config
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the name everyone knows it by)
 
@@ -87,7 +87,8 @@ def build_dino_model(section: DinoSection, **options: Any) -> nn.Module:
 
 def preprocessing_of(model: nn.Module, image_size: int | None) -> Preprocessing:
     """The evaluation preprocessing timm keeps: shorter side to size / crop fraction, centre crop."""
-    config: dict[str, Any] = resolve_model_data_config(model)
+    untyped: Any = timm_config
+    config: dict[str, Any] = untyped.resolve_model_data_config(model)
     size = image_size or int(config["input_size"][-1])
     return Preprocessing(
         size=size,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (the name everyone knows it by)
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import center_crop, resize
+from torchvision.transforms.v2 import InterpolationMode  # pyright: ignore[reportMissingTypeStubs] - it has none
+from torchvision.transforms.v2.functional import center_crop, resize  # pyright: ignore[reportMissingTypeStubs] - it has none
+
+from addiffusion.torch_typed import from_numpy
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -27,10 +29,10 @@ class ImageBatch:
         self._known: dict[Hashable, Tensor] = {}
 
     @classmethod
-    def of(cls, images: UInt8[np.ndarray, "n h w 3"], device: torch.device) -> Self:
+    def of(cls, images: UInt8[np.ndarray, "n h w 3"], device: torch.device) -> ImageBatch:
         """Images on ``device``. Memory stays channels last, in which convolutions are faster."""
         writable = np.require(images, requirements=("C", "W"))  # torch warns of arrays it might write to by mistake
-        return cls(torch.from_numpy(writable).permute(0, 3, 1, 2).to(device))
+        return cls(from_numpy(writable).permute(0, 3, 1, 2).to(device))
 
     def once(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
         """The result of ``compute``, computed at the first call for ``key``; read-only."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Int64
 
 from addiffusion.errors import ContractError
 from addiffusion.records import EMBEDDING_NAMES, ScoreReply, ScoreRequest
@@ -90,7 +90,7 @@ def join_replies(parts: Sequence[ScoreReply]) -> ScoreReply:
     )
 
 
-def reply_rows(reply: ScoreReply, rows: Sequence[int] | NDArray[np.int64]) -> ScoreReply:
+def reply_rows(reply: ScoreReply, rows: Sequence[int] | Int64[np.ndarray, " picked"]) -> ScoreReply:
     """These rows of a reply, in this order, as copies."""
     picked = list(rows)
     return ScoreReply(

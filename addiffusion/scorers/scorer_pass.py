@@ -7,8 +7,7 @@ from typing import Final
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
-from numpy.typing import NDArray
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from addiffusion.errors import PromptError, ScorerError
@@ -44,14 +43,16 @@ class ScorerPass:
         self._rows, self._device = rows, device
         spread = np.minimum(np.arange(rows), len(images) - 1)
         self._padded = ImageBatch.of(images[spread], device)
-        self._padded_prompts = tuple(self._prompts[row] for row in spread)
+        self._padded_prompts = tuple(self._prompts[int(row)] for row in spread)
         self._alone: dict[tuple[int, int], ImageBatch] = {}
         self.errors: list[str | None] = [None] * len(images)
         """Per image: None, or why it has no score. The first reason stands."""
         self.culprits: list[str] = []
         """The model behind each error."""
 
-    def compute(self, name: str, compute: Compute, *, width: int | None, batched: bool) -> NDArray[np.float32]:
+    def compute(
+        self, name: str, compute: Compute, *, width: int | None, batched: bool
+    ) -> Float32[np.ndarray, " n *width"]:
         """(n,) of a score, or (n, width) of an embedding; rows of images that have none are NaN, with an error.
 
         Where the batch fails as a whole the images are tried one by one, so that only the culprit has an error.
@@ -81,7 +82,9 @@ class ScorerPass:
             self._note(int(row), name, f"Scorer `{name}` returned NaN or infinity for this image; it has no score.")
         return values
 
-    def _one_by_one(self, name: str, compute: Compute, copies: int, inner: tuple[int, ...]) -> NDArray[np.float32]:
+    def _one_by_one(
+        self, name: str, compute: Compute, copies: int, inner: tuple[int, ...]
+    ) -> Float32[np.ndarray, " n *width"]:
         """Each image in ``copies`` rows of its own: a network keeps its batch shape."""
         values = np.full((len(self._images), *inner), np.nan, np.float32)
         for row, prompt in enumerate(self._prompts):
@@ -123,7 +126,7 @@ def _is_lack_of_memory(error: BaseException | None) -> bool:
     return False
 
 
-def _fetched(name: str, values: Tensor, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _fetched(name: str, values: Tensor, shape: tuple[int, ...]) -> Float32[np.ndarray, " n *width"]:
     """The values on the host. Fetching them waits for the device, so the time of a model is charged to it."""
     if values.shape != shape:
         raise ScorerError(f"scorer `{name}` returned shape {tuple(values.shape)} where {shape} was due.", name=name)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from jaxtyping import Float32
 from torch import Tensor
 
 from addiffusion.cancellation import committing
@@ -112,7 +112,7 @@ class ScorerSuite:
         """Seconds and errors by scorer so far."""
         return self._account.usage()
 
-    def embed_text(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+    def embed_text(self, prompts: Sequence[str]) -> Float32[np.ndarray, "n e"]:
         """(n, e) L2-normalised CLIP text embeddings; each prompt is computed once and remembered."""
         return self.clip.embed_texts(prompts).cpu().numpy()
 
@@ -172,12 +172,12 @@ class ScorerSuite:
             errors=tuple(work.errors),
         )
 
-    def _column(self, work: ScorerPass, name: str) -> NDArray[np.float32]:
+    def _column(self, work: ScorerPass, name: str) -> Float32[np.ndarray, " n"]:
         scorer = self.scorers[name]
         with self._account.charge(name):
             return work.compute(name, scorer.score, width=None, batched=scorer.spec.batched)
 
-    def _embedding(self, work: ScorerPass, name: str, *, wanted: bool) -> NDArray[np.float32]:
+    def _embedding(self, work: ScorerPass, name: str, *, wanted: bool) -> Float32[np.ndarray, "n width"]:
         if not wanted:
             return np.zeros((len(work.errors), 0), np.float32)
         embed, width = self._embedders[name]
@@ -198,7 +198,7 @@ class Account:
         self._running: str | None = None
 
     @contextmanager
-    def charge(self, name: str) -> Iterator[None]:
+    def charge(self, name: str) -> Generator[None]:
         """Charge the time of the block to ``name``."""
         started = time.perf_counter()
         with committing():

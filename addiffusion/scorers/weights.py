@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
-from transformers.utils.hub import cached_file
+from transformers.utils.hub import cached_file  # pyright: ignore[reportUnknownVariableType] - a bare PathLike
 
 from addiffusion.errors import WeightsError
 from addiffusion.weights import gist, misfit, read_tensors

@@ -90,7 +90,14 @@ def _trained_clip(out: Path) -> Path:
 
 @torch.inference_mode()
 def render_embeddings(clip: CLIP, seed: int, count: int, device: torch.device) -> Labelled:
-    """Embeddings of corrupted renders with 10 x (1 - severity)."""
+    """Embeddings of corrupted renders with 10 x (1 - severity).
+
+    Args:
+        clip: gives the embeddings.
+        seed: of scenes and corruptions.
+        count: of scenes.
+        device: of ``clip``.
+    """
     stream = generator(seed, "severity")
     features: list[Tensor] = []
     targets: list[Tensor] = []
@@ -114,7 +121,7 @@ def _generations(clip: CLIP, trajectories: Trajectories, device: torch.device) -
 
 
 def _embed(clip: CLIP, images: Float[Tensor, "n 3 h w"], device: torch.device) -> Iterator[Float[Tensor, "m e"]]:
-    for part in images.split(_CHUNK):
+    for part in torch.split(images, _CHUNK):
         yield image_embedding(clip, part.to(device)).cpu()
 
 

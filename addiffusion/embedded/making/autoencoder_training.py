@@ -72,7 +72,15 @@ def decoding_loss(
     *,
     noise: float,
 ) -> StepLoss:
-    """How far pixels decoded from noisy latents are from ``x``: absolute, squared, and absolute of image gradients."""
+    """How far pixels decoded from noisy latents are from ``x``: absolute, squared, and absolute of image gradients.
+
+    Args:
+        model: whose decoder is trained.
+        z: latents of unit variance.
+        x: the pixels they encode, in [-1, 1].
+        draw: CPU stream of the noise.
+        noise: its standard deviation.
+    """
     noisy = z + noise * torch.randn(z.shape, generator=draw).to(z.device)
     error: Tensor = model.decoder(noisy) - x
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()

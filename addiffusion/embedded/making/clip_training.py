@@ -137,7 +137,11 @@ def _same_text(captions: Sequence[str], candidates: Sequence[str]) -> Bool[Tenso
 def evaluate_clip(model: CLIP, tokenizer: CLIPTokenizer, *, seed: int, count: int) -> dict[str, float]:
     """R@1 of 100 captions (fewer when ``count`` is), and how often the true caption beats its hard negative.
 
-    On scenes never trained on.
+    Args:
+        model: the trained towers.
+        tokenizer: of its captions.
+        seed: the run's; its held-out scenes are never trained on.
+        count: of scenes.
     """
     held_out = scene_batch(derive_seed(seed, "clip", "held_out"), 0, count)
     rng = random_source(seed, "clip", "held_out", "contradictions")

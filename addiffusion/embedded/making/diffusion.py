@@ -32,6 +32,7 @@ from addiffusion.embedded.world.quality import scene_quality
 from addiffusion.embedded.world.scene_maps import MapReader, scene_maps
 from addiffusion.embedded.world.scenes import TIERS, Scene
 from addiffusion.seeds import derive_seed, generator
+from addiffusion.torch_typed import from_numpy
 
 _CAPTION_DROPOUT: Final = 0.1
 _TIER_WEIGHTS: Final = (0.15, 0.4, 0.45)
@@ -64,7 +65,7 @@ class LatentPool:
             scenes += chunk.scenes
             latents.append(encode_images(vae, chunk.images))
         self.scenes, self.latents = tuple(scenes), torch.cat(latents)
-        self.maps = torch.from_numpy(scene_maps(scenes)).to(self.latents.device)
+        self.maps = from_numpy(scene_maps(scenes)).to(self.latents.device)
 
     def draw(self, rng: random.Random, size: int) -> LatentBatch:
         """``size`` scenes with fresh captions."""
@@ -78,6 +79,12 @@ def diffusion_loss(model: DiffusionModel, maps: MapReader, batch: LatentBatch, n
     """Weighted squared error of the predicted velocity, and the cross-entropy of the scene maps.
 
     The log also has the unweighted error.
+
+    Args:
+        model: UNet and text encoder.
+        maps: reads the scene maps off the UNet's last pass.
+        batch: latents (n, c, h, w) with their captions and true maps.
+        noised: the same latents, noised, with the velocity to predict.
     """
     velocity = model.velocity(noised.z, noised.t, model.hidden(batch.captions))
     error = (velocity - noised.velocity).square().mean((1, 2, 3))

@@ -79,7 +79,7 @@ def _contrast(
 def _view(images: Float[Tensor, "n 3 h w"], stream: torch.Generator) -> Float[Tensor, "n 3 h w"]:
     """A random shift of the batch, and per image a colour jitter and slight blur or noise."""
     count, _, height, width = images.shape
-    top, left = torch.randint(2 * _SHIFT_PX + 1, (2,), generator=stream).tolist()
+    top, left = torch.randint(2 * _SHIFT_PX + 1, (2,), generator=stream).numpy().tolist()
     padded = F.pad(images, (_SHIFT_PX,) * 4, mode="reflect")
     shifted = padded[..., top : top + height, left : left + width]
     gain = 1.0 + _COLOUR_JITTER * torch.randn((count, 3, 1, 1), generator=stream)

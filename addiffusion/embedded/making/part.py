@@ -35,7 +35,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -54,6 +54,7 @@ from addiffusion.embedded.making.context import (
 from addiffusion.embedded.making.state import LossLog, load_state, save_state
 from addiffusion.errors import CheckpointError
 from addiffusion.seeds import derive_seed
+from addiffusion.torch_typed import fork_rng, manual_seed
 
 __all__ = [
     "Objective",
@@ -135,10 +136,10 @@ class TrainingResult:
 
 
 @contextlib.contextmanager
-def initialised_by(seed: int, name: str) -> Iterator[None]:
+def initialised_by(seed: int, name: str) -> Generator[None]:
     """Within it, torch's global stream depends on ``(seed, name)`` only; the outer stream is restored after it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(seed, name, "init"))
+    with fork_rng():
+        manual_seed(derive_seed(seed, name, "init"))
         yield
 
 
@@ -150,7 +151,7 @@ def run_training(objective: Objective, context: TrainingContext, *, steps: int) 
     """
     began = time.monotonic()
     run = _Run(objective, context, steps)
-    with torch.random.fork_rng():
+    with fork_rng():
         for step in range(run.restore(), steps):
             run.advance(step, began)
     run.adopt_average()
@@ -187,7 +188,7 @@ class _Run:
 
     def advance(self, step: int, began: float) -> None:
         """One optimiser step, then the checkpoint and the log row when they are due."""
-        torch.manual_seed(derive_seed(self.context.seed, self.objective.name, "step", step))
+        manual_seed(derive_seed(self.context.seed, self.objective.name, "step", step))
         self.objective.module.train()
         for metrics in self._differentiate(step):
             self.log.add(metrics)
@@ -200,7 +201,7 @@ class _Run:
             self._save(done)
 
     @contextlib.contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> Generator[None]:
         """Within it the module holds the averaged weights, in evaluation mode."""
         latest = [p.detach().clone() for p in self.parameters]
         self.adopt_average()
@@ -248,7 +249,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.learning_rate(step, self.steps)
         nn.utils.clip_grad_norm_(self.parameters, recipe.max_grad_norm)
-        self.optimizer.step()
+        self.optimizer.step()  # pyright: ignore[reportUnknownMemberType] - torch leaves its closure untyped
         # A young average must forget its random start: the decay grows to its final value.
         decay = min(recipe.ema_decay, (step + 2) / (step + 11))
         with torch.no_grad():

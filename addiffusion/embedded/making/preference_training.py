@@ -145,7 +145,14 @@ def _bradley_terry(logit: Float[Tensor, " n"], gap: Float[Tensor, " n"]) -> Floa
 
 @torch.inference_mode()
 def standardise(model: PreferenceModel, tokenizer: CLIPTokenizer, *, seed: int, count: int) -> None:
-    """Mean 0 and standard deviation 1 over clean, mild and strong images with true captions."""
+    """Mean 0 and standard deviation 1 over clean, mild and strong images with true captions.
+
+    Args:
+        model: its shift and scale are set.
+        tokenizer: of its captions.
+        seed: the run's; the scenes are drawn from it.
+        count: of scenes.
+    """
     batch = _batch(tokenizer, derive_seed(seed, "standardise"), 0, count)
     raw = torch.cat(
         [model.judge(model.encode_image(x), batch.true_ids) for x in (batch.clean, batch.mild, batch.strong)]
@@ -155,7 +162,14 @@ def standardise(model: PreferenceModel, tokenizer: CLIPTokenizer, *, seed: int, 
 
 @torch.inference_mode()
 def evaluate_preference(model: PreferenceModel, tokenizer: CLIPTokenizer, *, seed: int, count: int) -> dict[str, float]:
-    """How often the better half wins, on scenes never trained on: by severity, and against contradictions."""
+    """How often the better half wins, on scenes never trained on: by severity, and against contradictions.
+
+    Args:
+        model: standardised.
+        tokenizer: of its captions.
+        seed: the run's; the scenes are drawn from it.
+        count: of scenes.
+    """
     batch = _batch(tokenizer, derive_seed(seed, "held_out"), 0, count)
     stream = generator(seed, "preference", "held_out")
     best = model(batch.clean, batch.true_ids)

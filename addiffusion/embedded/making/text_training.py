@@ -150,7 +150,7 @@ def _judge(
     logits: Float[Tensor, "n all"], tags: list[list[int]], kinds: dict[str, tuple[Any, ...]]
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     wanted = torch.tensor(tags, device=logits.device).unbind(dim=1)
-    split = logits.split([len(values) for values in kinds.values()], dim=1)
+    split = torch.split(logits, [len(values) for values in kinds.values()], dim=1)
     losses = [F.cross_entropy(part, tag) for part, tag in zip(split, wanted, strict=True)]
     hits = [(part.argmax(dim=1) == tag).float().mean() for part, tag in zip(split, wanted, strict=True)]
     return torch.stack(losses).mean(), torch.stack(hits).mean()

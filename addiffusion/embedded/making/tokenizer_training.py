@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from addiffusion.embedded.making.part import PartReport, TrainingContext
 from addiffusion.embedded.models.tokenizer import WORD_END, build_tokenizer, load_tokenizer
 from addiffusion.embedded.world.captions import vocabulary
@@ -23,7 +25,8 @@ class TokenizerPart:
         folder = context.out / "pipeline"
         if not (folder / "tokenizer").exists():
             with whole_folder(folder / "tokenizer") as draft:
-                build_tokenizer(vocabulary()).save_pretrained(str(draft))
+                built: Any = build_tokenizer(vocabulary())
+                built.save_pretrained(str(draft))
         tokenizer = load_tokenizer(folder)
         if unknown := [word for word in vocabulary() if word + WORD_END not in tokenizer.get_vocab()]:
             raise WeightsError(

@@ -60,12 +60,22 @@ def train_embedded(  # noqa: PLR0913  (keyword-only settings of one command)
     log_every: int = 50,
     on_progress: Callable[[Progress], None] = ignore_progress,
 ) -> tuple[PartReport, ...]:
-    """Trains ``parts`` (None: all) into the weights folder ``out``, going on where an earlier call was ended.
+    """Trains parts of the embedded model into a weights folder, going on where an earlier call was ended.
 
-    ``out`` gets the layout of the shipped weights (``pipeline``, ``preview``, ``clip``, ``dino``, ``aesthetic``,
-    ``preference``); checkpoints, losses and ``reports.jsonl`` lie in ``out/training``, which may be deleted
-    afterwards. The same seed, device, budget and number of ``threads`` (None: torch's own choice) give the same
-    weights, interrupted or not.
+    The same seed, device, budget and number of threads give the same weights, interrupted or not.
+
+    Args:
+        out: folder that gets the layout of the shipped weights (``pipeline``, ``preview``, ``clip``, ``dino``,
+            ``aesthetic``, ``preference``); checkpoints, losses and ``reports.jsonl`` lie in ``out/training``, which may
+            be deleted afterwards.
+        parts: names of PART_NAMES; None is all.
+        budget: how much work; None is the full recipe.
+        device: where it trains; ``auto`` takes a GPU where there is one.
+        seed: of everything random.
+        threads: of torch; None is torch's own choice.
+        checkpoint_every: steps.
+        log_every: steps.
+        on_progress: called at each row of the log.
 
     Raises:
         ConfigError: an unknown part or device.

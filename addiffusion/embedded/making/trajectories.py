@@ -61,7 +61,7 @@ def paired_frames(trajectories: Trajectories, stream: torch.Generator, size: int
     late = early + gap
     return FramePairs(
         images=np.concatenate((trajectories.images[rows, early.numpy()], trajectories.images[rows, late.numpy()])),
-        captions=tuple(trajectories.captions[row] for row in rows),
+        captions=tuple(trajectories.captions[int(row)] for row in rows),
         progress=gap / (moments - 1),
     )
 
@@ -81,7 +81,14 @@ def trajectories_of(context: TrainingContext) -> Trajectories:
 
 
 def generate(pipeline: Path, *, seed: int, count: int, device: torch.device) -> Trajectories:
-    """``count`` generations from minimal captions of mixed tiers."""
+    """Generations from minimal captions of mixed tiers.
+
+    Args:
+        pipeline: folder of the diffusion model.
+        seed: of captions and latents.
+        count: of images.
+        device: where they are drawn.
+    """
     sampler = SceneSampler.from_folder(pipeline, device=device)
     rng = random_source(seed)
     captions = tuple(write_caption(sample_scene(rng), rng, "minimal") for _ in range(count))

@@ -56,7 +56,7 @@ def load_autoencoder(folder: Path) -> AutoencoderTiny:
 @torch.no_grad()
 def encode_images(model: AutoencoderTiny, images: UInt8[np.ndarray, "n 64 64 3"]) -> Float[Tensor, "n c 16 16"]:
     """Latents of unit variance on the model's device, in batches that fit a processor's cache."""
-    return torch.cat([model.encoder(x.to(model.device)) for x in to_network(images).split(_ENCODE_BATCH)])
+    return torch.cat([model.encoder(x.to(model.device)) for x in torch.split(to_network(images), _ENCODE_BATCH)])
 
 
 @torch.no_grad()

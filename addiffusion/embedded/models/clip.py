@@ -49,19 +49,18 @@ Tokenize = Callable[[list[str]], Int[Tensor, "n l"]]
 def build_clip(vocab_size: int) -> CLIP:
     """Untrained weights, drawn from torch's global stream."""
     model = CLIP(CLIP_WIDTH, CLIPVisionCfg(**_VISION), CLIPTextCfg(vocab_size=vocab_size, **_TEXT))
-    words: Any = model.token_embedding  # typed as Tensor | Module by torch
-    nn.init.normal_(words.weight, std=_TOKEN_STD)
+    nn.init.normal_(model.token_embedding.weight, std=_TOKEN_STD)
     return model
 
 
 def image_embedding(model: CLIP, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n e"]:
     """L2-normalised embeddings of network-space images."""
-    return cast("Tensor", model.encode_image(x, normalize=True))
+    return model.encode_image(x, normalize=True)
 
 
 def text_embedding(model: CLIP, token_ids: Int[Tensor, "n l"]) -> Float[Tensor, "n e"]:
     """L2-normalised embeddings of token ids."""
-    return cast("Tensor", model.encode_text(token_ids, normalize=True))
+    return model.encode_text(token_ids, normalize=True)
 
 
 def save_clip(model: CLIP, tokenizer: CLIPTokenizer, folder: Path) -> None:
@@ -76,7 +75,7 @@ def save_clip(model: CLIP, tokenizer: CLIPTokenizer, folder: Path) -> None:
     with whole_folder(folder) as draft:
         write_text(draft / _CONFIG_FILE, json.dumps(config, indent=2) + "\n")
         write_bytes(draft / _WEIGHTS_FILE, save(weights))
-        tokenizer.save_pretrained(str(draft))
+        tokenizer.save_pretrained(str(draft))  # pyright: ignore[reportUnknownMemberType] - its options have no types
 
 
 def load_clip(folder: Path) -> tuple[CLIP, Tokenize]:
@@ -95,7 +94,7 @@ def load_clip(folder: Path) -> tuple[CLIP, Tokenize]:
     require_fit(resized(model, tensors), part="the CLIP model", source=path, advice=REINSTALL)
     clip = cast("CLIP", model.eval())
     folded(clip.visual)
-    return clip, cast("Tokenize", tokenizer)
+    return clip, tokenizer
 
 
 def similarities(

@@ -41,7 +41,15 @@ class SceneSampler:
     """UNet, decoder, text encoder and noise schedule of a ``StableDiffusionPipeline``, wherever they are."""
 
     def __init__(self, *, unet: Any, vae: Any, text_encoder: Any, tokenizer: Any, scheduler: Any) -> None:
-        """Any diffusers and transformers modules that fit together; ``scheduler`` gives the noise schedule alone."""
+        """Take diffusers and transformers modules that fit together.
+
+        Args:
+            unet: the denoiser.
+            vae: its decoder gives the pixels.
+            text_encoder: of the captions.
+            tokenizer: of the text encoder.
+            scheduler: gives the noise schedule alone.
+        """
         self._unet = unet
         self._vae = vae
         self._text_encoder = text_encoder
@@ -78,10 +86,15 @@ class SceneSampler:
     def z0_preds(
         self, captions: Sequence[str], noise: Float[Tensor, "n c h w"], *, solver: Solver, steps: int, guidance: float
     ) -> Iterator[Float[Tensor, "n c h w"]]:
-        """The clean prediction at each of ``steps`` steps; the last one is the finished latent.
+        """The clean prediction at each step; the last one is the finished latent.
 
-        ``guidance`` is the scale of classifier-free guidance (arXiv:2207.12598 Eq. 6 in diffusers' scaling); at 1 or
-        below the unconditional pass is left out.
+        Args:
+            captions: n of them.
+            noise: initial latents.
+            solver: what steps.
+            steps: of its schedule.
+            guidance: scale of classifier-free guidance (arXiv:2207.12598 Eq. 6 in diffusers' scaling); at 1 or below
+                the unconditional pass is left out.
         """
         scheduler = _SCHEDULERS[solver].from_config(self._noise_schedule)
         scheduler.set_timesteps(steps)
@@ -124,7 +137,8 @@ def _load(folder: Path) -> Any:
                 name: load_whole(kind, str(folder / name), part=name, named=str(folder / name), advice=advice)
                 for name, kind in _NETWORKS.items()
             }
-            return StableDiffusionPipeline.from_pretrained(folder, **parts, **absent)
+            kind: Any = StableDiffusionPipeline
+            return kind.from_pretrained(folder, **parts, **absent)
     except LOAD_FAILURES as error:
         raise WeightsError(
             f"The pipeline at {folder} can't be loaded ({gist(error)}); {advice}.", path=str(folder)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 import torch
 from jaxtyping import Float, Int
@@ -50,6 +50,12 @@ def corrupt(images: Images, severity: Severity, kinds: Int[Tensor, " n"], genera
     """Spoil image ``j`` by ``severity[j]`` in the way ``list(Corruption)[kinds[j]]``; severity 0 changes nothing.
 
     The ghost of an image is its neighbour in the batch, so a batch of one has no ghosts.
+
+    Args:
+        images: (n, 3, h, w) in [-1, 1]; left as they are.
+        severity: (n,) in [0, 1].
+        kinds: (n,) indices into ``Corruption``.
+        generator: CPU stream of what is random in a corruption.
     """
     result = images.clone()
     neighbours = images.roll(1, dims=0)
@@ -74,10 +80,11 @@ def gaussian_blur(images: Float[Tensor, "n c h w"], sigma: Float[Tensor, " n"]) 
     height, width = images.shape[-2:]
     pad = min(16, height - 1, width - 1)
     padded = F.pad(images, (pad, pad, pad, pad), mode="reflect")
-    fy = torch.fft.fftfreq(padded.shape[-2])[:, None]
-    fx = torch.fft.rfftfreq(padded.shape[-1])[None, :]
+    fft: Any = torch.fft  # its functions have no types
+    fy = fft.fftfreq(padded.shape[-2])[:, None]
+    fx = fft.rfftfreq(padded.shape[-1])[None, :]
     transfer = torch.exp(-2.0 * math.pi**2 * sigma[:, None, None, None] ** 2 * (fy**2 + fx**2))
-    blurred = torch.fft.irfft2(torch.fft.rfft2(padded) * transfer, s=padded.shape[-2:])
+    blurred: Tensor = fft.irfft2(fft.rfft2(padded) * transfer, s=padded.shape[-2:])
     return blurred[..., pad : pad + height, pad : pad + width]
 
 

@@ -30,7 +30,15 @@ class SceneBatch:
 
 
 def scene_batch(seed: int, step: int, size: int, *, tier: int | None = None, detail: Detail = "random") -> SceneBatch:
-    """``size`` fresh scenes of ``tier`` (None: mixed), the same for the same arguments on every machine."""
+    """Fresh scenes, the same for the same arguments on every machine.
+
+    Args:
+        seed: of the stream of batches.
+        step: number of the batch.
+        size: scenes in it.
+        tier: of every scene; None mixes tiers.
+        detail: of the captions.
+    """
     rng = stream(seed, "scenes", step)
     scenes = tuple(sample_scene(rng, tier) for _ in range(size))
     return SceneBatch(images=render(scenes, rng), captions=describe(scenes, rng, detail), scenes=scenes)
@@ -49,7 +57,14 @@ def describe(scenes: Sequence[Scene], rng: random.Random, detail: Detail = "rand
 def scene_chunks(
     seed: int, count: int, *, split: Split | None = None, tier_weights: Sequence[float] = TIER_WEIGHTS
 ) -> Iterator[SceneBatch]:
-    """``count`` scenes of one split (None: all) in batches small enough to render and forget."""
+    """Scenes in batches small enough to render and forget.
+
+    Args:
+        seed: of the stream of scenes.
+        count: scenes in all.
+        split: they belong to; None takes scenes of all.
+        tier_weights: shares of the tiers 1, 2 and 3 before the split is looked at.
+    """
     for index, start in enumerate(range(0, count, _CHUNK)):
         rng = stream(seed, "scenes", index)
         drawn = (sample_scene(rng, rng.choices(TIERS, tier_weights)[0]) for _ in itertools.count())
@@ -67,7 +82,14 @@ class ScenePool:
         self.images: UInt8[np.ndarray, "n 64 64 3"] = np.concatenate([chunk.images for chunk in chunks])
 
     def batch(self, seed: int, step: int, size: int, *, detail: Detail = "random") -> SceneBatch:
-        """``size`` scenes of the pool, drawn with replacement, with new captions."""
+        """Scenes of the pool, drawn with replacement, with new captions.
+
+        Args:
+            seed: of the stream of batches.
+            step: number of the batch.
+            size: scenes in it.
+            detail: of the captions.
+        """
         rng = stream(seed, "pool", step)
         chosen = rng.choices(range(len(self.scenes)), k=size)
         scenes = tuple(self.scenes[index] for index in chosen)

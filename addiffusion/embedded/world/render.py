@@ -88,7 +88,14 @@ def texture_weight(texture: str, axis: int, phase: float) -> Float32[np.ndarray,
 
 
 def distance(shape: str, x: Field, y: Field, radius: float) -> Field:
-    """Signed distance in pixels (negative inside) to ``shape`` centred at the origin; ``x`` and ``y`` broadcast."""
+    """Signed distance in pixels (negative inside) to a shape centred at the origin.
+
+    Args:
+        shape: its name.
+        x: pixels to the right; broadcasts with ``y``.
+        y: pixels downwards.
+        radius: pixels.
+    """
     return _DISTANCES[shape](x, y, radius)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int, UInt8
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage  # pyright: ignore[reportMissingTypeStubs] - it has none
 
 from addiffusion.embedded.world.render import STRIPE_PERIOD, alternate_tone, distance, texture_weight
 from addiffusion.embedded.world.scenes import BACKGROUNDS, COLORS, IMAGE_SIZE, SHAPES
@@ -154,7 +154,8 @@ def _stripe_phase(place: Field, mask: Mask, axis: int) -> float:
     level = total - count * (total.sum() / count.sum())
     centered = _WAVES - (_WAVES @ count / count.sum())[:, None]
     gram = (centered * count) @ centered.T + 1e-6 * np.eye(2)
-    sine, cosine = np.linalg.solve(gram, centered @ level)
+    linalg: Any = np.linalg  # its overloads give no type for these
+    sine, cosine = linalg.solve(gram, centered @ level)
     return float(np.arctan2(cosine, sine) / (2 * np.pi)) % 1.0
 
 
@@ -190,7 +191,7 @@ def _unmix(pixels: Field, canvas: Field) -> tuple[Int[np.ndarray, "64 64"], Floa
 
 def _find_objects(color: Int[np.ndarray, "64 64"], cover: Float32[np.ndarray, "64 64"]) -> Iterator[SeenObject]:
     solid = cover > 0.5
-    found = [
+    found: list[tuple[int, str, Mask]] = [
         (int(own.sum()), _COLOR_NAMES[index], own)
         for index in np.unique(color[solid])
         for own in _components(solid & (color == index))
@@ -205,7 +206,8 @@ def _find_objects(color: Int[np.ndarray, "64 64"], cover: Float32[np.ndarray, "6
 def _components(mask: Mask) -> Iterator[Mask]:
     """Connected parts of at least MIN_AREA pixels; pixels that only touch at a corner are not connected."""
     labels = np.zeros(mask.shape, np.int32)
-    ndimage.label(mask, output=labels)
+    untyped: Any = ndimage
+    untyped.label(mask, output=labels)
     areas = np.bincount(labels.ravel())
     for number in np.flatnonzero(areas[1:] >= MIN_AREA) + 1:
         yield labels == number

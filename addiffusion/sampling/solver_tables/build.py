@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.linalg import LinAlgError  # pyright: ignore[reportAttributeAccessIssue]
 
 from addiffusion.backbones.base import Backbone, Scheduler
 from addiffusion.config import RefineSection, SamplerSection
@@ -15,6 +14,7 @@ from addiffusion.sampling.solver_tables.checks import check_finite, check_option
 from addiffusion.sampling.solver_tables.finish import FinishSolver
 from addiffusion.sampling.solver_tables.probe import Probe, Row
 from addiffusion.sampling.solver_tables.table import HEAD, SolverTable
+from addiffusion.torch_typed import LinAlgError
 
 FINISH_ORDER = {"ddim": 1, "dpm++2m": 2}
 """Solvers of a finish, by name."""
