@@ -11,26 +11,26 @@ from numpy.typing import NDArray
 from addiffusion.bank.archive import Bank
 from addiffusion.bank.trajectory import Trajectory
 from addiffusion.records import METRIC_NAMES, SCORE_NAMES
-from evaluation.comparison.columns import Columns
-from evaluation.comparison.contestants import Item
+from evaluation.comparison.contestants import EvalCase
+from evaluation.comparison.metric_table import MetricTable
 from evaluation.metrics.similarity import cosine_similarity
 
 
-def bank_stops(bank: Bank, items: Sequence[Item], full: Columns) -> list[Columns]:
-    """One set of columns per end that the bank's trajectories have; items it does not hold are NaN.
+def bank_stops(bank: Bank, cases: Sequence[EvalCase], full: MetricTable) -> list[MetricTable]:
+    """One table per end that the bank's trajectories have; cases it does not hold are NaN.
 
     Args:
         bank: built with the agent's sampler.
-        items: prompts and seeds of the comparison.
+        cases: prompts and seeds of the comparison.
         full: full-length images, whose features likeness is measured to.
     """
-    found = [(item.index, bank.find(item.prompt.text, item.seed)) for item in items]
+    found = [(case.index, bank.find(case.prompt.text, case.seed)) for case in cases]
     held = {index: trajectory for index, trajectory in found if trajectory is not None}
     count = max((len(one.end_rows) for one in held.values()), default=0)
-    return [_columns(end, held, full) for end in range(count)]
+    return [_table(end, held, full) for end in range(count)]
 
 
-def _columns(end: int, held: dict[int, Trajectory], full: Columns) -> Columns:
+def _table(end: int, held: dict[int, Trajectory], full: MetricTable) -> MetricTable:
     here = {index: one for index, one in held.items() if end < len(one.end_rows)}
     blank = np.full(len(full.nfe), np.nan)
     nfe, evals = blank.copy(), blank.copy()

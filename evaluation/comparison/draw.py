@@ -1,4 +1,4 @@
-"""Contestants draw the items, chunk by chunk and in turns, so that all of them meet the same load of the machine."""
+"""Contestants draw the cases, chunk by chunk and in turns, so that all of them meet the same load of the machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from addiffusion.records import METRIC_NAMES, SCORE_NAMES, Episode, Prompt, Scor
 from addiffusion.rollouts import Rollouts, workers_up
 from addiffusion.scorers.base import Scoring
 from evaluation.comparison.categories import category_scores
-from evaluation.comparison.contestants import ENGINE, Contestant, Item, tickets_of
+from evaluation.comparison.contestants import ENGINE, Contestant, EvalCase, tickets_of
 from evaluation.comparison.films import FilmStore
 from evaluation.comparison.results import ImageResult, ResultStore
 
@@ -24,7 +24,7 @@ _CLIP = SCORE_NAMES.index("clip")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Studio:
+class ComparisonRunner:
     """Who draws and judges, with what, and where the results go."""
 
     rollouts: Mapping[str, Rollouts]
@@ -34,17 +34,17 @@ class Studio:
     policies: Sequence[PolicyState]
     seed: int
     chunk_size: int
-    """Items per worker that a contestant draws before the next one has its turn."""
+    """Cases per worker that a contestant draws before the next one has its turn."""
     films: int = 0
-    """Items whose every decision is kept for film strips, of each agent."""
+    """Cases whose every decision is kept for film strips, of each agent."""
     scenes: bool = False
     """Whether prompts are captions of the embedded world, which can be checked by category."""
 
 
 def draw(
-    studio: Studio,
+    runner: ComparisonRunner,
     contestants: Sequence[Contestant],
-    items: Sequence[Item],
+    cases: Sequence[EvalCase],
     *,
     advance: Callable[[Contestant, int], None],
 ) -> dict[str, str]:
@@ -57,34 +57,36 @@ def draw(
         RolloutError: no worker could finish a chunk in time, or no image of a chunk could be drawn.
         ArchiveError: the folder holds images of a contestant of the same name that were drawn otherwise.
     """
-    drawn = {contestant.name: _claimed(studio.store, contestant) for contestant in contestants}
+    drawn = {contestant.name: _claimed(runner.store, contestant) for contestant in contestants}
     refused: dict[str, str] = {}
     warmed: dict[Any, int] = {}
     start = 0
-    while start < len(items):
-        part = items[start : start + studio.chunk_size * workers_up(studio.rollouts[ENGINE])]
+    while start < len(cases):
+        part = cases[start : start + runner.chunk_size * workers_up(runner.rollouts[ENGINE])]
         for contestant in contestants:
-            taken = [item for item in part if contestant.takes(item)]
-            missing = [item for item in taken if item.index not in drawn[contestant.name]]
+            taken = [case for case in part if contestant.takes(case)]
+            missing = [case for case in taken if case.index not in drawn[contestant.name]]
             if missing and contestant.name not in refused:
                 try:
-                    _warm_up(studio, contestant, missing, warmed)
+                    _warm_up(runner, contestant, missing, warmed)
                 except ConfigError as error:
                     refused[contestant.name] = error.message
                 else:
-                    _draw_chunk(studio, contestant, missing)
+                    _draw_chunk(runner, contestant, missing)
             advance(contestant, len(taken))
         start += len(part)
     return refused
 
 
 def _claimed(store: ResultStore, contestant: Contestant) -> set[int]:
-    """Items that a contestant has drawn already."""
+    """Cases that a contestant has drawn already."""
     store.claim(contestant.name, contestant.as_json())
     return store.drawn(contestant.name)
 
 
-def _warm_up(studio: Studio, contestant: Contestant, items: Sequence[Item], warmed: dict[Any, int]) -> None:
+def _warm_up(
+    runner: ComparisonRunner, contestant: Contestant, cases: Sequence[EvalCase], warmed: dict[Any, int]
+) -> None:
     """Models, solver tables and caches are made in the first call of each sampler: nobody's images pay for them.
 
     Every worker that is up gets an image, and again when more have come.
@@ -93,45 +95,45 @@ def _warm_up(studio: Studio, contestant: Contestant, items: Sequence[Item], warm
         ConfigError: the model can't be sampled so.
     """
     key = (contestant.via, contestant.sampler, contestant.policy is not None)
-    count = workers_up(studio.rollouts[ENGINE])
+    count = workers_up(runner.rollouts[ENGINE])
     if warmed.get(key, 0) < count:
-        _hand_policy(studio, contestant)
-        tickets = tickets_of(replace(contestant, draws=1), items[:count])
-        studio.rollouts[contestant.via].collect(tickets, sampler=contestant.sampler)
+        _hand_policy(runner, contestant)
+        tickets = tickets_of(replace(contestant, draws=1), cases[:count])
+        runner.rollouts[contestant.via].collect(tickets, sampler=contestant.sampler)
         warmed[key] = count
 
 
-def _hand_policy(studio: Studio, contestant: Contestant) -> None:
+def _hand_policy(runner: ComparisonRunner, contestant: Contestant) -> None:
     if contestant.policy is not None:
-        studio.rollouts[contestant.via].set_weights(studio.policies[contestant.policy], contestant.policy)
+        runner.rollouts[contestant.via].set_weights(runner.policies[contestant.policy], contestant.policy)
 
 
-def _draw_chunk(studio: Studio, contestant: Contestant, items: Sequence[Item]) -> None:
-    _hand_policy(studio, contestant)
-    tickets = tickets_of(contestant, items, films=studio.films)
+def _draw_chunk(runner: ComparisonRunner, contestant: Contestant, cases: Sequence[EvalCase]) -> None:
+    _hand_policy(runner, contestant)
+    tickets = tickets_of(contestant, cases, films=runner.films)
     start = time.perf_counter()
-    collected = studio.rollouts[contestant.via].collect(tickets, sampler=contestant.sampler)
-    seconds = (time.perf_counter() - start) / len(items)
+    collected = runner.rollouts[contestant.via].collect(tickets, sampler=contestant.sampler)
+    seconds = (time.perf_counter() - start) / len(cases)
     if not collected.episodes:
         raise RolloutError(f"{contestant.title} drew none of {len(tickets)} images: {collected.failed[0].reason}")
     best = _best(collected.episodes, contestant.draws)
     reasons = {failed.ticket.ticket_id // contestant.draws: failed.reason for failed in collected.failed}
     judged = judge_images(
-        studio.scoring,
+        runner.scoring,
         [(episode.image, episode.ticket.prompt) for episode in best.values()],
-        scenes=studio.scenes,
+        scenes=runner.scenes,
     )
     final = dict(zip(best, judged, strict=True))
     results = [
-        _result(contestant, item, best.get(item.index), final.get(item.index), reasons.get(item.index), seconds)
-        for item in items
+        _result(contestant, case, best.get(case.index), final.get(case.index), reasons.get(case.index), seconds)
+        for case in cases
     ]
-    FilmStore(studio.store.path).keep(contestant.name, list(best.values()))
-    studio.store.write(results, {index: episode.image for index, episode in best.items()})
+    FilmStore(runner.store.path).keep(contestant.name, list(best.values()))
+    runner.store.write(results, {index: episode.image for index, episode in best.items()})
 
 
 def _best(episodes: Sequence[Episode], draws: int) -> dict[int, Episode]:
-    """The draw of each item with the highest CLIP score, in the order of items; it bears the passes of all draws."""
+    """The draw of each case with the highest CLIP score, in the order of cases; it bears the passes of all draws."""
     found: dict[int, list[Episode]] = {}
     for episode in episodes:
         found.setdefault(episode.ticket.ticket_id // draws, []).append(episode)
@@ -178,7 +180,7 @@ def judge_images(
 
 def _result(
     contestant: Contestant,
-    item: Item,
+    case: EvalCase,
     episode: Episode | None,
     judged: NamedScores | None,
     reason: str | None,
@@ -186,12 +188,12 @@ def _result(
 ) -> ImageResult:
     place = {
         "contestant": contestant.name,
-        "index": item.index,
-        "prompt_id": item.prompt.prompt_id,
-        "prompt": item.prompt.text,
-        "tier": item.prompt.tier,
-        "repeat": item.repeat,
-        "seed": item.seed,
+        "index": case.index,
+        "prompt_id": case.prompt.prompt_id,
+        "prompt": case.prompt.text,
+        "tier": case.prompt.tier,
+        "repeat": case.repeat,
+        "seed": case.seed,
     }
     if episode is None or judged is None:
         return ImageResult(**place, error=reason or "The image was lost.")

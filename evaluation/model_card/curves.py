@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from addiffusion.embedded.models.samples import Solver
 from addiffusion.embedded.world.scenes import TIERS
-from evaluation.model_card.drawing import SceneScores, Setting, Studio, tier_rows
+from evaluation.model_card.drawing import CardRunner, SceneScores, Setting, tier_rows
 
 TOLERANCE = 0.01
 """A prompt is done at the step from which its score is within this share of the final one."""
@@ -59,25 +59,25 @@ class Curves:
         )
 
 
-def measure_curves(studio: Studio) -> Curves:
+def measure_curves(runner: CardRunner) -> Curves:
     """Every solver, length and guidance scale of the plan, on the same prompts and noise."""
-    plan = studio.plan
+    plan = runner.plan
     static: list[StaticPoint] = []
     full: list[FullRun] = []
     for guidance in plan.guidances:
-        runs = _full_runs(studio, guidance)
+        runs = _full_runs(runner, guidance)
         full += [run for run, _ in runs]
         static += [point for _, point in runs]
         for solver in plan.solvers:
             for steps in plan.steps:
                 if (solver, steps) != ("ddim", plan.full_steps):
-                    static += _static_points(studio, Setting(solver=solver, steps=steps, guidance=guidance))
+                    static += _static_points(runner, Setting(solver=solver, steps=steps, guidance=guidance))
     return Curves(static=tuple(static), full=tuple(full))
 
 
-def _static_points(studio: Studio, setting: Setting) -> list[StaticPoint]:
-    prompts = studio.prompts(studio.plan.curve_prompts_per_tier)
-    judged = studio.judge(studio.images(prompts, setting, f"{setting.solver} {setting.steps}"), prompts)
+def _static_points(runner: CardRunner, setting: Setting) -> list[StaticPoint]:
+    prompts = runner.prompts(runner.plan.curve_prompts_per_tier)
+    judged = runner.judge(runner.images(prompts, setting, f"{setting.solver} {setting.steps}"), prompts)
     return [_point(judged, tier_rows(prompts, tier), tier, setting) for tier in TIERS]
 
 
@@ -93,16 +93,16 @@ def _point(judged: SceneScores, rows: NDArray[np.intp], tier: int, setting: Sett
     )
 
 
-def _full_runs(studio: Studio, guidance: float) -> list[tuple[FullRun, StaticPoint]]:
+def _full_runs(runner: CardRunner, guidance: float) -> list[tuple[FullRun, StaticPoint]]:
     """One pass over the full run serves its curve and its end point."""
-    plan = studio.plan
-    prompts = studio.prompts(plan.curve_prompts_per_tier)
+    plan = runner.plan
+    prompts = runner.prompts(plan.curve_prompts_per_tier)
     setting = Setting(solver="ddim", steps=plan.full_steps, guidance=guidance)
     rows: list[list[SceneScores]] = []
     done = 0
-    for moments in studio.z0_preds(prompts, setting, "every step"):
+    for moments in runner.z0_preds(prompts, setting, "every step"):
         batch = prompts[done : done + len(moments[0])]
-        rows.append([studio.judge(studio.sampler.decode(z0), batch) for z0 in moments])
+        rows.append([runner.judge(runner.sampler.decode(z0), batch) for z0 in moments])
         done += len(batch)
     soft, clip, strict = (
         np.stack([np.concatenate([getattr(batch[step], name) for batch in rows]) for step in range(plan.full_steps)])

@@ -49,7 +49,7 @@ class Setting:
     guidance: float
 
 
-class Studio:
+class CardRunner:
     """Draws and judges with the weights under measurement."""
 
     def __init__(self, plan: CardPlan, advance: Advance) -> None:

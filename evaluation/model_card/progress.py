@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.model_card.drawing import Setting, Studio
+from evaluation.model_card.drawing import CardRunner, Setting
 from evaluation.model_card.scores import Scorers, Scores
 
 SCORES = ("clip", "aesthetic", "preference", "dino")
@@ -27,20 +27,20 @@ class ScoreProgress:
     """Spread (standard deviation over prompts) of the final score minus that of the early moment."""
 
 
-def measure_progress(studio: Studio, guidance: float) -> tuple[ScoreProgress, ...]:
+def measure_progress(runner: CardRunner, guidance: float) -> tuple[ScoreProgress, ...]:
     """One entry per score, on the prompts of the curves."""
-    plan = studio.plan
+    plan = runner.plan
     length = plan.full_steps
     early = max(1, round(EARLY_SHARE * length))
     moments = sorted({max(1, round(share * length)) for share in (0.1, 0.2, 0.4, 0.6, 1.0)} | {early})
-    prompts = studio.prompts(plan.curve_prompts_per_tier)
+    prompts = runner.prompts(plan.curve_prompts_per_tier)
     scorers = Scorers(plan.weights)
     batches: list[dict[int, Scores]] = []
     done = 0
     setting = Setting(solver="ddim", steps=length, guidance=guidance)
-    for steps in studio.z0_preds(prompts, setting, "scores"):
+    for steps in runner.z0_preds(prompts, setting, "scores"):
         texts = scorers.read([prompt.text for prompt in prompts[done : done + len(steps[0])]])
-        batches.append({moment: scorers(studio.sampler.decode(steps[moment - 1]), texts) for moment in moments})
+        batches.append({moment: scorers(runner.sampler.decode(steps[moment - 1]), texts) for moment in moments})
         done += len(steps[0])
     columns = {
         name: {moment: np.concatenate([_column(batch, name, moment) for batch in batches]) for moment in moments}

@@ -225,7 +225,7 @@ def embedded_card(
     """Measure the built-in world again: quality by tier, what steps are worth, scorers, cost. Minutes on two cores."""
     from addiffusion.assets import WEIGHTS_FOLDER
     from evaluation.model_card.plan import CardPlan
-    from launch.world.card import run_card
+    from launch.world.model_card import run_card
 
     plan = CardPlan(weights=weights or WEIGHTS_FOLDER, prompts_per_tier=prompts, curve_prompts_per_tier=curve_prompts)
     figures = run_card(plan, page=page, console=Console(stderr=as_json))

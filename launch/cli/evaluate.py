@@ -111,7 +111,7 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(evaluated.summary))
     else:
-        console.print(standings_table(evaluated.standings))
+        console.print(standings_table(evaluated.result))
         console.print(f"tables, figures and images are in {evaluated.path}", highlight=False)
 
 
@@ -189,6 +189,6 @@ def results(
     done = run(order, overrides=overrides or [], console=console)
     command = result_command(order, overrides or [])
     write_results(
-        page, results_page(done.standings, done.summary, command=command, machine=machine()), done.path / "plots"
+        page, results_page(done.result, done.summary, command=command, machine=machine()), done.path / "plots"
     )
     console.print(f"{page} is written", highlight=False)

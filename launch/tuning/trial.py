@@ -39,7 +39,7 @@ Judge: TypeAlias = Callable[[Sequence[Episode]], "np.typing.NDArray[np.float64]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
+class TrialSetup:
     """What a trial trains and is judged on."""
 
     rollouts: Rollouts
@@ -63,20 +63,20 @@ def run_trial(config: Config, objective: Objective, *, bank: Path | None) -> dic
         UsageError: the configuration can't be used.
         RolloutError: images could not be finished.
     """
-    with _live(config) if bank is None else _on_bank(config, bank) as ground:
+    with _live(config) if bank is None else _on_bank(config, bank) as setup:
         training = Training(
-            config, ledger=build_ledger(config, ground.pool), rollouts=ground.rollouts, learner=ground.learner
+            config, ledger=build_ledger(config, setup.pool), rollouts=setup.rollouts, learner=setup.learner
         )
-        if ground.bank is not None:
-            start_warm(ground.learner, ground.bank, config, advance=lambda _: None)
+        if setup.bank is not None:
+            start_warm(setup.learner, setup.bank, config, advance=lambda _: None)
             training.share_weights()
         while not training.finished:
             training.step()
         tickets = [
             Ticket.greedy(number, one.prompt, seed=one.seed, c_nfe=config.reward.c_nfe, reference=one.reference)
-            for number, one in enumerate(ground.held_out)
+            for number, one in enumerate(setup.held_out)
         ]
-        return _judged(ground.rollouts.collect(tickets).episodes, objective, ground.judge)
+        return _judged(setup.rollouts.collect(tickets).episodes, objective, setup.judge)
 
 
 def _judged(episodes: Sequence[Episode], objective: Objective, judge_images: Judge) -> dict[str, float]:
@@ -95,14 +95,14 @@ def _judged(episodes: Sequence[Episode], objective: Objective, judge_images: Jud
 
 
 @contextmanager
-def _on_bank(config: Config, path: Path) -> Iterator[Ground]:
+def _on_bank(config: Config, path: Path) -> Iterator[TrialSetup]:
     bank = open_bank(path, config)
     order = np.array(_order(len(bank.trajectories)))
     cut = max(1, round(HELD_OUT_SHARE * len(order)))
     entries = [PoolEntry(prompt=one.prompt, seed=one.seed, reference=one.reference) for one in bank.trajectories]
     with torch_threads(1):
         built = build_ppo_config(config, observation_width=bank.plan.layout.width)
-        yield Ground(
+        yield TrialSetup(
             rollouts=BankRollouts(bank, config),
             learner=PolicyLearner(cast("EpisodePPOLearner", built.build_learner())),
             pool=tuple(entries[row] for row in sorted(order[cut:])),
@@ -126,7 +126,7 @@ def _metrics(bank: Bank, episode: Episode) -> np.typing.NDArray[np.float64]:
 
 
 @contextmanager
-def _live(config: Config) -> Iterator[Ground]:
+def _live(config: Config) -> Iterator[TrialSetup]:
     """Roles of a serial run; validation prompts judge."""
     section, seed = config.prompts, config.run.seed
     prompts = load_prompts(section, split="train", count=section.train_count, seed=seed)
@@ -142,7 +142,7 @@ def _live(config: Config) -> Iterator[Ground]:
             PoolEntry(prompt=prompt, seed=image_seed, reference=references[prompt.text, image_seed])
             for prompt, image_seed in [*pairs, *held_out]
         ]
-        yield Ground(
+        yield TrialSetup(
             rollouts=components.rollouts,
             learner=components.learner,
             pool=tuple(entries[: len(pairs)]),

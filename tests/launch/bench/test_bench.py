@@ -17,7 +17,7 @@ from addiffusion.errors import ConfigError, UsageError
 from evaluation.comparison.finishes import grid
 from launch.bench.collect import CollectOrder, bench_collect
 from launch.bench.collect import table_of as collect_table
-from launch.bench.contestants import LONGEST, BareNetwork, Continuous, Course, Entry, LockStep, ratio
+from launch.bench.contestants import LONGEST, BareNetwork, BenchSetup, Continuous, LockStep, TimedContestant, ratio
 from launch.bench.engine import BATCHES, BenchOrder, measure, rising_batches, table_of
 from launch.bench.finish import FinishOrder, bench_finish, choice, choice_text
 from launch.bench.finish import table_of as finish_table
@@ -108,11 +108,11 @@ def test_larger_batches_are_tried_as_long_as_they_are_faster(rates: dict[int, fl
 def test_passes_lead_on_what_was_promised() -> None:
     backbone = tiny_backbone()
     (prompt,) = backbone.encode_prompts(["a"])
-    course = Course(backbone=backbone, prompt=prompt, guidance_scale=1.0, slots=2)
-    assert LockStep(course, 1).nfe_per_pass == 1.0
+    setup = BenchSetup(backbone=backbone, prompt=prompt, guidance_scale=1.0, slots=2)
+    assert LockStep(setup, 1).nfe_per_pass == 1.0
     # Of two images of U[5, 50] passes the longer one has 35.2 on average, both together 55.
-    assert LockStep(course, 2).nfe_per_pass == pytest.approx(55 / 35.16, abs=0.02)
-    contestant = Continuous(course)
+    assert LockStep(setup, 2).nfe_per_pass == pytest.approx(55 / 35.16, abs=0.02)
+    contestant = Continuous(setup)
     steps = contestant.work()
     assert {next(steps) for _ in range(30)} == {1}
     assert all(0 < left <= LONGEST - 3 for left in contestant._left)
@@ -121,8 +121,8 @@ def test_passes_lead_on_what_was_promised() -> None:
 def test_ratios_are_medians_of_rounds() -> None:
     backbone = tiny_backbone()
     (prompt,) = backbone.encode_prompts(["a"])
-    course = Course(backbone=backbone, prompt=prompt, guidance_scale=1.0, slots=2)
-    one, other = (Entry(BareNetwork(course, 1), course) for _ in range(2))
+    setup = BenchSetup(backbone=backbone, prompt=prompt, guidance_scale=1.0, slots=2)
+    one, other = (TimedContestant(BareNetwork(setup, 1), setup) for _ in range(2))
     one.rates, other.rates = [10.0, 1.0, 9.0], [10.0, 2.0, 10.0]
     assert ratio(one, other) == pytest.approx(0.9)
 
