@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 from addiffusion.config import Config, SamplerSection
 from addiffusion.config.sampling import Solver
 from addiffusion.errors import UsageError
-from addiffusion.records import Prompt, StopRule, Ticket
+from addiffusion.records import Prompt, Reference, StopRule, Ticket, TicketOptions
 from addiffusion.seeds import derive_seed
 
 ENGINE = "engine"
@@ -81,22 +81,47 @@ def make_cases(prompts: Sequence[Prompt], *, repeats: int, seed: int) -> list[Ev
     ]
 
 
-def tickets_of(contestant: Contestant, cases: Sequence[EvalCase], *, films: int = 0) -> list[Ticket]:
-    """``draws`` tickets per case; ticket ``index * draws + n`` is the n-th draw. The first ``films`` keep frames."""
+def cases_of(pairs: Iterable[tuple[Prompt, int]]) -> list[EvalCase]:
+    """Cases of (prompt, seed) pairs that somebody else has chosen, in their order."""
+    return [EvalCase(index=index, prompt=prompt, repeat=0, seed=seed) for index, (prompt, seed) in enumerate(pairs)]
+
+
+def tickets_of(
+    contestant: Contestant,
+    cases: Sequence[EvalCase],
+    *,
+    films: int = 0,
+    references: Mapping[int, Reference | None] | None = None,
+) -> list[Ticket]:
+    """``draws`` tickets per case; ticket ``index * draws + n`` is the n-th draw.
+
+    Args:
+        contestant: who draws.
+        cases: prompts and seeds.
+        films: an agent's tickets of the first so many cases keep their frames.
+        references: by index of the case.
+    """
+    known = references or {}
     return [
-        _ticket(contestant, case, draw, keep_frames=contestant.kind == "agent" and case.index < films)
+        _ticket(
+            contestant,
+            case,
+            draw,
+            reference=known.get(case.index),
+            keep_frames=contestant.kind == "agent" and case.index < films,
+        )
         for case in cases
         for draw in range(contestant.draws)
     ]
 
 
-def _ticket(contestant: Contestant, case: EvalCase, draw: int, *, keep_frames: bool) -> Ticket:
+def _ticket(contestant: Contestant, case: EvalCase, draw: int, **options: Unpack[TicketOptions]) -> Ticket:
     number, price = case.index * contestant.draws + draw, contestant.c_nfe
     seed = case.seed if draw == 0 else derive_seed(case.seed, "search", draw)
     if contestant.policy is not None:
-        return Ticket.greedy(number, case.prompt, seed=seed, c_nfe=price, keep_frames=keep_frames)
+        return Ticket.greedy(number, case.prompt, seed=seed, c_nfe=price, **options)
     rule = _rule(contestant, case)
-    return Ticket.full_length(number, case.prompt, seed=seed, c_nfe=price, stop_rule=rule, keep_frames=keep_frames)
+    return Ticket.full_length(number, case.prompt, seed=seed, c_nfe=price, stop_rule=rule, **options)
 
 
 def full_run(sampler: SamplerSection) -> Contestant:

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from addiffusion.errors import ConfigError, RolloutError
-from addiffusion.records import METRIC_NAMES, SCORE_NAMES, Episode, Prompt, ScoreRequest
+from addiffusion.records import SCORE_NAMES, Episode, Reference
 from addiffusion.rollouts import Rollouts, workers_up
 from addiffusion.scorers.base import Scoring
-from evaluation.comparison.categories import category_scores
 from evaluation.comparison.contestants import ENGINE, Contestant, EvalCase, tickets_of
 from evaluation.comparison.films import FilmStore
+from evaluation.comparison.metric_table import MetricTable, metric_table
 from evaluation.comparison.results import ImageResult, ResultStore
+from evaluation.comparison.scores import Judge, NamedScores, every_score
 
 PolicyState = Mapping[str, NDArray[np.float32]]
 _CLIP = SCORE_NAMES.index("clip")
@@ -39,6 +40,57 @@ class ComparisonRunner:
     """Cases whose every decision is kept for film strips, of each agent."""
     scenes: bool = False
     """Whether prompts are captions of the embedded world, which can be checked by category."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """What a contestant made of some cases."""
+
+    contestant: Contestant
+    results: tuple[ImageResult, ...]
+    """One per case, in their order."""
+    episodes: Mapping[int, Episode]
+    """By index of the case; those that could not be drawn are missing."""
+
+    def table(self, cases: Sequence[EvalCase], full: MetricTable | None = None) -> MetricTable:
+        """The results as columns; ``full`` gives the images that likeness is measured to."""
+        return metric_table(self.contestant, self.results, cases, full)
+
+
+def draw_cases(
+    rollouts: Rollouts,
+    contestant: Contestant,
+    cases: Sequence[EvalCase],
+    *,
+    judge: Judge,
+    films: int = 0,
+    references: Mapping[int, Reference | None] | None = None,
+) -> Drawn:
+    """Draw a contestant's images of all ``cases`` at once and judge them; nothing is kept on disk.
+
+    Args:
+        rollouts: who draws, with the weights it has.
+        contestant: how.
+        cases: prompts and seeds.
+        judge: what gives the scores.
+        films: an agent's episodes of the first so many cases keep every decision's image.
+        references: by index of the case, for rewards relative to the full-length image.
+
+    Raises:
+        RolloutError: no worker could finish the images in time.
+    """
+    tickets = tickets_of(contestant, cases, films=films, references=references)
+    start = time.perf_counter()
+    collected = rollouts.collect(tickets, sampler=contestant.sampler)
+    seconds = (time.perf_counter() - start) / len(cases)
+    best = _best(collected.episodes, contestant.draws)
+    reasons = {failed.ticket.ticket_id // contestant.draws: failed.reason for failed in collected.failed}
+    scores = dict(zip(best, judge(list(best.values())), strict=True))
+    results = tuple(
+        _result(contestant, case, best.get(case.index), scores.get(case.index), reasons.get(case.index), seconds)
+        for case in cases
+    )
+    return Drawn(contestant=contestant, results=results, episodes=best)
 
 
 def draw(
@@ -110,26 +162,13 @@ def _hand_policy(runner: ComparisonRunner, contestant: Contestant) -> None:
 
 def _draw_chunk(runner: ComparisonRunner, contestant: Contestant, cases: Sequence[EvalCase]) -> None:
     _hand_policy(runner, contestant)
-    tickets = tickets_of(contestant, cases, films=runner.films)
-    start = time.perf_counter()
-    collected = runner.rollouts[contestant.via].collect(tickets, sampler=contestant.sampler)
-    seconds = (time.perf_counter() - start) / len(cases)
-    if not collected.episodes:
-        raise RolloutError(f"{contestant.title} drew none of {len(tickets)} images: {collected.failed[0].reason}")
-    best = _best(collected.episodes, contestant.draws)
-    reasons = {failed.ticket.ticket_id // contestant.draws: failed.reason for failed in collected.failed}
-    judged = judge_images(
-        runner.scoring,
-        [(episode.image, episode.ticket.prompt) for episode in best.values()],
-        scenes=runner.scenes,
-    )
-    final = dict(zip(best, judged, strict=True))
-    results = [
-        _result(contestant, case, best.get(case.index), final.get(case.index), reasons.get(case.index), seconds)
-        for case in cases
-    ]
-    FilmStore(runner.store.path).keep(contestant.name, list(best.values()))
-    runner.store.write(results, {index: episode.image for index, episode in best.items()})
+    judge = every_score(runner.scoring, scenes=runner.scenes)
+    drawn = draw_cases(runner.rollouts[contestant.via], contestant, cases, judge=judge, films=runner.films)
+    if not drawn.episodes:
+        count = len(cases) * contestant.draws
+        raise RolloutError(f"{contestant.title} drew none of {count} images: {drawn.results[0].error}")
+    FilmStore(runner.store.path).keep(contestant.name, list(drawn.episodes.values()))
+    runner.store.write(drawn.results, {index: episode.image for index, episode in drawn.episodes.items()})
 
 
 def _best(episodes: Sequence[Episode], draws: int) -> dict[int, Episode]:
@@ -147,35 +186,6 @@ def _best(episodes: Sequence[Episode], draws: int) -> dict[int, Episode]:
         )
         for index, group in found.items()
     }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedScores:
-    """Scores by name, and embeddings, of a returned image."""
-
-    scores: Mapping[str, float]
-    clip_embedding: tuple[float, ...]
-    dino_embedding: tuple[float, ...]
-
-
-def judge_images(
-    scoring: Scoring, pairs: Sequence[tuple[NDArray[np.uint8], Prompt]], *, scenes: bool
-) -> list[NamedScores]:
-    """Every score the scorers have, and the embeddings, of images with their prompts."""
-    if not pairs:
-        return []
-    images, prompts = np.stack([image for image, _ in pairs]), tuple(prompt.text for _, prompt in pairs)
-    names = tuple(name for name in scoring.names if scenes or name not in METRIC_NAMES)
-    reply = scoring.score(ScoreRequest(images=images, prompts=prompts, names=names))
-    return [
-        NamedScores(
-            scores=dict(zip(reply.names, map(float, reply.values[row]), strict=True))
-            | (category_scores(image, prompt.text) if scenes else {}),
-            clip_embedding=tuple(map(float, reply.clip_embedding[row])),
-            dino_embedding=tuple(map(float, reply.dino_embedding[row])),
-        )
-        for row, (image, prompt) in enumerate(pairs)
-    ]
 
 
 def _result(

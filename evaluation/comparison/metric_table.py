@@ -56,6 +56,14 @@ class MetricTable:
         values = self.value(name) if rows is None else self.value(name)[rows]
         return mean_of_numbers(values)
 
+    def tiers(self) -> list[int]:
+        """Tiers of which there are images, in order."""
+        return np.unique(self.tier[self.drawn]).tolist()
+
+    def mean_by_tier(self, name: str) -> dict[int, float]:
+        """Means of the tiers of which there are images."""
+        return {tier: self.mean(name, self.tier == tier) for tier in self.tiers()}
+
     def interval(self, name: str) -> Interval | None:
         """Bootstrap interval of the mean over prompts (seeds averaged first); None with too few prompts."""
         if name not in self._intervals:

@@ -36,12 +36,12 @@ class ComparisonResult:
     agent: MetricTable
     others: Mapping[str, MetricTable]
     """Everyone else by name; ``full`` is among them."""
-    matches: Matches
-    skipped: Mapping[str, str]
+    matches: Matches = Matches()
+    skipped: Mapping[str, str] = field(default_factory=dict[str, str])
     """Contestants that took no part, with the reason."""
-    oracle_share: float | None
+    oracle_share: float | None = None
     """Of the oracle's gain in reward over the whole schedule; None where there is none, or no such oracle."""
-    margin: float
+    margin: float = 0.01
     """Largest loss that does not matter, as a share of the full run's mean score."""
     _found: dict[tuple[str, str], Comparison | None] = field(
         default_factory=dict[tuple[str, str], Comparison | None], init=False, repr=False
