@@ -14,12 +14,11 @@ from typer.testing import CliRunner
 from addiffusion.backbones.random_weights import random_backbone
 from addiffusion.config import BackboneSection, Config
 from addiffusion.errors import ConfigError, UsageError
-from evaluation.comparison.finishes import grid
 from launch.bench.collect import CollectOrder, bench_collect
 from launch.bench.collect import table_of as collect_table
 from launch.bench.contestants import LONGEST, BareNetwork, BenchSetup, Continuous, LockStep, TimedContestant, ratio
 from launch.bench.engine import BATCHES, BenchOrder, measure, rising_batches, table_of
-from launch.bench.finish import FinishOrder, bench_finish, choice, choice_text
+from launch.bench.finish import FinishOrder, bench_finish, choice, choice_text, grid
 from launch.bench.finish import table_of as finish_table
 from launch.bench.startup import compare, to_json
 from launch.bench.startup import table_of as startup_table
