@@ -62,7 +62,7 @@ class ModelCard:
 
 
 def measure_card(plan: CardPlan, advance: Advance = ignore) -> tuple[ModelCard, CardRunner]:
-    """Everything but the pictures; the studio is returned so that they are drawn with the same weights.
+    """Everything but the pictures; the runner is returned so that they are drawn with the same weights.
 
     Raises:
         WeightsError: a part of the weights is missing.

@@ -32,7 +32,7 @@ def draw_grid(runner: CardRunner, guidance: float, tier: int, path: Path) -> Pat
     with style():
         figure = Figure(figsize=(1.75 * COLUMNS, 2.35 * ROWS), layout="constrained")
         axes = figure.subplots(ROWS, COLUMNS, squeeze=False).ravel()
-        for panel, image, prompt, passed in zip(axes, images, own, judged.strict, strict=False):
+        for panel, image, prompt, passed in zip(axes, images, own, judged["scene_strict"], strict=False):
             _show(panel, image, color=GREEN if passed else VERMILLION)
             panel.set_title(textwrap.fill(prompt.text, 24), fontsize=7, fontweight="normal", loc="center")
         for panel in axes[len(own) :]:
@@ -53,7 +53,7 @@ def draw_few_steps(runner: CardRunner, guidance: float, path: Path) -> Path:
         axes = figure.subplots(len(own), len(steps), squeeze=False)
         for row, prompt in enumerate(own):
             for column, (count, images) in enumerate(zip(steps, drawn, strict=True)):
-                passed = runner.judge(images[row : row + 1], (prompt,)).strict[0]
+                passed = runner.judge(images[row : row + 1], (prompt,))["scene_strict"][0]
                 _show(axes[row, column], images[row], color=GREEN if passed else VERMILLION)
                 if row == 0:
                     axes[row, column].set_title(f"{count} steps", fontsize=9, loc="center")

@@ -21,7 +21,7 @@ from addiffusion.embedded.world.quality import scene_quality
 from addiffusion.embedded.world.scenes import TIERS
 from addiffusion.records import Prompt
 from addiffusion.seeds import derive_seed
-from evaluation.model_card.drawing import CardRunner, SceneScores, Setting, tier_rows
+from evaluation.model_card.drawing import CardRunner, Scores, Setting, tier_rows
 from evaluation.model_card.plan import CardPlan
 
 Figures = dict[str, float]
@@ -34,7 +34,7 @@ def measure_quality(runner: CardRunner) -> tuple[float, Figures]:
     figures: Figures = {}
     for guidance in plan.guidances:
         judged = _drawn(runner, validation, guidance, "guidance")
-        figures[f"validation_soft_guidance_{guidance:g}"] = float(judged.soft.mean())
+        figures[f"validation_soft_guidance_{guidance:g}"] = float(judged["scene_soft"].mean())
     best = max(plan.guidances, key=lambda guidance: figures[f"validation_soft_guidance_{guidance:g}"])
     test = runner.prompts(plan.prompts_per_tier)
     figures |= _by_tier(_drawn(runner, test, best, "quality"), test)
@@ -48,19 +48,18 @@ def measure_quality(runner: CardRunner) -> tuple[float, Figures]:
 
 def _drawn(
     runner: CardRunner, prompts: tuple[Prompt, ...], guidance: float, what: str, steps: int | None = None
-) -> SceneScores:
+) -> Scores:
     setting = Setting(solver="ddim", steps=steps or runner.plan.full_steps, guidance=guidance)
     return runner.judge(runner.images(prompts, setting, what), prompts)
 
 
-def _by_tier(judged: SceneScores, prompts: tuple[Prompt, ...], prefix: str = "") -> Figures:
-    figures: Figures = {}
-    for tier in TIERS:
-        rows = tier_rows(prompts, tier)
-        figures[f"{prefix}strict_tier{tier}"] = float(judged.strict[rows].mean())
-        figures[f"{prefix}soft_tier{tier}"] = float(judged.soft[rows].mean())
-        figures[f"{prefix}clip_tier{tier}"] = float(judged.clip[rows].mean())
-    return figures
+def _by_tier(judged: Scores, prompts: tuple[Prompt, ...], prefix: str = "") -> Figures:
+    names = {"strict": "scene_strict", "soft": "scene_soft", "clip": "clip"}
+    return {
+        f"{prefix}{short}_tier{tier}": float(judged[name][tier_rows(prompts, tier)].mean())
+        for tier in TIERS
+        for short, name in names.items()
+    }
 
 
 def measure_autoencoder(plan: CardPlan) -> Figures:

@@ -89,7 +89,7 @@ def test_the_card_repeats_itself(measured: tuple[ModelCard, CardRunner, int]) ->
     judged = runner.judge(runner.images(prompts, setting, "again"), prompts)
     strict = {tier: card.quality[f"strict_tier{tier}"] for tier in TIERS}
     assert {p.tier for p in prompts} == set(TIERS)
-    assert np.mean(judged.strict) == pytest.approx(np.mean(list(strict.values())))
+    assert np.mean(judged["scene_strict"]) == pytest.approx(np.mean(list(strict.values())))
 
 
 def test_a_short_batch_draws_the_same_images(measured: tuple[ModelCard, CardRunner, int]) -> None:
