@@ -69,7 +69,7 @@ def oracle(stops: Sequence[MetricTable], by: str, *, full: MetricTable, reward: 
     def pick(name: str) -> Column:
         return np.stack([one.value(name) for one in stops])[best, rows]
 
-    names = set().union(*(one.scores for one in stops))
+    names = sorted(set().union(*(one.scores for one in stops)))
     contestant = Contestant(
         name=f"oracle-{by}",
         title=oracle_title(by),
