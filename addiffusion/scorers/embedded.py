@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -28,22 +29,26 @@ from addiffusion.scorers.suite import ScorerSuite
 from addiffusion.text_cache import TextCache, one_by_one
 
 
-def embedded_suite(section: ScorersSection) -> ScorerSuite:
+def embedded_suite(section: ScorersSection, weights: Path | None = None) -> ScorerSuite:
     """All scorers of the embedded world on one device.
+
+    Args:
+        section: device and rows of a pass.
+        weights: a folder that `addiffusion embedded train` wrote; None is the shipped one.
 
     Raises:
         ConfigError: the device is unknown.
         WeightsError: weights are missing or do not fit.
     """
     device = resolve_device(section.device, key="scorers.device")
-    clip = embedded_tower(device)
+    clip = embedded_tower(device, weights)
     return ScorerSuite(
         clip=clip,
-        dino=embedded_dino(device),
+        dino=embedded_dino(device, weights),
         scorers=(
             ClipScorer(clip),
-            embedded_aesthetic(clip, device),
-            embedded_preference(clip.tokenize, device),
+            embedded_aesthetic(clip, device, weights),
+            embedded_preference(clip.tokenize, device, weights),
             *scene_scorers(),
         ),
         device=device,
@@ -52,43 +57,47 @@ def embedded_suite(section: ScorersSection) -> ScorerSuite:
     )
 
 
-def embedded_tower(device: torch.device) -> ClipTower:
+def embedded_tower(device: torch.device, weights: Path | None = None) -> ClipTower:
     """The CLIP of the embedded world.
 
     Raises:
         WeightsError: its weights are missing or do not fit.
     """
-    model, tokenize = load_clip(weights_path("clip"))
+    model, tokenize = load_clip(_part(weights, "clip"))
     tower = ClipTower(model, tokenize=tokenize, prepare=network_view, device=device)
     assert tower.width == CLIP_WIDTH
     return tower
 
 
-def embedded_dino(device: torch.device) -> DinoFeatures:
+def embedded_dino(device: torch.device, weights: Path | None = None) -> DinoFeatures:
     """The feature model of the embedded world.
 
     Raises:
         WeightsError: its weights are missing or do not fit.
     """
-    return DinoFeatures(load_dino(weights_path("dino")), prepare=network_view, device=device)
+    return DinoFeatures(load_dino(_part(weights, "dino")), prepare=network_view, device=device)
 
 
-def embedded_aesthetic(tower: ClipTower, device: torch.device) -> AestheticScorer:
+def embedded_aesthetic(tower: ClipTower, device: torch.device, weights: Path | None = None) -> AestheticScorer:
     """The aesthetic head of the embedded world; 10 is a clean picture.
 
     Raises:
         WeightsError: its weights are missing or do not fit.
     """
-    return AestheticScorer(tower, load_aesthetic(weights_path("aesthetic"), clip_width=tower.width).to(device))
+    return AestheticScorer(tower, load_aesthetic(_part(weights, "aesthetic"), clip_width=tower.width).to(device))
 
 
-def embedded_preference(tokenize: Tokenize, device: torch.device) -> PreferenceScorer:
+def embedded_preference(tokenize: Tokenize, device: torch.device, weights: Path | None = None) -> PreferenceScorer:
     """The preference model of the embedded world.
 
     Raises:
         WeightsError: its weights are missing or do not fit.
     """
-    return PreferenceScorer(load_preference(weights_path("preference")), tokenize, device)
+    return PreferenceScorer(load_preference(_part(weights, "preference")), tokenize, device)
+
+
+def _part(weights: Path | None, name: str) -> Path:
+    return weights_path(name) if weights is None else weights / name
 
 
 def scene_scorers() -> tuple[SceneScorer, SceneScorer]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Unpack, get_args
 
 from addiffusion.config import Config, SamplerSection
 from addiffusion.config.sampling import Solver
 from addiffusion.errors import UsageError
-from addiffusion.records import Prompt, StopRule, Ticket
+from addiffusion.records import Prompt, Reference, StopRule, Ticket, TicketOptions
 from addiffusion.seeds import derive_seed
 
 ENGINE = "engine"
@@ -17,7 +17,7 @@ Kind = Literal["agent", "static", "control", "search", "oracle", "other"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class EvalCase:
     """One image everybody draws: a prompt and a seed."""
 
     index: int
@@ -29,7 +29,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contestant:
-    """One way to draw the items through the engine."""
+    """One way to draw the cases through the engine."""
 
     name: str
     """Key in files and JSON; names a folder, so lower case without spaces."""
@@ -43,13 +43,13 @@ class Contestant:
     c_nfe: float = 0.0
     """Price of an NFE the policy is told."""
     stop_steps: tuple[int, ...] | None = None
-    """Schedule index at which each item stops, by item index; one that the schedule does not reach never stops."""
+    """Schedule index at which each case stops, by case index; one that the schedule does not reach never stops."""
     refine_last: bool = False
     """The decision before such a stop is a refine."""
     change_below: float | None = None
     """Stops where z0_pred changes by less than this share."""
     draws: int = 1
-    """Images per item, of which the best by CLIP score is kept; seeds after the first are its own."""
+    """Images per case, of which the best by CLIP score is kept; seeds after the first are its own."""
     repeats: int | None = None
     """Draws only the first so many seeds of each prompt; None: all."""
 
@@ -67,36 +67,61 @@ class Contestant:
             "draws": self.draws,
         }
 
-    def takes(self, item: Item) -> bool:
-        """Whether it draws an item."""
-        return self.repeats is None or item.repeat < self.repeats
+    def takes(self, case: EvalCase) -> bool:
+        """Whether it draws a case."""
+        return self.repeats is None or case.repeat < self.repeats
 
 
-def make_items(prompts: Sequence[Prompt], *, repeats: int, seed: int) -> list[Item]:
+def make_cases(prompts: Sequence[Prompt], *, repeats: int, seed: int) -> list[EvalCase]:
     """Every prompt with each of its seeds. The seeds of repeat 0 are those of the table after a training."""
     pairs = [(prompt, repeat) for repeat in range(repeats) for prompt in prompts]
     return [
-        Item(index=index, prompt=prompt, repeat=repeat, seed=_image_seed(seed, prompt, repeat))
+        EvalCase(index=index, prompt=prompt, repeat=repeat, seed=_image_seed(seed, prompt, repeat))
         for index, (prompt, repeat) in enumerate(pairs)
     ]
 
 
-def tickets_of(contestant: Contestant, items: Sequence[Item], *, films: int = 0) -> list[Ticket]:
-    """``draws`` tickets per item; ticket ``index * draws + n`` is the n-th draw. The first ``films`` keep frames."""
+def cases_of(pairs: Iterable[tuple[Prompt, int]]) -> list[EvalCase]:
+    """Cases of (prompt, seed) pairs that somebody else has chosen, in their order."""
+    return [EvalCase(index=index, prompt=prompt, repeat=0, seed=seed) for index, (prompt, seed) in enumerate(pairs)]
+
+
+def tickets_of(
+    contestant: Contestant,
+    cases: Sequence[EvalCase],
+    *,
+    films: int = 0,
+    references: Mapping[int, Reference | None] | None = None,
+) -> list[Ticket]:
+    """``draws`` tickets per case; ticket ``index * draws + n`` is the n-th draw.
+
+    Args:
+        contestant: who draws.
+        cases: prompts and seeds.
+        films: an agent's tickets of the first so many cases keep their frames.
+        references: by index of the case.
+    """
+    known = references or {}
     return [
-        _ticket(contestant, item, draw, keep_frames=contestant.kind == "agent" and item.index < films)
-        for item in items
+        _ticket(
+            contestant,
+            case,
+            draw,
+            reference=known.get(case.index),
+            keep_frames=contestant.kind == "agent" and case.index < films,
+        )
+        for case in cases
         for draw in range(contestant.draws)
     ]
 
 
-def _ticket(contestant: Contestant, item: Item, draw: int, *, keep_frames: bool) -> Ticket:
-    number, price = item.index * contestant.draws + draw, contestant.c_nfe
-    seed = item.seed if draw == 0 else derive_seed(item.seed, "search", draw)
+def _ticket(contestant: Contestant, case: EvalCase, draw: int, **options: Unpack[TicketOptions]) -> Ticket:
+    number, price = case.index * contestant.draws + draw, contestant.c_nfe
+    seed = case.seed if draw == 0 else derive_seed(case.seed, "search", draw)
     if contestant.policy is not None:
-        return Ticket.greedy(number, item.prompt, seed=seed, c_nfe=price, keep_frames=keep_frames)
-    rule = _rule(contestant, item)
-    return Ticket.full_length(number, item.prompt, seed=seed, c_nfe=price, stop_rule=rule, keep_frames=keep_frames)
+        return Ticket.greedy(number, case.prompt, seed=seed, c_nfe=price, **options)
+    rule = _rule(contestant, case)
+    return Ticket.full_length(number, case.prompt, seed=seed, c_nfe=price, stop_rule=rule, **options)
 
 
 def full_run(sampler: SamplerSection) -> Contestant:
@@ -183,10 +208,10 @@ _SOLVER_TITLES = {
 }
 
 
-def _rule(contestant: Contestant, item: Item) -> StopRule | None:
+def _rule(contestant: Contestant, case: EvalCase) -> StopRule | None:
     steps = contestant.stop_steps
     if steps is not None:
-        return StopRule(at_step=steps[item.index % len(steps)], refine_last=contestant.refine_last)
+        return StopRule(at_step=steps[case.index % len(steps)], refine_last=contestant.refine_last)
     return None if contestant.change_below is None else StopRule(change_below=contestant.change_below)
 
 

@@ -1,4 +1,4 @@
-"""Contestants draw the items, chunk by chunk and in turns, so that all of them meet the same load of the machine."""
+"""Contestants draw the cases, chunk by chunk and in turns, so that all of them meet the same load of the machine."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from addiffusion.errors import ConfigError, RolloutError
-from addiffusion.records import METRIC_NAMES, SCORE_NAMES, Episode, Prompt, ScoreRequest
+from addiffusion.records import SCORE_NAMES, Episode, Reference
 from addiffusion.rollouts import Rollouts, workers_up
 from addiffusion.scorers.base import Scoring
-from evaluation.comparison.categories import category_scores
-from evaluation.comparison.contestants import ENGINE, Contestant, Item, tickets_of
+from evaluation.comparison.contestants import ENGINE, Contestant, EvalCase, tickets_of
 from evaluation.comparison.films import FilmStore
+from evaluation.comparison.metric_table import MetricTable, metric_table
 from evaluation.comparison.results import ImageResult, ResultStore
+from evaluation.comparison.scores import Judge, NamedScores, every_score
 
 PolicyState = Mapping[str, NDArray[np.float32]]
 _CLIP = SCORE_NAMES.index("clip")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Studio:
+class ComparisonRunner:
     """Who draws and judges, with what, and where the results go."""
 
     rollouts: Mapping[str, Rollouts]
@@ -34,17 +35,68 @@ class Studio:
     policies: Sequence[PolicyState]
     seed: int
     chunk_size: int
-    """Items per worker that a contestant draws before the next one has its turn."""
+    """Cases per worker that a contestant draws before the next one has its turn."""
     films: int = 0
-    """Items whose every decision is kept for film strips, of each agent."""
+    """Cases whose every decision is kept for film strips, of each agent."""
     scenes: bool = False
     """Whether prompts are captions of the embedded world, which can be checked by category."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """What a contestant made of some cases."""
+
+    contestant: Contestant
+    results: tuple[ImageResult, ...]
+    """One per case, in their order."""
+    episodes: Mapping[int, Episode]
+    """By index of the case; those that could not be drawn are missing."""
+
+    def table(self, cases: Sequence[EvalCase], full: MetricTable | None = None) -> MetricTable:
+        """The results as columns; ``full`` gives the images that likeness is measured to."""
+        return metric_table(self.contestant, self.results, cases, full)
+
+
+def draw_cases(
+    rollouts: Rollouts,
+    contestant: Contestant,
+    cases: Sequence[EvalCase],
+    *,
+    judge: Judge,
+    films: int = 0,
+    references: Mapping[int, Reference | None] | None = None,
+) -> Drawn:
+    """Draw a contestant's images of all ``cases`` at once and judge them; nothing is kept on disk.
+
+    Args:
+        rollouts: who draws, with the weights it has.
+        contestant: how.
+        cases: prompts and seeds.
+        judge: what gives the scores.
+        films: an agent's episodes of the first so many cases keep every decision's image.
+        references: by index of the case, for rewards relative to the full-length image.
+
+    Raises:
+        RolloutError: no worker could finish the images in time.
+    """
+    tickets = tickets_of(contestant, cases, films=films, references=references)
+    start = time.perf_counter()
+    collected = rollouts.collect(tickets, sampler=contestant.sampler)
+    seconds = (time.perf_counter() - start) / len(cases)
+    best = _best(collected.episodes, contestant.draws)
+    reasons = {failed.ticket.ticket_id // contestant.draws: failed.reason for failed in collected.failed}
+    scores = dict(zip(best, judge(list(best.values())), strict=True))
+    results = tuple(
+        _result(contestant, case, best.get(case.index), scores.get(case.index), reasons.get(case.index), seconds)
+        for case in cases
+    )
+    return Drawn(contestant=contestant, results=results, episodes=best)
+
+
 def draw(
-    studio: Studio,
+    runner: ComparisonRunner,
     contestants: Sequence[Contestant],
-    items: Sequence[Item],
+    cases: Sequence[EvalCase],
     *,
     advance: Callable[[Contestant, int], None],
 ) -> dict[str, str]:
@@ -57,34 +109,36 @@ def draw(
         RolloutError: no worker could finish a chunk in time, or no image of a chunk could be drawn.
         ArchiveError: the folder holds images of a contestant of the same name that were drawn otherwise.
     """
-    drawn = {contestant.name: _claimed(studio.store, contestant) for contestant in contestants}
+    drawn = {contestant.name: _claimed(runner.store, contestant) for contestant in contestants}
     refused: dict[str, str] = {}
     warmed: dict[Any, int] = {}
     start = 0
-    while start < len(items):
-        part = items[start : start + studio.chunk_size * workers_up(studio.rollouts[ENGINE])]
+    while start < len(cases):
+        part = cases[start : start + runner.chunk_size * workers_up(runner.rollouts[ENGINE])]
         for contestant in contestants:
-            taken = [item for item in part if contestant.takes(item)]
-            missing = [item for item in taken if item.index not in drawn[contestant.name]]
+            taken = [case for case in part if contestant.takes(case)]
+            missing = [case for case in taken if case.index not in drawn[contestant.name]]
             if missing and contestant.name not in refused:
                 try:
-                    _warm_up(studio, contestant, missing, warmed)
+                    _warm_up(runner, contestant, missing, warmed)
                 except ConfigError as error:
                     refused[contestant.name] = error.message
                 else:
-                    _draw_chunk(studio, contestant, missing)
+                    _draw_chunk(runner, contestant, missing)
             advance(contestant, len(taken))
         start += len(part)
     return refused
 
 
 def _claimed(store: ResultStore, contestant: Contestant) -> set[int]:
-    """Items that a contestant has drawn already."""
+    """Cases that a contestant has drawn already."""
     store.claim(contestant.name, contestant.as_json())
     return store.drawn(contestant.name)
 
 
-def _warm_up(studio: Studio, contestant: Contestant, items: Sequence[Item], warmed: dict[Any, int]) -> None:
+def _warm_up(
+    runner: ComparisonRunner, contestant: Contestant, cases: Sequence[EvalCase], warmed: dict[Any, int]
+) -> None:
     """Models, solver tables and caches are made in the first call of each sampler: nobody's images pay for them.
 
     Every worker that is up gets an image, and again when more have come.
@@ -93,45 +147,32 @@ def _warm_up(studio: Studio, contestant: Contestant, items: Sequence[Item], warm
         ConfigError: the model can't be sampled so.
     """
     key = (contestant.via, contestant.sampler, contestant.policy is not None)
-    count = workers_up(studio.rollouts[ENGINE])
+    count = workers_up(runner.rollouts[ENGINE])
     if warmed.get(key, 0) < count:
-        _hand_policy(studio, contestant)
-        tickets = tickets_of(replace(contestant, draws=1), items[:count])
-        studio.rollouts[contestant.via].collect(tickets, sampler=contestant.sampler)
+        _hand_policy(runner, contestant)
+        tickets = tickets_of(replace(contestant, draws=1), cases[:count])
+        runner.rollouts[contestant.via].collect(tickets, sampler=contestant.sampler)
         warmed[key] = count
 
 
-def _hand_policy(studio: Studio, contestant: Contestant) -> None:
+def _hand_policy(runner: ComparisonRunner, contestant: Contestant) -> None:
     if contestant.policy is not None:
-        studio.rollouts[contestant.via].set_weights(studio.policies[contestant.policy], contestant.policy)
+        runner.rollouts[contestant.via].set_weights(runner.policies[contestant.policy], contestant.policy)
 
 
-def _draw_chunk(studio: Studio, contestant: Contestant, items: Sequence[Item]) -> None:
-    _hand_policy(studio, contestant)
-    tickets = tickets_of(contestant, items, films=studio.films)
-    start = time.perf_counter()
-    collected = studio.rollouts[contestant.via].collect(tickets, sampler=contestant.sampler)
-    seconds = (time.perf_counter() - start) / len(items)
-    if not collected.episodes:
-        raise RolloutError(f"{contestant.title} drew none of {len(tickets)} images: {collected.failed[0].reason}")
-    best = _best(collected.episodes, contestant.draws)
-    reasons = {failed.ticket.ticket_id // contestant.draws: failed.reason for failed in collected.failed}
-    judged = judge_images(
-        studio.scoring,
-        [(episode.image, episode.ticket.prompt) for episode in best.values()],
-        scenes=studio.scenes,
-    )
-    final = dict(zip(best, judged, strict=True))
-    results = [
-        _result(contestant, item, best.get(item.index), final.get(item.index), reasons.get(item.index), seconds)
-        for item in items
-    ]
-    FilmStore(studio.store.path).keep(contestant.name, list(best.values()))
-    studio.store.write(results, {index: episode.image for index, episode in best.items()})
+def _draw_chunk(runner: ComparisonRunner, contestant: Contestant, cases: Sequence[EvalCase]) -> None:
+    _hand_policy(runner, contestant)
+    judge = every_score(runner.scoring, scenes=runner.scenes)
+    drawn = draw_cases(runner.rollouts[contestant.via], contestant, cases, judge=judge, films=runner.films)
+    if not drawn.episodes:
+        count = len(cases) * contestant.draws
+        raise RolloutError(f"{contestant.title} drew none of {count} images: {drawn.results[0].error}")
+    FilmStore(runner.store.path).keep(contestant.name, list(drawn.episodes.values()))
+    runner.store.write(drawn.results, {index: episode.image for index, episode in drawn.episodes.items()})
 
 
 def _best(episodes: Sequence[Episode], draws: int) -> dict[int, Episode]:
-    """The draw of each item with the highest CLIP score, in the order of items; it bears the passes of all draws."""
+    """The draw of each case with the highest CLIP score, in the order of cases; it bears the passes of all draws."""
     found: dict[int, list[Episode]] = {}
     for episode in episodes:
         found.setdefault(episode.ticket.ticket_id // draws, []).append(episode)
@@ -147,38 +188,9 @@ def _best(episodes: Sequence[Episode], draws: int) -> dict[int, Episode]:
     }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedScores:
-    """Scores by name, and embeddings, of a returned image."""
-
-    scores: Mapping[str, float]
-    clip_embedding: tuple[float, ...]
-    dino_embedding: tuple[float, ...]
-
-
-def judge_images(
-    scoring: Scoring, pairs: Sequence[tuple[NDArray[np.uint8], Prompt]], *, scenes: bool
-) -> list[NamedScores]:
-    """Every score the scorers have, and the embeddings, of images with their prompts."""
-    if not pairs:
-        return []
-    images, prompts = np.stack([image for image, _ in pairs]), tuple(prompt.text for _, prompt in pairs)
-    names = tuple(name for name in scoring.names if scenes or name not in METRIC_NAMES)
-    reply = scoring.score(ScoreRequest(images=images, prompts=prompts, names=names))
-    return [
-        NamedScores(
-            scores=dict(zip(reply.names, map(float, reply.values[row]), strict=True))
-            | (category_scores(image, prompt.text) if scenes else {}),
-            clip_embedding=tuple(map(float, reply.clip_embedding[row])),
-            dino_embedding=tuple(map(float, reply.dino_embedding[row])),
-        )
-        for row, (image, prompt) in enumerate(pairs)
-    ]
-
-
 def _result(
     contestant: Contestant,
-    item: Item,
+    case: EvalCase,
     episode: Episode | None,
     judged: NamedScores | None,
     reason: str | None,
@@ -186,12 +198,12 @@ def _result(
 ) -> ImageResult:
     place = {
         "contestant": contestant.name,
-        "index": item.index,
-        "prompt_id": item.prompt.prompt_id,
-        "prompt": item.prompt.text,
-        "tier": item.prompt.tier,
-        "repeat": item.repeat,
-        "seed": item.seed,
+        "index": case.index,
+        "prompt_id": case.prompt.prompt_id,
+        "prompt": case.prompt.text,
+        "tier": case.prompt.tier,
+        "repeat": case.repeat,
+        "seed": case.seed,
     }
     if episode is None or judged is None:
         return ImageResult(**place, error=reason or "The image was lost.")

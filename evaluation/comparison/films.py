@@ -23,7 +23,7 @@ class Film:
     prompt: str
     tier: int
     index: int
-    """Of its item."""
+    """Of its case."""
     nfe: int
     actions: NDArray[np.int64]
     """(d,)."""
@@ -58,7 +58,7 @@ class FilmStore:
             np.savez_compressed(file, **arrays)
 
     def read(self, contestant: str) -> list[Film]:
-        """Films in the order of items.
+        """Films in the order of cases.
 
         Raises:
             ArchiveError: a file can't be read.

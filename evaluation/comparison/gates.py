@@ -12,7 +12,7 @@ import numpy as np
 from addiffusion.actions import ACTION_NAMES
 from addiffusion.errors import EvaluationError
 from addiffusion.records import TERM_NAMES
-from evaluation.comparison.holdout import COLLAPSE_FRAC
+from evaluation.comparison.held_out import COLLAPSE_FRAC
 
 Row = Mapping[str, float | None]
 MEMORY_SHARE = 0.9

@@ -13,28 +13,28 @@ from addiffusion.config import RewardSection
 from addiffusion.errors import ScorerError
 from addiffusion.records import SCORE_NAMES, Reference
 from addiffusion.reward import reward_of_image
-from evaluation.comparison.columns import Column, Columns
 from evaluation.comparison.contestants import Contestant
+from evaluation.comparison.metric_table import Column, MetricTable
 
 BY_REWARD = "reward"
 
 
-def utility(columns: Columns, full: Columns, reward: RewardSection) -> Column:
+def utility(table: MetricTable, full: MetricTable, reward: RewardSection) -> Column:
     """Reward of each image as the configuration pays it, relative to the full image; NaN where a score is missing.
 
     Raises:
         ContractError: the reward pays for more than the returned image (``pays_for_image``).
     """
-    scores, dino = _final(columns)
+    scores, dino = _final(table)
     full_scores, full_dino = _final(full)
     worth = np.full(len(scores), np.nan)
-    for row in np.flatnonzero(columns.drawn & full.drawn).tolist():
+    for row in np.flatnonzero(table.drawn & full.drawn).tolist():
         try:
             worth[row] = reward_of_image(
                 reward,
                 scores=scores[row],
                 dino=dino[row],
-                nfe=int(columns.nfe[row]),
+                nfe=int(table.nfe[row]),
                 c_nfe=reward.c_nfe,
                 reference=Reference(scores=full_scores[row], dino_embedding=full_dino[row]),
             )
@@ -43,14 +43,14 @@ def utility(columns: Columns, full: Columns, reward: RewardSection) -> Column:
     return worth
 
 
-def _final(columns: Columns) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _final(table: MetricTable) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(n, k) scores and (n, f) DINO features of the returned images; NaN where there are none."""
-    scores = np.stack([columns.value(name) for name in SCORE_NAMES], axis=1).astype(np.float32)
-    dino = columns.dino if columns.dino.shape[1] else np.full((len(scores), 1), np.nan)
+    scores = np.stack([table.value(name) for name in SCORE_NAMES], axis=1).astype(np.float32)
+    dino = table.dino if table.dino.shape[1] else np.full((len(scores), 1), np.nan)
     return scores, dino.astype(np.float32)
 
 
-def oracle(stops: Sequence[Columns], by: str, *, full: Columns, reward: RewardSection) -> Columns:
+def oracle(stops: Sequence[MetricTable], by: str, *, full: MetricTable, reward: RewardSection) -> MetricTable:
     """Per image the stop with the highest score, and among equals the one with the fewest passes.
 
     Args:
@@ -69,7 +69,7 @@ def oracle(stops: Sequence[Columns], by: str, *, full: Columns, reward: RewardSe
     def pick(name: str) -> Column:
         return np.stack([one.value(name) for one in stops])[best, rows]
 
-    names = set().union(*(one.scores for one in stops))
+    names = sorted(set().union(*(one.scores for one in stops)))
     contestant = Contestant(
         name=f"oracle-{by}",
         title=oracle_title(by),
@@ -94,7 +94,7 @@ def oracle_title(by: str) -> str:
     return f"oracle stop by {by.replace('_', ' ')}"
 
 
-def oracle_share(agent: Columns, best: Columns, *, full: Columns, reward: RewardSection) -> float | None:
+def oracle_share(agent: MetricTable, best: MetricTable, *, full: MetricTable, reward: RewardSection) -> float | None:
     """Mean gain in reward over the full run, as a share of the oracle's; None where the oracle gains nothing."""
     ours, most, origin = (utility(one, full, reward) for one in (agent, best, full))
     known = np.isfinite(ours) & np.isfinite(most) & np.isfinite(origin)

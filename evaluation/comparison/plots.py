@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from evaluation.comparison.columns import Columns
-from evaluation.comparison.summary import Standings
+from evaluation.comparison.metric_table import MetricTable
+from evaluation.comparison.summary import ComparisonResult
 from evaluation.comparison.tables import METRIC_TITLES
 from evaluation.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION, save, style
 
@@ -34,7 +34,7 @@ KIND_TITLES = {
 _MARKERS = {"agent": "*", "static": "o", "control": "s", "search": "D", "other": "^", "oracle": "P"}
 
 
-def plot_pareto(standings: Standings, path: Path, *, metric: str) -> Path:
+def plot_pareto(result: ComparisonResult, path: Path, *, metric: str) -> Path:
     """One panel against NFE, one against seconds per image; bars are 95 % bootstrap intervals over prompts."""
     with style():
         figure = Figure(figsize=(13, 5.4), layout="constrained")
@@ -43,7 +43,7 @@ def plot_pareto(standings: Standings, path: Path, *, metric: str) -> Path:
             (left, "nfe", "NFE per image"),
             (right, "seconds", "seconds per image, start and end of the set included"),
         ):
-            _panel(axes, standings, metric, cost)
+            _panel(axes, result, metric, cost)
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -57,9 +57,9 @@ def plot_pareto(standings: Standings, path: Path, *, metric: str) -> Path:
         return save(figure, path)
 
 
-def _panel(axes: Axes, standings: Standings, metric: str, cost: str) -> None:
+def _panel(axes: Axes, result: ComparisonResult, metric: str, cost: str) -> None:
     for kind, color in KIND_COLORS.items():
-        members = [one for one in standings.all if one.contestant.kind == kind and _shown(one, metric, cost)]
+        members = [one for one in result.all if one.contestant.kind == kind and _shown(one, metric, cost)]
         for number, one in enumerate(members):
             interval = one.interval(metric)
             value = one.mean(metric)
@@ -69,21 +69,21 @@ def _panel(axes: Axes, standings: Standings, metric: str, cost: str) -> None:
                 [value],
                 yerr=errors,
                 fmt=_MARKERS[kind],
-                markersize=13 if one is standings.agent else 7 if kind != "agent" else 10,
+                markersize=13 if one is result.agent else 7 if kind != "agent" else 10,
                 color=color,
                 ecolor=color,
                 elinewidth=1,
-                alpha=1.0 if one is standings.agent else 0.8,
+                alpha=1.0 if one is result.agent else 0.8,
                 label=KIND_TITLES[kind] if number == 0 else None,
                 zorder=3 if kind == "agent" else 2,
             )
-    _curve(axes, [one for one in standings.all if one.contestant.kind == "agent"], metric, cost, VERMILLION)
-    stops = [one for name, one in standings.others.items() if name.startswith("stop-at-")]
+    _curve(axes, [one for one in result.all if one.contestant.kind == "agent"], metric, cost, VERMILLION)
+    stops = [one for name, one in result.others.items() if name.startswith("stop-at-")]
     _curve(axes, stops, metric, cost, GREY)
     for solver, color in zip(("ddim", "dpm++2m"), (BLUE, SKY), strict=True):
-        members = [one for name, one in standings.others.items() if name.rpartition("-")[0] == solver]
+        members = [one for name, one in result.others.items() if name.rpartition("-")[0] == solver]
         _curve(axes, members, metric, cost, color)
-    agent = standings.agent
+    agent = result.agent
     if _shown(agent, metric, cost):
         axes.annotate(
             agent.contestant.title,
@@ -96,11 +96,11 @@ def _panel(axes: Axes, standings: Standings, metric: str, cost: str) -> None:
         )
 
 
-def _curve(axes: Axes, members: Sequence[Columns], metric: str, cost: str, color: str) -> None:
+def _curve(axes: Axes, members: Sequence[MetricTable], metric: str, cost: str, color: str) -> None:
     points = sorted((one.mean(cost), one.mean(metric)) for one in members if _shown(one, metric, cost))
     if len(points) > 1:
         axes.plot(*zip(*points, strict=True), color=color, linewidth=1, alpha=0.6, zorder=1)
 
 
-def _shown(columns: Columns, metric: str, cost: str) -> bool:
-    return math.isfinite(columns.mean(metric)) and math.isfinite(columns.mean(cost)) and columns.mean(cost) > 0
+def _shown(table: MetricTable, metric: str, cost: str) -> bool:
+    return math.isfinite(table.mean(metric)) and math.isfinite(table.mean(cost)) and table.mean(cost) > 0

@@ -1,7 +1,7 @@
-"""What contestants drew, image by image, on disk: one Parquet part per contestant and range of items, images as PNG.
+"""What contestants drew, image by image, on disk: one Parquet part per contestant and range of cases, images as PNG.
 
-A part is whole or not there, and its rows say which items it holds, so a comparison that was killed goes on with the
-items that are missing, whatever the size of its chunks was.
+A part is whole or not there, and its rows say which cases it holds, so a comparison that was killed goes on with the
+cases that are missing, whatever the size of its chunks was.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ImageResult:
 
     contestant: str
     index: int
-    """Of the item; equal indices are equal prompts and seeds."""
+    """Of the case; equal indices are equal prompts and seeds."""
     prompt_id: int
     prompt: str
     tier: int
@@ -83,7 +83,7 @@ class ResultStore:
         self.path = path
 
     def drawn(self, contestant: str) -> set[int]:
-        """Indices of the items that a contestant's parts hold, whoever wrote them in whatever pieces.
+        """Indices of the cases that a contestant's parts hold, whoever wrote them in whatever pieces.
 
         Raises:
             ArchiveError: a part can't be read.
@@ -110,7 +110,7 @@ class ResultStore:
             write_text(path, text)
 
     def write(self, results: Sequence[ImageResult], images: Mapping[int, NDArray[np.uint8]]) -> None:
-        """Keep some items of one contestant: its images (by item index) first, then the part that vouches for them."""
+        """Keep some cases of one contestant: its images (by case index) first, then the part that vouches for them."""
         contestant = results[0].contestant
         for result in results:
             if result.index in images:
@@ -119,7 +119,7 @@ class ResultStore:
         _write(self.path / "parts" / contestant / f"{first:06d}-{last:06d}.parquet", results, self.path, self)
 
     def read(self, contestants: Iterable[str]) -> dict[str, list[ImageResult]]:
-        """All parts of contestants, in the order of items; of an item that two parts hold, the first part's.
+        """All parts of contestants, in the order of cases; of a case that two parts hold, the first part's.
 
         Raises:
             ArchiveError: a part can't be read, or something else wrote it.

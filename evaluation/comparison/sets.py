@@ -6,48 +6,50 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evaluation.comparison.columns import Columns
-from evaluation.comparison.contestants import Item
+from evaluation.comparison.contestants import EvalCase
+from evaluation.comparison.metric_table import MetricTable
 from evaluation.comparison.results import ImageResult, ResultStore
 from evaluation.metrics.cmmd import cmmd
 from evaluation.metrics.frechet import frechet_distance
 from evaluation.metrics.similarity import ssim
 
 
-def set_metrics(columns: Columns, full: Columns, items: Sequence[Item], store: ResultStore) -> dict[str, float | None]:
+def set_metrics(
+    table: MetricTable, full: MetricTable, cases: Sequence[EvalCase], store: ResultStore
+) -> dict[str, float | None]:
     """``cmmd`` and ``fd_dino`` (Fréchet distance of DINO features) to the full images as sets, mean ``ssim`` to them.
 
     Null where there are too few images: a Fréchet distance needs more of them than features are wide.
     """
-    both = columns.drawn & full.drawn
+    both = table.drawn & full.drawn
     found: dict[str, float | None] = {"cmmd": None, "fd_dino": None, "ssim": None}
     if not both.any():
         return found
-    if columns.clip.shape[1]:
-        found["cmmd"] = cmmd(columns.clip[both], full.clip[both])
-    if 0 < columns.dino.shape[1] < int(both.sum()):
-        found["fd_dino"] = frechet_distance("fd_dino", columns.dino[both], full.dino[both])
-    if columns.contestant.kind != "oracle":
-        found["ssim"] = _mean_ssim(columns, full, [items[row] for row in np.flatnonzero(both).tolist()], store)
+    if table.clip.shape[1]:
+        found["cmmd"] = cmmd(table.clip[both], full.clip[both])
+    if 0 < table.dino.shape[1] < int(both.sum()):
+        found["fd_dino"] = frechet_distance("fd_dino", table.dino[both], full.dino[both])
+    if table.contestant.kind != "oracle":
+        found["ssim"] = _mean_ssim(table, full, [cases[row] for row in np.flatnonzero(both).tolist()], store)
     return found
 
 
-def _mean_ssim(columns: Columns, full: Columns, items: Sequence[Item], store: ResultStore) -> float | None:
+def _mean_ssim(table: MetricTable, full: MetricTable, cases: Sequence[EvalCase], store: ResultStore) -> float | None:
     ours, theirs = (
-        np.stack([store.image(_place(one.contestant.name, item)) for item in items]) for one in (columns, full)
+        np.stack([store.image(_place(one.contestant.name, case)) for case in cases]) for one in (table, full)
     )
     if ours.shape != theirs.shape or min(ours.shape[1:3]) < 11:
         return None
     return float(ssim(ours, theirs).mean())
 
 
-def _place(contestant: str, item: Item) -> ImageResult:
+def _place(contestant: str, case: EvalCase) -> ImageResult:
     return ImageResult(
         contestant=contestant,
-        index=item.index,
-        prompt_id=item.prompt.prompt_id,
-        prompt=item.prompt.text,
-        tier=item.prompt.tier,
-        repeat=item.repeat,
-        seed=item.seed,
+        index=case.index,
+        prompt_id=case.prompt.prompt_id,
+        prompt=case.prompt.text,
+        tier=case.prompt.tier,
+        repeat=case.repeat,
+        seed=case.seed,
     )

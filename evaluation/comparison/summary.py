@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from addiffusion.records import METRIC_NAMES, SCORE_NAMES
-from evaluation.comparison.columns import Columns, tier_correlation
+from evaluation.comparison.metric_table import MetricTable, tier_correlation
 from evaluation.numbers import json_number
 from evaluation.seconds import SECONDS_NOTE
 from evaluation.significance.holm import holm
@@ -30,18 +30,18 @@ class Matches:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standings:
+class ComparisonResult:
     """A finished comparison."""
 
-    agent: Columns
-    others: Mapping[str, Columns]
+    agent: MetricTable
+    others: Mapping[str, MetricTable]
     """Everyone else by name; ``full`` is among them."""
-    matches: Matches
-    skipped: Mapping[str, str]
+    matches: Matches = Matches()
+    skipped: Mapping[str, str] = field(default_factory=dict[str, str])
     """Contestants that took no part, with the reason."""
-    oracle_share: float | None
+    oracle_share: float | None = None
     """Of the oracle's gain in reward over the whole schedule; None where there is none, or no such oracle."""
-    margin: float
+    margin: float = 0.01
     """Largest loss that does not matter, as a share of the full run's mean score."""
     _found: dict[tuple[str, str], Comparison | None] = field(
         default_factory=dict[tuple[str, str], Comparison | None], init=False, repr=False
@@ -49,12 +49,12 @@ class Standings:
     """Comparisons are resampled once, shown many times."""
 
     @property
-    def full(self) -> Columns:
+    def full(self) -> MetricTable:
         """The agent's own schedule to its end."""
         return self.others["full"]
 
     @property
-    def all(self) -> list[Columns]:
+    def all(self) -> list[MetricTable]:
         """The agent first, then the others."""
         return [self.agent, *self.others.values()]
 
@@ -82,46 +82,46 @@ class Standings:
         return non_inferiority(ours, theirs, margin=margin)
 
 
-def paired(ours: Columns, theirs: Columns, metric: str) -> Comparison | None:
+def paired(ours: MetricTable, theirs: MetricTable, metric: str) -> Comparison | None:
     """Difference of two contestants, seeds of a prompt averaged first; None with too few pairs."""
     mine, other = ours.by_prompt(metric), theirs.by_prompt(metric)
     return compare_if_enough(mine, other, name=f"{ours.contestant.title} - {theirs.contestant.title}", metric=metric)
 
 
-def comparisons(standings: Standings) -> list[Comparison]:
+def comparisons(result: ComparisonResult) -> list[Comparison]:
     """Agent against every contestant of its own league, by the first quality score and by CLIP."""
-    metrics = list(dict.fromkeys([*standings.metrics()[:1], "clip"]))
-    rivals = [name for name, other in standings.others.items() if other.contestant.kind not in ("oracle", "agent")]
-    found = (standings.against(name, metric) for metric in metrics for name in rivals)
+    metrics = list(dict.fromkeys([*result.metrics()[:1], "clip"]))
+    rivals = [name for name, other in result.others.items() if other.contestant.kind not in ("oracle", "agent")]
+    found = (result.against(name, metric) for metric in metrics for name in rivals)
     return [comparison for comparison in found if comparison is not None]
 
 
-def summarise(standings: Standings) -> dict[str, Any]:
+def summarise(result: ComparisonResult) -> dict[str, Any]:
     """Everything a program may want; null where there is no number."""
-    agent = standings.agent
-    metrics = standings.metrics()
-    headline = _headline(standings)
+    agent = result.agent
+    metrics = result.metrics()
+    headline = _headline(result)
     return headline | {
         "images": int(agent.drawn.sum()),
         "prompts": len(np.unique(agent.prompt_id)),
         "repeats": round(len(agent.prompt_id) / max(1, len(np.unique(agent.prompt_id)))),
-        "contestants": [_contestant(one, metrics) for one in standings.all],
-        "comparisons": _holm_rows(comparisons(standings)),
-        "against_ddim20": _rows_against(standings, "ddim-20"),
-        "non_inferiority": _non_inferiority(standings),
-        "equal_nfe": list(standings.matches.equal_nfe),
-        "equal_time": list(standings.matches.equal_time),
-        "skipped": dict(standings.skipped),
-        "dropped": {one.contestant.name: len(one.errors) for one in standings.all if one.errors},
-        "margin": standings.margin,
+        "contestants": [_contestant(one, metrics) for one in result.all],
+        "comparisons": _holm_rows(comparisons(result)),
+        "against_ddim20": _rows_against(result, "ddim-20"),
+        "non_inferiority": _non_inferiority(result),
+        "equal_nfe": list(result.matches.equal_nfe),
+        "equal_time": list(result.matches.equal_time),
+        "skipped": dict(result.skipped),
+        "dropped": {one.contestant.name: len(one.errors) for one in result.all if one.errors},
+        "margin": result.margin,
         "seconds_note": SECONDS_NOTE,
     }
 
 
-def _headline(standings: Standings) -> dict[str, Any]:
-    agent, full = standings.agent, standings.full
-    scene, clip = standings.against("full", "scene_soft"), standings.against("full", "clip")
-    chance = standings.against("random-stop", standings.metrics()[0] if standings.metrics() else "clip")
+def _headline(result: ComparisonResult) -> dict[str, Any]:
+    agent, full = result.agent, result.full
+    scene, clip = result.against("full", "scene_soft"), result.against("full", "clip")
+    chance = result.against("random-stop", result.metrics()[0] if result.metrics() else "clip")
     return {
         "mean_nfe": json_number(agent.mean("nfe")),
         "mean_nfe_full": json_number(full.mean("nfe")),
@@ -133,7 +133,7 @@ def _headline(standings: Standings) -> dict[str, Any]:
         "scene_full": json_number(full.mean("scene_soft")),
         "clip_full": json_number(full.mean("clip")),
         "spearman_nfe_tier": json_number(tier_correlation(agent)),
-        "oracle_share": standings.oracle_share,
+        "oracle_share": result.oracle_share,
         "random_stop_diff": None if chance is None else chance.difference,
         "random_stop_diff_ci": _bounds(chance),
         "nfe_by_tier": {
@@ -142,23 +142,23 @@ def _headline(standings: Standings) -> dict[str, Any]:
     }
 
 
-def _contestant(columns: Columns, metrics: Sequence[str]) -> dict[str, Any]:
+def _contestant(table: MetricTable, metrics: Sequence[str]) -> dict[str, Any]:
     names = ["nfe", "network_evals", "seconds", *metrics, "dino_similarity"]
-    tiers = [tier for tier in np.unique(columns.tier).tolist() if tier > 0]
-    categories = [name for name in columns.scores if name.startswith("category_")]
+    tiers = [tier for tier in np.unique(table.tier).tolist() if tier > 0]
+    categories = [name for name in table.scores if name.startswith("category_")]
     return {
-        "name": columns.contestant.name,
-        "title": columns.contestant.title,
-        "kind": columns.contestant.kind,
-        "images": int(columns.drawn.sum()),
-        "dropped": len(columns.errors),
-        "c_nfe": columns.contestant.c_nfe if columns.contestant.policy is not None else None,
-        "mean": {name: json_number(columns.mean(name)) for name in names},
-        "ci": {name: _interval(columns.interval(name)) for name in names},
+        "name": table.contestant.name,
+        "title": table.contestant.title,
+        "kind": table.contestant.kind,
+        "images": int(table.drawn.sum()),
+        "dropped": len(table.errors),
+        "c_nfe": table.contestant.c_nfe if table.contestant.policy is not None else None,
+        "mean": {name: json_number(table.mean(name)) for name in names},
+        "ci": {name: _interval(table.interval(name)) for name in names},
         "by_tier": {
-            str(tier): {name: json_number(columns.mean(name, columns.tier == tier)) for name in names} for tier in tiers
+            str(tier): {name: json_number(table.mean(name, table.tier == tier)) for name in names} for tier in tiers
         },
-        "by_category": {name.removeprefix("category_"): json_number(columns.mean(name)) for name in categories},
+        "by_category": {name.removeprefix("category_"): json_number(table.mean(name)) for name in categories},
     }
 
 
@@ -178,9 +178,9 @@ def _holm_rows(found: Sequence[Comparison]) -> list[dict[str, Any]]:
     ]
 
 
-def _rows_against(standings: Standings, name: str) -> list[dict[str, Any]]:
+def _rows_against(result: ComparisonResult, name: str) -> list[dict[str, Any]]:
     """Agent minus one contestant in every quality score, not corrected for their number."""
-    found = ((metric, standings.against(name, metric)) for metric in standings.metrics())
+    found = ((metric, result.against(name, metric)) for metric in result.metrics())
     return [
         {"metric": metric, "difference": one.difference, "ci": _bounds(one), "p_value": one.p_value}
         for metric, one in found
@@ -188,11 +188,11 @@ def _rows_against(standings: Standings, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def _non_inferiority(standings: Standings) -> list[dict[str, Any]]:
+def _non_inferiority(result: ComparisonResult) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name in ("full", "ddim-50"):
         for metric in ("scene_soft", "clip"):
-            found = standings.non_inferiority(name, metric)
+            found = result.non_inferiority(name, metric)
             if found is not None:
                 rows.append(
                     {

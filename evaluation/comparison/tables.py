@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from evaluation.comparison.columns import Columns
-from evaluation.comparison.summary import Standings
+from evaluation.comparison.metric_table import MetricTable
+from evaluation.comparison.summary import ComparisonResult
 from evaluation.numbers import number_text
 from evaluation.seconds import SECONDS_NOTE
 from evaluation.significance.tables import escape_latex, escape_markdown
@@ -21,29 +21,29 @@ METRIC_TITLES = {
 CONTROLS = ("random-stop", "mean-stop", "refined-stop")
 """Who spends the agent's own NFE without looking."""
 _SPENT = (("NFE", "nfe", 1), ("evals", "network_evals", 1), ("s/image", "seconds", 3))
-Section = tuple[str, list[Columns]]
+Section = tuple[str, list[MetricTable]]
 
 
-def sections(standings: Standings) -> list[Section]:
+def sections(result: ComparisonResult) -> list[Section]:
     """Contestants by what they are compared for; nobody stands in two sections."""
-    shown = {standings.agent.contestant.name}
+    shown = {result.agent.contestant.name}
 
-    def take(names: Sequence[str]) -> list[Columns]:
-        fresh = [name for name in names if name not in shown and name in standings.others]
+    def take(names: Sequence[str]) -> list[MetricTable]:
+        fresh = [name for name in names if name not in shown and name in result.others]
         shown.update(fresh)
-        return [standings.others[name] for name in fresh]
+        return [result.others[name] for name in fresh]
 
     found: list[Section] = [
-        ("The agent", [standings.agent]),
+        ("The agent", [result.agent]),
         ("Its whole schedule", take(["full"])),
-        ("Static samplers at the agent's NFE", take(standings.matches.equal_nfe)),
-        ("Static samplers in the agent's time", take(standings.matches.equal_time)),
+        ("Static samplers at the agent's NFE", take(result.matches.equal_nfe)),
+        ("Static samplers in the agent's time", take(result.matches.equal_time)),
         ("Controls at the agent's NFE", take(CONTROLS)),
-        ("Price dial", take(_of_kind(standings, "agent"))),
-        ("Static samplers", take(_of_kind(standings, "static"))),
-        ("Search and guidance", take([*_of_kind(standings, "search"), *_of_kind(standings, "other")])),
-        ("Stopping rules", take(_of_kind(standings, "control"))),
-        ("With hindsight", take(_of_kind(standings, "oracle"))),
+        ("Price dial", take(_of_kind(result, "agent"))),
+        ("Static samplers", take(_of_kind(result, "static"))),
+        ("Search and guidance", take([*_of_kind(result, "search"), *_of_kind(result, "other")])),
+        ("Stopping rules", take(_of_kind(result, "control"))),
+        ("With hindsight", take(_of_kind(result, "oracle"))),
     ]
     return [section for section in found if section[1]]
 
@@ -53,27 +53,27 @@ def standings_head(metrics: Sequence[str]) -> list[str]:
     return ["sampler", *(head for head, _, _ in _SPENT), *(METRIC_TITLES.get(name, name) for name in metrics)]
 
 
-def spent_cells(columns: Columns) -> list[str]:
+def spent_cells(table: MetricTable) -> list[str]:
     """What an image cost on average, in the order of the heads."""
-    return [number_text(columns.mean(name), digits) for _, name, digits in _SPENT]
+    return [number_text(table.mean(name), digits) for _, name, digits in _SPENT]
 
 
-def markdown_standings(standings: Standings) -> str:
+def markdown_standings(result: ComparisonResult) -> str:
     """A pipe table with a row per contestant under its section's title; 95 % intervals in brackets."""
-    metrics = _metrics(standings)
+    metrics = _metrics(result)
     head = standings_head(metrics)
     lines = [_pipe(head), _pipe(["---", *["---:"] * (len(head) - 1)])]
-    for title, members in sections(standings):
+    for title, members in sections(result):
         lines.append(_pipe([f"**{title}**", *[""] * (len(head) - 1)]))
         lines += [_pipe([escape_markdown(one.contestant.title), *_cells(one, metrics)]) for one in members]
     return "\n".join(lines) + "\n"
 
 
-def latex_standings(standings: Standings) -> str:
+def latex_standings(result: ComparisonResult) -> str:
     r"""The same as a ``tabular`` for the booktabs package."""
-    metrics = _metrics(standings)
+    metrics = _metrics(result)
     head = standings_head(metrics)
-    body = list(_latex_rows(standings, metrics, len(head)))
+    body = list(_latex_rows(result, metrics, len(head)))
     columns = "l" + "r" * (len(head) - 1)
     lines = [
         f"% {SECONDS_NOTE}",
@@ -87,13 +87,13 @@ def latex_standings(standings: Standings) -> str:
     return "\n".join(lines) + "\n"
 
 
-def markdown_breakdown(standings: Standings, metric: str) -> str:
+def markdown_breakdown(result: ComparisonResult, metric: str) -> str:
     """One quality score and the NFE of each contestant by tier."""
-    tiers = sorted(set(standings.agent.tier.tolist()) - {0})
+    tiers = sorted(set(result.agent.tier.tolist()) - {0})
     title = METRIC_TITLES.get(metric, metric)
     head = ["sampler", *(f"NFE, tier {tier}" for tier in tiers), *(f"{title}, tier {tier}" for tier in tiers)]
     lines = [_pipe(head), _pipe(["---", *["---:"] * (len(head) - 1)])]
-    for _, members in sections(standings):
+    for _, members in sections(result):
         for one in members:
             nfe = [number_text(one.mean("nfe", one.tier == tier), 1) for tier in tiers]
             scores = [number_text(one.mean(metric, one.tier == tier), 3) for tier in tiers]
@@ -101,14 +101,14 @@ def markdown_breakdown(standings: Standings, metric: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def markdown_categories(standings: Standings) -> str:
+def markdown_categories(result: ComparisonResult) -> str:
     """What the embedded checker finds by kind of demand; empty where prompts can't be checked."""
-    kinds = [name for name in standings.agent.scores if name.startswith("category_")]
+    kinds = [name for name in result.agent.scores if name.startswith("category_")]
     if not kinds:
         return ""
     head = ["sampler", *(name.removeprefix("category_").replace("_", " ") for name in kinds)]
     lines = [_pipe(head), _pipe(["---", *["---:"] * (len(head) - 1)])]
-    for _, members in sections(standings):
+    for _, members in sections(result):
         lines += [
             _pipe([escape_markdown(one.contestant.title), *(number_text(one.mean(kind), 3) for kind in kinds)])
             for one in members
@@ -116,26 +116,26 @@ def markdown_categories(standings: Standings) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _of_kind(standings: Standings, kind: str) -> list[str]:
-    return [name for name, one in standings.others.items() if one.contestant.kind == kind]
+def _of_kind(result: ComparisonResult, kind: str) -> list[str]:
+    return [name for name, one in result.others.items() if one.contestant.kind == kind]
 
 
-def _metrics(standings: Standings) -> list[str]:
-    return [*standings.metrics(), "dino_similarity"]
+def _metrics(result: ComparisonResult) -> list[str]:
+    return [*result.metrics(), "dino_similarity"]
 
 
-def _cells(columns: Columns, metrics: Sequence[str]) -> list[str]:
-    return [*spent_cells(columns), *(_with_interval(columns, name) for name in metrics)]
+def _cells(table: MetricTable, metrics: Sequence[str]) -> list[str]:
+    return [*spent_cells(table), *(_with_interval(table, name) for name in metrics)]
 
 
-def _with_interval(columns: Columns, name: str) -> str:
-    interval = columns.interval(name)
-    value = number_text(columns.mean(name), 3)
+def _with_interval(table: MetricTable, name: str) -> str:
+    interval = table.interval(name)
+    value = number_text(table.mean(name), 3)
     return value if interval is None or value == "-" else f"{value} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
-def _latex_rows(standings: Standings, metrics: Sequence[str], width: int) -> Iterator[str]:
-    for title, members in sections(standings):
+def _latex_rows(result: ComparisonResult, metrics: Sequence[str], width: int) -> Iterator[str]:
+    for title, members in sections(result):
         yield r"\midrule"
         yield rf"\multicolumn{{{width}}}{{l}}{{\textit{{{escape_latex(title)}}}}} \\"
         for one in members:

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from addiffusion.config import ScorersSection
 from addiffusion.embedded.models.autoencoder import decode_latents, load_autoencoder
 from addiffusion.embedded.models.samples import SceneSampler
+from addiffusion.records import ScoreRequest
+from addiffusion.scorers.embedded import embedded_suite
 from addiffusion.threads import torch_threads
 from evaluation.model_card.plan import CardPlan
-from evaluation.model_card.scores import Scorers
 
 Figures = dict[str, float]
 _CAPTION = "a small red circle left of a large blue star on a striped gray background"
@@ -29,7 +31,7 @@ def measure_cost(plan: CardPlan) -> Figures:
     """
     began = time.perf_counter()
     sampler = SceneSampler.from_folder(plan.weights / "pipeline")
-    scorers = Scorers(plan.weights)
+    scoring = embedded_suite(ScorersSection(device="cpu", batch_images=plan.slots), plan.weights)
     final, preview = (load_autoencoder(plan.weights / folder) for folder in ("pipeline/vae", "preview"))
     load_s = time.perf_counter() - began
     captions = [_CAPTION] * plan.slots
@@ -41,8 +43,9 @@ def measure_cost(plan: CardPlan) -> Figures:
         decode = _median_ms(lambda: decode_latents(final, z0), plan.repeats) / plan.slots
         look = _median_ms(lambda: decode_latents(preview, z0), plan.repeats) / plan.slots
         images = sampler.decode(z0)
-        texts = scorers.read(captions)  # once an episode, so not part of a step
-        scores = _median_ms(lambda: scorers(images, texts), plan.repeats) / plan.slots
+        request = ScoreRequest(images=images, prompts=tuple(captions))
+        scoring.score(request)  # texts are read once an episode, so not part of a step
+        scores = _median_ms(lambda: scoring.score(request), plan.repeats) / plan.slots
     return {
         "cfg_step_ms": step,
         "decode_ms": decode,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from addiffusion.embedded.models.samples import Solver
 from addiffusion.embedded.world.scenes import TIERS
-from evaluation.model_card.drawing import SceneScores, Setting, Studio, tier_rows
+from evaluation.model_card.drawing import JUDGED, CardRunner, Scores, Setting, tier_rows
 
 TOLERANCE = 0.01
 """A prompt is done at the step from which its score is within this share of the final one."""
@@ -59,65 +59,65 @@ class Curves:
         )
 
 
-def measure_curves(studio: Studio) -> Curves:
+def measure_curves(runner: CardRunner) -> Curves:
     """Every solver, length and guidance scale of the plan, on the same prompts and noise."""
-    plan = studio.plan
+    plan = runner.plan
     static: list[StaticPoint] = []
     full: list[FullRun] = []
     for guidance in plan.guidances:
-        runs = _full_runs(studio, guidance)
+        runs = _full_runs(runner, guidance)
         full += [run for run, _ in runs]
         static += [point for _, point in runs]
         for solver in plan.solvers:
             for steps in plan.steps:
                 if (solver, steps) != ("ddim", plan.full_steps):
-                    static += _static_points(studio, Setting(solver=solver, steps=steps, guidance=guidance))
+                    static += _static_points(runner, Setting(solver=solver, steps=steps, guidance=guidance))
     return Curves(static=tuple(static), full=tuple(full))
 
 
-def _static_points(studio: Studio, setting: Setting) -> list[StaticPoint]:
-    prompts = studio.prompts(studio.plan.curve_prompts_per_tier)
-    judged = studio.judge(studio.images(prompts, setting, f"{setting.solver} {setting.steps}"), prompts)
+def _static_points(runner: CardRunner, setting: Setting) -> list[StaticPoint]:
+    prompts = runner.prompts(runner.plan.curve_prompts_per_tier)
+    judged = runner.judge(runner.images(prompts, setting, f"{setting.solver} {setting.steps}"), prompts)
     return [_point(judged, tier_rows(prompts, tier), tier, setting) for tier in TIERS]
 
 
-def _point(judged: SceneScores, rows: NDArray[np.intp], tier: int, setting: Setting) -> StaticPoint:
+def _point(judged: Scores, rows: NDArray[np.intp], tier: int, setting: Setting) -> StaticPoint:
     return StaticPoint(
         solver=setting.solver,
         steps=setting.steps,
         guidance=setting.guidance,
         tier=tier,
-        soft=float(judged.soft[rows].mean()),
-        strict=float(judged.strict[rows].mean()),
-        clip=float(judged.clip[rows].mean()),
+        soft=float(judged["scene_soft"][rows].mean()),
+        strict=float(judged["scene_strict"][rows].mean()),
+        clip=float(judged["clip"][rows].mean()),
     )
 
 
-def _full_runs(studio: Studio, guidance: float) -> list[tuple[FullRun, StaticPoint]]:
+def _full_runs(runner: CardRunner, guidance: float) -> list[tuple[FullRun, StaticPoint]]:
     """One pass over the full run serves its curve and its end point."""
-    plan = studio.plan
-    prompts = studio.prompts(plan.curve_prompts_per_tier)
+    plan = runner.plan
+    prompts = runner.prompts(plan.curve_prompts_per_tier)
     setting = Setting(solver="ddim", steps=plan.full_steps, guidance=guidance)
-    rows: list[list[SceneScores]] = []
+    rows: list[list[Scores]] = []
     done = 0
-    for moments in studio.z0_preds(prompts, setting, "every step"):
+    for moments in runner.z0_preds(prompts, setting, "every step"):
         batch = prompts[done : done + len(moments[0])]
-        rows.append([studio.judge(studio.sampler.decode(z0), batch) for z0 in moments])
+        rows.append([runner.judge(runner.sampler.decode(z0), batch) for z0 in moments])
         done += len(batch)
-    soft, clip, strict = (
-        np.stack([np.concatenate([getattr(batch[step], name) for batch in rows]) for step in range(plan.full_steps)])
-        for name in ("soft", "clip", "strict")
-    )
-    first, settled = arrival(soft)
-    last = SceneScores(soft=soft[-1], strict=strict[-1], clip=clip[-1])
+    along = {
+        name: np.stack([np.concatenate([batch[step][name] for batch in rows]) for step in range(plan.full_steps)])
+        for name in JUDGED
+    }
+    first, settled = arrival(along["scene_soft"])
+    last = {name: values[-1] for name, values in along.items()}
     runs: list[tuple[FullRun, StaticPoint]] = []
     for tier in TIERS:
         own = tier_rows(prompts, tier)
         run = FullRun(
             guidance=guidance,
             tier=tier,
-            soft=soft[:, own].mean(axis=1),
-            clip=clip[:, own].mean(axis=1),
+            soft=along["scene_soft"][:, own].mean(axis=1),
+            clip=along["clip"][:, own].mean(axis=1),
             first=first[own],
             settled=settled[own],
         )

@@ -1,28 +1,24 @@
-"""Images of test prompts in batches of one size, judged by the exact checker and the embedded CLIP."""
+"""Images of test prompts in batches of one size, judged by the scorer suite of the weights under measurement."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from addiffusion.config import PromptsSection
-from addiffusion.embedded.models.clip import image_embedding, load_clip, text_embedding
+from addiffusion.config import PromptsSection, ScorersSection
 from addiffusion.embedded.models.samples import SceneSampler, Solver
 from addiffusion.embedded.world import Split
-from addiffusion.embedded.world.captions import parse_caption
-from addiffusion.embedded.world.checker import check
-from addiffusion.embedded.world.pixels import to_network
 from addiffusion.embedded.world.scenes import TIERS
 from addiffusion.prompts import load_prompts
-from addiffusion.records import Prompt
+from addiffusion.records import METRIC_NAMES, Prompt, ScoreRequest
+from addiffusion.scorers.embedded import embedded_suite
+from addiffusion.scorers.suite import ScorerSuite
 from addiffusion.seeds import derive_seed
 from evaluation.model_card.plan import Advance, CardPlan
 
@@ -30,14 +26,10 @@ BATCH = 32
 """Images per batch, always: a row's bits must not depend on how many images were asked for."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SceneScores:
-    """Scores of ``n`` images, (n,) each."""
-
-    soft: NDArray[np.float64]
-    strict: NDArray[np.float64]
-    clip: NDArray[np.float64]
-    """Cosines."""
+JUDGED = ("clip", *METRIC_NAMES)
+"""Scores of the card: cosine, soft and strict scene score."""
+Scores = dict[str, NDArray[np.float64]]
+"""(n,) by score name, and ``dino`` (n, f) where it was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +41,7 @@ class Setting:
     guidance: float
 
 
-class Studio:
+class CardRunner:
     """Draws and judges with the weights under measurement."""
 
     def __init__(self, plan: CardPlan, advance: Advance) -> None:
@@ -57,9 +49,9 @@ class Studio:
         self.sampler = SceneSampler.from_folder(plan.weights / "pipeline")
 
     @cached_property
-    def clip(self) -> Any:
-        """(model, tokenize) of the embedded CLIP."""
-        return load_clip(self.plan.weights / "clip")
+    def scoring(self) -> ScorerSuite:
+        """The scorers of the weights under measurement, on the CPU."""
+        return embedded_suite(ScorersSection(device="cpu", batch_images=BATCH), self.plan.weights)
 
     def prompts(self, per_tier: int, split: Split = "test") -> tuple[Prompt, ...]:
         """The first prompts of a split, all tiers in turn."""
@@ -85,19 +77,18 @@ class Studio:
         """Finished images."""
         return np.concatenate([self.sampler.decode(moments[-1]) for moments in self.z0_preds(prompts, setting, what)])
 
-    def judge(self, images: UInt8[np.ndarray, "n h w 3"], prompts: tuple[Prompt, ...]) -> SceneScores:
-        """Checker and CLIP, image by image against its own prompt."""
-        verdicts = [check(image, parse_caption(prompt.text)) for image, prompt in zip(images, prompts, strict=True)]
-        return SceneScores(
-            soft=np.array([verdict.soft for verdict in verdicts]),
-            strict=np.array([float(verdict.strict) for verdict in verdicts]),
-            clip=self._cosines(images, [prompt.text for prompt in prompts]).double().numpy(),
-        )
-
-    @torch.inference_mode()
-    def _cosines(self, images: UInt8[np.ndarray, "n h w 3"], texts: list[str]) -> Float[Tensor, " n"]:
-        model, tokenize = self.clip
-        return (image_embedding(model, to_network(images)) * text_embedding(model, tokenize(texts))).sum(dim=1)
+    def judge(
+        self,
+        images: UInt8[np.ndarray, "n h w 3"],
+        prompts: tuple[Prompt, ...],
+        names: tuple[str, ...] = JUDGED,
+        embeddings: tuple[str, ...] = (),
+    ) -> Scores:
+        """Scores of each image against its own prompt, and DINO features if ``embeddings`` names them."""
+        texts = tuple(prompt.text for prompt in prompts)
+        reply = self.scoring.score(ScoreRequest(images=images, prompts=texts, names=names, embeddings=embeddings))
+        columns = {name: reply.values[:, k].astype(np.float64) for k, name in enumerate(names)}
+        return columns | {"dino": reply.dino_embedding.astype(np.float64)}
 
 
 def tier_rows(prompts: tuple[Prompt, ...], tier: int) -> NDArray[np.intp]:

@@ -9,8 +9,8 @@ from string import Template
 from addiffusion.embedded.models.samples import Solver
 from addiffusion.embedded.world.scenes import TIERS
 from addiffusion.files import write_text
-from evaluation.model_card.card import Card
-from evaluation.model_card.drawing import Studio
+from evaluation.model_card.drawing import CardRunner
+from evaluation.model_card.model_card import ModelCard
 from evaluation.model_card.pictures import draw_curves, draw_few_steps, draw_grid
 from evaluation.model_card.targets import targets
 
@@ -18,19 +18,19 @@ TEMPLATE = Path(__file__).with_name("page.md")
 _NAMES: dict[Solver, str] = {"ddim": "DDIM", "dpmpp_2m": "DPM-Solver++ 2M"}
 
 
-def write_page(card: Card, studio: Studio, path: Path) -> list[Path]:
+def write_page(card: ModelCard, runner: CardRunner, path: Path) -> list[Path]:
     """Writes the page to ``path`` and its pictures into a folder of the same name beside it; returns all files."""
     pictures = path.with_suffix("")
     files = [
-        *(draw_grid(studio, card.guidance, tier, pictures / f"tier{tier}.png") for tier in TIERS),
-        draw_few_steps(studio, card.guidance, pictures / "few_steps.png"),
+        *(draw_grid(runner, card.guidance, tier, pictures / f"tier{tier}.png") for tier in TIERS),
+        draw_few_steps(runner, card.guidance, pictures / "few_steps.png"),
         draw_curves(card.curves, card.guidance, pictures / "curves.png"),
     ]
     write_text(path, page(card, pictures.name))
     return [path, *files]
 
 
-def page(card: Card, pictures: str) -> str:
+def page(card: ModelCard, pictures: str) -> str:
     """The Markdown; ``pictures`` is the folder of the pictures relative to the page."""
     plan, quality, cost = card.plan, card.quality, card.cost
     clip, preference = card.scorers["clip"], card.scorers["preference"]
@@ -96,7 +96,7 @@ def _tier_row(name: str, figures: dict[str, float], key: str, form: str = ".3f")
     return name, *(f"{figures[f'{key}{tier}']:{form}}" for tier in TIERS)
 
 
-def _static_table(card: Card, guidance: float) -> str:
+def _static_table(card: ModelCard, guidance: float) -> str:
     head = (f"guidance {guidance:g}", *(f"{steps}" for steps in card.plan.steps))
     rows = [
         (
@@ -109,7 +109,7 @@ def _static_table(card: Card, guidance: float) -> str:
     return _table(head, rows)
 
 
-def _along_table(card: Card) -> str:
+def _along_table(card: ModelCard) -> str:
     own = [run for run in card.curves.full if run.guidance == card.guidance]
     length = card.plan.full_steps
     moments = sorted({max(1, round(length * share)) for share in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)})
@@ -121,7 +121,7 @@ def _along_table(card: Card) -> str:
     return _table(("step", *map(str, moments)), rows)
 
 
-def _done_table(card: Card) -> str:
+def _done_table(card: ModelCard) -> str:
     rows: list[tuple[str, ...]] = []
     for tier in TIERS:
         first, first_std, settled, settled_std = card.done(tier)
@@ -129,7 +129,7 @@ def _done_table(card: Card) -> str:
     return _table(("", "first within 1 %", "stays within 1 %"), rows)
 
 
-def _progress_table(card: Card) -> str:
+def _progress_table(card: ModelCard) -> str:
     moments = list(card.progress[0].means)
     rows = [
         (

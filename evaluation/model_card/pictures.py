@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from addiffusion.embedded.world.scenes import TIERS
 from addiffusion.records import Prompt
 from evaluation.model_card.curves import Curves
-from evaluation.model_card.drawing import Setting, Studio
+from evaluation.model_card.drawing import CardRunner, Setting
 from evaluation.model_card.plan import FEW_STEPS_IMAGES, GRID_IMAGES
 from evaluation.style import GREEN, INK, TIER_COLORS, VERMILLION, save, style
 
@@ -23,16 +23,16 @@ _NAMES = {"ddim": "DDIM", "dpmpp_2m": "DPM-Solver++"}
 _LINES = {"ddim": "-", "dpmpp_2m": "--"}
 
 
-def draw_grid(studio: Studio, guidance: float, tier: int, path: Path) -> Path:
+def draw_grid(runner: CardRunner, guidance: float, tier: int, path: Path) -> Path:
     """The first test prompts of a tier at full length, with the checker's verdict as the frame's colour."""
-    own = _of_tier(studio, tier, GRID_IMAGES)
-    setting = Setting(solver="ddim", steps=studio.plan.full_steps, guidance=guidance)
-    images = studio.images(own, setting, f"grid {tier}")
-    judged = studio.judge(images, own)
+    own = _of_tier(runner, tier, GRID_IMAGES)
+    setting = Setting(solver="ddim", steps=runner.plan.full_steps, guidance=guidance)
+    images = runner.images(own, setting, f"grid {tier}")
+    judged = runner.judge(images, own)
     with style():
         figure = Figure(figsize=(1.75 * COLUMNS, 2.35 * ROWS), layout="constrained")
         axes = figure.subplots(ROWS, COLUMNS, squeeze=False).ravel()
-        for panel, image, prompt, passed in zip(axes, images, own, judged.strict, strict=False):
+        for panel, image, prompt, passed in zip(axes, images, own, judged["scene_strict"], strict=False):
             _show(panel, image, color=GREEN if passed else VERMILLION)
             panel.set_title(textwrap.fill(prompt.text, 24), fontsize=7, fontweight="normal", loc="center")
         for panel in axes[len(own) :]:
@@ -40,12 +40,12 @@ def draw_grid(studio: Studio, guidance: float, tier: int, path: Path) -> Path:
         return save(figure, path)
 
 
-def draw_few_steps(studio: Studio, guidance: float, path: Path) -> Path:
+def draw_few_steps(runner: CardRunner, guidance: float, path: Path) -> Path:
     """The same noise and prompt of tier 3 with ever more steps of DDIM."""
-    steps = studio.plan.steps
-    own = _of_tier(studio, TIERS[-1], FEW_STEPS_IMAGES)
+    steps = runner.plan.steps
+    own = _of_tier(runner, TIERS[-1], FEW_STEPS_IMAGES)
     drawn = [
-        studio.images(own, Setting(solver="ddim", steps=count, guidance=guidance), f"few steps {count}")
+        runner.images(own, Setting(solver="ddim", steps=count, guidance=guidance), f"few steps {count}")
         for count in steps
     ]
     with style():
@@ -53,7 +53,7 @@ def draw_few_steps(studio: Studio, guidance: float, path: Path) -> Path:
         axes = figure.subplots(len(own), len(steps), squeeze=False)
         for row, prompt in enumerate(own):
             for column, (count, images) in enumerate(zip(steps, drawn, strict=True)):
-                passed = studio.judge(images[row : row + 1], (prompt,)).strict[0]
+                passed = runner.judge(images[row : row + 1], (prompt,))["scene_strict"][0]
                 _show(axes[row, column], images[row], color=GREEN if passed else VERMILLION)
                 if row == 0:
                     axes[row, column].set_title(f"{count} steps", fontsize=9, loc="center")
@@ -122,8 +122,8 @@ def _done_panel(axes: Axes, curves: Curves, guidance: float) -> None:
     axes.grid(visible=False, axis="y")
 
 
-def _of_tier(studio: Studio, tier: int, count: int) -> tuple[Prompt, ...]:
-    return tuple(prompt for prompt in studio.prompts(count) if prompt.tier == tier)
+def _of_tier(runner: CardRunner, tier: int, count: int) -> tuple[Prompt, ...]:
+    return tuple(prompt for prompt in runner.prompts(count) if prompt.tier == tier)
 
 
 def _show(axes: Axes, image: UInt8[np.ndarray, "h w 3"], *, color: str) -> None:

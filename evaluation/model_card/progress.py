@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.model_card.drawing import Setting, Studio
-from evaluation.model_card.scores import Scorers, Scores
+from addiffusion.records import SCORE_NAMES
+from evaluation.model_card.drawing import CardRunner, Scores, Setting
 
-SCORES = ("clip", "aesthetic", "preference", "dino")
-"""Rows of the table; ``dino`` is the cosine to the finished image."""
+SCORES = {"clip": "clip", "aesthetic": "aesthetic", "preference": "image_reward", "dino": "dino"}
+"""Rows of the table, and what the scorers call them; ``dino`` is the cosine to the finished image."""
 EARLY_SHARE = 0.1
 """The moment whose distance to the end makes the unit: step 5 of 50."""
 
@@ -27,24 +27,28 @@ class ScoreProgress:
     """Spread (standard deviation over prompts) of the final score minus that of the early moment."""
 
 
-def measure_progress(studio: Studio, guidance: float) -> tuple[ScoreProgress, ...]:
+def measure_progress(runner: CardRunner, guidance: float) -> tuple[ScoreProgress, ...]:
     """One entry per score, on the prompts of the curves."""
-    plan = studio.plan
+    plan = runner.plan
     length = plan.full_steps
     early = max(1, round(EARLY_SHARE * length))
     moments = sorted({max(1, round(share * length)) for share in (0.1, 0.2, 0.4, 0.6, 1.0)} | {early})
-    prompts = studio.prompts(plan.curve_prompts_per_tier)
-    scorers = Scorers(plan.weights)
+    prompts = runner.prompts(plan.curve_prompts_per_tier)
     batches: list[dict[int, Scores]] = []
     done = 0
     setting = Setting(solver="ddim", steps=length, guidance=guidance)
-    for steps in studio.z0_preds(prompts, setting, "scores"):
-        texts = scorers.read([prompt.text for prompt in prompts[done : done + len(steps[0])]])
-        batches.append({moment: scorers(studio.sampler.decode(steps[moment - 1]), texts) for moment in moments})
+    for steps in runner.z0_preds(prompts, setting, "scores"):
+        batch = prompts[done : done + len(steps[0])]
+        batches.append(
+            {
+                moment: runner.judge(runner.sampler.decode(steps[moment - 1]), batch, SCORE_NAMES, ("dino",))
+                for moment in moments
+            }
+        )
         done += len(steps[0])
     columns = {
-        name: {moment: np.concatenate([_column(batch, name, moment) for batch in batches]) for moment in moments}
-        for name in SCORES
+        title: {moment: np.concatenate([_column(batch, name, moment) for batch in batches]) for moment in moments}
+        for title, name in SCORES.items()
     }
     return tuple(
         ScoreProgress(
@@ -58,5 +62,5 @@ def measure_progress(studio: Studio, guidance: float) -> tuple[ScoreProgress, ..
 
 def _column(batch: dict[int, Scores], name: str, moment: int) -> NDArray[np.float64]:
     if name == "dino":
-        return (batch[moment].features * batch[max(batch)].features).sum(axis=1)
-    return getattr(batch[moment], name)
+        return (batch[moment]["dino"] * batch[max(batch)]["dino"]).sum(axis=1)
+    return batch[moment][name]

@@ -21,46 +21,45 @@ from addiffusion.embedded.world.quality import scene_quality
 from addiffusion.embedded.world.scenes import TIERS
 from addiffusion.records import Prompt
 from addiffusion.seeds import derive_seed
-from evaluation.model_card.drawing import SceneScores, Setting, Studio, tier_rows
+from evaluation.model_card.drawing import CardRunner, Scores, Setting, tier_rows
 from evaluation.model_card.plan import CardPlan
 
 Figures = dict[str, float]
 
 
-def measure_quality(studio: Studio) -> tuple[float, Figures]:
+def measure_quality(runner: CardRunner) -> tuple[float, Figures]:
     """The best guidance scale by the validation prompts, and the checker's verdicts on the test prompts with it."""
-    plan = studio.plan
-    validation = studio.prompts(plan.curve_prompts_per_tier, "validation")
+    plan = runner.plan
+    validation = runner.prompts(plan.curve_prompts_per_tier, "validation")
     figures: Figures = {}
     for guidance in plan.guidances:
-        judged = _drawn(studio, validation, guidance, "guidance")
-        figures[f"validation_soft_guidance_{guidance:g}"] = float(judged.soft.mean())
+        judged = _drawn(runner, validation, guidance, "guidance")
+        figures[f"validation_soft_guidance_{guidance:g}"] = float(judged["scene_soft"].mean())
     best = max(plan.guidances, key=lambda guidance: figures[f"validation_soft_guidance_{guidance:g}"])
-    test = studio.prompts(plan.prompts_per_tier)
-    figures |= _by_tier(_drawn(studio, test, best, "quality"), test)
+    test = runner.prompts(plan.prompts_per_tier)
+    figures |= _by_tier(_drawn(runner, test, best, "quality"), test)
     for steps in plan.few_steps:
-        judged = _drawn(studio, test, best, f"ddim {steps}", steps=steps)
+        judged = _drawn(runner, test, best, f"ddim {steps}", steps=steps)
         figures |= _by_tier(judged, test, prefix=f"ddim{steps}_")
-    unseen = studio.prompts(plan.curve_prompts_per_tier, "compositional")
-    figures |= _by_tier(_drawn(studio, unseen, best, "compositional"), unseen, prefix="compositional_")
+    unseen = runner.prompts(plan.curve_prompts_per_tier, "compositional")
+    figures |= _by_tier(_drawn(runner, unseen, best, "compositional"), unseen, prefix="compositional_")
     return best, figures
 
 
 def _drawn(
-    studio: Studio, prompts: tuple[Prompt, ...], guidance: float, what: str, steps: int | None = None
-) -> SceneScores:
-    setting = Setting(solver="ddim", steps=steps or studio.plan.full_steps, guidance=guidance)
-    return studio.judge(studio.images(prompts, setting, what), prompts)
+    runner: CardRunner, prompts: tuple[Prompt, ...], guidance: float, what: str, steps: int | None = None
+) -> Scores:
+    setting = Setting(solver="ddim", steps=steps or runner.plan.full_steps, guidance=guidance)
+    return runner.judge(runner.images(prompts, setting, what), prompts)
 
 
-def _by_tier(judged: SceneScores, prompts: tuple[Prompt, ...], prefix: str = "") -> Figures:
-    figures: Figures = {}
-    for tier in TIERS:
-        rows = tier_rows(prompts, tier)
-        figures[f"{prefix}strict_tier{tier}"] = float(judged.strict[rows].mean())
-        figures[f"{prefix}soft_tier{tier}"] = float(judged.soft[rows].mean())
-        figures[f"{prefix}clip_tier{tier}"] = float(judged.clip[rows].mean())
-    return figures
+def _by_tier(judged: Scores, prompts: tuple[Prompt, ...], prefix: str = "") -> Figures:
+    names = {"strict": "scene_strict", "soft": "scene_soft", "clip": "clip"}
+    return {
+        f"{prefix}{short}_tier{tier}": float(judged[name][tier_rows(prompts, tier)].mean())
+        for tier in TIERS
+        for short, name in names.items()
+    }
 
 
 def measure_autoencoder(plan: CardPlan) -> Figures:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from addiffusion.embedded.world.scenes import TIERS
-from evaluation.model_card.card import Card
+from evaluation.model_card.model_card import ModelCard
 
 _STRICT = {1: 0.98, 2: 0.75, 3: 0.50}
 _SOFT = {1: 0.98, 2: 0.90, 3: 0.80}
@@ -39,12 +39,12 @@ class Target:
         )
 
 
-def targets(card: Card) -> tuple[Target, ...]:
+def targets(card: ModelCard) -> tuple[Target, ...]:
     """Every target of the card, in the order of the page."""
     return tuple(_all(card))
 
 
-def _all(card: Card) -> Iterator[Target]:
+def _all(card: ModelCard) -> Iterator[Target]:
     for tier in TIERS:
         yield Target(name=f"strict, tier {tier}", asked=_STRICT[tier], reached=card.quality[f"strict_tier{tier}"])
     for tier in TIERS:

@@ -11,7 +11,7 @@ from addiffusion.actions import ACTION_NAMES, Action
 from evaluation.comparison.plots import KIND_COLORS, KIND_TITLES
 from evaluation.comparison.tables import METRIC_TITLES
 from evaluation.report.chart import Chart, Head, chart
-from evaluation.report.material import Material, Spent
+from evaluation.report.report_data import ReportData, Spent
 from evaluation.report.training_charts import training_charts
 from evaluation.seconds import SECONDS_NOTE
 from evaluation.style import ACTION_COLORS, GREY, TIER_COLORS
@@ -21,16 +21,16 @@ _SYMBOLS = {"agent": "star", "static": "circle", "control": "square", "search": 
             "oracle": "cross"}  # fmt: skip
 
 
-def charts(material: Material) -> list[Chart]:
+def charts(data: ReportData) -> list[Chart]:
     """Every chart there is something for; each has an id, a section, a title, a sentence, data and layout."""
     found: list[Chart] = []
-    if material.iterations:
-        found += training_charts(material.iterations)
-    if material.spent:
-        found += [_action_mix(material.spent, material.num_steps), _stopping_times(material.spent)]
-    if material.summary.get("contestants"):
-        found += [_pareto(material.summary, metric) for metric in _metrics(material.summary)]
-        found += [_tiers(material.summary)] if _tier_names(material.summary) else []
+    if data.iterations:
+        found += training_charts(data.iterations)
+    if data.spent:
+        found += [_action_mix(data.spent, data.num_steps), _stopping_times(data.spent)]
+    if data.summary.get("contestants"):
+        found += [_pareto(data.summary, metric) for metric in _metrics(data.summary)]
+        found += [_tiers(data.summary)] if _tier_names(data.summary) else []
     return found
 
 

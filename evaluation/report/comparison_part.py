@@ -11,7 +11,7 @@ from typing import Any
 from evaluation.comparison.films import Film, FilmStore
 from evaluation.comparison.folder import SUMMARY
 from evaluation.comparison.results import ImageResult, ResultStore
-from evaluation.report.material import Case, Spent
+from evaluation.report.report_data import Case, Spent
 
 AGENT, FULL = "agent", "full"
 _CASES = 6

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from addiffusion.files import make_folder, write_bytes, write_text
-from evaluation.comparison.summary import Standings, comparisons
+from evaluation.comparison.summary import ComparisonResult, comparisons
 from evaluation.comparison.tables import (
     CONTROLS,
     METRIC_TITLES,
@@ -23,12 +23,12 @@ PICTURES = "results"
 _LOSES = "**loses**"
 
 
-def results_page(standings: Standings, summary: Mapping[str, Any], *, command: str, machine: str) -> str:
+def results_page(result: ComparisonResult, summary: Mapping[str, Any], *, command: str, machine: str) -> str:
     """Markdown of the page. Every number is the comparison's; every sentence about who wins follows from them."""
-    metric = next(iter(standings.metrics()), "clip")
-    found = comparisons(standings)
-    categories = markdown_categories(standings)
-    stops = sum(name.startswith("stop-at-") for name in standings.others)
+    metric = next(iter(result.metrics()), "clip")
+    found = comparisons(result)
+    categories = markdown_categories(result)
+    stops = sum(name.startswith("stop-at-") for name in result.others)
     parts = [
         "# Results in the embedded world",
         f"Written by `{command}` on {machine}: {summary['images']} images of {summary['prompts']} held-out prompts, "
@@ -37,17 +37,17 @@ def results_page(standings: Standings, summary: Mapping[str, Any], *, command: s
         "shares of the wall clock on that machine, with policy, observation, decoding and one scoring of the "
         f"returned image. {SECONDS_NOTE}",
         "## In short",
-        "\n".join(f"* {line}" for line in verdicts(standings, summary)),
+        "\n".join(f"* {line}" for line in verdicts(result, summary)),
         "## Everybody",
-        markdown_standings(standings).rstrip(),
+        markdown_standings(result).rstrip(),
         f"![Quality against NFE and against time]({PICTURES}/pareto_{metric}.png)",
         "## Agent minus each",
         "Bold: significant at 5 % after Holm over this table.",
         markdown_table(found).rstrip() if found else "Too few prompts to compare.",
         "## By tier",
-        markdown_breakdown(standings, metric).rstrip(),
+        markdown_breakdown(result, metric).rstrip(),
         *(["## By kind of demand", categories.rstrip()] if categories else []),
-        *_absent(standings),
+        *_absent(result),
         "## How it was matched",
         "* At the agent's NFE: each solver with the fewest steps that spend at least the agent's mean NFE, so that the "
         "doubt is the opponent's.\n"
@@ -60,18 +60,18 @@ def results_page(standings: Standings, summary: Mapping[str, Any], *, command: s
     return "\n\n".join(parts) + "\n"
 
 
-def verdicts(standings: Standings, summary: Mapping[str, Any]) -> list[str]:
+def verdicts(result: ComparisonResult, summary: Mapping[str, Any]) -> list[str]:
     """Sentences about the goal, each for or against the agent as the numbers have it."""
     lines = [
         f"The agent spends {summary['mean_nfe']:.1f} NFE of {summary['mean_nfe_full']:.0f}: "
         f"{summary['nfe_saved']:.0%} are saved."
     ]
     lines += [_no_worse(row) for row in summary["non_inferiority"]]
-    metric = next(iter(standings.metrics()), "clip")
-    names = list(dict.fromkeys([*standings.matches.equal_nfe, *CONTROLS, *standings.matches.equal_time]))
-    lines += _duels(standings, names, metric)
+    metric = next(iter(result.metrics()), "clip")
+    names = list(dict.fromkeys([*result.matches.equal_nfe, *CONTROLS, *result.matches.equal_time]))
+    lines += _duels(result, names, metric)
     if metric != "clip":
-        lost = [line for line in _duels(standings, names, "clip") if _LOSES in line]
+        lost = [line for line in _duels(result, names, "clip") if _LOSES in line]
         lines += lost or ["In CLIP score it loses against none of these."]
     rho, share = summary.get("spearman_nfe_tier"), summary.get("oracle_share")
     if rho is not None:
@@ -91,24 +91,24 @@ def _no_worse(row: Mapping[str, Any]) -> str:
     )
 
 
-def _duels(standings: Standings, names: Sequence[str], metric: str) -> Iterator[str]:
+def _duels(result: ComparisonResult, names: Sequence[str], metric: str) -> Iterator[str]:
     title = METRIC_TITLES.get(metric, metric)
     for name in names:
-        found = standings.against(name, metric)
+        found = result.against(name, metric)
         if found is None:
             continue
         low, high = found.interval.low, found.interval.high
         outcome = "wins" if low > 0 else _LOSES if high < 0 else "can't be told apart"
-        opponent = standings.others[name]
+        opponent = result.others[name]
         place = f"{opponent.contestant.title} ({opponent.mean('nfe'):.1f} NFE, {opponent.mean('seconds'):.3f} s)"
         joint = "from" if outcome.startswith("can't") else "against"
         yield f"In {title} the agent {outcome} {joint} {place}: {found.brief()}."
 
 
-def _absent(standings: Standings) -> list[str]:
-    if not standings.skipped:
+def _absent(result: ComparisonResult) -> list[str]:
+    if not result.skipped:
         return []
-    lines = [f"* {name}: {reason.removesuffix('.')}." for name, reason in standings.skipped.items()]
+    lines = [f"* {name}: {reason.removesuffix('.')}." for name, reason in result.skipped.items()]
     return ["## Who took no part", "\n".join(lines)]
 
 

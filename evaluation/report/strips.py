@@ -16,7 +16,7 @@ from addiffusion.actions import Action
 from addiffusion.records import SCORE_NAMES
 from evaluation.comparison.films import Film
 from evaluation.numbers import json_number
-from evaluation.report.material import Case
+from evaluation.report.report_data import Case
 from evaluation.style import ACTION_COLORS
 
 _SHOWN_SIDE = 256

@@ -8,7 +8,7 @@ from typing import Any
 from addiffusion.actions import ACTION_NAMES, Action
 from addiffusion.records import SCORE_NAMES, TERM_NAMES
 from evaluation.report.chart import Chart, Head, chart
-from evaluation.report.material import Row
+from evaluation.report.report_data import Row
 from evaluation.style import ACTION_COLORS, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
 
 

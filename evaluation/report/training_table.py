@@ -4,59 +4,63 @@ from __future__ import annotations
 
 from typing import Any
 
-from evaluation.comparison.holdout import ArmResult, Holdout, action_fractions, collapse
+from evaluation.comparison.held_out import STATIC, HeldOut, action_fractions, collapse
+from evaluation.comparison.metric_table import MetricTable
+from evaluation.comparison.summary import ComparisonResult
 from evaluation.numbers import json_number, number_text
 from evaluation.seconds import SECONDS_NOTE
 from evaluation.tables import Table, samplers_table
 
-_COLUMNS = ("NFE", "evals", "scene", "strict", "CLIP", "s/image")
+_COLUMNS = (
+    ("NFE", "nfe", 1),
+    ("evals", "network_evals", 1),
+    ("scene", "scene_soft", 3),
+    ("strict", "scene_strict", 3),
+    ("CLIP", "clip", 3),
+    ("s/image", "seconds", 3),
+)
 
 
-def holdout_table(holdout: Holdout) -> Table:
-    """One block of rows per arm: all prompts first, then each tier."""
-    count = len(holdout.full.episodes)
-    table = samplers_table(f"{count} held-out prompts, same seeds in every row", _COLUMNS)
-    tiers = holdout.full.tiers()
-    for result in holdout.arms:
-        table.add_row(result.arm.title, *_cells(result), style="bold" if result is holdout.policy else "")
+def held_out_table(result: ComparisonResult) -> Table:
+    """One block of rows per contestant: all prompts first, then each tier."""
+    count, tiers = int(result.full.drawn.sum()), result.full.tiers()
+    title = f"{count} held-out prompts, same seeds in every row"
+    table = samplers_table(title, (head for head, _, _ in _COLUMNS))
+    for one in result.all:
+        table.add_row(one.contestant.title, *_cells(one), style="bold" if one is result.agent else "")
         for tier in tiers if len(tiers) > 1 else ():
-            table.add_row(f"  tier {tier}", *_cells(result.of_tier(tier))[:-1], "", style="dim")
+            table.add_row(f"  tier {tier}", *_cells(one, tier)[:-1], "", style="dim")
         table.add_section()
     return table
 
 
-def summary(holdout: Holdout) -> dict[str, Any]:
+def summary(held_out: HeldOut) -> dict[str, Any]:
     """The numbers of the table by name; null where there is no number."""
+    policy, full, static = held_out.result.agent, held_out.result.full, held_out.result.others[STATIC]
     numbers: dict[str, Any] = {
-        "mean_nfe": holdout.policy.mean_nfe(),
-        "scene": holdout.policy.mean_score("scene_soft"),
-        "scene_full": holdout.full.mean_score("scene_soft"),
-        "clip": holdout.policy.mean_score("clip"),
-        "clip_full": holdout.full.mean_score("clip"),
-        "seconds": holdout.policy.seconds,
+        "mean_nfe": policy.mean("nfe"),
+        "scene": policy.mean("scene_soft"),
+        "scene_full": full.mean("scene_soft"),
+        "clip": policy.mean("clip"),
+        "clip_full": full.mean("clip"),
+        "seconds": policy.mean("seconds"),
         "seconds_note": SECONDS_NOTE,
-        "actions": action_fractions(holdout.policy.episodes),
-        "episodes_dropped": sum(result.dropped_count for result in holdout.arms),
-        "collapsed": collapse(holdout.policy.episodes) is not None,
-        "mean_network_evals": holdout.policy.mean_network_evals(),
-        "scene_strict": holdout.policy.mean_score("scene_strict"),
-        "scene_strict_full": holdout.full.mean_score("scene_strict"),
-        "seconds_full": holdout.full.seconds,
-        "nfe_by_tier": {str(tier): holdout.policy.of_tier(tier).mean_nfe() for tier in holdout.policy.tiers()},
+        "actions": action_fractions(held_out.episodes),
+        "episodes_dropped": sum(len(one.errors) for one in held_out.result.all),
+        "collapsed": collapse(held_out.episodes) is not None,
+        "mean_network_evals": policy.mean("network_evals"),
+        "scene_strict": policy.mean("scene_strict"),
+        "scene_strict_full": full.mean("scene_strict"),
+        "seconds_full": full.mean("seconds"),
+        "nfe_by_tier": {str(tier): nfe for tier, nfe in policy.mean_by_tier("nfe").items()},
     }
-    suffix = holdout.static.arm.title.replace("-", "").lower()
-    numbers[f"scene_{suffix}"] = holdout.static.mean_score("scene_soft")
-    numbers[f"clip_{suffix}"] = holdout.static.mean_score("clip")
-    numbers[f"seconds_{suffix}"] = holdout.static.seconds
+    suffix = static.contestant.title.replace("-", "").lower()
+    numbers[f"scene_{suffix}"] = static.mean("scene_soft")
+    numbers[f"clip_{suffix}"] = static.mean("clip")
+    numbers[f"seconds_{suffix}"] = static.mean("seconds")
     return {name: json_number(value) for name, value in numbers.items()}
 
 
-def _cells(result: ArmResult) -> tuple[str, ...]:
-    return (
-        number_text(result.mean_nfe(), 1),
-        number_text(result.mean_network_evals(), 1),
-        number_text(result.mean_score("scene_soft"), 3),
-        number_text(result.mean_score("scene_strict"), 3),
-        number_text(result.mean_score("clip"), 3),
-        number_text(result.seconds, 3),
-    )
+def _cells(table: MetricTable, tier: int | None = None) -> list[str]:
+    rows = None if tier is None else table.tier == tier
+    return [number_text(table.mean(name, rows), digits) for _, name, digits in _COLUMNS]

@@ -19,11 +19,15 @@ from addiffusion.bank.oracle import gain_share, oracle_end, reward_of_ends
 from addiffusion.bank.replay import BankRollouts
 from addiffusion.config import Config
 from addiffusion.policy import PolicyNetwork
-from addiffusion.ranks import rank_correlation
-from addiffusion.records import Episode, Ticket
+from addiffusion.records import Episode
+from evaluation.comparison.bank_stops import against_stops
+from evaluation.comparison.contestants import Contestant, agent, cases_of
+from evaluation.comparison.draw import draw_cases
+from evaluation.comparison.metric_table import MetricTable, metric_table, tier_correlation
+from evaluation.comparison.results import ImageResult
+from evaluation.comparison.scores import bank_scores
 from evaluation.significance.paired import Comparison
 from evaluation.tables import Table
-from launch.banks.differences import differences
 from launch.banks.info import read_bank
 from launch.runtime.console import UNSEEN, Stage
 from launch.training.policies import TrainedPolicy, load_policy
@@ -96,9 +100,8 @@ def play(folder: Path, policy: str, prices: Sequence[float], *, console: Console
     rollouts.set_weights(trained.weights, 0)
     asked = prices or (config.reward.c_nfe,)
     with Stage(console, "episodes", len(asked) * len(bank.trajectories), headline="") as stage:
-        return [
-            _played(bank, config, _replayed(bank, rollouts, price, stage.advance), trained, price) for price in asked
-        ]
+        policies = [agent(config.sampler, policy=0, name="policy", title="policy", c_nfe=price) for price in asked]
+        return [_played(bank, config, trained, *_replayed(bank, rollouts, one, stage.advance)) for one in policies]
 
 
 def table(played: Sequence[Played]) -> Table:
@@ -133,38 +136,45 @@ def quality_table(played: Sequence[Played]) -> Table:
     return shown
 
 
-def _replayed(bank: Bank, rollouts: BankRollouts, price: float, advance: Callable[[], None]) -> list[Episode]:
-    """The episode of each trajectory."""
+def _replayed(
+    bank: Bank, rollouts: BankRollouts, policy: Contestant, advance: Callable[[], None]
+) -> tuple[MetricTable, list[Episode]]:
+    """Scores and episode of each trajectory."""
+    cases, judge = cases_of((one.prompt, one.seed) for one in bank.trajectories), bank_scores(bank)
+    results: list[ImageResult] = []
     episodes: list[Episode] = []
-    for row, one in enumerate(bank.trajectories):
-        ticket = Ticket.greedy(row, one.prompt, seed=one.seed, c_nfe=price, reference=one.reference)
-        episodes += rollouts.collect([ticket]).episodes
+    for case, one in zip(cases, bank.trajectories, strict=True):
+        drawn = draw_cases(rollouts, policy, [case], judge=judge, references={case.index: one.reference})
+        results += drawn.results
+        episodes += drawn.episodes.values()
         advance()
-    return episodes
+    return metric_table(policy, results, cases, None), episodes
 
 
-def _played(bank: Bank, config: Config, episodes: Sequence[Episode], trained: TrainedPolicy, price: float) -> Played:
+def _played(
+    bank: Bank, config: Config, trained: TrainedPolicy, policy: MetricTable, episodes: Sequence[Episode]
+) -> Played:
+    price = policy.contestant.c_nfe
     worth = [reward_of_ends(one, config.reward, c_nfe=price) for one in bank.trajectories]
     best = [oracle_end(values) for values in worth]
-    nfe = np.array([episode.nfe for episode in episodes])
-    tiers = np.array([one.prompt.tier for one in bank.trajectories])
-    correlation = rank_correlation(nfe, tiers)
+    correlation = tier_correlation(policy)
     fixed_nfe, fixed_reward = _best_fixed(bank, worth)
-    quality = [name for name in _QUALITY if name in (*bank.plan.metrics, "clip")]
     stops = np.array([len(episode.actions) - 1 for episode in episodes])
+    found = against_stops(bank, policy, stops)
+    quality = [name for name in _QUALITY if name in (*bank.plan.metrics, "clip")]
     phi = np.concatenate([episode.phi for episode in episodes])
     return Played(
         c_nfe=price,
-        nfe=float(nfe.mean()),
-        nfe_by_tier={int(tier): float(nfe[tiers == tier].mean()) for tier in np.unique(tiers)},
+        nfe=policy.mean("nfe"),
+        nfe_by_tier=policy.mean_by_tier("nfe"),
         tier_spearman=None if math.isnan(correlation) else correlation,
-        reward=float(np.mean([episode.rewards.sum() for episode in episodes])),
+        reward=policy.mean("reward"),
         full_reward=float(np.mean([values[-1] for values in worth])),
         oracle_reward=float(np.mean([values.max() for values in worth])),
         oracle_nfe=float(np.mean([one.end_nfe[end] for one, end in zip(bank.trajectories, best, strict=True)])),
         fixed_reward=fixed_reward,
         fixed_nfe=fixed_nfe,
-        differences={name: differences(bank, name, stops) for name in quality},
+        differences={name: {other: found.against(other, name) for other in found.others} for name in quality},
         refine_count=_refines(trained, phi),
         decision_count=len(phi),
     )

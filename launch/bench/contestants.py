@@ -30,7 +30,7 @@ _WARM_UP = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
+class BenchSetup:
     """What all contestants run on."""
 
     backbone: Backbone
@@ -53,14 +53,14 @@ class Course:
 class BareNetwork:
     """The network alone, again and again on the same input: what nobody can beat."""
 
-    def __init__(self, course: Course, batch: int) -> None:
-        rows = course.rows_per_slot * batch
+    def __init__(self, setup: BenchSetup, batch: int) -> None:
+        rows = setup.rows_per_slot * batch
         self.nfe_per_pass = float(batch)
-        self._backbone = course.backbone
-        self._z = torch.randn(rows, *course.backbone.latent_shape).to(course.backbone.device)
-        self._hidden = course.prompt.hidden.to(course.backbone.device).repeat(rows, 1, 1)
-        pooled = course.prompt.pooled
-        self._pooled = None if pooled is None else pooled.to(course.backbone.device).repeat(rows, 1)
+        self._backbone = setup.backbone
+        self._z = torch.randn(rows, *setup.backbone.latent_shape).to(setup.backbone.device)
+        self._hidden = setup.prompt.hidden.to(setup.backbone.device).repeat(rows, 1, 1)
+        pooled = setup.prompt.pooled
+        self._pooled = None if pooled is None else pooled.to(setup.backbone.device).repeat(rows, 1)
 
     def work(self) -> Iterator[int]:
         """One pass after the other."""
@@ -76,14 +76,14 @@ class BareNetwork:
 class Continuous:
     """The engine with a queue that never ends: every slot is one NFE further after each pass."""
 
-    def __init__(self, course: Course, *, refine_frac: float = REFINE_FRAC, seed: int = 0) -> None:
-        self._course, self._refine_frac = course, refine_frac
-        self.nfe_per_pass = float(course.slots)
+    def __init__(self, setup: BenchSetup, *, refine_frac: float = REFINE_FRAC, seed: int = 0) -> None:
+        self._setup, self._refine_frac = setup, refine_frac
+        self.nfe_per_pass = float(setup.slots)
         self._rng = np.random.default_rng(seed)
         self._engine = Engine(
-            course.backbone, SAMPLER, RefineSection(), slots=course.slots, guidance_scale=course.guidance_scale
+            setup.backbone, SAMPLER, RefineSection(), slots=setup.slots, guidance_scale=setup.guidance_scale
         )
-        self._left = [0] * course.slots
+        self._left = [0] * setup.slots
         self._episodes = 0
         self.deciding_s = 0.0
         """Seconds spent on what a policy would decide, which is not the engine's work."""
@@ -95,7 +95,7 @@ class Continuous:
             for slot in engine.done():
                 engine.release(slot)
             for slot in engine.free():
-                engine.admit(slot, embedding=self._course.prompt, seed=self._episodes)
+                engine.admit(slot, embedding=self._setup.prompt, seed=self._episodes)
                 self._left[slot] = _length(self._rng) - SAMPLER.warmup_steps
                 self._episodes += 1
             engine.tick()
@@ -123,13 +123,13 @@ class LockStep:
     that still need it.
     """
 
-    def __init__(self, course: Course, batch: int, *, seed: int = 0) -> None:
+    def __init__(self, setup: BenchSetup, batch: int, *, seed: int = 0) -> None:
         self.nfe_per_pass = useful_rows(batch)
-        self._network = BareNetwork(course, batch)
-        self._course = course
+        self._network = BareNetwork(setup, batch)
+        self._setup = setup
         self._batch = batch
         self._rng = np.random.default_rng(seed)
-        self._scheduler: Any = solver_of(course.backbone.scheduler, SAMPLER)
+        self._scheduler: Any = solver_of(setup.backbone.scheduler, SAMPLER)
 
     @torch.inference_mode()
     def work(self) -> Iterator[int]:
@@ -137,18 +137,18 @@ class LockStep:
         while True:
             longest = max(_length(self._rng) for _ in range(self._batch))
             self._scheduler.set_timesteps(LONGEST)
-            z = torch.randn(self._batch, *self._course.backbone.latent_shape).to(self._course.backbone.device)
+            z = torch.randn(self._batch, *self._setup.backbone.latent_shape).to(self._setup.backbone.device)
             for t in self._scheduler.timesteps[:longest]:
                 z = self._scheduler.step(self._predict(z, float(t)), t, z).prev_sample
                 yield 1
 
     def _predict(self, z: Tensor, t: float) -> Tensor:
-        course = self._course
-        output = self._network.run(torch.cat([z] * course.rows_per_slot), t)
-        if course.rows_per_slot == 1:
+        setup = self._setup
+        output = self._network.run(torch.cat([z] * setup.rows_per_slot), t)
+        if setup.rows_per_slot == 1:
             return output
         uncond, cond = output.chunk(2)
-        return uncond + course.guidance_scale * (cond - uncond)
+        return uncond + setup.guidance_scale * (cond - uncond)
 
 
 class StockPipeline:
@@ -156,24 +156,24 @@ class StockPipeline:
 
     STEPS = 20
 
-    def __init__(self, course: Course) -> None:
-        backbone: Any = course.backbone
-        self._pipeline, self._scale = backbone.pipeline, course.guidance_scale
+    def __init__(self, setup: BenchSetup) -> None:
+        backbone: Any = setup.backbone
+        self._pipeline, self._scale = backbone.pipeline, setup.guidance_scale
         self._pipeline.set_progress_bar_config(disable=True)
         dtype = backbone.dtype
         for name in ("text_encoder", "text_encoder_2"):  # the pipeline gives its latents their precision
             if getattr(self._pipeline, name, None) is not None:
                 getattr(self._pipeline, name).to(dtype=dtype)
-        hidden = course.prompt.hidden.to(course.backbone.device, dtype).repeat(course.slots, 1, 1)
+        hidden = setup.prompt.hidden.to(setup.backbone.device, dtype).repeat(setup.slots, 1, 1)
         self._inputs: dict[str, Any] = {"prompt_embeds": hidden}
-        if course.rows_per_slot == 2:
+        if setup.rows_per_slot == 2:
             self._inputs["negative_prompt_embeds"] = hidden
-        if course.prompt.pooled is not None:
-            pooled = course.prompt.pooled.to(course.backbone.device, dtype).repeat(course.slots, 1)
+        if setup.prompt.pooled is not None:
+            pooled = setup.prompt.pooled.to(setup.backbone.device, dtype).repeat(setup.slots, 1)
             self._inputs["pooled_prompt_embeds"] = pooled
-            if course.rows_per_slot == 2:
+            if setup.rows_per_slot == 2:
                 self._inputs["negative_pooled_prompt_embeds"] = pooled
-        self.nfe_per_pass = float(course.slots)
+        self.nfe_per_pass = float(setup.slots)
 
     def work(self) -> Iterator[int]:
         """One call after the other."""
@@ -184,12 +184,12 @@ class StockPipeline:
             yield self.STEPS
 
 
-class Entry:
+class TimedContestant:
     """A contestant with what it reached in each round; it goes on where its last round ended."""
 
-    def __init__(self, contestant: Any, course: Course) -> None:
+    def __init__(self, contestant: Any, setup: BenchSetup) -> None:
         self._nfe_per_pass: float = contestant.nfe_per_pass
-        self._course = course
+        self._setup = setup
         self._steps: Iterator[int] = contestant.work()
         self.rates: list[float] = []
         """NFE per second, one for each round."""
@@ -201,11 +201,11 @@ class Entry:
 
     def run_for(self, seconds: float) -> None:
         """One round: work for at least so long."""
-        started = now = self._course.finished_s()
+        started = now = self._setup.finished_s()
         passes = 0
         while now - started < seconds:
             passes += next(self._steps)
-            now = self._course.finished_s()
+            now = self._setup.finished_s()
         self.rates.append(self._nfe_per_pass * passes / (now - started))
 
 
@@ -254,7 +254,7 @@ class TimedPass:
         return self._record.middle_features()
 
 
-def ratio(one: Entry, other: Entry) -> float:
+def ratio(one: TimedContestant, other: TimedContestant) -> float:
     """Median of the rounds' ratios: a slow minute of the machine is in both of a round's rates."""
     return float(np.median(np.array(one.rates) / np.array(other.rates)))
 

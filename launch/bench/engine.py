@@ -21,12 +21,12 @@ from evaluation.tables import Table
 from launch.bench.contestants import (
     REFINE_FRAC,
     BareNetwork,
+    BenchSetup,
     Continuous,
-    Course,
-    Entry,
     LockStep,
     StockPipeline,
     Timed,
+    TimedContestant,
     ratio,
 )
 from launch.bench.orders import EngineOrder
@@ -85,18 +85,18 @@ def make_backbone(order: EngineOrder) -> Backbone:
 def measure(backbone: Backbone, order: EngineOrder, console: Console = UNSEEN) -> dict[str, Any]:
     """Run all contestants in turns; ``console`` shows how far they are."""
     (prompt,) = backbone.encode_prompts(["a red circle and a blue square"])
-    course = Course(backbone=backbone, prompt=prompt, guidance_scale=order.guidance_scale, slots=order.slots or 1)
+    setup = BenchSetup(backbone=backbone, prompt=prompt, guidance_scale=order.guidance_scale, slots=order.slots or 1)
     if backbone.device.type == "cpu":
         keep_freed_memory()
-    best = _best_batch(course, order, console)
-    course = replace(course, slots=order.slots or best)
+    best = _best_batch(setup, order, console)
+    setup = replace(setup, slots=order.slots or best)
     entries = {
-        "bare": Entry(BareNetwork(course, best), course),
-        "bare_same_batch": Entry(BareNetwork(course, course.slots), course),
-        "engine": Entry(Continuous(course), course),
-        "lockstep": Entry(LockStep(course, course.slots), course),
-        "pipeline": Entry(StockPipeline(course), course),
-        "sequential": Entry(LockStep(course, 1), course),
+        "bare": TimedContestant(BareNetwork(setup, best), setup),
+        "bare_same_batch": TimedContestant(BareNetwork(setup, setup.slots), setup),
+        "engine": TimedContestant(Continuous(setup), setup),
+        "lockstep": TimedContestant(LockStep(setup, setup.slots), setup),
+        "pipeline": TimedContestant(StockPipeline(setup), setup),
+        "sequential": TimedContestant(LockStep(setup, 1), setup),
     }
     _take_turns(entries, order, console)
     rates = {name: float(np.median(entry.rates)) for name, entry in entries.items()}
@@ -106,14 +106,14 @@ def measure(backbone: Backbone, order: EngineOrder, console: Console = UNSEEN) -
         "threads": torch.get_num_threads(),
         "dtype": order.dtype,
         "compile": order.compile,
-        "slots": course.slots,
+        "slots": setup.slots,
         "slots_found": order.slots is None,
         "guidance_scale": order.guidance_scale,
         "bare_best_batch": best,
         **{f"{name}_nfe_s": rate for name, rate in rates.items()},
         **{f"engine_over_{name}": ratio(entries["engine"], entries[name]) for name in rates if name != "engine"},
-        **overhead(course, console),
-        **_peak(course, rates),
+        **overhead(setup, console),
+        **_peak(setup, rates),
     }
 
 
@@ -137,7 +137,7 @@ def table_of(result: dict[str, Any]) -> Table:
     return table
 
 
-def overhead(course: Course, console: Console = UNSEEN) -> dict[str, float]:
+def overhead(setup: BenchSetup, console: Console = UNSEEN) -> dict[str, float]:
     """Shares of a tick outside the network's layers: as benchmarked, and where no decision refines.
 
     What the layers attended to, computed again for the rows that refine, is the network's own arithmetic and counted by
@@ -145,7 +145,7 @@ def overhead(course: Course, console: Console = UNSEEN) -> dict[str, float]:
     """
     ticks: list[int] = []
     with Stage(console, "ticks", 2 * _OVERHEAD_TICKS, headline="", counted=lambda: len(ticks)):
-        refining, plain = (_shares(course, refine_frac, ticks) for refine_frac in (REFINE_FRAC, 0.0))
+        refining, plain = (_shares(setup, refine_frac, ticks) for refine_frac in (REFINE_FRAC, 0.0))
     return {
         "overhead_frac": refining["engine"],
         "attention_frac": refining["attention"],
@@ -153,42 +153,42 @@ def overhead(course: Course, console: Console = UNSEEN) -> dict[str, float]:
     }
 
 
-def _shares(course: Course, refine_frac: float, ticks: list[int]) -> dict[str, float]:
+def _shares(setup: BenchSetup, refine_frac: float, ticks: list[int]) -> dict[str, float]:
     """Parts of a tick; each is noted in ``ticks``, which takes no time of it."""
-    timed = Timed(course.backbone, course.finished_s)
-    contestant = Continuous(replace(course, backbone=cast("Backbone", timed)), refine_frac=refine_frac)
+    timed = Timed(setup.backbone, setup.finished_s)
+    contestant = Continuous(replace(setup, backbone=cast("Backbone", timed)), refine_frac=refine_frac)
     steps = contestant.work()
     next(steps)
     timed.seconds.clear()
     contestant.deciding_s = 0.0
-    started = course.finished_s()
+    started = setup.finished_s()
     for tick in range(_OVERHEAD_TICKS):
         next(steps)
         ticks.append(tick)
-    whole = course.finished_s() - started
+    whole = setup.finished_s() - started
     network, attention = timed.seconds["network"], timed.seconds["attention"]
     engine = whole - network - attention - contestant.deciding_s
     return {"engine": engine / whole, "attention": attention / whole}
 
 
-def _best_batch(course: Course, order: EngineOrder, console: Console) -> int:
+def _best_batch(setup: BenchSetup, order: EngineOrder, console: Console) -> int:
     """The batch at which the bare network is fastest."""
     briefly = replace(order, seconds=order.seconds / 2, rounds=min(order.rounds, 3))
     if order.slots is None:
-        entries = _rising_entries(course, briefly.seconds, console)
+        entries = _rising_entries(setup, briefly.seconds, console)
     else:
-        entries = {batch: Entry(BareNetwork(course, batch), course) for batch in _batches(order.slots)}
+        entries = {batch: TimedContestant(BareNetwork(setup, batch), setup) for batch in _batches(order.slots)}
     _take_turns({f"batch {batch}": entry for batch, entry in entries.items()}, briefly, console)
     return max(entries, key=lambda batch: float(np.median(entries[batch].rates)))
 
 
-def _rising_entries(course: Course, seconds: float, console: Console) -> dict[int, Entry]:
+def _rising_entries(setup: BenchSetup, seconds: float, console: Console) -> dict[int, TimedContestant]:
     """The bare network by batch, as long as larger ones are faster and fit into memory."""
-    entries: dict[int, Entry] = {}
+    entries: dict[int, TimedContestant] = {}
 
     def rate(batch: int) -> float:
         stage.remark(str(batch))
-        entry = Entry(BareNetwork(course, batch), course)
+        entry = TimedContestant(BareNetwork(setup, batch), setup)
         try:
             entry.warm_up()
             entry.run_for(seconds)
@@ -220,7 +220,7 @@ def rising_batches(rate: Callable[[int], float]) -> list[int]:
     return tried
 
 
-def _take_turns(entries: Mapping[str, Entry], order: EngineOrder, console: Console) -> None:
+def _take_turns(entries: Mapping[str, TimedContestant], order: EngineOrder, console: Console) -> None:
     for entry in entries.values():
         entry.warm_up()
     turns = {name: partial(entry.run_for, order.seconds) for name, entry in entries.items()}
@@ -231,24 +231,24 @@ def _batches(slots: int) -> Sequence[int]:
     return sorted({slots, *(batch for batch in BATCHES if batch <= 2 * slots)})
 
 
-def _peak(course: Course, rates: dict[str, float]) -> dict[str, float]:
+def _peak(setup: BenchSetup, rates: dict[str, float]) -> dict[str, float]:
     """On a GPU: FLOP of a pass, the measured bf16 matmul peak, and the share of it that the engine reaches."""
-    if course.backbone.device.type != "cuda":
+    if setup.backbone.device.type != "cuda":
         return {}
-    network = BareNetwork(course, 1)
+    network = BareNetwork(setup, 1)
     with FlopCounterMode(display=False) as counter:
         next(network.work())
-    flop, peak = float(counter.get_total_flops()), _matmul_peak(course)
+    flop, peak = float(counter.get_total_flops()), _matmul_peak(setup)
     return {"flop_per_nfe": flop, "matmul_peak_flop_s": peak, "peak_frac": rates["engine"] * flop / peak}
 
 
-def _matmul_peak(course: Course) -> float:
-    left = torch.randn(_MATMUL, _MATMUL, device=course.backbone.device, dtype=torch.bfloat16)
+def _matmul_peak(setup: BenchSetup) -> float:
+    left = torch.randn(_MATMUL, _MATMUL, device=setup.backbone.device, dtype=torch.bfloat16)
     right = left.T.contiguous()
     count, best = 10, float("inf")
     for _ in range(3):
-        started = course.finished_s()
+        started = setup.finished_s()
         for _ in range(count):
             torch.mm(left, right)
-        best = min(best, course.finished_s() - started)
+        best = min(best, setup.finished_s() - started)
     return count * 2.0 * _MATMUL**3 / best

@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from addiffusion.config import Config
 from addiffusion.errors import ConfigError
-from addiffusion.records import Prompt
-from evaluation.comparison.finishes import Finish, FinishSolver, compare_finishes, grid
+from addiffusion.records import METRIC_NAMES, SCORE_NAMES, Prompt
+from evaluation.comparison.contestants import Contestant, fixed_stop, full_run, make_cases
+from evaluation.comparison.draw import draw_cases
+from evaluation.comparison.scores import paid_scores
 from evaluation.tables import Table
 from launch.bench.orders import FinishOrder
 from launch.runtime.components import Components
 
+FinishSolver: TypeAlias = Literal["ddim", "dpm++2m"]
 SOLVERS: Final[tuple[FinishSolver, ...]] = ("ddim", "dpm++2m")
 _GRID: Final = 33
 """Points of NFE at which finishes are compared."""
 _SHOWN: Final = (("NFE", "nfe", ".1f"), ("scene", "scene_soft", ".3f"), ("strict", "scene_strict", ".3f"))
 _SCORES: Final = (("CLIP", "clip", ".3f"), ("aesthetic", "aesthetic", ".2f"), ("preference", "image_reward", "+.3f"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """One way to end an image."""
+
+    solver: FinishSolver
+    passes: int
+    stop_at: int
+    """Schedule index of the step after which every image is stopped."""
 
 
 def check_stops(order: FinishOrder, config: Config) -> None:
@@ -59,14 +73,41 @@ def bench_finish(
     Raises:
         RolloutError: no worker could finish the images in time.
     """
-    return compare_finishes(
-        components.rollouts,
-        components.scoring,
-        prompts=prompts,
-        config=config,
-        finishes=_grid(order, config),
-        advance=advance,
-    )
+    cases, judge = make_cases(prompts, repeats=1, seed=config.run.seed), paid_scores(components.scoring)
+    rows: list[dict[str, Any]] = []
+    for finish in [None, *_grid(order, config)]:
+        contestant = full_run(config.sampler) if finish is None else _contestant(finish, config)
+        table = draw_cases(components.rollouts, contestant, cases, judge=judge).table(cases)
+        means = {name: table.mean(name) for name in ("nfe", *METRIC_NAMES, *SCORE_NAMES)}
+        rows.append({**_place(finish), **means, "images": int(table.drawn.sum()), "dropped": len(table.errors)})
+        advance()
+    return rows
+
+
+def grid(
+    solvers: Sequence[FinishSolver], passes: Sequence[int], stops: Sequence[int], *, num_steps: int
+) -> list[Finish]:
+    """Every combination once: without passes the solver does not matter, and no more passes than steps were left."""
+    finishes: dict[tuple[str, int, int], Finish] = {}
+    for stop_at in stops:
+        for count in passes:
+            shortened = min(count, num_steps - 1 - stop_at)
+            for solver in solvers if shortened else solvers[:1]:
+                finish = Finish(solver=solver, passes=shortened, stop_at=stop_at)
+                finishes[solver, shortened, stop_at] = finish
+    return list(finishes.values())
+
+
+def _contestant(finish: Finish, config: Config) -> Contestant:
+    """Its warm-up ends where it stops, so that it can stop before the configuration's own warm-up is over."""
+    changes = {"warmup_steps": finish.stop_at, "finish_steps": finish.passes, "finish_solver": finish.solver}
+    return fixed_stop(finish.stop_at, config.sampler.model_copy(update=changes))
+
+
+def _place(finish: Finish | None) -> dict[str, Any]:
+    if finish is None:
+        return {"finish": None}
+    return {"finish": finish.solver, "passes": finish.passes, "stop_at": finish.stop_at}
 
 
 def choice(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

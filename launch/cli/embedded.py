@@ -34,7 +34,7 @@ def embedded_card(order: CardOrder, *, as_json: AsJson = False) -> None:
     """Measure the built-in world again: quality by tier, what steps are worth, scorers, cost. Minutes on two cores."""
     from addiffusion.assets import WEIGHTS_FOLDER
     from evaluation.model_card.plan import CardPlan
-    from launch.world.card import run_card
+    from launch.world.model_card import run_card
 
     plan = CardPlan(
         weights=order.weights or WEIGHTS_FOLDER,

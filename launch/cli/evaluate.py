@@ -35,7 +35,7 @@ def evaluate(order: EvaluateOrder, *, overrides: Overrides = (), as_json: AsJson
     if as_json:
         typer.echo(json.dumps(evaluated.summary))
     else:
-        console.print(standings_table(evaluated.standings))
+        console.print(standings_table(evaluated.result))
         console.print(f"tables, figures and images are in {evaluated.path}", highlight=False)
 
 
@@ -85,6 +85,6 @@ def results(order: ResultsOrder, *, overrides: Overrides = ()) -> None:
 
     done = run(order.evaluation(), overrides=overrides, console=console)
     command = result_command(order, overrides)
-    page = results_page(done.standings, done.summary, command=command, machine=machine())
+    page = results_page(done.result, done.summary, command=command, machine=machine())
     write_results(order.page, page, done.path / "plots")
     console.print(f"{order.page} is written", highlight=False)

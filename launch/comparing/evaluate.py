@@ -28,14 +28,14 @@ from evaluation.comparison.contestants import (
     best_of,
     converged,
     default_statics,
-    make_items,
+    make_cases,
     static,
 )
-from evaluation.comparison.draw import Studio
+from evaluation.comparison.draw import ComparisonRunner
 from evaluation.comparison.folder import finish_folder
 from evaluation.comparison.results import ResultStore
-from evaluation.comparison.schedule import Program, compare_all
-from evaluation.comparison.summary import Standings
+from evaluation.comparison.schedule import ComparisonPlan, compare_all
+from evaluation.comparison.summary import ComparisonResult
 from launch.comparing.literature import Literature, literature
 from launch.comparing.orders import EvaluateOrder
 from launch.comparing.stages import stages
@@ -57,7 +57,7 @@ class Evaluated:
 
     path: Path
     summary: dict[str, Any]
-    standings: Standings
+    result: ComparisonResult
 
 
 def evaluate(
@@ -88,10 +88,10 @@ def evaluate(
     extra = (
         literature(config, lcm_lora=order.lcm_lora, sdxl_turbo=order.sdxl_turbo) if order.literature else Literature()
     )
-    program = make_program(order, config, extra, converged_at)
+    plan = make_plan(order, config, extra, converged_at)
     if order.bank is not None:
-        program = replace(program, bank=open_bank(order.bank, asked))
-    items = make_items(prompts, repeats=order.repeats, seed=config.run.seed)
+        plan = replace(plan, bank=open_bank(order.bank, asked))
+    cases = make_cases(prompts, repeats=order.repeats, seed=config.run.seed)
     path = order.out or Path("evaluations") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     check_models(config)
     manifest = _manifest(order, policy, config, prompts)
@@ -109,15 +109,15 @@ def evaluate(
         stack.enter_context(locked(path))
         write_text(path / MANIFEST, manifest)
         components.keep_reports(path)
-        studio = _studio(order, config, policy, components, path, extra)
+        runner = _runner(order, config, policy, components, path, extra)
         reward = asked.reward
         with stages(view.console) as stage:
-            standings = compare_all(program, studio, items, reward=reward, stage=stage)
+            result = compare_all(plan, runner, cases, reward=reward, stage=stage)
         facts = {"policy": policy.name, "prompt_set": order.prompts, "command": _command(order, overrides)}
         with view.progress("tables and figures"):
-            summary = finish_folder(path, standings, items, facts=facts)
+            summary = finish_folder(path, result, cases, facts=facts)
     view.say(f"{duration((datetime.now(UTC) - start).total_seconds())} in all")
-    return Evaluated(path=path, summary=summary, standings=standings)
+    return Evaluated(path=path, summary=summary, result=result)
 
 
 def evaluation_prompts(source: str, config: Config, *, limit: int) -> tuple[Prompt, ...]:
@@ -134,7 +134,7 @@ def evaluation_prompts(source: str, config: Config, *, limit: int) -> tuple[Prom
     return load_prompts(section, split=_split(split), count=limit, seed=config.run.seed)
 
 
-def make_program(order: EvaluateOrder, config: Config, extra: Literature, converged_at: Sequence[float]) -> Program:
+def make_plan(order: EvaluateOrder, config: Config, extra: Literature, converged_at: Sequence[float]) -> ComparisonPlan:
     """Who takes part.
 
     Raises:
@@ -153,7 +153,7 @@ def make_program(order: EvaluateOrder, config: Config, extra: Literature, conver
         if order.best_of > 1:
             others.append(best_of(order.best_of, static((*chosen, "ddim-20")[0], sampler)))
     others += () if order.quick else extra.contestants
-    return Program(
+    return ComparisonPlan(
         skipped={} if order.quick else extra.skipped,
         agent=agent(sampler, policy=0, name="agent", title="agent", c_nfe=config.reward.c_nfe),
         others=tuple(others),
@@ -190,11 +190,11 @@ def _for_images(config: Config) -> Config:
     return config.model_copy(update={"scorers": scorers})
 
 
-def _studio(
+def _runner(
     order: EvaluateOrder, config: Config, policy: TrainedPolicy, components: Components, path: Path, extra: Literature
-) -> Studio:
+) -> ComparisonRunner:
     made = {} if order.quick else {one.name: components.baseline(one) for one in extra.baselines}
-    return Studio(
+    return ComparisonRunner(
         rollouts={ENGINE: components.rollouts, **made},
         scoring=components.scoring,
         store=ResultStore(path),

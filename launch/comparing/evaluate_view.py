@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from evaluation.comparison.columns import Columns
-from evaluation.comparison.summary import Standings
+from evaluation.comparison.metric_table import MetricTable
+from evaluation.comparison.summary import ComparisonResult
 from evaluation.comparison.tables import sections, spent_cells, standings_head
 from evaluation.numbers import number_text
 from evaluation.tables import Table, samplers_table
 
 
-def standings_table(standings: Standings) -> Table:
+def standings_table(result: ComparisonResult) -> Table:
     """A row per contestant, in the sections of the written tables."""
-    metrics = standings.metrics()
-    count = len(standings.agent.nfe)
+    metrics = result.metrics()
+    count = len(result.agent.nfe)
     title = f"{count} images, same prompts and seeds in every row"
     table = samplers_table(title, standings_head(metrics)[1:], whole_titles=False)  # a reason for being skipped is long
-    for title, members in sections(standings):
+    for title, members in sections(result):
         table.add_row(title, *[""] * (3 + len(metrics)), style="dim italic")
         for one in members:
-            table.add_row(f"  {one.contestant.title}", *_cells(one, metrics), style=_emphasis(one, standings))
+            table.add_row(f"  {one.contestant.title}", *_cells(one, metrics), style=_emphasis(one, result))
         table.add_section()
-    for name, reason in standings.skipped.items():
+    for name, reason in result.skipped.items():
         table.add_row(f"{name} skipped", *[""] * (3 + len(metrics)), style="dim")
         table.add_row(f"  {reason}", *[""] * (3 + len(metrics)), style="dim")
     return table
 
 
-def _cells(columns: Columns, metrics: list[str]) -> list[str]:
-    return [*spent_cells(columns), *(number_text(columns.mean(metric), 3) for metric in metrics)]
+def _cells(table: MetricTable, metrics: list[str]) -> list[str]:
+    return [*spent_cells(table), *(number_text(table.mean(metric), 3) for metric in metrics)]
 
 
-def _emphasis(columns: Columns, standings: Standings) -> str:
-    return "bold" if columns is standings.agent else ""
+def _emphasis(table: MetricTable, result: ComparisonResult) -> str:
+    return "bold" if table is result.agent else ""

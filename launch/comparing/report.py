@@ -13,11 +13,11 @@ from rich.console import Console
 from addiffusion.config import Config
 from addiffusion.errors import CheckpointError, RunFolderError
 from addiffusion.records import Episode
-from evaluation.comparison.contestants import agent, make_items, tickets_of
+from evaluation.comparison.contestants import agent, make_cases, tickets_of
 from evaluation.comparison.films import Film, film_of
 from evaluation.report.comparison_part import agent_films, agent_spent, cases, read_summary
-from evaluation.report.material import Material, Spent
-from evaluation.report.page import write_page
+from evaluation.report.html_report import write_page
+from evaluation.report.report_data import ReportData, Spent
 from launch.comparing.evaluate import MANIFEST, evaluation_prompts
 from launch.comparing.orders import ReportOrder
 from launch.configuration.files import load_resolved
@@ -39,14 +39,14 @@ def write_report(order: ReportOrder, *, roles: Roles = serial_components, consol
         ArchiveError: its results can't be read.
     """
     is_comparison = (order.folder / MANIFEST).is_file()
-    material = _of_comparison(order.folder) if is_comparison else _of_run(order, roles, console)
+    data = _of_comparison(order.folder) if is_comparison else _of_run(order, roles, console)
     with Stage(console, "writing the page"):
-        return write_page(order.out or order.folder / PAGE, material)
+        return write_page(order.out or order.folder / PAGE, data)
 
 
-def _of_comparison(path: Path) -> Material:
+def _of_comparison(path: Path) -> ReportData:
     facts = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    return Material(
+    return ReportData(
         title=f"Comparison {path.name}",
         num_steps=int(facts["sampler"]["num_steps"]),
         config=json.dumps(facts, indent=2),
@@ -54,7 +54,7 @@ def _of_comparison(path: Path) -> Material:
     )
 
 
-def _of_run(order: ReportOrder, roles: Roles, console: Console) -> Material:
+def _of_run(order: ReportOrder, roles: Roles, console: Console) -> ReportData:
     folder, config = RunFolder.open(order.folder)
     rows = folder.metrics()
     result = folder.path / "result.json"
@@ -70,10 +70,10 @@ def _of_run(order: ReportOrder, roles: Roles, console: Console) -> Material:
         if not (order.comparison / MANIFEST).is_file():
             raise RunFolderError(f"{order.comparison} is no comparison: make one with `addiffusion evaluate`.")
         parts: dict[str, Any] = {**base, **_comparison_part(order.comparison), "status": status}
-        return Material(**parts)
+        return ReportData(**parts)
     command = f"addiffusion train -c {folder.config_file}"
     films, spent, notes = _drawn_now(order, roles, console)
-    return Material(**base, status=status, command=command, films=films, spent=spent, notes=notes)
+    return ReportData(**base, status=status, command=command, films=films, spent=spent, notes=notes)
 
 
 def _comparison_part(path: Path) -> dict[str, Any]:
@@ -120,8 +120,8 @@ def draw_films(
     """Held-out prompts drawn by a policy, every decision kept."""
     prompts = evaluation_prompts(config.prompts.source, config, limit=count)
     contestant = agent(config.sampler, policy=0, name="agent", title="agent", c_nfe=config.reward.c_nfe)
-    items = make_items(prompts, repeats=1, seed=config.run.seed)
-    tickets = tickets_of(contestant, items, films=count)
+    cases = make_cases(prompts, repeats=1, seed=config.run.seed)
+    tickets = tickets_of(contestant, cases, films=count)
     episodes: list[Episode] = []
     with ExitStack() as stack:
         with Stage(console, "loading the models"):

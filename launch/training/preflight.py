@@ -15,7 +15,7 @@ from addiffusion.config.sampling import NOISY_SOLVERS
 from addiffusion.errors import ConfigError
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Prompt
-from evaluation.comparison.holdout import static_sampler
+from evaluation.comparison.held_out import static_sampler
 from launch.configuration.files import load_config
 from launch.configuration.shown import shortened, shown
 from launch.runtime.cluster import check_resources, usable_cpus

@@ -15,13 +15,19 @@ from rich.console import Console
 from addiffusion.bank.archive import Bank
 from addiffusion.config import Config
 from addiffusion.errors import OutputError, RolloutError, ScorerError
-from addiffusion.records import Prompt
+from addiffusion.records import Episode, Prompt
 from evaluation.comparison.generalization import GeneralizationGap, generalization_gap
-from evaluation.comparison.holdout import Holdout, collapse, evaluate, static_sampler
-from evaluation.comparison.holdout_evidence import evidence
+from evaluation.comparison.held_out import (
+    HeldOut,
+    collapse,
+    compare_held_out,
+    evidence_json,
+    evidence_line,
+    static_sampler,
+)
 from evaluation.report.film import plot_film_strips
 from evaluation.report.training_plots import plot_action_mix, plot_learning_curves, plot_stopping_times
-from evaluation.report.training_table import holdout_table, summary
+from evaluation.report.training_table import held_out_table, summary
 from launch.runtime.build import build_components
 from launch.runtime.components import Components
 from launch.runtime.console import RunView, duration
@@ -140,8 +146,8 @@ class _Run:
         if self.interrupt.requested:
             return self._stopped()
         self.promise = "training is saved and the comparison goes on"
-        holdout = self._compare()
-        return Outcome(result=self._report(holdout, self._gap(pool, holdout)))
+        held_out = self._compare()
+        return Outcome(result=self._report(held_out, self._gap(pool, held_out.episodes)))
 
     def _stopped(self) -> Outcome:
         self.view.say(f"stopped; go on with `addiffusion train resume={self.folder.path}`")
@@ -208,30 +214,29 @@ class _Run:
         self.folder.write_warm_start(report.as_json())
         training.save(self.folder.path)
 
-    def _compare(self) -> Holdout:
+    def _compare(self) -> HeldOut:
         prompts = self.plan.test_prompts
         with self.view.progress("held-out images", 3 * len(prompts)) as advance:
-            return evaluate(
+            return compare_held_out(
                 self.components.rollouts, self.components.scoring, prompts=prompts, config=self.config, advance=advance
             )
 
-    def _gap(self, pool: Sequence[PoolEntry], holdout: Holdout) -> GeneralizationGap:
-        held_out = holdout.policy.episodes
+    def _gap(self, pool: Sequence[PoolEntry], held_out: Sequence[Episode]) -> GeneralizationGap:
         count = min(len(pool), len(held_out))
         with self.view.progress("images of training pairs", count) as advance:
             gap = generalization_gap(self.components.rollouts, pool, held_out, self.config)
             advance(count)
         return gap
 
-    def _draw(self, holdout: Holdout) -> None:
+    def _draw(self, episodes: Sequence[Episode]) -> None:
         """The figures; one that can't be written takes no result with it."""
         try:
-            self._draw_all(holdout)
+            self._draw_all(episodes)
         except OutputError as error:
             self.view.say(f"warning: {error.message}")
 
-    def _draw_all(self, holdout: Holdout) -> None:
-        plots, episodes, num_steps = self.folder.plots, holdout.policy.episodes, self.config.sampler.num_steps
+    def _draw_all(self, episodes: Sequence[Episode]) -> None:
+        plots, num_steps = self.folder.plots, self.config.sampler.num_steps
         if rows := self.folder.metrics():
             plot_learning_curves(rows, plots / "learning_curves.png")
         if episodes:
@@ -239,24 +244,23 @@ class _Run:
             plot_stopping_times(episodes, plots / "stopping_times.png", num_steps=num_steps)
             plot_film_strips(episodes, plots / "film_strips.png")
 
-    def _report(self, holdout: Holdout, gap: GeneralizationGap) -> dict[str, Any]:
+    def _report(self, held_out: HeldOut, gap: GeneralizationGap) -> dict[str, Any]:
         rows = self.folder.metrics()
-        found = evidence(holdout)
-        result = summary(holdout) | found.as_json() | gap.as_json()
+        result = summary(held_out) | evidence_json(held_out.result) | gap.as_json()
         result["episodes_dropped"] += sum(row["episodes_dropped"] or 0 for row in rows) + gap.dropped_count
         result |= {
             "iterations": len(rows),
             "run": str(self.folder.path),
             "run_seconds": time.perf_counter() - self.start,
         }
-        self.view.say(holdout_table(holdout))
-        self.view.say(found.line())
+        self.view.say(held_out_table(held_out.result))
+        self.view.say(evidence_line(held_out.result))
         self.view.say(gap.line())
         self.folder.write_result(result)
-        self._draw(holdout)
+        self._draw(held_out.episodes)
         if advice := gap.advice():
             self.view.say(f"note: {advice}")
-        if warning := collapse(holdout.policy.episodes):
+        if warning := collapse(held_out.episodes):
             self.view.say(f"warning: {warning}")
         self.view.say(f"{duration(result['run_seconds'])} in all; everything is in {self.folder.path}")
         return result

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,11 +15,15 @@ from addiffusion.bank.archive import Bank, open_bank
 from addiffusion.bank.replay import BankRollouts
 from addiffusion.config import Config
 from addiffusion.prompts import load_prompts
-from addiffusion.records import METRIC_NAMES, SCORE_NAMES, Episode, Ticket
+from addiffusion.records import METRIC_NAMES, SCORE_NAMES
 from addiffusion.rollouts import Rollouts
 from addiffusion.seeds import derive_seed, generator
 from addiffusion.threads import torch_threads
-from evaluation.comparison.holdout import judge
+from evaluation.comparison.contestants import agent, cases_of
+from evaluation.comparison.draw import draw_cases
+from evaluation.comparison.metric_table import MetricTable
+from evaluation.comparison.scores import Judge, bank_scores, paid_scores
+from evaluation.numbers import mean_of_numbers
 from launch.runtime.serial import serial_components
 from launch.training.references import References, draw_references, training_pairs
 from launch.training.warm_start import start_warm
@@ -34,12 +38,9 @@ from learner.update import PolicyLearner
 HELD_OUT_SHARE = 0.25
 """Of a bank's trajectories; no trial trains on them."""
 
-Judge: TypeAlias = Callable[[Sequence[Episode]], "np.typing.NDArray[np.float64]"]
-"""(n, 2) metrics of the returned images by METRIC_NAMES."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
+class TrialSetup:
     """What a trial trains and is judged on."""
 
     rollouts: Rollouts
@@ -63,51 +64,41 @@ def run_trial(config: Config, objective: Objective, *, bank: Path | None) -> dic
         UsageError: the configuration can't be used.
         RolloutError: images could not be finished.
     """
-    with _live(config) if bank is None else _on_bank(config, bank) as ground:
+    with _live(config) if bank is None else _on_bank(config, bank) as setup:
         training = Training(
-            config, ledger=build_ledger(config, ground.pool), rollouts=ground.rollouts, learner=ground.learner
+            config, ledger=build_ledger(config, setup.pool), rollouts=setup.rollouts, learner=setup.learner
         )
-        if ground.bank is not None:
-            start_warm(ground.learner, ground.bank, config, advance=lambda _: None)
+        if setup.bank is not None:
+            start_warm(setup.learner, setup.bank, config, advance=lambda _: None)
             training.share_weights()
         while not training.finished:
             training.step()
-        tickets = [
-            Ticket.greedy(number, one.prompt, seed=one.seed, c_nfe=config.reward.c_nfe, reference=one.reference)
-            for number, one in enumerate(ground.held_out)
-        ]
-        return _judged(ground.rollouts.collect(tickets).episodes, objective, ground.judge)
+        cases = cases_of((one.prompt, one.seed) for one in setup.held_out)
+        references = {case.index: one.reference for case, one in zip(cases, setup.held_out, strict=True)}
+        policy = agent(config.sampler, policy=0, name="trial", title="trial", c_nfe=config.reward.c_nfe)
+        drawn = draw_cases(setup.rollouts, policy, cases, judge=setup.judge, references=references)
+        return _figures(drawn.table(cases), objective)
 
 
-def _judged(episodes: Sequence[Episode], objective: Objective, judge_images: Judge) -> dict[str, float]:
-    metrics = judge_images(episodes)
-    scores = {
-        "reward": np.array([episode.rewards.sum() for episode in episodes], np.float64),
-        **{name: np.array([one.scores[-1, k] for one in episodes]) for k, name in enumerate(SCORE_NAMES)},
-        **{name: metrics[:, k] for k, name in enumerate(METRIC_NAMES)},
-    }
-    nfe = np.array([episode.nfe for episode in episodes], np.float64)
-    return {
-        "objective": float(np.mean(scores[objective.score] - objective.c_nfe * nfe)),
-        "nfe": float(nfe.mean()),
-        **{name: float(np.mean(values)) for name, values in scores.items()},
-    }
+def _figures(table: MetricTable, objective: Objective) -> dict[str, float]:
+    worth = mean_of_numbers(table.value(objective.score) - objective.c_nfe * table.nfe)
+    return {"objective": worth} | {name: table.mean(name) for name in ("nfe", "reward", *SCORE_NAMES, *METRIC_NAMES)}
 
 
 @contextmanager
-def _on_bank(config: Config, path: Path) -> Iterator[Ground]:
+def _on_bank(config: Config, path: Path) -> Iterator[TrialSetup]:
     bank = open_bank(path, config)
     order = np.array(_order(len(bank.trajectories)))
     cut = max(1, round(HELD_OUT_SHARE * len(order)))
     entries = [PoolEntry(prompt=one.prompt, seed=one.seed, reference=one.reference) for one in bank.trajectories]
     with torch_threads(1):
         built = build_ppo_config(config, observation_width=bank.plan.layout.width)
-        yield Ground(
+        yield TrialSetup(
             rollouts=BankRollouts(bank, config),
             learner=PolicyLearner(cast("EpisodePPOLearner", built.build_learner())),
             pool=tuple(entries[row] for row in sorted(order[cut:])),
             held_out=tuple(entries[row] for row in sorted(order[:cut])),
-            judge=lambda episodes: np.stack([_metrics(bank, episode) for episode in episodes]),
+            judge=bank_scores(bank),
             bank=replace(bank, trajectories=tuple(bank.trajectories[row] for row in sorted(order[cut:]))),
         )
 
@@ -117,16 +108,8 @@ def _order(count: int) -> list[int]:
     return torch.randperm(count, generator=generator("tune", "held out")).tolist()
 
 
-def _metrics(bank: Bank, episode: Episode) -> np.typing.NDArray[np.float64]:
-    trajectory = bank.find(episode.ticket.prompt.text, episode.ticket.seed)
-    assert trajectory is not None
-    if not bank.plan.metrics:
-        return np.full(len(METRIC_NAMES), np.nan)
-    return trajectory.end_metrics[trajectory.end_at(len(episode.actions) - 1)].astype(np.float64)
-
-
 @contextmanager
-def _live(config: Config) -> Iterator[Ground]:
+def _live(config: Config) -> Iterator[TrialSetup]:
     """Roles of a serial run; validation prompts judge."""
     section, seed = config.prompts, config.run.seed
     prompts = load_prompts(section, split="train", count=section.train_count, seed=seed)
@@ -142,10 +125,10 @@ def _live(config: Config) -> Iterator[Ground]:
             PoolEntry(prompt=prompt, seed=image_seed, reference=references[prompt.text, image_seed])
             for prompt, image_seed in [*pairs, *held_out]
         ]
-        yield Ground(
+        yield TrialSetup(
             rollouts=components.rollouts,
             learner=components.learner,
             pool=tuple(entries[: len(pairs)]),
             held_out=tuple(entries[len(pairs) :]),
-            judge=lambda episodes: judge(components.scoring, episodes).astype(np.float64),
+            judge=paid_scores(components.scoring),
         )

@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
 
-from addiffusion.actions import Action
 from addiffusion.config import Config
 from addiffusion.prompts import load_prompts
-from evaluation.comparison.holdout import Arm, ArmResult, action_fractions, arm_tickets, run_arm
+from addiffusion.records import Episode
+from evaluation.comparison.contestants import agent, full_run, make_cases
+from evaluation.comparison.draw import draw_cases
+from evaluation.comparison.held_out import action_fractions
+from evaluation.comparison.metric_table import MetricTable
+from evaluation.comparison.scores import paid_scores
 from launch.runtime.components import unpaid
 from launch.runtime.serial import serial_components
 from launch.training.policies import load_policy
+
+Drawn: TypeAlias = tuple[MetricTable, MetricTable, list[Episode]]
 
 RESULTS = (Path(__file__).parents[2] / "docs/results.md").read_text(encoding="utf-8")
 
@@ -45,41 +52,44 @@ def wins(name: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def drawn() -> dict[str, ArmResult]:
-    """Twelve held-out prompts, by the policy and at full length."""
+def drawn() -> Drawn:
+    """Twelve held-out prompts, by the policy and at full length; the policy's episodes."""
     policy = load_policy("shipped")
     config: Config = unpaid(policy.config(["cluster.mode=serial", "rollout.workers=1"]))
-    prompts = load_prompts(config.prompts, split="test", count=12, seed=0)
+    cases = make_cases(load_prompts(config.prompts, split="test", count=12, seed=0), repeats=1, seed=config.run.seed)
+    ours = agent(config.sampler, policy=0, name="policy", title="policy", c_nfe=config.reward.c_nfe)
     with serial_components(config) as components:
         components.rollouts.set_weights(policy.weights, 1)
-        arms = (Arm(name="policy", title="policy"), Arm(name="full", title="full", forced=Action.CONTINUE))
-        return {
-            arm.name: run_arm(components.rollouts, components.scoring, arm, arm_tickets(arm, prompts, config))
-            for arm in arms
-        }
+        judge = paid_scores(components.scoring)
+        found, full = (
+            draw_cases(components.rollouts, one, cases, judge=judge) for one in (ours, full_run(config.sampler))
+        )
+    return found.table(cases), full.table(cases), list(found.episodes.values())
 
 
-def test_5_it_spends_a_part_of_the_schedule(drawn: dict[str, ArmResult]) -> None:
+def test_5_it_spends_a_part_of_the_schedule(drawn: Drawn) -> None:
     """In the embedded world the policy that ships (`--policy shipped`) spends 13.4 NFE where the full run spends 50,
     and more the harder the prompt: 10 / 14 / 17 in tiers 1 / 2 / 3.
     """
-    nfe = [episode.nfe for episode in drawn["policy"].episodes]
+    policy, full, episodes = drawn
+    nfe = policy.nfe.tolist()
     assert len(nfe) == 12
     assert np.mean(nfe) <= 20
     assert len(set(nfe)) > 1, "it decides per image"
-    assert {episode.nfe for episode in drawn["full"].episodes} == {50}
-    fractions = action_fractions(drawn["policy"].episodes)
+    assert set(full.nfe.tolist()) == {50}
+    fractions = action_fractions(episodes)
     assert all(fraction > 0.05 for fraction in fractions.values()), fractions
     assert [rows("Everybody")[name][0] for name in ("agent", "always continue (50)")] == ["13.4", "50.0"]
     assert [round(float(cell)) for cell in rows("By tier")["agent"][:3]] == [10, 14, 17]
 
 
-def test_5_its_images_are_better(drawn: dict[str, ArmResult]) -> None:
+def test_5_its_images_are_better(drawn: Drawn) -> None:
     """On 300 held-out prompts its images are better than the full run's: scene score 0.920 against 0.900
     (+0.020 [+0.010, +0.032]), CLIP +0.006 [+0.003, +0.010].
     """
-    assert drawn["policy"].mean_score("clip") == pytest.approx(drawn["full"].mean_score("clip"), abs=0.01)
-    assert drawn["policy"].mean_score("scene_soft") > drawn["full"].mean_score("scene_soft") - 0.05
+    policy, full, _ = drawn
+    assert policy.mean("clip") == pytest.approx(full.mean("clip"), abs=0.01)
+    assert policy.mean("scene_soft") > full.mean("scene_soft") - 0.05
     assert "600 images of 300 held-out prompts, 2 seeds each" in RESULTS
     scenes = [rows("Everybody")[name][3][:5] for name in ("agent", "always continue (50)")]
     assert scenes == ["0.920", "0.900"]

@@ -14,8 +14,7 @@ from addiffusion.config import Config, SamplerSection
 from addiffusion.errors import UsageError
 from addiffusion.records import SCORE_NAMES, Prompt
 from evaluation.comparison.bank_stops import bank_stops
-from evaluation.comparison.columns import Columns, columns_of, tier_correlation
-from evaluation.comparison.contestants import Item, full_run, make_items, static
+from evaluation.comparison.contestants import EvalCase, full_run, make_cases, static
 from evaluation.comparison.matching import (
     equal_nfe,
     equal_time,
@@ -26,41 +25,42 @@ from evaluation.comparison.matching import (
     refined_stop,
     step_of_nfe,
 )
+from evaluation.comparison.metric_table import MetricTable, metric_table, tier_correlation
 from evaluation.comparison.oracle import oracle, oracle_share, utility
 from evaluation.comparison.results import ImageResult
-from evaluation.comparison.summary import Matches, Standings, comparisons, summarise
+from evaluation.comparison.summary import ComparisonResult, Matches, comparisons, summarise
 from evaluation.comparison.tables import latex_standings, markdown_standings
-from evaluation.report.material import Material
-from evaluation.report.page import render
+from evaluation.report.html_report import render
+from evaluation.report.report_data import ReportData
 from evaluation.report.results_page import results_page, verdicts
 from evaluation.seconds import SECONDS_NOTE
 from launch.comparing.evaluate_view import standings_table
 from tests.addiffusion.bank.toy_bank import toy_bank, toy_bank_config
 
 SAMPLER = SamplerSection(num_steps=50, warmup_steps=4, finish_steps=4)
-ITEMS = make_items([Prompt(prompt_id=n, text=f"p{n}", tier=n % 3 + 1) for n in range(12)], repeats=1, seed=0)
+CASES = make_cases([Prompt(prompt_id=n, text=f"p{n}", tier=n % 3 + 1) for n in range(12)], repeats=1, seed=0)
 REWARD = Config().reward
 
 
-def drawn(name: str, nfe: list[int] | int, clip: np.ndarray, full: Columns | None = None) -> Columns:
+def drawn(name: str, nfe: list[int] | int, clip: np.ndarray, full: MetricTable | None = None) -> MetricTable:
     """One contestant whose images look alike to DINO."""
-    spent = [nfe] * len(ITEMS) if isinstance(nfe, int) else nfe
+    spent = [nfe] * len(CASES) if isinstance(nfe, int) else nfe
     results = [
         ImageResult(
-            contestant=name, index=item.index, prompt_id=item.prompt.prompt_id, prompt=item.prompt.text,
-            tier=item.prompt.tier, repeat=0, seed=item.seed, nfe=spent[item.index], network_evals=2 * spent[item.index],
-            seconds=0.01 * spent[item.index],
-            scores={"clip": float(clip[item.index]), "aesthetic": 5.0, "image_reward": 0.0},
+            contestant=name, index=case.index, prompt_id=case.prompt.prompt_id, prompt=case.prompt.text,
+            tier=case.prompt.tier, repeat=0, seed=case.seed, nfe=spent[case.index], network_evals=2 * spent[case.index],
+            seconds=0.01 * spent[case.index],
+            scores={"clip": float(clip[case.index]), "aesthetic": 5.0, "image_reward": 0.0},
             clip_embedding=(1.0, 0.0), dino_embedding=(0.6, 0.8),
         )
-        for item in ITEMS
+        for case in CASES
     ]  # fmt: skip
     contestant = static(name, SAMPLER) if "-" in name else full_run(SAMPLER)
-    return columns_of(contestant, results, ITEMS, full)
+    return metric_table(contestant, results, CASES, full)
 
 
 @pytest.fixture
-def full() -> Columns:
+def full() -> MetricTable:
     return drawn("full", 50, np.linspace(0.2, 0.31, 12))
 
 
@@ -105,11 +105,12 @@ def test_what_is_no_sampler_is_refused(name: str) -> None:
         static(name, SAMPLER)
 
 
-def test_the_oracle_takes_the_best_stop_and_the_cheapest_of_equals(full: Columns) -> None:
+def test_the_oracle_takes_the_best_stop_and_the_cheapest_of_equals(full: MetricTable) -> None:
     base = full.scores["clip"]
     better = np.where(np.arange(12) < 6, 0.05, -0.05)
     early, late = drawn("ddim-9", 9, base + better, full), drawn("ddim-20", 20, base, full)
     best = oracle([full, early, late], "clip", full=full, reward=REWARD)
+    assert list(best.scores) == sorted(full.scores)  # files of one comparison are the same whenever it is written
     assert best.nfe.tolist() == [9] * 6 + [20] * 6  # `late` equals the full run at a lower price
     by_reward = oracle([full, early, late], "reward", full=full, reward=REWARD)
     worth = [utility(one, full, REWARD) for one in (full, early, late)]
@@ -119,10 +120,10 @@ def test_the_oracle_takes_the_best_stop_and_the_cheapest_of_equals(full: Columns
     assert oracle_share(full, by_reward, full=full, reward=REWARD) == pytest.approx(0)
 
 
-def test_the_oracle_is_paid_as_the_run_was(full: Columns) -> None:
+def test_the_oracle_is_paid_as_the_run_was(full: MetricTable) -> None:
     """Every option of the reward that changes what an image is worth changes the oracle's worth alike."""
     other = drawn("ddim-9", 9, full.scores["clip"] + 0.02, full)
-    other = replace(other, dino=np.tile([1.0, 0.0], (len(ITEMS), 1)))
+    other = replace(other, dino=np.tile([1.0, 0.0], (len(CASES), 1)))
 
     def worth(**changes: object) -> float:
         return float(utility(other, full, REWARD.model_copy(update=changes))[0])
@@ -141,7 +142,7 @@ def test_the_oracle_is_paid_as_the_run_was(full: Columns) -> None:
     assert worth(preset="phase1", weights=weights) == pytest.approx(clip + ends - 0.09, abs=1e-4)
 
 
-def test_an_image_without_a_score_that_counts_has_no_worth(full: Columns) -> None:
+def test_an_image_without_a_score_that_counts_has_no_worth(full: MetricTable) -> None:
     lost = {**full.scores, "clip": np.where(np.arange(12) == 3, np.nan, full.scores["clip"])}
     worth = utility(replace(full, scores=lost), full, REWARD)
     assert np.flatnonzero(np.isnan(worth)).tolist() == [3]
@@ -149,18 +150,18 @@ def test_an_image_without_a_score_that_counts_has_no_worth(full: Columns) -> Non
     assert np.isfinite(utility(replace(full, scores=lost), full, free)).all()
 
 
-def test_where_nothing_can_be_gained_there_is_no_share(full: Columns) -> None:
+def test_where_nothing_can_be_gained_there_is_no_share(full: MetricTable) -> None:
     assert oracle_share(full, full, full=full, reward=REWARD) is None
     worse = drawn("ddim-9", 49, full.scores["clip"] - 0.2, full)
     assert oracle_share(worse, full, full=full, reward=REWARD) is None
     nobody = replace(full, nfe=np.full(12, np.nan))
     assert oracle_share(nobody, nobody, full=full, reward=REWARD) is None
-    found = replace(standings(full), oracle_share=None)
+    found = replace(result(full), oracle_share=None)
     assert summarise(found)["oracle_share"] is None
 
 
-def test_nfe_that_follows_the_tier_is_seen(full: Columns) -> None:
-    assert tier_correlation(drawn("ddim-9", [10 * item.prompt.tier for item in ITEMS], full.scores["clip"])) == (
+def test_nfe_that_follows_the_tier_is_seen(full: MetricTable) -> None:
+    assert tier_correlation(drawn("ddim-9", [10 * case.prompt.tier for case in CASES], full.scores["clip"])) == (
         pytest.approx(1)
     )
     assert np.isnan(tier_correlation(full))
@@ -168,8 +169,8 @@ def test_nfe_that_follows_the_tier_is_seen(full: Columns) -> None:
 
 def test_a_bank_gives_every_stop_and_so_the_exact_oracle(tmp_path: Path) -> None:
     bank = toy_bank(tmp_path / "bank", toy_bank_config(), count=5)
-    known = [Item(index=n, prompt=one.prompt, repeat=0, seed=one.seed) for n, one in enumerate(bank.trajectories)]
-    items = [*known, Item(index=5, prompt=Prompt(prompt_id=99, text="never built", tier=1), repeat=0, seed=1)]
+    known = [EvalCase(index=n, prompt=one.prompt, repeat=0, seed=one.seed) for n, one in enumerate(bank.trajectories)]
+    cases = [*known, EvalCase(index=5, prompt=Prompt(prompt_id=99, text="never built", tier=1), repeat=0, seed=1)]
     results = [
         ImageResult(
             contestant="full", index=n, prompt_id=n, prompt=one.prompt.text, tier=1, repeat=0, seed=one.seed,
@@ -178,8 +179,8 @@ def test_a_bank_gives_every_stop_and_so_the_exact_oracle(tmp_path: Path) -> None
         )
         for n, one in enumerate(bank.trajectories)
     ]  # fmt: skip
-    whole = columns_of(full_run(SAMPLER), results, items, None)
-    stops = bank_stops(bank, items, whole)
+    whole = metric_table(full_run(SAMPLER), results, cases, None)
+    stops = bank_stops(bank, cases, whole)
     assert len(stops) == len(bank.trajectories[0].end_rows)
     for end, one in enumerate(stops):
         assert one.nfe[:5].tolist() == [float(held.end_nfe[end]) for held in bank.trajectories]
@@ -192,19 +193,19 @@ def test_a_bank_gives_every_stop_and_so_the_exact_oracle(tmp_path: Path) -> None
     assert oracle_share(by_reward, by_reward, full=whole, reward=REWARD) == pytest.approx(1)
 
 
-def standings(full: Columns) -> Standings:
+def result(full: MetricTable) -> ComparisonResult:
     agent = drawn("ddim-9", [8, 9, 10] * 4, full.scores["clip"] - 0.0001, full)
     worse = drawn("ddim-13", 13, full.scores["clip"] - 0.02 - 0.001 * np.arange(12), full)
     better = drawn("euler-13", 13, full.scores["clip"] + 0.02 + 0.001 * np.arange(12), full)
     others = {"full": full, "ddim-13": worse, "euler-13": better}
-    return Standings(
+    return ComparisonResult(
         agent=agent, others=others, matches=Matches(equal_nfe=("ddim-13", "euler-13")), skipped={"LCM": "no weights"},
         oracle_share=0.5, margin=0.01,
     )  # fmt: skip
 
 
-def test_the_page_says_who_wins_whoever_it_is(full: Columns) -> None:
-    found = standings(full)
+def test_the_page_says_who_wins_whoever_it_is(full: MetricTable) -> None:
+    found = result(full)
     summary = summarise(found)
     lines = " ".join(verdicts(found, summary))
     assert "the agent wins against DDIM-13" in lines
@@ -219,7 +220,7 @@ def test_the_page_says_who_wins_whoever_it_is(full: Columns) -> None:
 
 
 @pytest.mark.parametrize(("gap", "words"), [(0.05, "In CLIP the agent **loses** against"), (-0.05, "against none")])
-def test_a_loss_in_clip_score_is_said_beside_scene_scores(full: Columns, gap: float, words: str) -> None:
+def test_a_loss_in_clip_score_is_said_beside_scene_scores(full: MetricTable, gap: float, words: str) -> None:
     clip, jitter = full.scores["clip"], np.arange(12) / 1000
     scores = {"full": (0.7 + jitter, clip), "refined-stop": (0.6 + 2 * jitter, clip + gap * (1 + jitter))}
     others = {
@@ -227,14 +228,14 @@ def test_a_loss_in_clip_score_is_said_beside_scene_scores(full: Columns, gap: fl
         for name, (scene, other) in scores.items()
     }
     agent = replace(drawn("ddim-9", 9, clip, full), scores=others["full"].scores)
-    found = replace(standings(full), agent=agent, others=others, matches=Matches())
+    found = replace(result(full), agent=agent, others=others, matches=Matches())
     lines = verdicts(found, summarise(found))
     assert sum("CLIP" in line and words in line for line in lines) == 1
     assert sum("In scene the agent wins" in line for line in lines) == 1
 
 
-def test_seconds_never_stand_without_what_is_in_them(full: Columns, tmp_path: Path) -> None:
-    found = standings(full)
+def test_seconds_never_stand_without_what_is_in_them(full: MetricTable, tmp_path: Path) -> None:
+    found = result(full)
     summary = summarise(found)
     assert summary["seconds_note"] == SECONDS_NOTE
     assert SECONDS_NOTE in latex_standings(found)
@@ -242,11 +243,13 @@ def test_seconds_never_stand_without_what_is_in_them(full: Columns, tmp_path: Pa
     console = Console(record=True, width=200, file=io.StringIO())
     console.print(standings_table(found))
     assert SECONDS_NOTE in " ".join(console.export_text().split())
-    assert SECONDS_NOTE in render(Material(title="a", status="", command="", config="", num_steps=50, summary=summary))
+    assert SECONDS_NOTE in render(
+        ReportData(title="a", status="", command="", config="", num_steps=50, summary=summary)
+    )
 
 
-def test_tables_hold_every_contestant_once(full: Columns) -> None:
-    found = standings(full)
+def test_tables_hold_every_contestant_once(full: MetricTable) -> None:
+    found = result(full)
     markdown, latex = markdown_standings(found), latex_standings(found)
     for title in ("DDIM-9", "always continue (50)", "DDIM-13", "Euler-13"):
         assert markdown.count(f"| {title} |") == 1

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from addiffusion.assets import WEIGHTS_FOLDER
 from addiffusion.embedded.world.scenes import TIERS
 from addiffusion.errors import WeightsError
-from evaluation.model_card.card import Card, measure_card
 from evaluation.model_card.curves import arrival
-from evaluation.model_card.drawing import BATCH, Setting, Studio
+from evaluation.model_card.drawing import BATCH, CardRunner, Setting
+from evaluation.model_card.model_card import ModelCard, measure_card
 from evaluation.model_card.page import write_page
 from evaluation.model_card.plan import CardPlan, ignore
 from evaluation.model_card.targets import Target, targets
@@ -37,10 +37,10 @@ SMALL = CardPlan(
 
 
 @pytest.fixture(scope="module")
-def measured() -> tuple[Card, Studio, int]:
+def measured() -> tuple[ModelCard, CardRunner, int]:
     passes: list[int] = []
-    card, studio = measure_card(SMALL, lambda _, done: passes.append(done))
-    return card, studio, sum(passes)
+    card, runner = measure_card(SMALL, lambda _, done: passes.append(done))
+    return card, runner, sum(passes)
 
 
 def test_arrival_is_the_first_and_the_last_time_within_one_percent() -> None:
@@ -54,7 +54,7 @@ def test_an_image_better_than_its_end_has_arrived() -> None:
     assert arrival(np.array([[0.1], [0.9], [0.8]])) == ([2], [2])
 
 
-def test_the_loss_of_a_short_run_is_relative_to_the_full_one(measured: tuple[Card, Studio, int]) -> None:
+def test_the_loss_of_a_short_run_is_relative_to_the_full_one(measured: tuple[ModelCard, CardRunner, int]) -> None:
     card = replace(measured[0], quality={"ddim5_soft_tier3": 0.6, "soft_tier3": 0.8})
     assert card.loss(5, 3) == pytest.approx(0.25)
 
@@ -68,7 +68,7 @@ def test_a_target_is_met_on_its_own_side(reached: float, at_least: bool, met: bo
     assert ("**not met**" in target.row()) is not met
 
 
-def test_every_figure_is_finite_and_shares_are_shares(measured: tuple[Card, Studio, int]) -> None:
+def test_every_figure_is_finite_and_shares_are_shares(measured: tuple[ModelCard, CardRunner, int]) -> None:
     figures = measured[0].as_json()
     curves = figures.pop("curves")
     assert all(np.isfinite(value) for value in figures.values())
@@ -82,30 +82,32 @@ def test_every_figure_is_finite_and_shares_are_shares(measured: tuple[Card, Stud
     assert 10 < figures["weights_mb"] <= 40
 
 
-def test_the_card_repeats_itself(measured: tuple[Card, Studio, int]) -> None:
-    card, studio, _ = measured
-    prompts = studio.prompts(2)
+def test_the_card_repeats_itself(measured: tuple[ModelCard, CardRunner, int]) -> None:
+    card, runner, _ = measured
+    prompts = runner.prompts(2)
     setting = Setting(solver="ddim", steps=SMALL.full_steps, guidance=card.guidance)
-    judged = studio.judge(studio.images(prompts, setting, "again"), prompts)
+    judged = runner.judge(runner.images(prompts, setting, "again"), prompts)
     strict = {tier: card.quality[f"strict_tier{tier}"] for tier in TIERS}
     assert {p.tier for p in prompts} == set(TIERS)
-    assert np.mean(judged.strict) == pytest.approx(np.mean(list(strict.values())))
+    assert np.mean(judged["scene_strict"]) == pytest.approx(np.mean(list(strict.values())))
 
 
-def test_a_short_batch_draws_the_same_images(measured: tuple[Card, Studio, int]) -> None:
-    studio = measured[1]
+def test_a_short_batch_draws_the_same_images(measured: tuple[ModelCard, CardRunner, int]) -> None:
+    runner = measured[1]
     setting = Setting(solver="dpmpp_2m", steps=2, guidance=2.0)
     assert np.array_equal(
-        studio.images(studio.prompts(1), setting, "one"), studio.images(studio.prompts(2), setting, "two")[:3]
+        runner.images(runner.prompts(1), setting, "one"), runner.images(runner.prompts(2), setting, "two")[:3]
     )
     assert BATCH % 2 == 0
 
 
-def test_the_page_holds_every_table_and_its_pictures_open(measured: tuple[Card, Studio, int], tmp_path: Path) -> None:
-    card, studio, passes = measured
+def test_the_page_holds_every_table_and_its_pictures_open(
+    measured: tuple[ModelCard, CardRunner, int], tmp_path: Path
+) -> None:
+    card, runner, passes = measured
     written: list[int] = []
-    studio = Studio(SMALL, lambda _, done: written.append(done))
-    files = write_page(card, studio, tmp_path / "embedded.md")
+    runner = CardRunner(SMALL, lambda _, done: written.append(done))
+    files = write_page(card, runner, tmp_path / "embedded.md")
     text = files[0].read_text(encoding="utf-8")
     assert "$" not in text.replace("$ uv", "")
     linked = re.findall(r"\]\((embedded/\w+\.png)\)", text)
@@ -128,7 +130,7 @@ def test_the_command_prints_json_alone_on_stdout(monkeypatch: pytest.MonkeyPatch
         plans.append(plan)
         return {"strict_tier1": 1.0}
 
-    monkeypatch.setattr("launch.world.card.run_card", run)
+    monkeypatch.setattr("launch.world.model_card.run_card", run)
     result = CliRunner().invoke(app, ["embedded", "card", "--json", "--prompts", "3"])
     assert json.loads(result.stdout) == {"strict_tier1": 1.0}
     assert plans[0].prompts_per_tier == 3

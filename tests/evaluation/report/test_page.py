@@ -15,9 +15,9 @@ import pytest
 from plotly import graph_objects
 
 from evaluation.report.charts import charts
-from evaluation.report.material import Material
-from evaluation.report.page import render, write_page
-from tests.evaluation.report.toy_page import toy_material
+from evaluation.report.html_report import render, write_page
+from evaluation.report.report_data import ReportData
+from tests.evaluation.report.toy_page import toy_report
 
 DATA = r'<script type="application/json" id="data">(.*?)</script>'
 CHROMIUM = shutil.which("chromium")
@@ -25,7 +25,7 @@ CHROMIUM = shutil.which("chromium")
 
 @pytest.fixture(scope="module")
 def text() -> str:
-    return render(toy_material())
+    return render(toy_report())
 
 
 class Reader(html.parser.HTMLParser):
@@ -48,7 +48,7 @@ def test_the_page_needs_no_other_file_and_says_what_every_image_is(text: str) ->
     reader.feed(text)
     assert all(address.startswith(("data:", "#")) for address in reader.addresses)
     assert all(image["alt"] for image in reader.images)
-    films = toy_material().films
+    films = toy_report().films
     masks = sum(int(np.isfinite(film.masks).all(axis=(1, 2)).sum()) for film in films)
     assert masks == 3
     assert len(reader.images) == sum(len(film.images) for film in films) + masks + 2 * 3
@@ -61,7 +61,7 @@ def test_what_users_wrote_is_shown_and_never_run(text: str) -> None:
 
 
 def test_charts_are_what_plotly_takes_and_hold_the_numbers() -> None:
-    drawn = {chart["id"]: chart for chart in charts(toy_material())}
+    drawn = {chart["id"]: chart for chart in charts(toy_report())}
     assert {
         "reward",
         "nfe",
@@ -85,7 +85,7 @@ def test_charts_are_what_plotly_takes_and_hold_the_numbers() -> None:
 
 
 def test_a_run_that_has_just_begun_has_a_page_too() -> None:
-    page = render(Material(title="Run", status="running", command="addiffusion train", config="a: 1", num_steps=50))
+    page = render(ReportData(title="Run", status="running", command="addiffusion train", config="a: 1", num_steps=50))
     assert "Resolved configuration" in page
     assert "Standings" not in page
 
@@ -94,8 +94,8 @@ def test_numbers_that_are_none_are_valid_json(text: str) -> None:
     found = re.search(DATA, text, re.DOTALL)
     assert found is not None
     assert json.loads(found[1])[0]["id"] == "reward"
-    rows = [{**row, "entropy": float("nan")} for row in toy_material().iterations]
-    changed = re.search(DATA, render(replace(toy_material(), iterations=rows)), re.DOTALL)
+    rows = [{**row, "entropy": float("nan")} for row in toy_report().iterations]
+    changed = re.search(DATA, render(replace(toy_report(), iterations=rows)), re.DOTALL)
     assert changed is not None
     losses = next(chart for chart in json.loads(changed[1], parse_constant=pytest.fail) if chart["id"] == "losses")
     assert losses["data"][0]["y"] == [None] * 24
@@ -116,7 +116,7 @@ def test_in_a_browser_it_opens_without_errors_filters_and_is_used_by_keyboard(te
     probe = json.loads(found[1])
     assert probe["errors"] == []
     assert probe["broken"] == 0
-    assert probe["drawn"] == probe["charts"] == len(charts(toy_material()))
+    assert probe["drawn"] == probe["charts"] == len(charts(toy_report()))
     assert probe["all"] == [0, 1, 2, 3, 4, 5]
     assert probe["tier"] == [1, 4]
     assert probe["refined"] == [1, 3, 5]
@@ -127,6 +127,6 @@ def test_in_a_browser_it_opens_without_errors_filters_and_is_used_by_keyboard(te
 
 
 def test_the_file_appears_whole(tmp_path: Path) -> None:
-    path = write_page(tmp_path / "report.html", toy_material(films=1))
+    path = write_page(tmp_path / "report.html", toy_report(films=1))
     assert path.read_text().rstrip().endswith("</html>")
     assert [one.name for one in tmp_path.iterdir()] == ["report.html"]

@@ -1,4 +1,4 @@
-"""A page's material made up whole: a training, a comparison, film strips with refine masks, best and worst cases."""
+"""A page's data made up whole: a training, a comparison, film strips with refine masks, best and worst cases."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from addiffusion.actions import Action
 from evaluation.comparison.films import Film
-from evaluation.report.material import Case, Material, Spent
+from evaluation.report.report_data import Case, ReportData, Spent
 
 _PROMPTS = ("a red circle", "a red circle left of a blue square", "two stars above a <b>yellow</b> square")
 _COLORS = ("#c8321e", "#1e64c8", "#28a03c", "#e0b020")
@@ -107,7 +107,7 @@ def toy_rows(count: int = 24) -> list[dict[str, float | None]]:
     return rows
 
 
-def toy_material(films: int = 6) -> Material:
+def toy_report(films: int = 6) -> ReportData:
     """Everything a page can hold."""
     strips = [toy_film(number) for number in range(films)]
     case = Case(prompt="a red circle", tier=1, nfe=11, score=0.4, full_score=0.9, metric="scene_soft",
@@ -116,7 +116,7 @@ def toy_material(films: int = 6) -> Material:
         Spent(tier=film.tier, nfe=film.nfe, actions=tuple(film.actions.tolist()), steps=tuple(film.steps.tolist()))
         for film in strips
     ]
-    return Material(
+    return ReportData(
         title="Run <first>", status="finished after 24 of 24 iterations", command="addiffusion train",
         config="ppo:\n  lr: 0.0003\n", num_steps=50, iterations=toy_rows(), summary=toy_summary(), spent=spent,
         films=strips, best=[case], worst=[case, case], notes=["A note <about> something."],

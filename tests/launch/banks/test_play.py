@@ -15,8 +15,12 @@ from addiffusion.actions import Action
 from addiffusion.bank.archive import Bank, open_bank
 from addiffusion.config import Config
 from addiffusion.errors import RunFolderError
+from evaluation.comparison.bank_stops import against_stops
+from evaluation.comparison.contestants import cases_of, full_run
+from evaluation.comparison.metric_table import metric_table
+from evaluation.comparison.results import ImageResult
+from evaluation.comparison.summary import ComparisonResult
 from launch.banks.build import build
-from launch.banks.differences import differences
 from launch.banks.orders import BankOrder
 from launch.banks.play import play, quality_table, table
 from launch.training.run_folder import RunFolder
@@ -59,9 +63,23 @@ def prefer(tmp_path: Path) -> Prefer:
     return make
 
 
+def stopped(bank: Bank, stops: NDArray[np.int64]) -> ComparisonResult:
+    """A policy that ends each image at its decision of ``stops``, beside its opponents."""
+    results = [
+        ImageResult(
+            contestant="policy", index=row, prompt_id=one.prompt.prompt_id, prompt=one.prompt.text, tier=1, repeat=0,
+            seed=one.seed, nfe=int(one.nfe[stop]), scores={"clip": float(one.ends("clip")[one.end_at(stop)])},
+        )
+        for row, (one, stop) in enumerate(zip(bank.trajectories, stops, strict=True))
+    ]  # fmt: skip
+    cases = cases_of((one.prompt, one.seed) for one in bank.trajectories)
+    return against_stops(bank, metric_table(full_run(config_of().sampler), results, cases, None), stops)
+
+
 def gaps(bank: Bank, stops: NDArray[np.int64]) -> dict[str, float]:
     """Mean difference in CLIP score from each opponent."""
-    found = differences(bank, "clip", stops)
+    result = stopped(bank, stops)
+    found = {name: result.against(name, "clip") for name in result.others}
     return {name: one.difference for name, one in found.items() if one is not None}
 
 
@@ -122,10 +140,21 @@ def test_opponents_spend_what_the_policy_spent(bank_folder: Path) -> None:
     assert found["fixed_stop"] == pytest.approx((values - fixed).mean())
 
 
+def test_where_few_stops_were_tried_opponents_spend_what_the_images_took(bank_folder: Path) -> None:
+    bank = open_bank(bank_folder)
+    count = len(bank.trajectories[0].end_rows)
+    kept = sorted({*range(1, count, 2), count - 1})
+    columns = ("end_rows", "end_nfe", "end_scores", "end_metrics", "end_dino")
+    thin = tuple(replace(one, **{name: getattr(one, name)[kept] for name in columns}) for one in bank.trajectories)
+    stops = np.zeros(len(thin), np.int64)
+    result = stopped(replace(bank, trajectories=thin), stops)
+    assert result.others["fixed_stop"].mean("nfe") == pytest.approx(np.mean([one.end_nfe[0] for one in thin]))
+
+
 def test_too_few_images_have_no_interval(bank_folder: Path) -> None:
     bank = open_bank(bank_folder)
     few: Bank = replace(bank, trajectories=bank.trajectories[:3])
-    assert not any(differences(few, "clip", np.zeros(3, np.int64)).values())
+    assert gaps(few, np.zeros(3, np.int64)) == {}
 
 
 def test_a_policy_that_is_not_there_is_named(bank_folder: Path, tmp_path: Path) -> None:

@@ -14,12 +14,11 @@ from typer.testing import CliRunner
 from addiffusion.backbones.random_weights import random_backbone
 from addiffusion.config import BackboneSection, Config
 from addiffusion.errors import ConfigError, UsageError
-from evaluation.comparison.finishes import grid
 from launch.bench.collect import bench_collect
 from launch.bench.collect import table_of as collect_table
-from launch.bench.contestants import LONGEST, BareNetwork, Continuous, Course, Entry, LockStep, ratio
+from launch.bench.contestants import LONGEST, BareNetwork, BenchSetup, Continuous, LockStep, TimedContestant, ratio
 from launch.bench.engine import BATCHES, measure, rising_batches, table_of
-from launch.bench.finish import bench_finish, check_stops, choice, choice_text, combinations
+from launch.bench.finish import bench_finish, check_stops, choice, choice_text, combinations, grid
 from launch.bench.finish import table_of as finish_table
 from launch.bench.orders import EngineOrder, FinishOrder
 from launch.bench.setup import CollectSetup
@@ -110,11 +109,11 @@ def test_larger_batches_are_tried_as_long_as_they_are_faster(rates: dict[int, fl
 def test_passes_lead_on_what_was_promised() -> None:
     backbone = tiny_backbone()
     (prompt,) = backbone.encode_prompts(["a"])
-    course = Course(backbone=backbone, prompt=prompt, guidance_scale=1.0, slots=2)
-    assert LockStep(course, 1).nfe_per_pass == 1.0
+    setup = BenchSetup(backbone=backbone, prompt=prompt, guidance_scale=1.0, slots=2)
+    assert LockStep(setup, 1).nfe_per_pass == 1.0
     # Of two images of U[5, 50] passes the longer one has 35.2 on average, both together 55.
-    assert LockStep(course, 2).nfe_per_pass == pytest.approx(55 / 35.16, abs=0.02)
-    contestant = Continuous(course)
+    assert LockStep(setup, 2).nfe_per_pass == pytest.approx(55 / 35.16, abs=0.02)
+    contestant = Continuous(setup)
     steps = contestant.work()
     assert {next(steps) for _ in range(30)} == {1}
     assert all(0 < left <= LONGEST - 3 for left in contestant._left)
@@ -123,8 +122,8 @@ def test_passes_lead_on_what_was_promised() -> None:
 def test_ratios_are_medians_of_rounds() -> None:
     backbone = tiny_backbone()
     (prompt,) = backbone.encode_prompts(["a"])
-    course = Course(backbone=backbone, prompt=prompt, guidance_scale=1.0, slots=2)
-    one, other = (Entry(BareNetwork(course, 1), course) for _ in range(2))
+    setup = BenchSetup(backbone=backbone, prompt=prompt, guidance_scale=1.0, slots=2)
+    one, other = (TimedContestant(BareNetwork(setup, 1), setup) for _ in range(2))
     one.rates, other.rates = [10.0, 1.0, 9.0], [10.0, 2.0, 10.0]
     assert ratio(one, other) == pytest.approx(0.9)
 

@@ -52,7 +52,7 @@ def run(wanted: EvaluateOrder, roles: object = toy_components, overrides: Sequen
     stream = io.StringIO()
     console = Console(file=stream, width=200)
     evaluated = evaluate(wanted, overrides=overrides, console=console, roles=roles)
-    console.print(standings_table(evaluated.standings))
+    console.print(standings_table(evaluated.result))
     return evaluated, stream.getvalue()
 
 
@@ -87,18 +87,18 @@ def test_everybody_draws_the_same_pairs_and_all_of_it_is_on_disk(finished: tuple
 
 
 def test_what_each_spends_is_what_it_is_called_for(finished: tuple[Evaluated, str, Path]) -> None:
-    standings = finished[0].standings
-    agent, full = standings.agent, standings.full
+    result = finished[0].result
+    agent, full = result.agent, result.full
     assert full.nfe.tolist() == [8] * 16
-    assert standings.others["ddim-4"].nfe.tolist() == [4] * 16
-    assert set(standings.others["best-of-2-ddim-4"].nfe[:8].tolist()) == {8}
-    dealt, own = standings.others["random-stop"].nfe, np.clip(agent.nfe, 5, 8)  # 5: earliest stop with its finish
+    assert result.others["ddim-4"].nfe.tolist() == [4] * 16
+    assert set(result.others["best-of-2-ddim-4"].nfe[:8].tolist()) == {8}
+    dealt, own = result.others["random-stop"].nfe, np.clip(agent.nfe, 5, 8)  # 5: earliest stop with its finish
     assert Counter(dealt.tolist()) == Counter(own.tolist())
-    assert standings.others["mean-stop"].mean("nfe") == pytest.approx(np.clip(agent.mean("nfe"), 5, 8), abs=1 / 16)
-    for name in standings.matches.equal_nfe:
-        assert agent.mean("nfe") <= standings.others[name].mean("nfe") < agent.mean("nfe") + 1
-    assert standings.others["oracle-clip"].mean("clip") >= max(
-        one.mean("clip") for name, one in standings.others.items() if name.startswith("stop-at") or name == "full"
+    assert result.others["mean-stop"].mean("nfe") == pytest.approx(np.clip(agent.mean("nfe"), 5, 8), abs=1 / 16)
+    for name in result.matches.equal_nfe:
+        assert agent.mean("nfe") <= result.others[name].mean("nfe") < agent.mean("nfe") + 1
+    assert result.others["oracle-clip"].mean("clip") >= max(
+        one.mean("clip") for name, one in result.others.items() if name.startswith("stop-at") or name == "full"
     )
 
 
@@ -107,7 +107,7 @@ def test_the_summary_has_the_promised_keys_and_honest_numbers(finished: tuple[Ev
     summary = json.loads((evaluated.path / "summary.json").read_text())
     assert {"mean_nfe", "scene_diff", "scene_diff_ci", "clip_diff_ci", "spearman_nfe_tier", "oracle_share",
             "random_stop_diff_ci"} <= summary.keys()  # fmt: skip
-    agent, full = evaluated.standings.agent, evaluated.standings.full
+    agent, full = evaluated.result.agent, evaluated.result.full
     assert summary["mean_nfe"] == pytest.approx(float(agent.nfe.mean()))
     assert summary["clip_diff"] == pytest.approx(float((agent.scores["clip"] - full.scores["clip"]).mean()))
     low, high = summary["clip_diff_ci"]
@@ -127,10 +127,10 @@ def test_the_oracle_pays_the_price_that_was_asked_for(prompt_file: Path, tmp_pat
     for price in (0.0, 9.0):
         wanted = order(policy, prompt_file, tmp_path / f"at-{price:g}", quick=True, samplers=None)
         evaluated, _ = run(wanted, overrides=[f"reward.c_nfe={price}"])
-        assert evaluated.standings.agent.contestant.c_nfe == price
+        assert evaluated.result.agent.contestant.c_nfe == price
         assert evaluated.summary["command"].endswith(f"--seeds 1 reward.c_nfe={price}")
-        chosen[price] = evaluated.standings.others["oracle-reward"].nfe
-    stops = [one for name, one in evaluated.standings.others.items() if name.startswith("stop-at")]
+        chosen[price] = evaluated.result.others["oracle-reward"].nfe
+    stops = [one for name, one in evaluated.result.others.items() if name.startswith("stop-at")]
     assert (
         chosen[9.0] == np.min([one.nfe for one in stops], axis=0)
     ).all()  # at 9 an NFE nothing is worth another pass
@@ -142,8 +142,8 @@ def test_a_reward_that_pays_on_the_way_has_no_oracle_and_says_so(prompt_file: Pa
     wanted = order(policy, prompt_file, tmp_path / "out", quick=True, samplers=None)
     evaluated, text = run(wanted, overrides=["reward.preset=phase1"])
     assert evaluated.summary["oracle_share"] is None
-    assert "oracle-clip" in evaluated.standings.others
-    assert "oracle-reward" not in evaluated.standings.others
+    assert "oracle-clip" in evaluated.result.others
+    assert "oracle-reward" not in evaluated.result.others
     assert "oracle stop by reward skipped" in text
     assert "pays for successive predictions" in evaluated.summary["skipped"]["oracle stop by reward"]
 
@@ -198,7 +198,7 @@ def without(found: Drawn, names: Sequence[str]) -> Drawn:
 
 def timed_names(*evaluated: Evaluated) -> list[str]:
     """Who has the agent's time depends on the clock."""
-    return [name for one in evaluated for name in one.standings.matches.equal_time]
+    return [name for one in evaluated for name in one.result.matches.equal_time]
 
 
 def test_a_killed_comparison_goes_on_and_ends_in_the_same_images(

@@ -224,8 +224,7 @@ def test_ctrl_c_during_the_references_keeps_them_and_the_command_it_names_goes_o
 
     outcome, _ = train(replace(toy_plan(path, toy_config()), begun=True), counting)
     assert outcome.result is not None
-    compared = 3  # held-out images of full length, in the comparison at the end
-    assert counts[0].forced_count == 6 - kept + compared
+    assert counts[0].forced_count == 6 - kept  # contestants of the comparison at the end name their sampler
     expected, found = final_weights(finished[0]), final_weights(path)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 

@@ -16,8 +16,9 @@ from addiffusion.actions import Action
 from addiffusion.config import Config, EvaluationSection, RunSection, SamplerSection
 from addiffusion.records import METRIC_NAMES, FailedEpisode, Prompt, ScoreReply, ScoreRequest, Ticket
 from addiffusion.rollouts import Collected
-from evaluation.comparison.holdout import Holdout, collapse, evaluate, judge
-from evaluation.report.training_table import holdout_table, summary
+from evaluation.comparison.held_out import HeldOut, collapse, compare_held_out
+from evaluation.comparison.scores import paid_scores
+from evaluation.report.training_table import held_out_table, summary
 from evaluation.seconds import SECONDS_NOTE
 from tests.evaluation.toy_episodes import toy_episode
 
@@ -80,11 +81,11 @@ class SceneBlindScoring(KnownScoring):
     names = ("clip",)
 
 
-def compare(rollouts: KnownRollouts) -> Holdout:
-    return evaluate(rollouts, KnownScoring(), prompts=PROMPTS, config=CONFIG, advance=lambda count: None)
+def compare(rollouts: KnownRollouts) -> HeldOut:
+    return compare_held_out(rollouts, KnownScoring(), prompts=PROMPTS, config=CONFIG, advance=lambda count: None)
 
 
-def test_all_arms_draw_the_same_prompts_and_seeds() -> None:
+def test_all_contestants_draw_the_same_prompts_and_seeds() -> None:
     rollouts = KnownRollouts()
     compare(rollouts)
     pairs = [[(ticket.prompt, ticket.seed) for ticket in tickets] for tickets, _ in rollouts.calls]
@@ -92,12 +93,11 @@ def test_all_arms_draw_the_same_prompts_and_seeds() -> None:
     assert len({seed for _, seed in pairs[0]}) == len(PROMPTS)
 
 
-def test_the_arms_are_what_they_are_called() -> None:
+def test_the_contestants_are_what_they_are_called() -> None:
     rollouts = KnownRollouts()
     compare(rollouts)
     (full, full_sampler), (policy, policy_sampler), (static, static_sampler) = rollouts.calls
-    assert full_sampler is None
-    assert policy_sampler is None
+    assert full_sampler == policy_sampler == CONFIG.sampler
     assert static_sampler is not None
     assert (static_sampler.num_steps, static_sampler.finish_steps) == (10, 0)
     assert {ticket.forced for ticket in (*full, *static)} == {Action.CONTINUE}
@@ -127,25 +127,25 @@ def test_failed_images_are_counted_not_scored() -> None:
 
 
 def test_scorers_that_know_no_scenes_are_not_asked_for_them() -> None:
-    episodes = compare(KnownRollouts()).policy.episodes
-    scene = judge(SceneBlindScoring(), episodes)
-    assert scene.shape == (len(episodes), 2)
-    assert np.isnan(scene).all()
+    episodes = compare(KnownRollouts()).episodes
+    scores = [one.scores for one in paid_scores(SceneBlindScoring())(episodes)]
+    assert len(scores) == len(episodes)
+    assert np.isnan([[one[name] for name in METRIC_NAMES] for one in scores]).all()
 
 
 def test_no_image_at_all_gives_null_not_nan() -> None:
-    holdout = compare(KnownRollouts(frozenset(prompt.text for prompt in PROMPTS)))
-    result = summary(holdout)
+    held_out = compare(KnownRollouts(frozenset(prompt.text for prompt in PROMPTS)))
+    result = summary(held_out)
     assert result["mean_nfe"] is None
     assert result["scene"] is None
-    assert math.isnan(holdout.policy.mean_nfe())
+    assert math.isnan(held_out.result.agent.mean("nfe"))
 
 
-def test_the_table_has_every_arm_and_tier() -> None:
+def test_the_table_has_every_contestant_and_tier() -> None:
     console = Console(width=120, record=True, quiet=True)
     console.quiet = False
     with console.capture() as captured:
-        console.print(holdout_table(compare(KnownRollouts())))
+        console.print(held_out_table(compare(KnownRollouts()).result))
     text = captured.get()
     for words in ("6 held-out prompts", "trained policy", "always continue (50)", "DDIM-10"):
         assert words in text

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from evaluation.model_card.card import measure_card
+from evaluation.model_card.model_card import measure_card
 from evaluation.model_card.page import write_page
 from evaluation.model_card.plan import CardPlan
 from evaluation.model_card.targets import Target, targets
@@ -22,8 +22,8 @@ def run_card(plan: CardPlan, *, page: Path | None, console: Console) -> dict[str
         WeightsError: a part of the weights is missing.
     """
     with Stage(console, "passes", plan.passes) as stage:
-        card, studio = measure_card(plan, lambda what, passes: stage.advance(passes, what))
-        files = write_page(card, studio, page) if page is not None else []
+        card, runner = measure_card(plan, lambda what, passes: stage.advance(passes, what))
+        files = write_page(card, runner, page) if page is not None else []
     console.print(_targets_table(targets(card)))
     for file in files:
         console.print(f"wrote {file}", highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Results as columns: one value per item, so that row i of every contestant is the same prompt and seed."""
+"""Results as a table: one value per case, so that row i of every contestant is the same prompt and seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from addiffusion.ranks import rank_correlation
-from evaluation.comparison.contestants import Contestant, Item
+from evaluation.comparison.contestants import Contestant, EvalCase
 from evaluation.comparison.results import ImageResult
 from evaluation.metrics.similarity import cosine_similarity
 from evaluation.numbers import mean_of_numbers
@@ -20,8 +20,8 @@ Column = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Columns:
-    """One contestant over the items; NaN where it has no image or no score."""
+class MetricTable:
+    """One contestant over the cases; NaN where it has no image or no score."""
 
     contestant: Contestant
     tier: NDArray[np.int64]
@@ -42,7 +42,7 @@ class Columns:
 
     @property
     def drawn(self) -> NDArray[np.bool_]:
-        """(n,) items that have an image."""
+        """(n,) cases that have an image."""
         return np.isfinite(self.nfe)
 
     def value(self, name: str) -> Column:
@@ -55,6 +55,14 @@ class Columns:
         """Mean over the rows that have it; NaN when none has."""
         values = self.value(name) if rows is None else self.value(name)[rows]
         return mean_of_numbers(values)
+
+    def tiers(self) -> list[int]:
+        """Tiers of which there are images, in order."""
+        return np.unique(self.tier[self.drawn]).tolist()
+
+    def mean_by_tier(self, name: str) -> dict[int, float]:
+        """Means of the tiers of which there are images."""
+        return {tier: self.mean(name, self.tier == tier) for tier in self.tiers()}
 
     def interval(self, name: str) -> Interval | None:
         """Bootstrap interval of the mean over prompts (seeds averaged first); None with too few prompts."""
@@ -69,11 +77,11 @@ class Columns:
         return mean_by_prompt(self.value(name), self.prompt_id)
 
 
-def columns_of(
-    contestant: Contestant, results: Sequence[ImageResult], items: Sequence[Item], full: Columns | None
-) -> Columns:
-    """Lay results out over the items. ``full`` gives the images that similarity is measured to; None: its own."""
-    count = len(items)
+def metric_table(
+    contestant: Contestant, results: Sequence[ImageResult], cases: Sequence[EvalCase], full: MetricTable | None
+) -> MetricTable:
+    """Lay results out over the cases. ``full`` gives the images that similarity is measured to; None: its own."""
+    count = len(cases)
     names = sorted({name for result in results for name in result.scores})
     values = {name: np.full(count, np.nan) for name in (*names, "nfe", "network_evals", "seconds")}
     good = [result for result in results if result.error is None]
@@ -85,10 +93,10 @@ def columns_of(
             values[name][result.index] = score
     scores = {name: values[name] for name in names}
     scores["dino_similarity"] = _similarity(dino, dino if full is None else full.dino)
-    return Columns(
+    return MetricTable(
         contestant=contestant,
-        tier=np.array([item.prompt.tier for item in items]),
-        prompt_id=np.array([item.prompt.prompt_id for item in items]),
+        tier=np.array([case.prompt.tier for case in cases]),
+        prompt_id=np.array([case.prompt.prompt_id for case in cases]),
         nfe=values["nfe"],
         network_evals=values["network_evals"],
         seconds=values["seconds"],
@@ -99,10 +107,10 @@ def columns_of(
     )
 
 
-def tier_correlation(columns: Columns) -> float:
+def tier_correlation(table: MetricTable) -> float:
     """Spearman's rho of NFE and tier over images, mean ranks for ties; NaN where either has one value only."""
-    rows = columns.drawn & (columns.tier > 0)
-    return rank_correlation(columns.nfe[rows], columns.tier[rows])
+    rows = table.drawn & (table.tier > 0)
+    return rank_correlation(table.nfe[rows], table.tier[rows])
 
 
 def _matrix(results: Sequence[ImageResult], name: str, count: int) -> NDArray[np.float64]:

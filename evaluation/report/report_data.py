@@ -41,7 +41,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Material:
+class ReportData:
     """Everything a page shows."""
 
     title: str

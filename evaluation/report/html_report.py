@@ -1,4 +1,4 @@
-"""The page itself: template, style and script of this folder, plotly.js, and the material, in one file."""
+"""The page itself: template, style and script of this folder, plotly.js, and the data, in one file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from addiffusion.files import write_text
 from evaluation.comparison.tables import METRIC_TITLES
 from evaluation.numbers import json_number
 from evaluation.report.charts import charts
-from evaluation.report.material import Material
+from evaluation.report.report_data import ReportData
 from evaluation.report.strips import case, strip
 from evaluation.seconds import SECONDS_NOTE
 
@@ -24,28 +24,28 @@ _HERE = Path(__file__).parent
 _HIDDEN = ("nfe", "network_evals", "seconds")
 
 
-def write_page(path: Path, material: Material) -> Path:
+def write_page(path: Path, data: ReportData) -> Path:
     """Write one HTML file that needs no other, whole or not at all."""
-    write_text(path, render(material))
+    write_text(path, render(data))
     return path
 
 
-def render(material: Material) -> str:
+def render(data: ReportData) -> str:
     """The page as text."""
-    drawn = charts(material)
+    drawn = charts(data)
     return (
         _environment()
         .get_template("page.html")
         .render(
-            material=material,
+            report=data,
             sections=_sections(drawn),
-            tiles=_tiles(material.summary),
-            metrics=_metrics(material.summary),
+            tiles=_tiles(data.summary),
+            metrics=_metrics(data.summary),
             titles=METRIC_TITLES,
             seconds_note=SECONDS_NOTE,
-            strips=[strip(film) for film in material.films],
-            best=[case(one) for one in material.best],
-            worst=[case(one) for one in material.worst],
+            strips=[strip(film) for film in data.films],
+            best=[case(one) for one in data.best],
+            worst=[case(one) for one in data.worst],
             style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
             script=Markup((_HERE / "page.js").read_text(encoding="utf-8")),  # noqa: S704 - our own file
             plotly=Markup(_plotly()),  # noqa: S704 - the library's own file

@@ -10,14 +10,14 @@ import numpy as np
 from addiffusion.embedded.world.scenes import TIERS
 from evaluation.model_card.cost import Figures, measure_cost, weights_mb
 from evaluation.model_card.curves import Curves, measure_curves
-from evaluation.model_card.drawing import Studio
+from evaluation.model_card.drawing import CardRunner
 from evaluation.model_card.plan import Advance, CardPlan, ignore
 from evaluation.model_card.progress import ScoreProgress, measure_progress
 from evaluation.model_card.quality import measure_autoencoder, measure_quality, measure_scorers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
+class ModelCard:
     """What was measured."""
 
     plan: CardPlan
@@ -61,24 +61,24 @@ class Card:
         return flat
 
 
-def measure_card(plan: CardPlan, advance: Advance = ignore) -> tuple[Card, Studio]:
-    """Everything but the pictures; the studio is returned so that they are drawn with the same weights.
+def measure_card(plan: CardPlan, advance: Advance = ignore) -> tuple[ModelCard, CardRunner]:
+    """Everything but the pictures; the runner is returned so that they are drawn with the same weights.
 
     Raises:
         WeightsError: a part of the weights is missing.
     """
     cost = measure_cost(plan)
-    studio = Studio(plan, advance)
-    guidance, quality = measure_quality(studio)
-    card = Card(
+    runner = CardRunner(plan, advance)
+    guidance, quality = measure_quality(runner)
+    card = ModelCard(
         plan=plan,
         guidance=guidance,
         quality=quality,
         autoencoder=measure_autoencoder(plan),
         scorers=measure_scorers(plan),
-        curves=measure_curves(studio),
-        progress=measure_progress(studio, guidance),
+        curves=measure_curves(runner),
+        progress=measure_progress(runner, guidance),
         cost=cost,
         weights_mb=weights_mb(plan.weights),
     )
-    return card, studio
+    return card, runner
