@@ -18,16 +18,46 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("addiffusion", "rollout_workers", "reward_service", "learner", "evaluation", "launch")
 GLOSSARY = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
 ENTRIES = re.findall(r"^\| (?!name \||---)(.+?) \| (.+) \|$", GLOSSARY, re.MULTILINE)
-WRITTEN = {"scene score (soft, strict)": ("scene_soft", "scene_strict"), "carried over": ("carried", "carry_over")}
+WRITTEN = {
+    "scene score (soft, strict)": ("scene_soft", "scene_strict"),
+    "carried over": ("carried", "carry_over"),
+    "stop records": ("stop_records",),
+}
 """Names that the glossary writes for readers, as code writes them."""
 COMMON = frozenset(
-    {"collected", "failed", "frames", "reply", "request", "rollouts", "rule", "staff", "staffed", "stop"}
-) | {"survey", "surveyed"}
-"""English that needs no entry; the last two are being renamed."""
-BANNED = frozenset(["crew", "guest", "joining", "quiet", "visiting"])
+    {"all", "collected", "failed", "frames", "has", "options", "reply", "request", "rollouts", "rule", "status", "stop"}
+)
+"""English that needs no entry."""
+BANNED = frozenset(
+    [
+        "arrival",
+        "course",
+        "crew",
+        "draft",
+        "entry",
+        "families",
+        "ground",
+        "guest",
+        "intake",
+        "item",
+        "joining",
+        "judged",
+        "kept",
+        "lane",
+        "looks",
+        "material",
+        "pay",
+        "program",
+        "quiet",
+        "sight",
+        "standings",
+        "studio",
+        "survey",
+        "tenant",
+        "visiting",
+    ]
+)
 """Private nouns that were renamed, as names of classes and modules."""
-# Second stage, once their renaming is merged: arrival columns contestant course draft entry families ground intake item
-# judged kept lane looks material pay program sight standings studio survey tenant.
 
 
 def words(name: str) -> list[str]:

@@ -18,7 +18,7 @@ from evaluation.metrics.similarity import cosine_similarity, ssim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Material:
+class MetricInputs:
     """What metrics are computed from; only what the metrics asked for need has to be there."""
 
     images: NDArray[np.uint8] | None = None
@@ -49,7 +49,7 @@ class Metric:
     """How one metric is computed."""
 
     needs: tuple[str, ...]
-    """Fields of Material, in the order ``compute`` takes them."""
+    """Fields of MetricInputs, in the order ``compute`` takes them."""
     compute: Callable[..., Measured]
     higher_is_better: bool
 
@@ -83,23 +83,23 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
 """Every metric that is computed from arrays or features."""
 
 
-def measure(names: Sequence[str], material: Material) -> dict[str, Measured]:
+def measure(names: Sequence[str], inputs: MetricInputs) -> dict[str, Measured]:
     """Compute the metrics called ``names``, in that order.
 
     Raises:
-        EvaluationError: a name that is none, material that is missing, or whatever a metric refuses.
+        EvaluationError: a name that is none, inputs that are missing, or whatever a metric refuses.
     """
     for name in names:
-        _check(name, material)
-    return {name: METRICS[name].compute(*(getattr(material, need) for need in METRICS[name].needs)) for name in names}
+        _check(name, inputs)
+    return {name: METRICS[name].compute(*(getattr(inputs, need) for need in METRICS[name].needs)) for name in names}
 
 
-def _check(name: str, material: Material) -> None:
+def _check(name: str, inputs: MetricInputs) -> None:
     if name not in METRICS:
         raise EvaluationError(
             f"There is no metric called {name!r}: choose from {', '.join(METRICS)}.", metric=name, known=tuple(METRICS)
         )
-    missing = [need for need in METRICS[name].needs if getattr(material, need) is None]
+    missing = [need for need in METRICS[name].needs if getattr(inputs, need) is None]
     if missing:
         raise EvaluationError(
             f"{name} can't be computed without {' and '.join(missing)}: give them, or leave {name} out.",

@@ -23,7 +23,7 @@ from evaluation.inception import (
     inception_metrics,
     load_inception,
 )
-from evaluation.metrics.registry import METRICS, Material, measure
+from evaluation.metrics.registry import METRICS, MetricInputs, measure
 from launch.comparing.orders import MetricsOrder
 from launch.configuration.files import load_config
 from launch.runtime.console import Stage
@@ -87,8 +87,8 @@ def _by_scorers(
         ours = _look(scoring, folder, prompts, scores, stage)
         theirs = None if reference is None else _look(scoring, reference, ("",) * len(reference.names), (), stage)
     found = {name: _mean(ours.scores[name]) for name in scores}
-    material = _material(folder, reference, ours, theirs)
-    return found | {name: _entry(one.value, folder) for name, one in measure(sets, material).items()}
+    inputs = _inputs(folder, reference, ours, theirs)
+    return found | {name: _entry(one.value, folder) for name, one in measure(sets, inputs).items()}
 
 
 def _network(order: MetricsOrder, overrides: Sequence[str], console: Console) -> InceptionNetwork:
@@ -143,8 +143,8 @@ def _look(scoring: Scoring, folder: ImageFolder, prompts: Sequence[str], names: 
     )
 
 
-def _material(folder: ImageFolder, reference: ImageFolder | None, ours: _Seen, theirs: _Seen | None) -> Material:
-    return Material(
+def _inputs(folder: ImageFolder, reference: ImageFolder | None, ours: _Seen, theirs: _Seen | None) -> MetricInputs:
+    return MetricInputs(
         images=folder.images,
         dino=ours.dino,
         clip=ours.clip,

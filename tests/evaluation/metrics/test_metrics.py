@@ -9,7 +9,7 @@ from scipy import linalg
 from addiffusion.errors import EvaluationError
 from evaluation.metrics.cmmd import cmmd
 from evaluation.metrics.frechet import frechet_distance, gaussian_distance
-from evaluation.metrics.registry import METRICS, Material, measure
+from evaluation.metrics.registry import METRICS, MetricInputs, measure
 from evaluation.metrics.similarity import cosine_similarity, ssim
 
 RANDOM = np.random.default_rng(0)
@@ -137,7 +137,7 @@ def test_features_that_do_not_fit_are_refused() -> None:
 
 
 def test_metrics_by_name() -> None:
-    material = Material(
+    inputs = MetricInputs(
         images=image_batch(),
         full_images=image_batch(seed=1),
         dino=unit_rows(3, 2, 1),
@@ -145,7 +145,7 @@ def test_metrics_by_name() -> None:
         clip=unit_rows(3, 8, 1),
         reference_clip=unit_rows(5, 8, 2),
     )
-    found = measure(tuple(METRICS), material)
+    found = measure(tuple(METRICS), inputs)
     assert list(found) == list(METRICS)
     per_image = found["ssim"].per_image
     assert per_image is not None
@@ -155,12 +155,12 @@ def test_metrics_by_name() -> None:
 
 def test_an_unknown_metric_lists_the_known_ones_before_anything_is_computed() -> None:
     with pytest.raises(EvaluationError, match="'psnr': choose from cmmd, dino_similarity, fd_dino, ssim"):
-        measure(["ssim", "psnr"], Material(images=image_batch(), full_images=image_batch()))
+        measure(["ssim", "psnr"], MetricInputs(images=image_batch(), full_images=image_batch()))
 
 
 def test_missing_material_is_named() -> None:
     with pytest.raises(EvaluationError, match="ssim can't be computed without images and full_images"):
-        measure(["ssim"], Material())
+        measure(["ssim"], MetricInputs())
 
 
 def test_frechet_distance_equals_the_reference_libraries() -> None:
