@@ -16,9 +16,9 @@ from torch import Tensor
 
 from addiffusion.config import ScorersSection
 from addiffusion.errors import ConfigError, ScorerError
-from addiffusion.scorers import image_reward_package
 from addiffusion.scorers.image_reward import SPEC, package_files
 from addiffusion.scorers.images import ImageBatch
+from reward_service.image_reward import package
 
 
 class IsolatedImageReward:
@@ -42,14 +42,14 @@ class IsolatedImageReward:
                 python=python,
             )
         weights, med_config = package_files(section)
-        cloudpickle.register_pickle_by_value(image_reward_package)  # that environment does not have this project
+        cloudpickle.register_pickle_by_value(package)  # that environment does not have this project
         options: dict[str, Any] = {
             "num_cpus": 0,
             "num_gpus": 0,
             "max_restarts": -1,
             "runtime_env": {"py_executable": python},
         }
-        actor = ray.remote(image_reward_package.PackageImageReward).options(**options)
+        actor = ray.remote(package.PackageImageReward).options(**options)
         self._actor = cast(
             "ActorHandle[Any]", actor.remote(str(weights), med_config and str(med_config), section.device)
         )
