@@ -64,7 +64,7 @@ class RayReports(logging.Handler):
         super().__init__()
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         self._held: list[str] = []
-        self._before: dict[logging.Logger, list[logging.Handler]] = {}
+        self._before: dict[logging.Logger, tuple[list[logging.Handler], int]] = {}
         self._file: Path | None = None
         self.written_count = 0
         self.dropped_count = 0
@@ -76,17 +76,22 @@ class RayReports(logging.Handler):
         return self.written_count + self.dropped_count + len(self._held) > 0
 
     def take_over(self) -> None:
-        """Replace the handlers of Ray's loggers that have some: RLlib's makes its own when it is imported."""
+        """Replace the handlers of Ray's loggers that have some, and have them tell errors only.
+
+        RLlib's logger makes a handler of its own, and begins to tell hints, when it is imported.
+        """
         known = [value for name, value in logging.root.manager.loggerDict.items() if name.partition(".")[0] == "ray"]
         for source in known:
             if isinstance(source, logging.Logger) and source.handlers and self not in source.handlers:
-                self._before[source] = source.handlers
+                self._before[source] = source.handlers, source.level
                 source.handlers = [self]
+                source.setLevel(logging.ERROR)
 
     def give_back(self) -> None:
         """Undo ``take_over``."""
-        for source, handlers in self._before.items():
+        for source, (handlers, level) in self._before.items():
             source.handlers = handlers
+            source.setLevel(level)
         self._before.clear()
 
     def keep_in(self, folder: Path) -> None:

@@ -104,7 +104,9 @@ def test_rllib_that_is_imported_later_is_taken_over_then(
         source.error("before its import")
         monkeypatch.setattr(source, "handlers", own)  # which adds handlers that write to the console
         monkeypatch.setattr(source, "propagate", propagate)
+        source.setLevel(logging.WARNING)
         reports.take_over()
+        source.warning("You are running PPO on the new API stack!")
         source.error("after it")
     assert capfd.readouterr().err == ""
     lines = (tmp_path / REPORTS).read_text().splitlines()
