@@ -1,4 +1,4 @@
-"""Observations of a group's decisions: from the scorers' answer, or from features of the denoiser."""
+"""Observations of decisions: from the scorers' answer, or from features of the denoiser."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class ObservationBuilder(Protocol):
         judged: Mapping[int, ImageScores],
         slots: Sequence[int],
     ) -> NDArray[np.float32]:
-        """(S, p) phi of ``slots``; all other rows are 0.
+        """(n, p) phi of ``slots``.
 
         Args:
-            engine: of all slots of the group.
+            engine: of all slots.
             builders: episodes under way, by slot.
             judged: scores of the present predictions, by slot; empty where decisions need no images.
-            slots: those that decide.
+            slots: those that decide, at most as many as a pass leads on.
         """
         ...
 
@@ -63,18 +63,18 @@ class ClipObservationBuilder:
         judged: Mapping[int, ImageScores],
         slots: Sequence[int],
     ) -> NDArray[np.float32]:
-        """(S, p) phi from the scorers' answer, as of ``ObservationBuilder``."""
-        phi = np.zeros((len(engine), self.layout.width), np.float32)
-        for slot in slots:
-            builder = builders[slot]
-            phi[slot] = self._observation.row(
+        """(n, p) phi from the scorers' answer, as of ``ObservationBuilder``."""
+        rows = (
+            self._observation.row(
                 engine.info(slot),
                 now=judged[slot],
-                before=builder.last_judged,
-                text_embedding=builder.text_embedding,
-                c_nfe=builder.ticket.c_nfe,
+                before=builders[slot].last_judged,
+                text_embedding=builders[slot].text_embedding,
+                c_nfe=builders[slot].ticket.c_nfe,
             )
-        return phi
+            for slot in slots
+        )
+        return np.stack([*rows])
 
 
 class LatentObservationBuilder:
@@ -85,7 +85,7 @@ class LatentObservationBuilder:
     def __init__(self, observation: LatentObservation, tickets: TicketQueue) -> None:
         self._observation = observation
         self._tickets = tickets
-        self._before: Float[Tensor, "slot c h w"] | None = None
+        self._before: dict[int, Float[Tensor, "c h w"]] = {}
         self.layout = observation.layout
 
     @torch.inference_mode()
@@ -96,34 +96,37 @@ class LatentObservationBuilder:
         judged: Mapping[int, ImageScores],  # noqa: ARG002 - nothing was scored
         slots: Sequence[int],
     ) -> NDArray[np.float32]:
-        """(S, p) phi from the denoiser's features, as of ``ObservationBuilder``."""
-        now = engine.z0_pred
-        before = now.clone() if self._before is None else self._before
-        for slot in slots:
-            if not builders[slot].decisions:
-                before[slot] = now[slot]
-        middle = engine.middle_features().cpu().numpy()
-        moved = convergence(now, before).cpu().numpy()
-        for slot in slots:
-            before[slot] = now[slot]
-        self._before = before
-        phi = np.zeros((len(engine), self.layout.width), np.float32)
-        for slot in slots:
-            ticket = builders[slot].ticket
-            phi[slot] = self._observation.row(
+        """(n, p) phi from the denoiser's features, as of ``ObservationBuilder``."""
+        middle = engine.middle_features(slots).cpu().numpy()
+        moved = self._convergence(engine, builders, slots)
+        rows = (
+            self._observation.row(
                 engine.info(slot),
-                middle=middle[slot],
-                convergence=moved[slot],
-                text=prompt_vector(self._tickets.condition(ticket)),
-                c_nfe=ticket.c_nfe,
+                middle=middle[number],
+                convergence=moved[number],
+                text=prompt_vector(self._tickets.condition(builders[slot].ticket)),
+                c_nfe=builders[slot].ticket.c_nfe,
             )
-        return phi
+            for number, slot in enumerate(slots)
+        )
+        return np.stack([*rows])
+
+    def _convergence(
+        self, engine: Engine, builders: Mapping[int, EpisodeBuilder], slots: Sequence[int]
+    ) -> NDArray[np.float32]:
+        """(at least n, 4) statistics of each slot, at one batch shape: so none depends on how many decide with it."""
+        which = [*slots, *[slots[0]] * (engine.images_per_pass - len(slots))]
+        now = engine.z0_pred[which]
+        new = {slot for slot in slots if not builders[slot].decisions}
+        before = [one if slot in new else self._before[slot] for slot, one in zip(which, now, strict=True)]
+        self._before |= zip(slots, now, strict=False)
+        return convergence(now, torch.stack(before)).cpu().numpy()
 
 
 def make_observation_builder(
     config: Config, *, backbone: Backbone, scoring: Scoring, tickets: TicketQueue
 ) -> ObservationBuilder:
-    """Observation builder of one group by ``observation.kind``.
+    """Observation builder by ``observation.kind``.
 
     Args:
         config: of the run.

@@ -1,4 +1,4 @@
-"""Tickets that the groups of a worker share: those that wait, those under way, and their outcomes."""
+"""Tickets of a worker: those that wait, those under way, and their outcomes."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class BankRollouts:
                 "train or play a policy on it."
             )
         self._bank, self._config, self._chooser = bank, config, chooser
-        self._rows = -(-config.rollout.slots // min(config.rollout.groups, config.rollout.slots))
+        self._rows = config.images_per_pass
         self._policy = PolicyNetwork(bank.plan.layout.width, config.policy.hidden, actions=config.policy.actions)
         self._version = -1
 

@@ -54,9 +54,13 @@ class RolloutSection(Section):
     max_workers: int | None = Field(default=None, ge=1, le=10_000)
     """Most workers on such a cluster; null: as many as it offers."""
     slots: int = Field(default=8, ge=1, le=4096)
-    """Images a worker denoises at once (S)."""
-    groups: Literal[1, 2] = 2
-    """With 2, slots form two groups of equal size: while one group's images are scored, the other is denoised."""
+    """Images a worker has under way at once (S)."""
+    rows: int | None = Field(default=None, ge=1, le=8192)
+    """Rows of a network pass (R), whatever is under way: a guided image takes two, any other one. null: what half of
+    the slots take, so that half are denoised while the images of the others are scored."""
+    row_buckets: bool = False
+    """A pass has the smallest power of two of rows that holds what is under way, at most `rows`: images differ by
+    rounding with their company then, so it is for evaluation; training refuses it."""
     cpus_per_worker: Cpus = Field(default=0.5, gt=0)
     """CPUs Ray reserves for a worker."""
     gpus_per_worker: Gpus = 0.0
@@ -231,6 +235,37 @@ class Config(Section):
     """When a run warns that its policy collapses."""
     tracking: TrackingSection = TrackingSection()
     """What is shown of a run while it works."""
+
+    @property
+    def rows_per_image(self) -> int:
+        """Rows of a network pass that an image takes: 2 with guidance."""
+        return 2 if self.backbone.guidance_scale > 1 else 1
+
+    @property
+    def network_rows(self) -> int:
+        """Rows of a network pass (R)."""
+        return self.rollout.rows or self.rows_per_image * -(-self.rollout.slots // 2)
+
+    @property
+    def images_per_pass(self) -> int:
+        """Images that a network pass leads on; also the rows that the policy is asked for at once."""
+        return self.network_rows // self.rows_per_image
+
+    def with_half_the_slots(self) -> Config:
+        """The same with half of the slots, and half of the rows where their number is given."""
+        rows = self.rollout.rows and max(self.rows_per_image, self.rollout.rows // 2)
+        rollout = self.rollout.model_copy(update={"slots": self.rollout.slots // 2, "rows": rows})
+        return self.model_copy(update={"rollout": rollout})
+
+    @model_validator(mode="after")
+    def _rows_are_for_images(self) -> Self:
+        least, most = self.rows_per_image, self.rows_per_image * self.rollout.slots
+        if self.rollout.rows is not None and not least <= self.rollout.rows <= most:
+            raise ValueError(
+                f"rollout.rows={self.rollout.rows} must be from {least}, which one image takes, to {most}, which "
+                f"rollout.slots={self.rollout.slots} images take"
+            )
+        return self
 
     @model_validator(mode="after")
     def _learners_need_ray(self) -> Self:

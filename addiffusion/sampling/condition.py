@@ -1,4 +1,4 @@
-"""Prompts of every row of the network batch, and classifier-free guidance in one batch."""
+"""The network batch of a tick: prompts of its rows, and classifier-free guidance beside images without."""
 
 from __future__ import annotations
 
@@ -10,36 +10,32 @@ from torch import Tensor
 
 from addiffusion.backbones.base import Backbone, PromptEmbedding
 from addiffusion.errors import ConfigError
+from addiffusion.sampling.moves import Pick
 
 
 class Condition:
-    """Prompts of S slots. With guidance the batch has 2 S rows: what to lead away from, then what to lead to."""
+    """Prompts of S slots, and R rows of a pass: what to lead guided slots away from, then what to lead all slots to.
+
+    Rows that nobody takes hold zeros and the empty prompt at t = 0.
+    """
 
     def __init__(self, backbone: Backbone, slots: int, *, guidance_scale: float) -> None:
         _check_scale(guidance_scale)
         self._backbone = backbone
         self._slots = slots
-        self._guided = guidance_scale > 1
         self._guidance_scale = guidance_scale
         self._uncond = backbone.uncond()
-        rows, device = self.rows_per_slot * slots, backbone.device
-        self._hidden = self._uncond.hidden.to(device).repeat(rows, 1, 1)
+        # What to lead away from, by slot; what to lead to, by slot; and what rows have that nobody takes.
+        entries, device = 2 * slots + 1, backbone.device
+        self._hidden = self._uncond.hidden.to(device).repeat(entries, 1, 1)
         pooled = self._uncond.pooled
-        self._pooled = None if pooled is None else pooled.to(device).repeat(rows, 1)
+        self._pooled = None if pooled is None else pooled.to(device).repeat(entries, 1)
         self._scale = torch.full((slots, 1, 1, 1), guidance_scale, device=device)
-
-    @property
-    def rows_per_slot(self) -> int:
-        """Passes through the network per NFE: 2 with guidance, else 1."""
-        return 2 if self._guided else 1
-
-    def row(self, slot: int) -> int:
-        """Row of a slot's prompt in the network batch: the conditional half comes second."""
-        return slot + self._slots if self._guided else slot
+        self._gathered: tuple[list[int], tuple[Tensor, ...]] | None = None
 
     def put(
         self, slot: int, embedding: PromptEmbedding, *, negative: PromptEmbedding | None, guidance_scale: float | None
-    ) -> None:
+    ) -> bool:
         """Give a slot its prompts and its scale.
 
         Args:
@@ -48,42 +44,69 @@ class Condition:
             negative: what it leads away from; None is the empty prompt.
             guidance_scale: the slot's own; None is the engine's.
 
+        Returns:
+            Whether its passes are guided: they take two rows then.
+
         Raises:
-            ConfigError: the scale is negative, or asks for guidance where the batch has no rows for it.
+            ConfigError: the scale is negative, or asks for guidance that this engine does not compute.
         """
         scale = self._guidance_scale if guidance_scale is None else guidance_scale
         _check_scale(scale)
-        if not self._guided and (scale > 1 or negative is not None):
+        if self._guidance_scale <= 1 and (scale > 1 or negative is not None):
             raise ConfigError(
                 f"guidance_scale={scale:g} or a negative prompt needs guidance, but this engine was built with "
                 f"backbone.guidance_scale={self._guidance_scale:g}: set it above 1.",
                 guidance_scale=scale,
             )
-        self._write(self.row(slot), embedding)
-        if self._guided:
-            self._write(slot, negative or self._uncond)
+        self._write(slot, negative or self._uncond)
+        self._write(self._slots + slot, embedding)
         self._scale[slot] = scale
+        self._gathered = None
+        return scale > 1
 
     def predict(
-        self, z: Float[Tensor, "slot c h w"], in_scale: Float[Tensor, "slot 1 1 1"], t: Float[Tensor, " slot"]
-    ) -> Float[Tensor, "slot c h w"]:
-        """Raw network output of every slot, guided where asked (arXiv:2207.12598 Eq. 6, in diffusers' scaling)."""
-        if not self._guided:
-            return self._denoise(in_scale * z, t)
-        scaled = in_scale.expand(2, -1, 1, 1, 1) * z
-        uncond, cond = self._denoise(scaled.flatten(0, 1), t.repeat(2)).chunk(2)
-        return (cond - uncond).mul_(self._scale).add_(uncond)
+        self,
+        pick: Pick,
+        rows: int,
+        z: Float[Tensor, "some c h w"],
+        in_scale: Float[Tensor, "some 1 1 1"],
+        t: Float[Tensor, " some"],
+    ) -> Float[Tensor, "some c h w"]:
+        """Raw network output, guided where asked (arXiv:2207.12598 Eq. 6, in diffusers' scaling).
 
-    def _denoise(self, z: Tensor, t: Tensor) -> Tensor:
-        if self._pooled is None:
-            return self._backbone.denoise(z, t, self._hidden)
-        return self._backbone.denoise(z, t, self._hidden, self._pooled)
+        Args:
+            pick: slots of the pass.
+            rows: R, of the network batch.
+            z: latents of those slots, in its order.
+            in_scale: factors that scale them for the network.
+            t: their timesteps.
+        """
+        guided, end = len(pick.guided), pick.rows
+        batch, times = torch.zeros(rows, *z.shape[1:], device=z.device), torch.zeros(rows, device=z.device)
+        torch.mul(in_scale, z, out=batch[guided:end])
+        batch[:guided], times[:guided], times[guided:end] = batch[guided : 2 * guided], t[:guided], t
+        output = self._backbone.denoise(batch, times, *self._prompts(pick, rows))
+        cond = output[guided:end]
+        if guided:
+            uncond = output[:guided]
+            cond[:guided].sub_(uncond).mul_(self._scale[list(pick.guided)]).add_(uncond)
+        return cond
 
-    def _write(self, row: int, embedding: PromptEmbedding) -> None:
-        self._hidden[row] = embedding.hidden.to(self._hidden.device)
+    def _prompts(self, pick: Pick, rows: int) -> tuple[Tensor, ...]:
+        """What each row attends to, gathered anew where other slots take part than in the pass before."""
+        nobody = [2 * self._slots] * (rows - pick.rows)
+        wanted = [*pick.guided, *(self._slots + slot for slot in pick.slots), *nobody]
+        if self._gathered is None or self._gathered[0] != wanted:
+            which = torch.tensor(wanted, device=self._hidden.device)
+            known = (self._hidden,) if self._pooled is None else (self._hidden, self._pooled)
+            self._gathered = wanted, tuple(prompts.index_select(0, which) for prompts in known)
+        return self._gathered[1]
+
+    def _write(self, entry: int, embedding: PromptEmbedding) -> None:
+        self._hidden[entry] = embedding.hidden.to(self._hidden.device)
         if self._pooled is not None:
             assert embedding.pooled is not None
-            self._pooled[row] = embedding.pooled.to(self._pooled.device)
+            self._pooled[entry] = embedding.pooled.to(self._pooled.device)
 
 
 def _check_scale(scale: float) -> None:

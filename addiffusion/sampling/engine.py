@@ -1,8 +1,9 @@
-"""Continuous batching: S slots, each at its own place in its own episode, one network call per tick for all."""
+"""Continuous batching: S slots, each at its own place in its own episode, one network call of R rows per tick."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,13 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from addiffusion.actions import Action
-from addiffusion.backbones.base import Backbone, PassRecord, PromptEmbedding
+from addiffusion.backbones.base import Backbone, PromptEmbedding
 from addiffusion.config import RefineSection, SamplerSection
-from addiffusion.errors import SlotError
+from addiffusion.errors import ConfigError, SlotError
 from addiffusion.sampling.condition import Condition
+from addiffusion.sampling.decoding import decoded
+from addiffusion.sampling.last_passes import LastPasses
 from addiffusion.sampling.latents import Latents, SlotSnapshot
+from addiffusion.sampling.moves import Moves, Pick
 from addiffusion.sampling.refining import AtStep, Refining, SlotEpisode
-from addiffusion.sampling.slots import Moves, Phase, SlotInfo, Slots
+from addiffusion.sampling.slots import Phase, SlotInfo, Slots
 from addiffusion.sampling.solver_tables.build import table_for
 from addiffusion.sampling.solver_tables.table import SolverTable
 from addiffusion.seeds import generator
@@ -26,16 +30,18 @@ from addiffusion.seeds import generator
 class Engine:
     """Denoises S images at once under per-image control.
 
-    Each tick runs all S rows (2 S with guidance) through the network, busy or not: the batch shape never changes, so
-    on a CPU an episode is bitwise the same in any slot, beside any neighbours, admitted in any order. A slot that
-    waits for its decision repeats its pass at no NFE. Latents are float32 whatever the network's precision.
+    A tick reads pick, pass, update, outcomes. It picks slots that can take part, those of the oldest episodes first,
+    until R rows are full (a guided image takes two, another one), and runs R rows through the network, taken or not:
+    the batch shape never changes, so on a CPU an episode is bitwise a function of R, the same in any slot, beside any
+    neighbours, admitted in any order. A slot that waits for its decision is not picked. Latents are float32 whatever
+    the network's precision.
 
     The result is always a clean prediction. Where a scheduler has set_alpha_to_one off, as SD 1.5's, the diffusers
     pipeline returns the latent after one more solver step instead, which still holds the noise of timestep 0.
     """
 
     @torch.inference_mode()
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what an engine is made of, by name
         self,
         backbone: Backbone,
         sampler: SamplerSection,
@@ -43,6 +49,8 @@ class Engine:
         *,
         slots: int,
         guidance_scale: float,
+        rows: int | None = None,
+        row_buckets: bool = False,
         table: SolverTable | None = None,
     ) -> None:
         """An engine of empty slots.
@@ -51,13 +59,23 @@ class Engine:
             backbone: the model.
             sampler: solver and schedule.
             refine: what a refine does.
-            slots: images at once (S).
+            slots: images under way at once (S).
             guidance_scale: of episodes that bring none; 1 or less computes no guidance for any of them.
+            rows: of a network pass (R); None: what all slots take together.
+            row_buckets: a pass has the smallest power of two of rows that holds what is picked, at most R. Results then
+                depend on company by rounding.
             table: ``table_for`` of the first three, where it is at hand; None builds it (a tenth of a second or more).
 
         Raises:
-            ConfigError: the model can't be sampled so.
+            ConfigError: the model can't be sampled so, or no image fits into so many rows.
         """
+        per_image = 2 if guidance_scale > 1 else 1
+        self._rows = per_image * slots if rows is None else rows
+        if self._rows < per_image:
+            raise ConfigError(f"rows={rows} hold no image, which takes {per_image} of them: give more.", rows=rows)
+        self.images_per_pass = self._rows // per_image
+        """Images that a pass leads on when all are guided as the engine is by itself; batch of the decoders."""
+        self._row_buckets = row_buckets
         self._backbone = backbone
         self._table = table or table_for(backbone, sampler, refine)
         self._refining = Refining(backbone, refine, self._table)
@@ -66,9 +84,9 @@ class Engine:
         self._latents = Latents(self._table, slots, backbone.latent_shape, backbone.device)
         self._condition = Condition(backbone, slots, guidance_scale=guidance_scale)
         self._timesteps: list[float] = self._table.timesteps.tolist()
-        self._pass: PassRecord | None = None
+        self._last = LastPasses(width=backbone.middle_width, device=backbone.device)
         self._moves = Moves()
-        """What the next tick begins with. A slot with a move to make runs in that tick, so nothing sees it before."""
+        """What the next tick begins with. Nobody sees the latents of a slot with a move to make before."""
 
     # ---------------------------------------------------------------- what the slots are doing
 
@@ -99,7 +117,12 @@ class Engine:
     @property
     def running(self) -> bool:
         """Whether a tick would do anything."""
-        return any(self._slots.running)
+        return self._slots.running_rows > 0
+
+    @property
+    def full(self) -> bool:
+        """Whether the next tick has no room for another image."""
+        return self._slots.running_rows + self._rows // self.images_per_pass > self._rows
 
     @property
     def busy(self) -> bool:
@@ -126,7 +149,7 @@ class Engine:
             step=step,
             timestep=self._timesteps[step],
             nfe=nfe,
-            network_evals=self._condition.rows_per_slot * nfe,
+            network_evals=self._slots.network_evals(slot),
             attention_entropy=episode.attention_entropy,
         )
 
@@ -153,15 +176,15 @@ class Engine:
             embedding: the prompt.
             seed: root of the initial latent and of all noise drawn later.
             negative: what guidance leads away from; None is the empty prompt.
-            guidance_scale: the episode's own; None is the engine's.
+            guidance_scale: the episode's own; None is the engine's. 1 or less: its passes are not guided.
 
         Raises:
             SlotError: the slot is not empty.
             ConfigError: the scale is negative, or asks for guidance that this engine does not compute.
         """
         self._slots.require(slot, Phase.EMPTY)
-        self._condition.put(slot, embedding, negative=negative, guidance_scale=guidance_scale)
-        self._slots.admit(slot)
+        guided = self._condition.put(slot, embedding, negative=negative, guidance_scale=guidance_scale)
+        self._slots.admit(slot, guided=guided)
         self._latents.start(slot, self._draw(generator(seed, "latent")).mul_(self._table.init_noise_sigma))
         self._episodes[slot] = SlotEpisode(
             seed=seed,
@@ -172,20 +195,23 @@ class Engine:
 
     @torch.inference_mode()
     def tick(self) -> None:
-        """One network call over all slots; each running slot is one NFE further.
+        """One network call; each slot that takes part is one NFE further.
 
         Raises:
             SlotError: no slot has anything to run.
         """
-        running = self._slots.running
-        if not any(running):
+        pick = self._slots.pick(self._rows)
+        if not pick.slots:
             raise SlotError("A tick would do nothing: admit an episode, or act on the slots that wait for a decision.")
-        self._pass = None  # its activations need not outlive the next pass's
         moves, self._moves = self._moves, Moves()  # made once, even if the pass fails and is tried again
         self._move(moves)
-        self._latents.step(self._slots.rows, running, self._condition.predict)
-        self._pass = self._backbone.last_pass()
-        self._moves = self._slots.after_pass(self._latents.finite())
+        network = partial(self._condition.predict, pick, self._rows_of(pick))
+        finite = self._latents.step(pick.slots, [self._slots.row(slot) for slot in pick.slots], network)
+        self._moves = self._slots.after_pass(pick.slots, finite)
+        record = self._backbone.last_pass()
+        for row, slot in enumerate(pick.slots, len(pick.guided)):
+            if self._slots.phase(slot) is Phase.DECIDING:
+                self._last.note(slot, record, row)
 
     @torch.inference_mode()
     def act(self, slot_actions: Mapping[int, Action]) -> None:
@@ -195,10 +221,9 @@ class Engine:
             SlotError: one of the slots is not DECIDING; then no action is taken.
         """
         moves = self._slots.act(slot_actions)
-        if moves.refine:
-            assert self._pass is not None
-            rows = [self._condition.row(slot) for slot in moves.refine]
-            self._refining.give_masks(self._at(moves.refine), self._pass, rows)
+        for record, slots, rows in self._last.by_record(moves.refine):
+            self._refining.give_masks(self._at(slots), record, rows)
+        self._last.forget(slot_actions)
         self._moves.add(moves)
 
     def snapshot(self, slot: int) -> SlotSnapshot:
@@ -236,13 +261,13 @@ class Engine:
         """
         self._slots.release(slot)
         self._episodes[slot] = None
+        self._last.forget([slot])
         with torch.inference_mode():
             self._latents.clear(slot)
 
-    def decode(self) -> NDArray[np.uint8]:
-        """Images (S, H, W, 3) of every slot's z0_pred, always all of them: a fixed batch shape, as in a tick."""
-        with torch.inference_mode():
-            return self._backbone.decode(self.z0_pred.nan_to_num())
+    def decode(self, slots: Sequence[int] | None = None) -> NDArray[np.uint8]:
+        """Images (n, H, W, 3) of some slots' z0_pred, in batches of ``images_per_pass``; None: of all S, in one."""
+        return decoded(self._backbone.decode, self.z0_pred, slots, batch=self.images_per_pass)
 
     def decode_one(self, slot: int) -> NDArray[np.uint8]:
         """Image (H, W, 3) of one slot's z0_pred, decoded alone."""
@@ -254,21 +279,21 @@ class Engine:
         """Whether ``preview`` costs less than ``decode``."""
         return self._backbone.previews
 
-    def preview(self) -> NDArray[np.uint8]:
-        """Images (S, H, W, 3) as of ``decode``, but by the cheaper decoder: they are only looked at."""
-        with torch.inference_mode():
-            return self._backbone.preview(self.z0_pred.nan_to_num())
+    def preview(self, slots: Sequence[int] | None = None) -> NDArray[np.uint8]:
+        """Images (n, H, W, 3) as of ``decode``, but by the cheaper decoder: they are only looked at."""
+        return decoded(self._backbone.preview, self.z0_pred, slots, batch=self.images_per_pass)
 
-    def middle_features(self) -> Float[Tensor, "slot width"]:
-        """Features (S, m) of the network's middle block in the last tick, for each slot's prompt.
+    def middle_features(self, slots: Sequence[int] | None = None) -> Float[Tensor, "some width"]:
+        """Features (n, m) of the network's middle block at each slot's decision, for its own prompt.
 
-        Raises:
-            SlotError: there was no tick yet.
+        Args:
+            slots: those wanted; None: all S. A slot that waits for no decision has zeros.
         """
-        if self._pass is None:
-            raise SlotError("There are no features before the first tick.")
-        with torch.inference_mode():
-            return self._pass.middle_features()[-len(self._slots) :]
+        return self._last.middle_features(range(len(self)) if slots is None else slots)
+
+    def _rows_of(self, pick: Pick) -> int:
+        """Rows of the network batch."""
+        return min(self._rows, 1 << (pick.rows - 1).bit_length()) if self._row_buckets else self._rows
 
     def _move(self, moves: Moves) -> None:
         self._latents.commit(moves.commit, lambda slot: self._draw(self._episode(slot).solver_noise))

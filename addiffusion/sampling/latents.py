@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from addiffusion.sampling.solver_tables.table import HEAD, SolverTable
 from addiffusion.torch_typed import from_numpy
 
 Network = Callable[
-    [Float[Tensor, "slot c h w"], Float[Tensor, "slot 1 1 1"], Float[Tensor, " slot"]], Float[Tensor, "slot c h w"]
+    [Float[Tensor, "some c h w"], Float[Tensor, "some 1 1 1"], Float[Tensor, " some"]], Float[Tensor, "some c h w"]
 ]
 """Raw output of latents, factors that scale them for the network, and timesteps."""
 LatentCopies: TypeAlias = tuple[Float[Tensor, "entry c h w"], Float[Tensor, "entry c h w"], Float[Tensor, "c h w"]]
@@ -38,8 +38,8 @@ class SlotSnapshot:
 class Latents:
     """State of S slots in float32: entry 0 is the latent z, the others are what a multistep solver remembers.
 
-    The update of a tick is one gather of coefficients and one multiply-add for each entry over all slots at once.
-    Being elementwise it can't depend on where a slot lies in the batch, which a batched matrix product does not
+    The update of a tick is one gather of coefficients and one multiply-add for each entry over all slots that take
+    part. Being elementwise it can't depend on where a slot lies in the batch, which a batched matrix product does not
     promise.
     """
 
@@ -54,38 +54,42 @@ class Latents:
         """
         self._coefficients = _by_source(table)
         self._noise_levels = table.rows[HEAD.index("noise")] if table.draws_noise else None
-        self._rows: Sequence[int] = ()
+        self._all = tuple(range(slots))
+        self._rows = [0] * slots
         self._state = torch.zeros(table.state_size, slots, *shape, device=device)
-        self._next = self._state
+        self._next = torch.zeros_like(self._state)
         self.z0_pred: Float[Tensor, "slot c h w"] = torch.zeros(slots, *shape, device=device)
         """One-step clean prediction of each slot. Later ticks never change this tensor: they make a new one."""
 
-    def step(self, rows: Sequence[int], running: Sequence[bool], network: Network) -> None:
-        """Run the network on all slots; a slot that is not running keeps its clean prediction.
+    def step(self, slots: Sequence[int], rows: Sequence[int], network: Network) -> list[bool]:
+        """Run the network on some slots; all others keep their clean prediction.
 
         Args:
-            rows: (S,) table row of each slot's pass.
-            running: (S,) slots that are one pass further afterwards.
+            slots: those that take part, each once.
+            rows: table row of each one's pass.
             network: what gives the raw output.
-        """
-        self._rows = rows
-        gathered = from_numpy(self._coefficients.take(rows, axis=1)).to(self._state.device)
-        size, slots = self._state.shape[:2]
-        t, in_scale = gathered[:2]
-        first, *others = gathered[2:].view(size + 1, size + 1, slots, 1, 1, 1)
-        z = self._state[0]
-        u = network(z, in_scale.view(-1, 1, 1, 1), t)
-        mixed = first * z
-        for weights, source in zip(others, (*self._state[1:], u), strict=True):
-            mixed.addcmul_(weights, source)
-        self._next = mixed[1:]
-        self.z0_pred = mixed[0] if all(running) else torch.where(self._select(running), mixed[0], self.z0_pred)
 
-    def finite(self) -> list[bool]:
-        """(S,) slots whose clean prediction is finite."""
-        if math.isfinite(float(self.z0_pred.sum())):  # a sum is not finite where any element is not
-            return [True] * len(self.z0_pred)
-        return self.z0_pred.isfinite().flatten(1).all(1).cpu().numpy().tolist()
+        Returns:
+            For each slot whether its clean prediction is finite.
+        """
+        gathered = from_numpy(self._coefficients.take(rows, axis=1)).to(self._state.device)
+        size, everyone = len(self._state), tuple(slots) == self._all
+        which = None if everyone else self._index(slots)
+        state = self._state if which is None else self._state.index_select(1, which)
+        t, in_scale = gathered[:2]
+        first, *others = gathered[2:].view(size + 1, size + 1, len(slots), 1, 1, 1)
+        u = network(state[0], in_scale.view(-1, 1, 1, 1), t)
+        mixed = first * state[0]
+        for weights, source in zip(others, (*state[1:], u), strict=True):
+            mixed.addcmul_(weights, source)
+        for slot, row in zip(slots, rows, strict=True):
+            self._rows[slot] = row
+        if which is None:
+            self.z0_pred, self._next = mixed[0], mixed[1:]
+        else:
+            self.z0_pred = self.z0_pred.index_copy(0, which, mixed[0])
+            self._next.index_copy_(1, which, mixed[1:])
+        return _finite(mixed[0])
 
     def commit(self, slots: Sequence[int], draw: Callable[[int], Float[Tensor, "c h w"]]) -> None:
         """Take the solver's step in some slots: once between two passes, for all that take it.
@@ -96,12 +100,8 @@ class Latents:
         """
         if not slots:
             return
-        taken = set(slots)
-        others = [slot for slot in range(self._state.shape[1]) if slot not in taken]
-        if others:  # these few are copied instead of the many that move on
-            which = torch.tensor(others, device=self._state.device)
-            self._next.index_copy_(1, which, self._state.index_select(1, which))
-        self._state = self._next
+        which = self._index(slots)
+        self._state.index_copy_(1, which, self._next.index_select(1, which))
         if self._noise_levels is not None:
             for slot in slots:
                 self._add_noise(slot, float(self._noise_levels[self._rows[slot]]), draw)
@@ -131,8 +131,14 @@ class Latents:
         if level > 0:
             self._state[0, slot] += level * draw(slot)
 
-    def _select(self, which: Sequence[bool]) -> Bool[Tensor, "slot 1 1 1"]:
-        return torch.tensor(which, device=self._state.device).view(-1, 1, 1, 1)
+    def _index(self, slots: Sequence[int]) -> Int[Tensor, " some"]:
+        return torch.tensor(slots, device=self._state.device)
+
+
+def _finite(z: Float[Tensor, "some c h w"]) -> list[bool]:
+    if math.isfinite(float(z.sum())):  # a sum is not finite where any element is not
+        return [True] * len(z)
+    return z.isfinite().flatten(1).all(1).cpu().numpy().tolist()
 
 
 def _by_source(table: SolverTable) -> NDArray[np.float32]:

@@ -1,18 +1,22 @@
-"""Phase, schedule point and NFE of each slot, and how passes and decisions change them. No tensors, no images."""
+"""Phase, schedule point and counts of each slot: who takes part in a pass, and how passes and decisions change them.
+
+No tensors, no images.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 
 from addiffusion.actions import Action
 from addiffusion.errors import SlotError
+from addiffusion.sampling.moves import Moves, Pick
 from addiffusion.sampling.solver_tables.table import SolverTable
 
 
 class Phase(IntEnum):
-    """Phase of a slot. Those from WARMUP to FINISHING take part in the next tick."""
+    """Phase of a slot. Those from WARMUP to FINISHING can take part in the next tick."""
 
     EMPTY = 0
     """Free for the next episode."""
@@ -50,32 +54,18 @@ class SlotInfo:
 
 
 @dataclass(slots=True, kw_only=True)
-class Moves:
-    """Changes to the latents after a pass or a decision: slots, in order."""
-
-    commit: list[int] = field(default_factory=list[int])
-    """Their latent becomes the solver's next one."""
-    refine: list[int] = field(default_factory=list[int])
-    """Their latent becomes the input of a refine pass."""
-    renoise: list[int] = field(default_factory=list[int])
-    """Their refined z0_pred is noised to their schedule point."""
-
-    def add(self, moves: Moves) -> None:
-        """Append the changes of another record."""
-        self.commit += moves.commit
-        self.refine += moves.refine
-        self.renoise += moves.renoise
-
-
-@dataclass(slots=True, kw_only=True)
 class _Slot:
     """A pointer to a row of the solver table, and a count of the passes left in its phase."""
 
     phase: Phase = Phase.EMPTY
     step: int = 0
     nfe: int = 0
+    network_evals: int = 0
     row: int = 0
     left: int = 0
+    guided: bool = False
+    age: int = 0
+    """Number of its episode, in order of admission."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +75,7 @@ class SlotState:
     phase: Phase
     step: int
     nfe: int
+    network_evals: int
     row: int
     left: int
 
@@ -102,10 +93,10 @@ class Slots:
             refine_passes: k, passes of one refine.
         """
         self._slots = [_Slot() for _ in range(count)]
+        self._admitted = 0
         self._warmup_steps = warmup_steps
         self._refine_passes = refine_passes
         self._last_step = table.num_steps - 1
-        self._dead_row = table.dead_row
         self._next_row: list[int] = table.next_row.tolist()
         self._entry_row: list[int] = table.entry_row.tolist()
         self._refine_row: list[int] = table.refine_row.tolist()
@@ -127,17 +118,36 @@ class Slots:
         """Passes of its episode so far."""
         return self._slots[slot].nfe
 
-    @property
-    def running(self) -> list[bool]:
-        """(S,) slots that take part in the next tick."""
-        return [_RUNS[slot.phase] for slot in self._slots]
+    def network_evals(self, slot: int) -> int:
+        """Rows of the network batch that its episode has taken so far."""
+        return self._slots[slot].network_evals
+
+    def row(self, slot: int) -> int:
+        """Table row of the pass that comes next, or, of a slot that waits for its decision, of the last one."""
+        return self._slots[slot].row
 
     @property
-    def rows(self) -> list[int]:
-        """(S,) table row of each slot's pass; an undecided slot repeats its last one, idle slots run the dead row."""
-        return [
-            slot.row if _RUNS[slot.phase] or slot.phase is Phase.DECIDING else self._dead_row for slot in self._slots
-        ]
+    def running_rows(self) -> int:
+        """Rows of the network batch that all slots could take which can take part in the next tick."""
+        return sum(1 + slot.guided for slot in self._slots if _RUNS[slot.phase])
+
+    def pick(self, rows: int) -> Pick:
+        """Slots of the next pass: those of the oldest episodes that can take part, as many as fit.
+
+        The oldest one always fits, so none waits forever: it becomes the oldest when those before it have ended.
+
+        Args:
+            rows: R, of the network batch.
+        """
+        running = [number for number, slot in enumerate(self._slots) if _RUNS[slot.phase]]
+        guided: list[int] = []
+        unguided: list[int] = []
+        for number in sorted(running, key=lambda number: self._slots[number].age):
+            slot = self._slots[number]
+            if slot.guided < rows:
+                (guided if slot.guided else unguided).append(number)
+                rows -= 1 + slot.guided
+        return Pick(guided=tuple(guided), unguided=tuple(unguided))
 
     def having(self, phase: Phase) -> list[int]:
         """Slots in a phase, in order."""
@@ -152,10 +162,11 @@ class Slots:
             wanted = " or ".join(p.name for p in phases)
             raise SlotError(f"Slot {slot} is {phase.name}, but this call needs {wanted}.", slot=slot, phase=phase.name)
 
-    def admit(self, slot: int) -> None:
-        """EMPTY to the first pass of an episode."""
+    def admit(self, slot: int, *, guided: bool) -> None:
+        """EMPTY to the first pass of an episode, whose passes take two rows of the network batch or one."""
         self.require(slot, Phase.EMPTY)
-        self._slots[slot] = _Slot(phase=Phase.WARMUP, row=self._entry_row[0])
+        self._admitted += 1
+        self._slots[slot] = _Slot(phase=Phase.WARMUP, row=self._entry_row[0], guided=guided, age=self._admitted)
 
     def release(self, slot: int) -> None:
         """DONE, FAILED or DECIDING (its episode is given up) to EMPTY."""
@@ -165,27 +176,30 @@ class Slots:
     def state(self, slot: int) -> SlotState:
         """Copy of a slot's phase, counts and table row."""
         at = self._slots[slot]
-        return SlotState(phase=at.phase, step=at.step, nfe=at.nfe, row=at.row, left=at.left)
+        return SlotState(**{name: getattr(at, name) for name in SlotState.__slots__})
 
     def put_back(self, slot: int, state: SlotState) -> None:
         """Set a slot to a state it was in."""
-        self._slots[slot] = _Slot(phase=state.phase, step=state.step, nfe=state.nfe, row=state.row, left=state.left)
+        for name in SlotState.__slots__:
+            setattr(self._slots[slot], name, getattr(state, name))
 
-    def after_pass(self, finite: Sequence[bool]) -> Moves:
-        """Account for one network pass of every running slot.
+    def after_pass(self, slots: Sequence[int], finite: Sequence[bool]) -> Moves:
+        """Account for one network pass.
 
         Args:
-            finite: (S,) slots whose z0_pred is finite; a running slot without it is FAILED.
+            slots: those that took part.
+            finite: for each whether its z0_pred is finite; if not, it is FAILED.
         """
         moves = Moves()
-        for number, slot in enumerate(self._slots):
-            if _RUNS[slot.phase]:
-                slot.nfe += 1
-                slot.left -= 1
-                if finite[number]:
-                    self._passed(number, slot, moves)
-                else:
-                    slot.phase = Phase.FAILED
+        for number, fine in zip(slots, finite, strict=True):
+            slot = self._slots[number]
+            slot.nfe += 1
+            slot.network_evals += 1 + slot.guided
+            slot.left -= 1
+            if fine:
+                self._passed(number, slot, moves)
+            else:
+                slot.phase = Phase.FAILED
         return moves
 
     def act(self, actions: Mapping[int, Action]) -> Moves:

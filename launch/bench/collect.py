@@ -46,8 +46,9 @@ def bench_collect(setup: CollectSetup, console: Console = UNSEEN) -> dict[str, A
     with Stage(console, "measurements", _ROUNDS * _PARTS, headline="") as stage:
         rounds = [_round(worker, counted, watched, tickets, stage.advance) for _ in range(_ROUNDS)]
     middle = sorted(rounds, key=lambda one: one["loop_over_compute"])[_ROUNDS // 2]
-    rollout, observation = setup.config.rollout, setup.config.observation.kind
-    return {"slots": rollout.slots, "groups": rollout.groups, "observation": observation, **middle}
+    config = setup.config
+    shape = {"slots": config.rollout.slots, "rows": config.network_rows}
+    return {**shape, "observation": config.observation.kind, **middle}
 
 
 def _round(

@@ -19,7 +19,9 @@ _WORDS = {"Input should": "it should", "a valid array": "a list", "a valid strin
 RENAMED: Mapping[str, str] = {}
 """Keys of the past, and what they are called now: whoever renames a key adds it here."""
 GONE: Mapping[str, str] = {
-    "warm_start.entropy_coeff": "a warm start learns by classification, which takes no bonus for undecided decisions"
+    "rollout.groups": "rollout.rows is the size of a network pass, by default what half of the slots take, as with two "
+    "groups",
+    "warm_start.entropy_coeff": "a warm start learns by classification, which takes no bonus for undecided decisions",
 }
 """Keys of the past that nothing replaces, and why."""
 

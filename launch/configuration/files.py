@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from addiffusion.config import Config
 from addiffusion.errors import ConfigError
+from launch.configuration.earlier import updated
 from launch.configuration.errors import describe
 from launch.configuration.shown import dotted, shortened, shown
 from launch.configuration.yaml import Tree, load_yaml, plain, read_yaml
@@ -40,7 +41,7 @@ def load_config(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Co
     """
     user: Tree = {}
     for file in files:
-        _merge(user, read_yaml(file))
+        _merge(user, updated(read_yaml(file)))
     texts = _parse_overrides(overrides)
     for path, text in texts.items():
         _merge(user, _override(path, text))
@@ -55,7 +56,7 @@ def load_config(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Co
 
 def load_resolved(file: Path) -> Config:
     """The configuration a run folder was written with: exactly this file, no other layer."""
-    return _validate(read_yaml(file), {})
+    return _validate(updated(read_yaml(file)), {})
 
 
 def _parse_overrides(overrides: Sequence[str]) -> dict[tuple[str, ...], str]:

@@ -98,6 +98,7 @@ def _checked(config: Config, *, path: Path, checkpoint: Checkpoint | None = None
         check_resources(placed, cpus=usable_cpus(), gpus=gpus, where="this machine")
     check_models(config, {STATIC_STEPS: static_sampler(config)})
     _check_solver(config)
+    _check_rows(config)
     _check_warm_start(config)
     check_tracking(config)
     if checkpoint is None:  # a run that was begun with another name goes on without a best checkpoint, as it began
@@ -124,6 +125,15 @@ def _check_solver(config: Config) -> None:
             f"sampler.solver={solver} draws noise at every step, so the value of stopping could not be told from luck: "
             "train with a deterministic one such as ddim; in evaluation it can be used.",
             solver=solver,
+        )
+
+
+def _check_rows(config: Config) -> None:
+    if config.rollout.row_buckets:
+        raise ConfigError(
+            "rollout.row_buckets=true lets images depend on their company by rounding, so no training could be "
+            "repeated: leave it out; in evaluation it can be used.",
+            row_buckets=True,
         )
 
 

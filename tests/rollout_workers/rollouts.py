@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from addiffusion.actions import Action
 from addiffusion.config import Config
 from addiffusion.records import Episode, Ticket
+from rollout_workers.batch import PolicyFunction
 from rollout_workers.collector import Collector
-from rollout_workers.group import PolicyFunction
 from tests.fakes import ToyBackbone, ToyScoring, make_prompt
 
 STEPS, WARMUP, FINISH, K = 8, 2, 2, 2
@@ -20,11 +20,11 @@ SURE = 50.0
 
 
 def make_config(
-    *, slots: int = 3, groups: int = 1, finish_steps: int = FINISH, preset: str = "phase1", sees: str = "clip"
+    *, slots: int = 3, rows: int | None = None, finish_steps: int = FINISH, preset: str = "phase1", sees: str = "clip"
 ) -> Config:
     return Config.model_validate(
         {
-            "rollout": {"slots": slots, "groups": groups},
+            "rollout": {"slots": slots, "rows": rows or 2 * slots},
             "sampler": {"num_steps": STEPS, "warmup_steps": WARMUP, "finish_steps": finish_steps},
             "refine": {"k": K},
             "reward": {"preset": preset},

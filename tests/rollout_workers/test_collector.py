@@ -1,4 +1,4 @@
-"""Episodes: what they are made of, and that slots, groups and order do not change them."""
+"""Episodes: what they are made of, and that slots, rows and order do not change them."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ from tests.rollout_workers.rollouts import (
 
 @given(
     slots=st.integers(1, 7),
-    groups=st.sampled_from([1, 2]),
+    share=st.floats(0, 1),
     order=st.permutations(range(6)),
     finish_steps=st.sampled_from([0, FINISH]),
 )
 @settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.too_slow])
-def test_slots_groups_and_order_do_not_change_episodes(
-    slots: int, groups: int, order: list[int], finish_steps: int
+def test_slots_rows_and_order_do_not_change_episodes(
+    slots: int, share: float, order: list[int], finish_steps: int
 ) -> None:
     tickets = make_tickets(6)
     expected = run_tickets(make_config(slots=2, finish_steps=finish_steps), tickets)
-    config = make_config(slots=slots, groups=groups, finish_steps=finish_steps)
+    config = make_config(slots=slots, rows=2 + round(share * 2 * (slots - 1)), finish_steps=finish_steps)
     assert_same(run_tickets(config, [tickets[index] for index in order]), expected)
 
 

@@ -138,7 +138,7 @@ def test_a_failing_image_fails_its_ticket_and_leaves_the_others_as_they_were(wor
 def test_a_policy_that_returns_nan_fails_only_the_slots_concerned() -> None:
     def act(phi: NDArray[np.float32]) -> NDArray[np.float32]:
         logits = hashed_policy(phi)
-        logits[0] = np.nan
+        logits[-1] = np.nan
         return logits
 
     collected = make_collector(make_config(slots=2)).collect(make_tickets(4), act, weight_version=1)

@@ -49,10 +49,10 @@ class SlowScoring(ToyScoring):
         return super().score(request)
 
 
-def test_one_group_is_denoised_while_the_others_images_are_scored() -> None:
+def test_half_of_the_slots_are_denoised_while_the_others_images_are_scored() -> None:
     backbone = ToyBackbone()
     scoring = SlowScoring(backbone)
-    collector = Collector(backbone=backbone, scoring=scoring, config=make_config(slots=4, groups=2))
+    collector = Collector(backbone=backbone, scoring=scoring, config=make_config(slots=4, rows=4))
     collected = collector.collect(make_tickets(8), always(Action.CONTINUE), weight_version=1)
     assert_same(collected.episodes, run_tickets(make_config(slots=4), make_tickets(8), always(Action.CONTINUE)))
     assert scoring.overlapped > len(scoring.requests) / 2
@@ -70,7 +70,7 @@ def test_warm_up_and_refine_passes_are_neither_decoded_nor_scored() -> None:
 
 
 def test_the_latent_observation_scores_only_the_returned_images() -> None:
-    config = make_config(slots=4, groups=2, preset="paired", sees="latent")
+    config = make_config(slots=4, rows=4, preset="paired", sees="latent")
     references = [reference_of(episode) for episode in run_tickets(config, make_tickets(6, forced=Action.CONTINUE))]
     tickets = [replace(ticket, reference=ref) for ticket, ref in zip(make_tickets(6), references, strict=True)]
     backbone, scoring = ToyBackbone(), ToyScoring()
@@ -134,7 +134,6 @@ def test_the_policy_sees_the_fixed_batch_with_idle_rows_at_zero() -> None:
     collector = make_collector(make_config(slots=5))
     collector.collect(make_tickets(2), act, weight_version=1)
     width = clip_layout(clip_width=ToyScoring.clip_width, timestep_width=8).width
-    assert collector.group_size == 5
     assert [batch.shape for batch in seen] == [(5, width)]
     assert seen[0][:2].any(axis=1).all()
     assert not seen[0][2:].any()

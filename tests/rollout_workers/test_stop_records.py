@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from addiffusion.actions import Action
 from addiffusion.config import Config
 from addiffusion.records import METRIC_NAMES, Episode, RecordAllStops, StopRecords, Ticket
+from rollout_workers.batch import PolicyFunction
 from rollout_workers.collector import Collector
-from rollout_workers.group import PolicyFunction
 from tests.fakes import UNSCORABLE, ToyBackbone, ToyScoring, make_prompt
 from tests.rollout_workers.toy_run import make_config, make_tickets
 
@@ -62,9 +62,9 @@ def _found(episode: Episode) -> StopRecords:
 
 
 @pytest.mark.parametrize("finish_steps", [0, 2])
-@pytest.mark.parametrize("groups", [1, 2])
-def test_tried_stops_are_bitwise_those_of_episodes_that_stop(finish_steps: int, groups: int) -> None:
-    config = _config(finish_steps, groups=groups)
+@pytest.mark.parametrize("slots", [3, 6])
+def test_tried_stops_are_bitwise_those_of_episodes_that_stop(finish_steps: int, slots: int) -> None:
+    config = _config(finish_steps, slots=slots, rows=6)
     recorded = _recorded(config)
     for row in range(DECISIONS):
         stopped = _episodes(config, make_tickets(5, explore=False), _stop_at(row))

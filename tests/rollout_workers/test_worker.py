@@ -143,7 +143,7 @@ def test_stretches_of_work_give_the_episodes_of_one_call(sampler: SamplerSection
 
 
 def test_a_stretch_ends_early_where_slots_idle_and_tickets_are_on_their_way() -> None:
-    config = make_config(rollout={"slots": 4, "groups": 1, "carry_ticks": 100})
+    config = make_config(rollout={"slots": 4, "rows": 8, "carry_ticks": 100})
     worker, tickets = make_worker(config), make_tickets(7, forced=Action.CONTINUE)
     first = worker.work(tickets[:6], more=True)
     assert 0 < len(first.episodes) < 6, "two slots ran dry while the last two images were under way"

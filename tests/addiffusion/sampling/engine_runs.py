@@ -25,8 +25,18 @@ def make_engine(
     refine: RefineSection | None = None,
     slots: int = 3,
     guidance: float = 3.5,
+    rows: int | None = None,
+    row_buckets: bool = False,
 ) -> Engine:
-    return Engine(backbone, sampler, refine or RefineSection(), slots=slots, guidance_scale=guidance)
+    return Engine(
+        backbone,
+        sampler,
+        refine or RefineSection(),
+        slots=slots,
+        guidance_scale=guidance,
+        rows=rows,
+        row_buckets=row_buckets,
+    )
 
 
 def run_one(engine: Engine, *, tag: int = 1, seed: int = 7, actions: Sequence[Action] = (), slot: int = 0) -> Tensor:

@@ -23,15 +23,22 @@ from tests.addiffusion.sampling.metered import MeteredBackbone, embedding
 class Episode:
     """A scripted episode that can be run in any company."""
 
-    def __init__(self, prompt: PromptEmbedding, seed: int, actions: Sequence[Action]) -> None:
-        self.prompt, self.seed, self.actions = prompt, seed, actions
+    def __init__(
+        self, prompt: PromptEmbedding, seed: int, actions: Sequence[Action], *, guidance: float | None = None
+    ) -> None:
+        self.prompt, self.seed, self.actions, self.guidance = prompt, seed, actions, guidance
 
     def choose(self, engine: Engine, slot: int, warmup: int) -> Action:
         return self.actions[engine.info(slot).step - warmup]
 
 
 def run_together(
-    engine: Engine, episodes: Sequence[Episode], *, place: Callable[[list[int]], int], start: Callable[[], bool]
+    engine: Engine,
+    episodes: Sequence[Episode],
+    *,
+    place: Callable[[list[int]], int],
+    start: Callable[[], bool],
+    decide: Callable[[], bool] = lambda: True,
 ) -> list[tuple[Tensor, int]]:
     """Run all episodes, admitting the next one into a free slot of ``place``'s choice whenever ``start`` says so."""
     waiting, running = list(range(len(episodes))), dict[int, int]()
@@ -39,10 +46,13 @@ def run_together(
     while waiting or running:
         while waiting and engine.free() and (start() or not running):
             slot, index = place(engine.free()), waiting.pop(0)
-            engine.admit(slot, embedding=episodes[index].prompt, seed=episodes[index].seed)
+            one = episodes[index]
+            engine.admit(slot, embedding=one.prompt, seed=one.seed, guidance_scale=one.guidance)
             running[slot] = index
-        engine.tick()
-        engine.act({slot: episodes[running[slot]].choose(engine, slot, 1) for slot in engine.deciding()})
+        if engine.running:
+            engine.tick()
+        deciding = [slot for slot in engine.deciding() if decide() or not engine.running]
+        engine.act({slot: episodes[running[slot]].choose(engine, slot, 1) for slot in deciding})
         for slot in engine.done():
             results[running.pop(slot)] = engine.z0_pred[slot].clone(), engine.info(slot).nfe
             engine.release(slot)
@@ -64,10 +74,15 @@ def test_an_episode_is_bitwise_the_same_in_any_slot_company_and_order(
     words = data.draw(st.lists(st.sampled_from(("red cat", "blue dog", "a", "")), min_size=1, max_size=4))
     prompts = unet_backbone.encode_prompts(words)
     episodes = [
-        Episode(prompt, data.draw(st.integers(0, 9)), data.draw(st.tuples(*[st.sampled_from(Action)] * 3)))
+        Episode(
+            prompt,
+            data.draw(st.integers(0, 9)),
+            data.draw(st.tuples(*[st.sampled_from(Action)] * 3)),
+            guidance=data.draw(st.sampled_from((None, 1.0, 7.5))),
+        )
         for prompt in prompts
     ]
-    engine = make_engine(unet_backbone, sampler=sampler)
+    engine = make_engine(unet_backbone, sampler=sampler, rows=data.draw(st.integers(2, 6)))
     alone = [run_together(engine, [episode], place=min, start=lambda: True)[0] for episode in episodes]
     order = data.draw(st.permutations(range(len(episodes))))
     together = run_together(
@@ -75,6 +90,7 @@ def test_an_episode_is_bitwise_the_same_in_any_slot_company_and_order(
         [episodes[index] for index in order],
         place=lambda free: data.draw(st.sampled_from(free)),
         start=lambda: data.draw(st.booleans()),
+        decide=lambda: data.draw(st.booleans()),
     )
     for (latent, nfe), index in zip(together, order, strict=True):
         assert torch.equal(latent, alone[index][0])
@@ -96,6 +112,38 @@ def test_alone_or_in_company_the_image_is_the_same(unet_backbone: StableDiffusio
         ((alone, passes),) = run_together(solo, [episode], place=min, start=lambda: True)
         assert passes == nfe
         torch.testing.assert_close(latent, alone, rtol=1e-5, atol=1e-5 * float(alone.abs().max()))
+
+
+def test_buckets_of_rows_move_results_by_rounding_only() -> None:
+    """A pass has the smallest power of two of rows that holds what takes part, and never more than there are."""
+    exact, bucketed = MeteredBackbone(), MeteredBackbone()
+    episodes = [Episode(embedding(tag), tag, [C] * tag + [S] * 9) for tag in range(1, 6)]
+    engines = (
+        make_engine(backbone, slots=5, rows=6, row_buckets=buckets)
+        for backbone, buckets in ((exact, False), (bucketed, True))
+    )
+    plain, other = (run_together(engine, episodes, place=min, start=lambda: True) for engine in engines)
+    for (latent, nfe), (expected, passes) in zip(other, plain, strict=True):
+        assert nfe == passes
+        torch.testing.assert_close(latent, expected, rtol=1e-5, atol=1e-5)
+    assert {shape[0] for shape in exact.shapes} == {6}
+    assert {shape[0] for shape in bucketed.shapes} == {2, 4, 6}
+
+
+def test_a_slot_that_waits_takes_part_in_no_pass() -> None:
+    backbone = MeteredBackbone()
+    engine = make_engine(backbone, slots=2, rows=2)
+    for slot in range(2):
+        engine.admit(slot, embedding=embedding(slot + 1), seed=slot)
+    for _ in range(3):
+        engine.tick()  # two forced ones, and the one that ends in the first decision
+    assert (dict(backbone.passes), engine.deciding(), engine.full) == ({1: 3}, [0], True)
+    features = engine.middle_features()
+    for _ in range(3):
+        engine.tick()
+    assert (dict(backbone.passes), engine.deciding(), engine.running) == ({1: 3, 2: 3}, [0, 1], False)
+    assert features.flatten().tolist() == [1, 0]
+    assert engine.middle_features([1, 0]).flatten().tolist() == [2, 1]
 
 
 @pytest.mark.parametrize("at", [2, 6, 9])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 from diffusers import DPMSolverMultistepScheduler
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -86,7 +86,7 @@ class ModelSlot:
         if self.phase is Phase.FINISHING:
             total = min(FINISH, STEPS - 1 - self.step)
             return round(float(TABLE.timesteps[self.step + 1]) * self.passes / total)
-        return base if self.phase in (*RUNNING, Phase.DECIDING) else 0.0
+        return base
 
 
 class SlotLife(RuleBasedStateMachine):
@@ -98,11 +98,11 @@ class SlotLife(RuleBasedStateMachine):
     @rule(slot=slot_indices)
     def admit(self, slot: int) -> None:
         if self.model[slot].phase is Phase.EMPTY:
-            self.slots.admit(slot)
+            self.slots.admit(slot, guided=True)
             self.model[slot] = ModelSlot(phase=Phase.WARMUP)
         else:
             with pytest.raises(SlotError):
-                self.slots.admit(slot)
+                self.slots.admit(slot, guided=True)
 
     @rule(slot=slot_indices)
     def release(self, slot: int) -> None:
@@ -114,12 +114,15 @@ class SlotLife(RuleBasedStateMachine):
                 self.slots.release(slot)
 
     @precondition(lambda self: any(slot.phase in RUNNING for slot in self.model))
-    @rule(broken=st.one_of(st.none(), st.none(), st.none(), slot_indices))
-    def run_pass(self, broken: int | None) -> None:
-        self.slots.after_pass([slot != broken for slot in range(COUNT)])
-        for index, slot in enumerate(self.model):
-            if slot.phase in RUNNING:
-                slot.run(index != broken)
+    @rule(broken=st.one_of(st.none(), st.none(), st.none(), slot_indices), rows=st.integers(2, 2 * COUNT))
+    def run_pass(self, broken: int | None, rows: int) -> None:
+        pick = self.slots.pick(rows)
+        running = [index for index, slot in enumerate(self.model) if slot.phase in RUNNING]
+        assert len(pick.slots) == min(rows // 2, len(running))
+        self.slots.after_pass(pick.slots, [slot != broken for slot in pick.slots])
+        for index in pick.slots:
+            assert index in running
+            self.model[index].run(index != broken)
 
     @rule(actions=st.dictionaries(slot_indices, st.sampled_from(Action), min_size=1))
     def act(self, actions: dict[int, Action]) -> None:
@@ -145,20 +148,66 @@ class SlotLife(RuleBasedStateMachine):
         for index, slot in enumerate(self.model):
             if slot.phase is not Phase.EMPTY:
                 assert (self.slots.step(index), self.slots.nfe(index)) == (slot.step, slot.nfe)
-        assert TABLE.rows[0, self.slots.rows].tolist() == [slot.timestep for slot in self.model]
         for index, slot in enumerate(self.model):
+            if slot.phase in (*RUNNING, Phase.DECIDING):
+                assert TABLE.rows[0, self.slots.row(index)] == slot.timestep
+                assert self.slots.network_evals(index) == 2 * slot.nfe
             if slot.phase in (Phase.WARMUP, Phase.STEPPING, Phase.DECIDING):
-                assert self.slots.rows[index] == TABLE.entry_row[slot.step] + slot.known
-        assert self.slots.running == [slot.phase in RUNNING for slot in self.model]
+                assert self.slots.row(index) == TABLE.entry_row[slot.step] + slot.known
+        assert self.slots.running_rows == 2 * sum(slot.phase in RUNNING for slot in self.model)
 
 
 TestSlotLife = SlotLife.TestCase
 TestSlotLife.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
 
 
+@given(guided=st.lists(st.booleans(), min_size=1, max_size=9), rows=st.integers(2, 12), data=st.data())
+def test_the_oldest_go_first_and_rows_are_never_exceeded(guided: list[bool], rows: int, data: st.DataObject) -> None:
+    slots = Slots(len(guided), TABLE, warmup_steps=WARMUP, refine_passes=PASSES)
+    order = data.draw(st.permutations(range(len(guided))))
+    for slot in order:
+        slots.admit(slot, guided=guided[slot])
+    pick = slots.pick(rows)
+    assert order[0] in pick.slots
+    assert all(guided[slot] for slot in pick.guided)
+    assert not any(guided[slot] for slot in pick.unguided)
+    assert pick.rows == sum(1 + guided[slot] for slot in pick.slots) <= rows
+    for place, slot in enumerate(order):
+        if slot not in pick.slots:  # the older ones that were picked left too few rows for it
+            assert rows - sum(1 + guided[older] for older in order[:place] if older in pick.slots) < 1 + guided[slot]
+
+
+@given(
+    lengths=st.lists(st.integers(WARMUP, STEPS - 1), min_size=1, max_size=12),
+    guided=st.lists(st.booleans(), min_size=12, max_size=12),
+    rows=st.integers(2, 5),
+    shortest=st.integers(1, 2),
+)
+def test_no_slot_starves(lengths: list[int], guided: list[bool], rows: int, shortest: int) -> None:
+    """Slots that are refilled at once, decisions that come late: each episode takes part within a bounded time."""
+    slots = Slots(3, TABLE, warmup_steps=WARMUP, refine_passes=PASSES)
+    waiting, ends, ticks = list(enumerate(lengths)), dict[int, int](), 0
+    while waiting or ends:
+        for slot in slots.having(Phase.EMPTY):
+            if waiting:
+                number, ends[slot] = waiting.pop(0)
+                slots.admit(slot, guided=guided[number])
+        if slots.running_rows:
+            pick = slots.pick(rows)
+            slots.after_pass(pick.slots, [True] * len(pick.slots))
+        ticks += 1
+        assert ticks <= 2 * (STEPS + FINISH) * len(lengths)
+        for slot in slots.having(Phase.DECIDING) if ticks % shortest == 0 else []:
+            stops = slots.step(slot) >= ends[slot]
+            slots.act({slot: Action.STOP if stops else Action.CONTINUE})
+        for slot in slots.having(Phase.DONE):
+            slots.release(slot)
+            del ends[slot]
+
+
 def test_an_unknown_slot_is_named() -> None:
     with pytest.raises(SlotError, match="There is no slot 3: this engine has slots 0 to 2"):
-        make_slots().admit(3)
+        make_slots().admit(3, guided=False)
 
 
 def test_a_refusal_names_slot_phase_and_what_is_needed() -> None:

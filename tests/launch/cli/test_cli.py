@@ -68,6 +68,10 @@ def test_config_prints_yaml_and_json() -> None:
         (("--config", "absent.yaml"), "configuration file absent.yaml can't be read"),
         (("prompts.source=absent.txt", "cluster.mode=serial"), "absent.txt"),
         (("sampler.solver=lcm", "cluster.mode=serial"), "sampler.solver=lcm draws noise at every step"),
+        (
+            ("rollout.row_buckets=true", "cluster.mode=serial"),
+            "rollout.row_buckets=true lets images depend on their company",
+        ),
         (("observation.kind=latent", "reward.preset=phase1"), "observation.kind=latent scores only the returned image"),
         (("rollout.workers=4000",), "4000 rollout workers"),
         (("rollout.gpus_per_worker=900",), "GPUs"),

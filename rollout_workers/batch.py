@@ -1,9 +1,9 @@
-"""A group of slots in two half ticks: network pass and request to the scorers; then their answer and decisions."""
+"""All slots of a worker: pick, pass, update and outcomes of each tick, and decisions when the scorers have answered."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,18 +14,18 @@ from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.config import RewardSection
 from addiffusion.errors import ContractError, ScorerError
 from addiffusion.observation.clip import ImageScores
-from addiffusion.records import ScoreReply, ScoreRequest
+from addiffusion.records import Ticket
+from addiffusion.rollouts import Collected
 from addiffusion.sampling.engine import Engine
 from rollout_workers.async_scorer import AsyncScorer
 from rollout_workers.episode_builder import Branch, EpisodeBuilder, Stop
 from rollout_workers.metrics import Stopwatch
 from rollout_workers.observation_builder import ObservationBuilder
+from rollout_workers.scored_images import Images, Pending, ScoredImages
 from rollout_workers.ticket_queue import TicketQueue
 
 PolicyFunction: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""phi (S, p) to logits (S, 3) of one group."""
-Images: TypeAlias = dict[int, NDArray[np.uint8]]
-"""Image (H, W, 3) by slot."""
+"""phi (n, p) to logits (n, 3), always of as many rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,24 +36,12 @@ class PolicySnapshot:
     weight_version: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pending:
-    """Images of one pass and the scorers' answer to come."""
+class Batch:
+    """Episodes in the slots of one engine. Warm-up, refine and finish passes cost neither decoder nor scorers.
 
-    asked: tuple[int, ...]
-    """Slots that wait for the policy."""
-    previews: Images
-    finals: Images
-    """Images that are returned, unless the policy goes on."""
-    judged_slots: tuple[int, ...]
-    """Slots in the order of the replies."""
-    reply: Future[ScoreReply] | None
-    metrics: Future[ScoreReply] | None
-    """Answer to the request of wanted, of the same images."""
-
-
-class Group:
-    """Slots that share a network pass. Warm-up, refine and finish passes cost neither decoder nor scorers."""
+    Slots whose images are with the scorers take part in no pass; where there are enough others to fill the rows of one,
+    scoring and denoising overlap. Who takes part does not depend on how long anything took.
+    """
 
     def __init__(
         self,
@@ -65,34 +53,69 @@ class Group:
         reward: RewardSection,
         timed: Stopwatch,
     ) -> None:
-        """A group without work as yet.
+        """Empty slots.
 
         Args:
             engine: its slots.
             observations: phi of their decisions.
             scorer: scores of their images.
-            tickets: the tickets it shares with the other groups.
-            reward: how its episodes are paid.
+            tickets: what to roll out.
+            reward: how episodes are paid.
             timed: seconds of each stage.
         """
         self._engine, self._observations, self._scorer, self._tickets = engine, observations, scorer, tickets
         self._reward, self._timed = reward, timed
         self._builders: dict[int, EpisodeBuilder] = {}
-        self._pending: _Pending | None = None
-        # Where decisions see the very images that are returned, one decoder pass serves both.
-        self._same_images = observations.needs_images and not engine.previews
+        self._pending: deque[Pending] = deque()
+        self._images = ScoredImages(engine, scorer, timed, decisions_are_scored=observations.needs_images)
+
+    def work(
+        self, tickets: Sequence[Ticket], policy: PolicySnapshot, *, ticks: int | None = None, more: bool = False
+    ) -> Collected:
+        """Take tickets in, work, and return what has ended.
+
+        Args:
+            tickets: new work.
+            policy: decides, in episodes under way as well.
+            ticks: network passes; None works to the end.
+            more: other tickets are on their way: work ends after the tick that leaves a slot without one.
+
+        Raises:
+            ContractError: a ticket is open already, or the policy returns another shape.
+            ScorerError: the scorers gave no answer at all.
+        """
+        self._tickets.add(tickets)
+        done_count = 0
+        while (ticks is None or done_count < ticks) and self._tick(policy):
+            done_count += 1
+            if more and not self._tickets.waiting and len(self._builders) < len(self._engine):
+                break
+        return self._tickets.outcome(self._timed.take())
 
     @property
-    def busy(self) -> bool:
-        """Whether any slot holds an episode."""
+    def open_tickets(self) -> tuple[Ticket, ...]:
+        """Tickets whose outcome has not been returned."""
+        return self._tickets.open_tickets
+
+    def close(self) -> None:
+        """End the thread on which images are scored."""
+        self._scorer.close()
+
+    def _tick(self, policy: PolicySnapshot) -> bool:
+        """Settle what a full pass needs, run it, and look at its outcomes; False when no work is left."""
+        self._refill()
+        while self._pending and not self._engine.full:
+            self._settle(self._pending.popleft(), policy)
+            self._refill()
+        if self._engine.running:
+            with self._timed("network"):
+                self._engine.tick()
+            for slot, reason in self._engine.failed().items():
+                self._fail(slot, reason)
+        self._look(policy)
         return bool(self._builders)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether any slot holds none."""
-        return len(self._builders) < len(self._engine)
-
-    def refill(self) -> None:
+    def _refill(self) -> None:
         """Give every free slot the next ticket."""
         for slot in self._engine.free():
             builder = self._tickets.next()
@@ -102,36 +125,26 @@ class Group:
             self._engine.admit(slot, embedding=condition, seed=builder.ticket.seed, negative=negative)
             self._builders[slot] = builder
 
-    def advance(self) -> None:
-        """One network pass; then decode what must be seen and ask the scorers, without waiting for them."""
-        if self._engine.running:
-            with self._timed("network"):
-                self._engine.tick()
-            for slot, reason in self._engine.failed().items():
-                self._fail(slot, reason)
-        forced = self._forced_actions()
+    def _look(self, policy: PolicySnapshot) -> None:
+        """Decode what must be seen and ask the scorers, without waiting for them; decide what needs no scores."""
+        waiting = {slot for pending in self._pending for slot in pending.slots}
+        forced = self._forced_actions(waiting)
         self._commit(forced)
-        asked, done = self._engine.deciding(), self._engine.done()
+        asked = [slot for slot in self._engine.deciding() if slot not in waiting]
+        done = [slot for slot in self._engine.done() if slot not in waiting]
         filmed = [slot for slot in forced if self._builders[slot].ticket.keep_frames]
         watched = [slot for slot in asked if self._observations.needs_images or self._builders[slot].ticket.keep_frames]
-        previews, finals = self._decode([*watched, *filmed], done)
-        self._film(forced, previews)
-        judged_slots = (*(asked if self._observations.needs_images else ()), *done)
-        shown = {**previews, **finals}
-        self._pending = _Pending(
-            asked=tuple(asked),
-            previews=previews,
-            finals={**previews, **finals} if self._same_images else finals,
-            judged_slots=judged_slots,
-            reply=self._ask(judged_slots, shown),
-            metrics=self._ask_metrics(judged_slots, shown),
-        )
+        shown = self._images.decode([*watched, *filmed], done)
+        self._film(forced, shown[0])
+        tickets = {slot: self._builders[slot].ticket for slot in (*asked, *done)}
+        pending = self._images.ask(asked, done, shown, tickets)
+        if pending.reply is None:
+            self._settle(pending, policy)
+        else:
+            self._pending.append(pending)
 
-    def settle(self, policy: PolicySnapshot) -> None:
+    def _settle(self, pending: Pending, policy: PolicySnapshot) -> None:
         """With the scorers' answer, let ``policy`` decide and close the episodes that are done."""
-        pending, self._pending = self._pending, None
-        if pending is None:
-            return
         judged = self._judged(pending)
         chosen = self._decide([slot for slot in pending.asked if slot in self._builders], judged, policy)
         self._commit(chosen | self._branches(chosen))
@@ -142,8 +155,8 @@ class Group:
 
     # ---------------------------------------------------------------- before the scorers answer
 
-    def _forced_actions(self) -> dict[int, Action]:
-        forced = ((slot, self._forced_action(slot)) for slot in self._engine.deciding())
+    def _forced_actions(self, waiting: Collection[int]) -> dict[int, Action]:
+        forced = ((slot, self._forced_action(slot)) for slot in self._engine.deciding() if slot not in waiting)
         return {
             slot: action for slot, action in forced if action is not None and not self._builders[slot].ticket.observed
         }
@@ -152,36 +165,9 @@ class Group:
         step, z0_pred = self._engine.info(slot).step, self._engine.z0_pred[slot]
         return self._builders[slot].forced_action(step=step, z0_pred=z0_pred)
 
-    def _decode(self, watched: Sequence[int], done: Sequence[int]) -> tuple[Images, Images]:
-        """(previews, returned images) of slots; at fixed batch shapes, so that no image depends on another."""
-        if not (watched or done):
-            return {}, {}
-        with self._timed("decode"):
-            if self._same_images:
-                images = self._engine.decode()
-                return {slot: images[slot] for slot in watched}, {slot: images[slot] for slot in done}
-            seen = self._engine.preview() if watched else ()
-            return {slot: seen[slot] for slot in watched}, {slot: self._engine.decode_one(slot) for slot in done}
-
-    def _ask(self, slots: Sequence[int], images: Images) -> Future[ScoreReply] | None:
-        if not slots:
-            return None
-        prompts = tuple(self._builders[slot].ticket.prompt.text for slot in slots)
-        return self._scorer.submit(ScoreRequest(images=np.stack([images[slot] for slot in slots]), prompts=prompts))
-
-    def _ask_metrics(self, slots: Sequence[int], images: Images) -> Future[ScoreReply] | None:
-        """Metrics of all slots if any of them records its stops: tickets of one batch do so alike."""
-        wanted = filter(None, (self._builders[slot].ticket.record_stops for slot in slots))
-        names = next((one.metrics for one in wanted), ())
-        if not names:
-            return None
-        prompts = tuple(self._builders[slot].ticket.prompt.text for slot in slots)
-        shown = np.stack([images[slot] for slot in slots])
-        return self._scorer.submit(ScoreRequest(images=shown, prompts=prompts, names=names, embeddings=()))
-
     # ---------------------------------------------------------------- after it
 
-    def _judged(self, pending: _Pending) -> dict[int, ImageScores]:
+    def _judged(self, pending: Pending) -> dict[int, ImageScores]:
         """Scores by slot; a slot whose image has none fails and is left out."""
         if pending.reply is None:
             return {}
@@ -200,24 +186,26 @@ class Group:
         self, slots: Sequence[int], judged: Mapping[int, ImageScores], policy: PolicySnapshot
     ) -> dict[int, Action]:
         """Ask the policy at the fixed batch shape and draw each slot's action from its episode's own stream."""
-        if not slots:
-            return {}
-        with self._timed("observe"):
-            phi = self._observations.rows(self._engine, self._builders, judged, slots)
-        with self._timed("policy"):
-            logits = policy.act(phi)
-            _check_logits(logits, len(phi))
-            return {
-                slot: self._builders[slot].decide(
-                    phi[slot],
-                    logits[slot],
-                    info=self._engine.info(slot),
-                    judged=judged.get(slot),
-                    weight_version=policy.weight_version,
-                )
-                for slot in slots
-                if self._can_choose(slot, logits[slot])
-            }
+        size = self._engine.images_per_pass
+        chosen: dict[int, Action] = {}
+        for start in range(0, len(slots), size):
+            some = slots[start : start + size]
+            phi = np.zeros((size, self._observations.layout.width), np.float32)
+            with self._timed("observe"):
+                phi[: len(some)] = self._observations.rows(self._engine, self._builders, judged, some)
+            with self._timed("policy"):
+                logits = policy.act(phi)
+                _check_logits(logits, size)
+                for slot, seen, answer in zip(some, phi, logits, strict=False):
+                    if self._can_choose(slot, answer):
+                        chosen[slot] = self._builders[slot].decide(
+                            seen,
+                            answer,
+                            info=self._engine.info(slot),
+                            judged=judged.get(slot),
+                            weight_version=policy.weight_version,
+                        )
+        return chosen
 
     def _can_choose(self, slot: int, logits: NDArray[np.float32]) -> bool:
         finite = bool(np.isfinite(logits).all())
@@ -292,8 +280,8 @@ class Group:
         del self._builders[slot]
 
 
-def _check_logits(logits: NDArray[np.float32], slots: int) -> None:
-    if logits.shape != (slots, ACTION_COUNT):
+def _check_logits(logits: NDArray[np.float32], rows: int) -> None:
+    if logits.shape != (rows, ACTION_COUNT):
         raise ContractError(
-            f"The policy must return logits of shape {(slots, ACTION_COUNT)}, not {logits.shape}.", shape=logits.shape
+            f"The policy must return logits of shape {(rows, ACTION_COUNT)}, not {logits.shape}.", shape=logits.shape
         )

@@ -1,0 +1,112 @@
+"""Images of a tick that somebody must see, and the scorers' answer to come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from addiffusion.records import ScoreReply, ScoreRequest, Ticket
+from addiffusion.sampling.engine import Engine
+from rollout_workers.async_scorer import AsyncScorer
+from rollout_workers.metrics import Stopwatch
+
+Images: TypeAlias = dict[int, NDArray[np.uint8]]
+"""Image (H, W, 3) by slot."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """Images of one tick and the scorers' answer to come."""
+
+    asked: tuple[int, ...]
+    """Slots that wait for the policy."""
+    previews: Images
+    finals: Images
+    """Images that are returned, unless the policy goes on."""
+    judged_slots: tuple[int, ...]
+    """Slots in the order of the replies."""
+    reply: Future[ScoreReply] | None
+    metrics: Future[ScoreReply] | None
+    """Answer to the request of wanted, of the same images."""
+
+    @property
+    def slots(self) -> set[int]:
+        """All slots it is about."""
+        return {*self.asked, *self.judged_slots}
+
+
+class ScoredImages:
+    """Decodes images of slots and hands them to the scorers."""
+
+    def __init__(self, engine: Engine, scorer: AsyncScorer, timed: Stopwatch, *, decisions_are_scored: bool) -> None:
+        """Nothing is decoded yet.
+
+        Args:
+            engine: its slots.
+            scorer: scores of their images.
+            timed: seconds of each stage.
+            decisions_are_scored: whether the policy needs scores to decide.
+        """
+        self._engine, self._scorer, self._timed = engine, scorer, timed
+        self.decisions_are_scored = decisions_are_scored
+        # Where decisions see the very images that are returned, one decoder pass serves both.
+        self._same_images = decisions_are_scored and not engine.previews
+
+    def decode(self, watched: Sequence[int], done: Sequence[int]) -> tuple[Images, Images]:
+        """(previews, returned images) of slots; at fixed batch shapes, so that no image depends on another."""
+        if not (watched or done):
+            return {}, {}
+        with self._timed("decode"):
+            if self._same_images:
+                slots = [*watched, *done]
+                images = dict(zip(slots, self._engine.decode(slots), strict=True))
+                return {slot: images[slot] for slot in watched}, {slot: images[slot] for slot in done}
+            seen = self._engine.preview(watched) if watched else ()
+            finals = {slot: self._engine.decode_one(slot) for slot in done}
+            return dict(zip(watched, seen, strict=True)), finals
+
+    def ask(
+        self, asked: Sequence[int], done: Sequence[int], shown: tuple[Images, Images], tickets: Mapping[int, Ticket]
+    ) -> Pending:
+        """Hand images to the scorers, without waiting for them.
+
+        Args:
+            asked: slots that wait for the policy.
+            done: slots whose image is returned.
+            shown: previews of the first, images of the second.
+            tickets: by slot.
+        """
+        previews, finals = shown
+        images = {**previews, **finals}
+        judged = (*(asked if self.decisions_are_scored else ()), *done)
+        return Pending(
+            asked=tuple(asked),
+            previews=previews,
+            finals=images if self._same_images else finals,
+            judged_slots=judged,
+            reply=self._scores(judged, images, tickets),
+            metrics=self._metrics(judged, images, tickets),
+        )
+
+    def _scores(self, slots: Sequence[int], images: Images, tickets: Mapping[int, Ticket]) -> Future[ScoreReply] | None:
+        if not slots:
+            return None
+        prompts = tuple(tickets[slot].prompt.text for slot in slots)
+        return self._scorer.submit(ScoreRequest(images=np.stack([images[slot] for slot in slots]), prompts=prompts))
+
+    def _metrics(
+        self, slots: Sequence[int], images: Images, tickets: Mapping[int, Ticket]
+    ) -> Future[ScoreReply] | None:
+        """Metrics of all slots if any of them records its stops: tickets of one batch do so alike."""
+        wanted = filter(None, (tickets[slot].record_stops for slot in slots))
+        names = next((one.metrics for one in wanted), ())
+        if not names:
+            return None
+        prompts = tuple(tickets[slot].prompt.text for slot in slots)
+        shown = np.stack([images[slot] for slot in slots])
+        return self._scorer.submit(ScoreRequest(images=shown, prompts=prompts, names=names, embeddings=()))
