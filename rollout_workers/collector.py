@@ -13,7 +13,7 @@ from addiffusion.errors import RolloutError
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected
 from addiffusion.sampling.engine import Engine
-from addiffusion.sampling.solver_tables.build import table_for
+from addiffusion.sampling.solver_tables.schedules import Schedules
 from addiffusion.scorers.base import Scoring
 from rollout_workers.async_scorer import AsyncScorer
 from rollout_workers.batch import Batch, PolicyFunction, PolicySnapshot
@@ -33,7 +33,7 @@ class Collector:
         self._config = config
         self._halved = False
         self._carried: Batch | None = None
-        self._table = table_for(backbone, config.sampler, config.refine)
+        self._schedules = Schedules(backbone, config.sampler, config.refine)
 
     def collect(self, tickets: Sequence[Ticket], act: PolicyFunction, *, weight_version: int) -> Collected:
         """Roll out ``tickets``; each ends up as an episode or as a failed episode.
@@ -128,7 +128,7 @@ class Collector:
             rows=config.network_rows,
             row_buckets=config.rollout.row_buckets,
             guidance_scale=config.backbone.guidance_scale,
-            table=self._table,
+            schedules=self._schedules,
         )
         tickets = TicketQueue(backbone=self._backbone, scoring=self._scoring, config=config)
         return Batch(

@@ -19,7 +19,7 @@ from addiffusion.policy import choose
 from addiffusion.records import TERM_NAMES, Episode, Frames, StopRecords, Ticket
 from addiffusion.reward import compute_terms
 from addiffusion.sampling.latents import SlotSnapshot
-from addiffusion.sampling.slots import SlotInfo
+from addiffusion.sampling.slot import SlotInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

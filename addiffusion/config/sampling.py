@@ -24,6 +24,7 @@ Solver = Literal[
     "euler_ancestral",
     "lcm",
 ]
+Spacing = Literal["pipeline", "leading", "trailing", "linspace", "karras"]
 NOISY_SOLVERS = ("euler_ancestral", "lcm")
 """Solvers that draw noise at every step."""
 
@@ -74,7 +75,7 @@ class SamplerSection(Section):
     solver: Solver = "ddim"
     """Solver of the base schedule; `pipeline` takes the pipeline's own scheduler. `euler_ancestral` and `lcm` draw
     noise at every step: for evaluation only."""
-    spacing: Literal["pipeline", "leading", "trailing", "linspace", "karras"] = "pipeline"
+    spacing: Spacing = "pipeline"
     """Where the schedule's points lie; `pipeline` keeps what the pipeline is configured with."""
     num_steps: int = Field(default=50, ge=2, le=10_000)
     """N_max: steps of the base schedule."""

@@ -19,7 +19,7 @@ from addiffusion.config import ObservationSection, Scales
 from addiffusion.observation.layout import Layout, clip_layout
 from addiffusion.observation.scalars import progress, sinusoid
 from addiffusion.records import SCORE_NAMES, ScoreReply
-from addiffusion.sampling.slots import SlotInfo
+from addiffusion.sampling.slot import SlotInfo
 
 CLIP_UNITS = 5.0
 """The CLIP score itself is divided by this many reward scales: a usual cosine of 0.25 becomes 1."""

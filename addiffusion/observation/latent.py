@@ -19,7 +19,7 @@ from addiffusion.backbones.base import PromptEmbedding
 from addiffusion.config import ObservationSection
 from addiffusion.observation.layout import Layout, latent_layout
 from addiffusion.observation.scalars import progress, sinusoid
-from addiffusion.sampling.slots import SlotInfo
+from addiffusion.sampling.slot import SlotInfo
 
 _TINY = 1e-12
 

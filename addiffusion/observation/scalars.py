@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from addiffusion.sampling.slots import SlotInfo
+from addiffusion.sampling.slot import SlotInfo
 
 PRICE_CENTRE = 0.01
 """The price whose logarithm is 0 in phi."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from addiffusion.actions import Action
@@ -16,18 +14,20 @@ from addiffusion.backbones.base import Backbone, PromptEmbedding
 from addiffusion.config import RefineSection, SamplerSection
 from addiffusion.errors import ConfigError, SlotError
 from addiffusion.sampling.condition import Condition
-from addiffusion.sampling.decoding import decoded
-from addiffusion.sampling.last_passes import LastPasses
 from addiffusion.sampling.latents import Latents, SlotSnapshot
 from addiffusion.sampling.moves import Moves, Pick
 from addiffusion.sampling.refining import AtStep, Refining, SlotEpisode
-from addiffusion.sampling.slots import Phase, SlotInfo, Slots
-from addiffusion.sampling.solver_tables.build import table_for
-from addiffusion.sampling.solver_tables.table import SolverTable
+from addiffusion.sampling.seen import Seen
+from addiffusion.sampling.slot import Phase, SlotInfo
+from addiffusion.sampling.slots import Slots
+from addiffusion.sampling.solver_tables.schedules import Schedules
 from addiffusion.seeds import generator
+from addiffusion.setting import Setting
+
+_NO_SETTING = Setting()
 
 
-class Engine:
+class Engine(Seen):
     """Denoises S images at once under per-image control.
 
     A tick reads pick, pass, update, outcomes. It picks slots that can take part, those of the oldest episodes first,
@@ -51,7 +51,7 @@ class Engine:
         guidance_scale: float,
         rows: int | None = None,
         row_buckets: bool = False,
-        table: SolverTable | None = None,
+        schedules: Schedules | None = None,
     ) -> None:
         """An engine of empty slots.
 
@@ -62,9 +62,8 @@ class Engine:
             slots: images under way at once (S).
             guidance_scale: of episodes that bring none; 1 or less computes no guidance for any of them.
             rows: of a network pass (R); None: what all slots take together.
-            row_buckets: a pass has the smallest power of two of rows that holds what is picked, at most R. Results then
-                depend on company by rounding.
-            table: ``table_for`` of the first three, where it is at hand; None builds it (a tenth of a second or more).
+            row_buckets: a pass has the smallest power of two of rows that holds what is picked, at most R.
+            schedules: of the first three, where they are at hand; None makes them (a tenth of a second or more).
 
         Raises:
             ConfigError: the model can't be sampled so, or no image fits into so many rows.
@@ -73,18 +72,15 @@ class Engine:
         self._rows = per_image * slots if rows is None else rows
         if self._rows < per_image:
             raise ConfigError(f"rows={rows} hold no image, which takes {per_image} of them: give more.", rows=rows)
-        self.images_per_pass = self._rows // per_image
-        """Images that a pass leads on when all are guided as the engine is by itself; batch of the decoders."""
         self._row_buckets = row_buckets
-        self._backbone = backbone
-        self._table = table or table_for(backbone, sampler, refine)
-        self._refining = Refining(backbone, refine, self._table)
-        self._slots = Slots(slots, self._table, warmup_steps=sampler.warmup_steps, refine_passes=refine.k)
+        self._sampler = sampler
+        self._schedules = schedules or Schedules(backbone, sampler, refine)
+        self._refining = Refining(backbone, refine)
+        self._slots = Slots(slots, self._schedules, rows_per_pass=per_image, refine_passes=refine.k)
         self._episodes: list[SlotEpisode | None] = [None] * slots
-        self._latents = Latents(self._table, slots, backbone.latent_shape, backbone.device)
+        latents = Latents(self._schedules, slots, backbone.latent_shape, backbone.device)
+        super().__init__(backbone, latents, images_per_pass=self._rows // per_image)
         self._condition = Condition(backbone, slots, guidance_scale=guidance_scale)
-        self._timesteps: list[float] = self._table.timesteps.tolist()
-        self._last = LastPasses(width=backbone.middle_width, device=backbone.device)
         self._moves = Moves()
         """What the next tick begins with. Nobody sees the latents of a slot with a move to make before."""
 
@@ -129,14 +125,6 @@ class Engine:
         """Whether any slot runs or waits for an action."""
         return self.running or bool(self.deciding())
 
-    @property
-    def z0_pred(self) -> Float[Tensor, "slot c h w"]:
-        """One-step clean prediction of each slot; of a DONE slot, the result.
-
-        Later ticks never change this tensor: they make a new one.
-        """
-        return self._latents.z0_pred
-
     def info(self, slot: int) -> SlotInfo:
         """Step, NFE and attention entropy of a slot's episode.
 
@@ -147,9 +135,10 @@ class Engine:
         step, nfe = self._slots.step(slot), self._slots.nfe(slot)
         return SlotInfo(
             step=step,
-            timestep=self._timesteps[step],
+            timestep=self._slots.schedule(slot).timesteps[step],
             nfe=nfe,
             network_evals=self._slots.network_evals(slot),
+            cost=self._slots.cost(slot),
             attention_entropy=episode.attention_entropy,
         )
 
@@ -168,6 +157,7 @@ class Engine:
         seed: int,
         negative: PromptEmbedding | None = None,
         guidance_scale: float | None = None,
+        setting: Setting | None = None,
     ) -> None:
         """Start an episode in an empty slot; all of its randomness comes from ``seed``.
 
@@ -176,16 +166,21 @@ class Engine:
             embedding: the prompt.
             seed: root of the initial latent and of all noise drawn later.
             negative: what guidance leads away from; None is the empty prompt.
-            guidance_scale: the episode's own; None is the engine's. 1 or less: its passes are not guided.
+            guidance_scale: the episode's own; None is the setting's. 1 or less: its passes are not guided.
+            setting: the episode's own; what it leaves open is the engine's. Its negative prompt is ``negative`` here.
 
         Raises:
             SlotError: the slot is not empty.
-            ConfigError: the scale is negative, or asks for guidance that this engine does not compute.
+            ConfigError: the scale is negative, or asks for guidance that this engine does not compute; the model can't
+                be sampled with this setting; or no image can be had for its max_cost.
         """
         self._slots.require(slot, Phase.EMPTY)
-        guided = self._condition.put(slot, embedding, negative=negative, guidance_scale=guidance_scale)
-        self._slots.admit(slot, guided=guided)
-        self._latents.start(slot, self._draw(generator(seed, "latent")).mul_(self._table.init_noise_sigma))
+        setting = setting or _NO_SETTING
+        schedule = self._schedules.of(setting.sampler(self._sampler))
+        scale = setting.guidance_scale if guidance_scale is None else guidance_scale
+        guided = self._condition.put(slot, embedding, negative=negative, guidance_scale=scale)
+        self._slots.admit(slot, guided=guided, schedule=schedule, max_cost=setting.max_cost)
+        self._latents.start(slot, self._draw(generator(seed, "latent")).mul_(schedule.init_noise_sigma))
         self._episodes[slot] = SlotEpisode(
             seed=seed,
             words=embedding.keep.to(self._backbone.device),
@@ -218,13 +213,22 @@ class Engine:
         """Take decisions in slots that wait for one.
 
         Raises:
-            SlotError: one of the slots is not DECIDING; then no action is taken.
+            SlotError: one of the slots is not DECIDING, or its action is not allowed; then no action is taken.
         """
         moves = self._slots.act(slot_actions)
         for record, slots, rows in self._last.by_record(moves.refine):
             self._refining.give_masks(self._at(slots), record, rows)
         self._last.forget(slot_actions)
         self._moves.add(moves)
+
+    def allowed(self, slot: int) -> tuple[bool, ...]:
+        """For each ``Action`` whether a slot that waits for one could pay for it, and for an end after it.
+
+        Raises:
+            SlotError: the slot is not DECIDING.
+        """
+        self._slots.require(slot, Phase.DECIDING)
+        return tuple(self._slots.allowed(slot, action) for action in Action)
 
     def snapshot(self, slot: int) -> SlotSnapshot:
         """State of an episode that waits for a decision, so that two decisions can be tried after each other.
@@ -265,32 +269,6 @@ class Engine:
         with torch.inference_mode():
             self._latents.clear(slot)
 
-    def decode(self, slots: Sequence[int] | None = None) -> NDArray[np.uint8]:
-        """Images (n, H, W, 3) of some slots' z0_pred, in batches of ``images_per_pass``; None: of all S, in one."""
-        return decoded(self._backbone.decode, self.z0_pred, slots, batch=self.images_per_pass)
-
-    def decode_one(self, slot: int) -> NDArray[np.uint8]:
-        """Image (H, W, 3) of one slot's z0_pred, decoded alone."""
-        with torch.inference_mode():
-            return self._backbone.decode(self.z0_pred[slot : slot + 1].nan_to_num())[0]
-
-    @property
-    def previews(self) -> bool:
-        """Whether ``preview`` costs less than ``decode``."""
-        return self._backbone.previews
-
-    def preview(self, slots: Sequence[int] | None = None) -> NDArray[np.uint8]:
-        """Images (n, H, W, 3) as of ``decode``, but by the cheaper decoder: they are only looked at."""
-        return decoded(self._backbone.preview, self.z0_pred, slots, batch=self.images_per_pass)
-
-    def middle_features(self, slots: Sequence[int] | None = None) -> Float[Tensor, "some width"]:
-        """Features (n, m) of the network's middle block at each slot's decision, for its own prompt.
-
-        Args:
-            slots: those wanted; None: all S. A slot that waits for no decision has zeros.
-        """
-        return self._last.middle_features(range(len(self)) if slots is None else slots)
-
     def _rows_of(self, pick: Pick) -> int:
         """Rows of the network batch."""
         return min(self._rows, 1 << (pick.rows - 1).bit_length()) if self._row_buckets else self._rows
@@ -309,7 +287,7 @@ class Engine:
         return torch.randn(self._backbone.latent_shape, generator=stream).to(self._backbone.device)
 
     def _at(self, slots: Sequence[int]) -> list[AtStep]:
-        return [AtStep(episode=self._episode(slot), step=self._slots.step(slot)) for slot in slots]
+        return [AtStep(self._episode(slot), self._slots.step(slot), self._slots.schedule(slot)) for slot in slots]
 
     def _episode(self, slot: int) -> SlotEpisode:
         episode = self._episodes[slot] if 0 <= slot < len(self._episodes) else None

@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from numpy.typing import NDArray
 from torch import Tensor
 
-from addiffusion.sampling.slots import SlotState
-from addiffusion.sampling.solver_tables.table import HEAD, SolverTable
+from addiffusion.sampling.slot import SlotState
+from addiffusion.sampling.solver_tables.schedules import Schedules
 from addiffusion.torch_typed import from_numpy
 
 Network = Callable[
@@ -43,20 +41,19 @@ class Latents:
     promise.
     """
 
-    def __init__(self, table: SolverTable, slots: int, shape: tuple[int, int, int], device: torch.device) -> None:
+    def __init__(self, schedules: Schedules, slots: int, shape: tuple[int, int, int], device: torch.device) -> None:
         """Latents of zeros.
 
         Args:
-            table: coefficients of every pass.
+            schedules: coefficients of every pass.
             slots: S.
             shape: (c, h, w) of one latent.
             device: where they lie.
         """
-        self._coefficients = _by_source(table)
-        self._noise_levels = table.rows[HEAD.index("noise")] if table.draws_noise else None
+        self._schedules = schedules
         self._all = tuple(range(slots))
         self._rows = [0] * slots
-        self._state = torch.zeros(table.state_size, slots, *shape, device=device)
+        self._state = torch.zeros(schedules.state_size, slots, *shape, device=device)
         self._next = torch.zeros_like(self._state)
         self.z0_pred: Float[Tensor, "slot c h w"] = torch.zeros(slots, *shape, device=device)
         """One-step clean prediction of each slot. Later ticks never change this tensor: they make a new one."""
@@ -72,8 +69,8 @@ class Latents:
         Returns:
             For each slot whether its clean prediction is finite.
         """
-        gathered = from_numpy(self._coefficients.take(rows, axis=1)).to(self._state.device)
-        size, everyone = len(self._state), tuple(slots) == self._all
+        gathered = from_numpy(self._schedules.coefficients.take(rows, axis=1)).to(self._state.device)
+        size, everyone = self._with_room(), tuple(slots) == self._all
         which = None if everyone else self._index(slots)
         state = self._state if which is None else self._state.index_select(1, which)
         t, in_scale = gathered[:2]
@@ -102,9 +99,8 @@ class Latents:
             return
         which = self._index(slots)
         self._state.index_copy_(1, which, self._next.index_select(1, which))
-        if self._noise_levels is not None:
-            for slot in slots:
-                self._add_noise(slot, float(self._noise_levels[self._rows[slot]]), draw)
+        for slot in slots:
+            self._add_noise(slot, self._schedules.noise_levels[self._rows[slot]], draw)
 
     def start(self, slot: int, z: Float[Tensor, "c h w"]) -> None:
         """Set the latent of one slot."""
@@ -121,11 +117,20 @@ class Latents:
     def put_back(self, slot: int, copies: LatentCopies) -> None:
         """Undo everything that happened to a slot since ``copies`` were taken; a base step must be what comes next."""
         self._state, self._next, self.z0_pred = self._state.clone(), self._next.clone(), self.z0_pred.clone()
-        self._state[:, slot], self._next[:, slot], self.z0_pred[slot] = copies
+        state, following, self.z0_pred[slot] = copies
+        self._state[: len(state), slot], self._next[: len(state), slot] = state, following
 
     def clear(self, slot: int) -> None:
         """Forget all of a slot but its clean prediction."""
         self._state[:, slot] = 0
+
+    def _with_room(self) -> int:
+        """K: entries of the state, which are as many as the schedules have come to need."""
+        missing = self._schedules.state_size - len(self._state)
+        if missing:
+            more = torch.zeros(missing, *self._state.shape[1:], device=self._state.device)
+            self._state, self._next = torch.cat([self._state, more]), torch.cat([self._next, more])
+        return len(self._state)
 
     def _add_noise(self, slot: int, level: float, draw: Callable[[int], Float[Tensor, "c h w"]]) -> None:
         if level > 0:
@@ -139,13 +144,3 @@ def _finite(z: Float[Tensor, "some c h w"]) -> list[bool]:
     if math.isfinite(float(z.sum())):  # a sum is not finite where any element is not
         return [True] * len(z)
     return z.isfinite().flatten(1).all(1).cpu().numpy().tolist()
-
-
-def _by_source(table: SolverTable) -> NDArray[np.float32]:
-    """(2 + (K + 1)^2, R) t and in_scale; then, for each of (state, u), its weights in (z0_pred, next state)."""
-    t, in_scale, c, d, _ = table.rows[: len(HEAD)]
-    size = table.state_size
-    weights = np.zeros((size + 1, size + 1, table.rows.shape[1]), np.float32)
-    weights[0, 0], weights[size, 0] = c, d
-    weights[:, 1:] = table.transitions.transpose(2, 1, 0)
-    return np.concatenate([t[None], in_scale[None], weights.reshape(-1, weights.shape[-1])])

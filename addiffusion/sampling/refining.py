@@ -21,7 +21,7 @@ from torch import Tensor
 
 from addiffusion.backbones.base import Backbone, PassRecord
 from addiffusion.config import RefineSection
-from addiffusion.sampling.solver_tables.table import SolverTable
+from addiffusion.sampling.solver_tables.schedules import Schedule
 from addiffusion.seeds import generator
 from addiffusion.torch_typed import from_numpy
 
@@ -50,20 +50,19 @@ class SlotEpisode:
 
 
 class AtStep(NamedTuple):
-    """An episode and the index of its schedule point."""
+    """An episode, the index of its schedule point, and its schedule."""
 
     episode: SlotEpisode
     step: int
+    schedule: Schedule
 
 
 class Refining:
     """Masks and noise of refines. Holds nothing of an episode: that is ``SlotEpisode``."""
 
-    def __init__(self, backbone: Backbone, refine: RefineSection, table: SolverTable) -> None:
+    def __init__(self, backbone: Backbone, refine: RefineSection) -> None:
         self._refine = refine
         self._shape, self._device = backbone.latent_shape, backbone.device
-        self._inside: list[list[float]] = table.refine_noise.T.tolist()
-        self._outside: list[list[float]] = table.point_noise.T.tolist()
 
     def give_masks(self, starting: Sequence[AtStep], last: PassRecord, rows: Sequence[int]) -> None:
         """Give each episode that starts to refine its mask, and the entropy of its words' attention.
@@ -105,7 +104,8 @@ class Refining:
         drawn = torch.empty(len(clean), *self._shape)
         for noise, one in zip(drawn, [*refine, *renoise], strict=True):
             noise.normal_(generator=one.episode.refine_noise)
-        levels = [self._inside[one.step] for one in refine] + [self._outside[one.step] for one in renoise]
+        levels = [one.schedule.inside[one.step] for one in refine]
+        levels += [one.schedule.outside[one.step] for one in renoise]
         alpha, sigma = torch.tensor([*zip(*levels, strict=True)], device=self._device).view(2, -1, 1, 1, 1)
         noised = drawn.to(self._device).mul_(sigma).addcmul_(clean, alpha)
         if refine:

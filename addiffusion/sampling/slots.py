@@ -5,103 +5,33 @@ No tensors, no images.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
 
 from addiffusion.actions import Action
-from addiffusion.errors import SlotError
+from addiffusion.errors import ConfigError, SlotError
 from addiffusion.sampling.moves import Moves, Pick
-from addiffusion.sampling.solver_tables.table import SolverTable
-
-
-class Phase(IntEnum):
-    """Phase of a slot. Those from WARMUP to FINISHING can take part in the next tick."""
-
-    EMPTY = 0
-    """Free for the next episode."""
-    WARMUP = 1
-    """Forced continues at the start of an episode."""
-    STEPPING = 2
-    """Its next pass ends in a decision."""
-    REFINING = 3
-    """Running the passes of a refine."""
-    FINISHING = 4
-    """Stopped; runs the finish passes that bring it to t = 0."""
-    DECIDING = 5
-    """Waits for an action."""
-    DONE = 6
-    """Its z0_pred is the result of the episode."""
-    FAILED = 7
-    """The network returned values that are not finite: the episode has no result."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlotInfo:
-    """Schedule point, NFE and attention entropy of an episode."""
-
-    step: int
-    """Decision index i: the schedule point of its last base pass, or of the next one after a refine."""
-    timestep: float
-    """t: training timestep of that schedule point."""
-    nfe: int
-    """Network passes so far."""
-    network_evals: int
-    """Passes through the network with each half of a guidance pair counted: 2 per NFE with guidance, else 1."""
-    attention_entropy: float
-    """Entropy of the last attention map of the prompt's words, 1 = spread evenly. Maps cost extra compute, so they
-    exist only after a refine with attention masks; 0.0 before that."""
-
-
-@dataclass(slots=True, kw_only=True)
-class _Slot:
-    """A pointer to a row of the solver table, and a count of the passes left in its phase."""
-
-    phase: Phase = Phase.EMPTY
-    step: int = 0
-    nfe: int = 0
-    network_evals: int = 0
-    row: int = 0
-    left: int = 0
-    guided: bool = False
-    age: int = 0
-    """Number of its episode, in order of admission."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlotState:
-    """Phase, counts and table row of one slot, to be put back."""
-
-    phase: Phase
-    step: int
-    nfe: int
-    network_evals: int
-    row: int
-    left: int
+from addiffusion.sampling.slot import Phase, Slot, SlotState
+from addiffusion.sampling.solver_tables.schedules import Schedule, Schedules
 
 
 class Slots:
     """S slots. Plain loops: up to hundreds of slots they cost a tick less than operations on arrays would."""
 
-    def __init__(self, count: int, table: SolverTable, *, warmup_steps: int, refine_passes: int) -> None:
+    def __init__(self, count: int, schedules: Schedules, *, rows_per_pass: int, refine_passes: int) -> None:
         """Empty slots.
 
         Args:
             count: S.
-            table: rows they point at.
-            warmup_steps: forced continues at the start of an episode.
+            schedules: rows they point at.
+            rows_per_pass: rows of the network batch that count as a pass of cost 1.
             refine_passes: k, passes of one refine.
         """
-        self._slots = [_Slot() for _ in range(count)]
+        self._slots = [Slot(schedule=schedules.first) for _ in range(count)]
         self._admitted = 0
-        self._warmup_steps = warmup_steps
+        self._schedules = schedules
+        self._rows_per_pass = rows_per_pass
         self._refine_passes = refine_passes
-        self._last_step = table.num_steps - 1
-        self._next_row: list[int] = table.next_row.tolist()
-        self._entry_row: list[int] = table.entry_row.tolist()
-        self._refine_row: list[int] = table.refine_row.tolist()
-        self._finish_start: list[int] = table.finish_start.tolist()
-        self._finish_count: list[int] = table.finish_count.tolist()
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -121,6 +51,14 @@ class Slots:
     def network_evals(self, slot: int) -> int:
         """Rows of the network batch that its episode has taken so far."""
         return self._slots[slot].network_evals
+
+    def cost(self, slot: int) -> float:
+        """What its episode has cost so far, in guided passes."""
+        return self._slots[slot].network_evals / self._rows_per_pass
+
+    def schedule(self, slot: int) -> Schedule:
+        """Schedule of its episode."""
+        return self._slots[slot].schedule
 
     def row(self, slot: int) -> int:
         """Table row of the pass that comes next, or, of a slot that waits for its decision, of the last one."""
@@ -162,11 +100,36 @@ class Slots:
             wanted = " or ".join(p.name for p in phases)
             raise SlotError(f"Slot {slot} is {phase.name}, but this call needs {wanted}.", slot=slot, phase=phase.name)
 
-    def admit(self, slot: int, *, guided: bool) -> None:
-        """EMPTY to the first pass of an episode, whose passes take two rows of the network batch or one."""
+    def admit(
+        self, slot: int, *, guided: bool, schedule: Schedule | None = None, max_cost: float | None = None
+    ) -> None:
+        """EMPTY to the first pass of an episode.
+
+        Args:
+            slot: where.
+            guided: whether its passes take two rows of the network batch.
+            schedule: its own; None is the first.
+            max_cost: most that it may cost; None: anything.
+
+        Raises:
+            SlotError: the slot is not empty.
+            ConfigError: even a stop at the first decision costs more.
+        """
         self.require(slot, Phase.EMPTY)
         self._admitted += 1
-        self._slots[slot] = _Slot(phase=Phase.WARMUP, row=self._entry_row[0], guided=guided, age=self._admitted)
+        schedule = schedule or self._schedules.first
+        limit = math.inf if max_cost is None else max_cost
+        new = Slot(phase=Phase.WARMUP, guided=guided, age=self._admitted, schedule=schedule, max_cost=limit)
+        new.row = schedule.entry_row[0]
+        warmup = schedule.sampler.warmup_steps
+        least = self._cost_of(new, warmup + 1 + schedule.finish_count[warmup])
+        if least > limit:
+            raise ConfigError(
+                f"max_cost={limit:g} is less than the {least:g} that warm-up, first decision and finish of an image "
+                "cost: give more, or fewer sampler.warmup_steps or sampler.finish_steps.",
+                max_cost=limit,
+            )
+        self._slots[slot] = new
 
     def release(self, slot: int) -> None:
         """DONE, FAILED or DECIDING (its episode is given up) to EMPTY."""
@@ -206,16 +169,40 @@ class Slots:
         """Take decisions: all of them, or none if one is refused.
 
         Raises:
-            SlotError: a slot is not DECIDING.
+            SlotError: a slot is not DECIDING, or could not pay for the action.
         """
-        for number in actions:
+        for number, action in actions.items():
             self.require(number, Phase.DECIDING)
+            if not self.allowed(number, action):
+                raise SlotError(
+                    f"Slot {number} can't {action.name.lower()}: that would cost more than its max_cost="
+                    f"{self._slots[number].max_cost:g}.",
+                    slot=number,
+                    action=action.name,
+                )
         moves = Moves()
         for number in sorted(actions):
             self._decided(number, actions[number], moves)
         return moves
 
-    def _passed(self, number: int, slot: _Slot, moves: Moves) -> None:
+    def allowed(self, number: int, action: Action) -> bool:
+        """Whether a slot that waits for an action could pay for this one, and for the cheapest end after it."""
+        slot = self._slots[number]
+        if slot.max_cost == math.inf:
+            return True
+        ends, last = slot.schedule.finish_count, slot.schedule.last_step
+        go_on = 1 + ends[slot.step + 1] if slot.step < last else 0
+        passes = {
+            Action.CONTINUE: go_on,
+            Action.STOP: ends[slot.step],
+            Action.REFINE: self._refine_passes + go_on,
+        }[action]
+        return slot.network_evals / self._rows_per_pass + self._cost_of(slot, passes) <= slot.max_cost
+
+    def _cost_of(self, slot: Slot, passes: int) -> float:
+        return passes * (1 + slot.guided) / self._rows_per_pass
+
+    def _passed(self, number: int, slot: Slot, moves: Moves) -> None:
         if slot.phase is Phase.STEPPING:
             slot.phase = Phase.DECIDING
         elif slot.phase is Phase.WARMUP:
@@ -224,12 +211,12 @@ class Slots:
             if slot.phase is Phase.REFINING:
                 moves.refine.append(number)
             else:
-                slot.row = self._next_row[slot.row]
+                slot.row = self._schedules.next_row[slot.row]
                 moves.commit.append(number)
-        elif slot.phase is Phase.REFINING and slot.step < self._last_step:
+        elif slot.phase is Phase.REFINING and slot.step < slot.schedule.last_step:
             self._advance(slot)
             # The solver starts anew at the schedule point: a refined latent is not where its history leads.
-            slot.row = self._entry_row[slot.step]
+            slot.row = slot.schedule.entry_row[slot.step]
             moves.renoise.append(number)
         else:
             slot.phase = Phase.DONE
@@ -238,27 +225,27 @@ class Slots:
         slot = self._slots[number]
         if action == Action.REFINE:
             slot.phase, slot.left = Phase.REFINING, self._refine_passes
-            slot.row = self._refine_row[slot.step]
+            slot.row = slot.schedule.refine_row[slot.step]
             moves.refine.append(number)
-        elif action == Action.CONTINUE and slot.step < self._last_step:
+        elif action == Action.CONTINUE and slot.step < slot.schedule.last_step:
             self._continue(number, slot, moves)
-        elif action == Action.STOP and self._finish_count[slot.step]:
-            slot.phase, slot.left = Phase.FINISHING, self._finish_count[slot.step]
-            slot.row = self._finish_start[slot.step]
+        elif action == Action.STOP and slot.schedule.finish_count[slot.step]:
+            slot.phase, slot.left = Phase.FINISHING, slot.schedule.finish_count[slot.step]
+            slot.row = slot.schedule.finish_start[slot.step]
             moves.commit.append(number)
         else:
             slot.phase = Phase.DONE
 
-    def _continue(self, number: int, slot: _Slot, moves: Moves) -> None:
+    def _continue(self, number: int, slot: Slot, moves: Moves) -> None:
         """Commit the step."""
-        slot.row = self._next_row[slot.row]
+        slot.row = self._schedules.next_row[slot.row]
         self._advance(slot)
         moves.commit.append(number)
 
-    def _advance(self, slot: _Slot) -> None:
+    def _advance(self, slot: Slot) -> None:
         """On to the next schedule point."""
         slot.step += 1
-        slot.phase = Phase.WARMUP if slot.step < self._warmup_steps else Phase.STEPPING
+        slot.phase = Phase.WARMUP if slot.step < slot.schedule.sampler.warmup_steps else Phase.STEPPING
 
 
 _RUNS = tuple(Phase.WARMUP <= phase <= Phase.FINISHING for phase in Phase)

@@ -15,7 +15,7 @@ from addiffusion.observation.clip import UNIT_LIMIT, ClipObservation, ImageScore
 from addiffusion.observation.layout import QUALITY_NAMES
 from addiffusion.observation.scalars import sinusoid
 from addiffusion.records import ScoreReply
-from addiffusion.sampling.slots import SlotInfo
+from addiffusion.sampling.slot import SlotInfo
 
 SCALES = Config().reward.scales
 WIDTH = 6
@@ -32,7 +32,7 @@ FIRST = ImageScores(scores=np.array([0.25, 5.0, 0.1], np.float32), clip_embeddin
 SECOND = ImageScores(
     scores=np.array([0.30, 5.6, -0.1], np.float32), clip_embedding=_unit(1, 1), dino_embedding=_unit(0.6, 0.8)
 )
-INFO = SlotInfo(step=10, timestep=781.0, nfe=12, network_evals=24, attention_entropy=0.5)
+INFO = SlotInfo(step=10, timestep=781.0, nfe=12, network_evals=24, cost=12.0, attention_entropy=0.5)
 
 
 def _observation(clip_width: int = WIDTH) -> ClipObservation:

@@ -13,9 +13,9 @@ from addiffusion.errors import ContractError
 from addiffusion.observation.latent import LatentObservation, convergence, prompt_vector
 from addiffusion.observation.layout import PROGRESS_NAMES
 from addiffusion.observation.scalars import sinusoid
-from addiffusion.sampling.slots import SlotInfo
+from addiffusion.sampling.slot import SlotInfo
 
-INFO = SlotInfo(step=10, timestep=781.0, nfe=12, network_evals=24, attention_entropy=0.5)
+INFO = SlotInfo(step=10, timestep=781.0, nfe=12, network_evals=24, cost=12.0, attention_entropy=0.5)
 MIDDLE, TEXT = np.array([3, 0, 4], np.float32), np.array([0, 2], np.float32)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from addiffusion.actions import Action
 from addiffusion.config import RefineSection
 from addiffusion.errors import ConfigError, SlotError
-from addiffusion.sampling.slots import Phase
+from addiffusion.sampling.slot import Phase
 from tests.addiffusion.sampling.engine_runs import SAMPLER, C, R, S, make_engine, run_one
 from tests.addiffusion.sampling.metered import LATENT, MeteredBackbone, embedding
 

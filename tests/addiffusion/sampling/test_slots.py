@@ -11,9 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from addiffusion.actions import Action
+from addiffusion.config import RefineSection, SamplerSection
 from addiffusion.errors import SlotError
-from addiffusion.sampling.slots import Phase, Slots
+from addiffusion.sampling.slot import Phase
+from addiffusion.sampling.slots import Slots
 from addiffusion.sampling.solver_tables.build import build_table
+from addiffusion.sampling.solver_tables.schedules import Schedules
+from tests.addiffusion.sampling.metered import MeteredBackbone
 
 COUNT, STEPS, WARMUP, PASSES, FINISH = 3, 6, 2, 2, 3
 ORDER = 3
@@ -24,12 +28,18 @@ TABLE = build_table(
     r_noise=0.5,
     finish_solver="dpm++2m",
 )
+SCHEDULES = Schedules(
+    MeteredBackbone(),
+    SamplerSection(num_steps=STEPS, warmup_steps=WARMUP, finish_steps=FINISH),
+    RefineSection(),
+    table=TABLE,
+)
 RUNNING = (Phase.WARMUP, Phase.STEPPING, Phase.REFINING, Phase.FINISHING)
 slot_indices = st.integers(0, COUNT - 1)
 
 
 def make_slots() -> Slots:
-    return Slots(COUNT, TABLE, warmup_steps=WARMUP, refine_passes=PASSES)
+    return Slots(COUNT, SCHEDULES, rows_per_pass=2, refine_passes=PASSES)
 
 
 @dataclass
@@ -163,7 +173,7 @@ TestSlotLife.settings = settings(max_examples=30, stateful_step_count=40, deadli
 
 @given(guided=st.lists(st.booleans(), min_size=1, max_size=9), rows=st.integers(2, 12), data=st.data())
 def test_the_oldest_go_first_and_rows_are_never_exceeded(guided: list[bool], rows: int, data: st.DataObject) -> None:
-    slots = Slots(len(guided), TABLE, warmup_steps=WARMUP, refine_passes=PASSES)
+    slots = Slots(len(guided), SCHEDULES, rows_per_pass=2, refine_passes=PASSES)
     order = data.draw(st.permutations(range(len(guided))))
     for slot in order:
         slots.admit(slot, guided=guided[slot])
@@ -185,7 +195,7 @@ def test_the_oldest_go_first_and_rows_are_never_exceeded(guided: list[bool], row
 )
 def test_no_slot_starves(lengths: list[int], guided: list[bool], rows: int, shortest: int) -> None:
     """Slots that are refilled at once, decisions that come late: each episode takes part within a bounded time."""
-    slots = Slots(3, TABLE, warmup_steps=WARMUP, refine_passes=PASSES)
+    slots = Slots(3, SCHEDULES, rows_per_pass=2, refine_passes=PASSES)
     waiting, ends, ticks = list(enumerate(lengths)), dict[int, int](), 0
     while waiting or ends:
         for slot in slots.having(Phase.EMPTY):
