@@ -84,6 +84,16 @@ class ValueNetwork(nn.Module):
         return self.layers(phi).squeeze(-1)
 
 
+def masked_like(logits: Float[Tensor, "*row action"], acted: Float[Tensor, "*row action"]) -> Tensor:
+    """Logits with the actions forbidden that were forbidden when these decisions were taken.
+
+    Args:
+        logits: of any weights.
+        acted: as in ``Episode.logits``.
+    """
+    return logits.masked_fill(acted <= FORBIDDEN_LOGIT, FORBIDDEN_LOGIT)
+
+
 def choose(logits: NDArray[np.float32], generator: torch.Generator | None) -> tuple[Action, float]:
     """One action and its log-probability from the logits (3,) of one decision.
 

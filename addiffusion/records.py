@@ -5,6 +5,7 @@ Shapes: ``n`` images of one request, ``d`` decisions of one episode, ``k`` score
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypedDict, Unpack
 
@@ -12,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from addiffusion.actions import Action
+from addiffusion.setting import Setting
+from addiffusion.stop_rules import RecordAllStops, StopRule
 
 SCORE_NAMES = ("clip", "aesthetic", "image_reward")
 """Scores of one image against its prompt, in the order of every score column."""
@@ -43,32 +46,11 @@ class Reference:
     """(f,)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StopRule:
-    """When a control stops, without a policy: at the first decision that ``at_step`` or ``change_below`` holds for."""
-
-    at_step: int | None = None
-    """Schedule index i from which on it stops."""
-    change_below: float | None = None
-    """It stops where z0_pred has moved since the decision before by less than this share of its length."""
-    refine_last: bool = False
-    """With ``at_step``: the decision before the stop is a refine."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordAllStops:
-    """Asks an episode of full length for the outcome of every stop on its way, for a trajectory bank."""
-
-    stride: int = 1
-    """n: stop is tried at the first decision and at every n-th after it."""
-    metrics: tuple[str, ...] = ()
-    """Names of METRIC_NAMES to judge every image by."""
-
-
 class TicketOptions(TypedDict, total=False):
     """Fields of a ticket that each of its constructors takes."""
 
     reference: Reference | None
+    setting: Setting | None
     keep_frames: bool
     keep_image: bool
 
@@ -90,6 +72,8 @@ class Ticket:
     """Root of the action draws."""
     c_nfe: float
     """Price of one NFE in this episode."""
+    setting: Setting | None = None
+    """What it is drawn with; what that leaves open, or None, is the run's. Forced episodes know no max_cost."""
     forced: Action | None = None
     """Take this action at every decision instead of asking the policy (references, static baselines). Such an
     episode is neither observed nor scored on its way: it has no decisions, and only the returned image has scores;
@@ -248,7 +232,7 @@ class Episode:
     log_prob: NDArray[np.float32]
     """(d,) behaviour log-probability of the action taken."""
     logits: NDArray[np.float32]
-    """(d, 3)."""
+    """(d, 3); FORBIDDEN_LOGIT of actions that could not be paid."""
     steps: NDArray[np.int64]
     """(d,) schedule index i of each decision."""
     nfe_spent: NDArray[np.int64]
@@ -269,8 +253,15 @@ class Episode:
     """Wall clock from admission to the final score; informative only, never trained on."""
     frames: Frames | None = None
     stop_records: StopRecords | None = None
+    cost: float = math.nan
+    """What the network computed, in guided passes (in passes, where nothing is guided); by default NFE."""
     carried_versions: NDArray[np.int64] | None = None
     """(d,) versions of the weights behind each decision, where they changed on the way; None: all the same."""
+
+    def __post_init__(self) -> None:
+        """Fill in the cost of an episode whose passes all cost 1."""
+        if math.isnan(self.cost):
+            object.__setattr__(self, "cost", float(self.nfe))
 
     @property
     def weight_versions(self) -> NDArray[np.int64]:

@@ -43,7 +43,7 @@ def compute_terms(  # noqa: PLR0913 - the six facts a reward is made of
     *,
     scores: NDArray[np.float32],
     dino: NDArray[np.float32],
-    nfe_spent: NDArray[np.int64],
+    cost_spent: NDArray[np.float64] | NDArray[np.int64],
     refined: NDArray[np.bool_],
     c_nfe: float,
     reference: Reference | None,
@@ -57,7 +57,7 @@ def compute_terms(  # noqa: PLR0913 - the six facts a reward is made of
         section: how episodes are paid; columns whose weight is 0 are not read.
         scores: (d + 1, k) as in ``Episode``.
         dino: (d + 1, f) L2-normalised features: their inner product is the cosine.
-        nfe_spent: (d,) passes that followed each decision.
+        cost_spent: (d,) cost of what followed each decision, in passes.
         refined: (d,) whether each decision was a refine.
         c_nfe: price of one pass in this episode (the ticket's, not the section's).
         reference: the same seed's full-length image; None where no reward is relative to one.
@@ -67,7 +67,7 @@ def compute_terms(  # noqa: PLR0913 - the six facts a reward is made of
         ContractError: shapes or the reference do not fit the preset.
         ScorerError: a column with a weight holds NaN or infinity; the message names it.
     """
-    decision_count = len(nfe_spent)
+    decision_count = len(cost_spent)
     _check_shapes(scores, dino, refined, decision_count)
     if decision_count == 0:
         return np.zeros((0, len(TERM_NAMES)), np.float32)
@@ -77,7 +77,7 @@ def compute_terms(  # noqa: PLR0913 - the six facts a reward is made of
     else:
         terms[:, _QUALITY], terms[-1, _TERMINAL] = phase1(section, scores, dino)
     if pays_for_passes(section):
-        terms[:, _EFFICIENCY] = -c_nfe * nfe_spent
+        terms[:, _EFFICIENCY] = -c_nfe * cost_spent
     if "refine" not in section.drop:
         terms[:, _REFINE] = _refine_bonus(section, refined, attention_entropy)
     return terms.astype(np.float32)
@@ -240,7 +240,7 @@ def reward_of_image(
         section,
         scores=np.stack([reference.scores, scores]),
         dino=np.stack([reference.dino_embedding, dino]),
-        nfe_spent=np.array([nfe]),
+        cost_spent=np.array([nfe]),
         refined=np.zeros(1, np.bool_),
         c_nfe=c_nfe,
         reference=reference,

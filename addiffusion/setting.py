@@ -26,7 +26,7 @@ class Setting:
     """1 or less: without guidance, at half the cost of a guided image."""
     negative_prompt: str | None = None
     max_cost: float | None = None
-    """Most that the episode may cost, in guided passes."""
+    """Most that the episode may cost, in guided passes; infinity allows anything."""
 
     def __post_init__(self) -> None:
         """Refuse what nothing could be drawn with.
@@ -37,7 +37,7 @@ class Setting:
         limits = {"num_steps": 2, "finish_steps": 0, "guidance_scale": 0, "max_cost": 0}
         for name, least in limits.items():
             value = getattr(self, name)
-            if value is not None and not (value >= least and math.isfinite(value)):
+            if value is not None and not (value >= least and (math.isfinite(value) or name == "max_cost")):
                 raise ConfigError(f"The setting {name}={value:g} can't be used: give {least} or more.", **{name: value})
 
     def sampler(self, own: SamplerSection) -> SamplerSection:

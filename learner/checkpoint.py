@@ -41,13 +41,20 @@ _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
 NAME = re.compile(r"iteration-\d{6}")
 LEARNED_FROM: Any = {
     "run": {"seed"},
-    "backbone": {"kind", "path", "guidance_scale"},
+    "backbone": {"kind", "path", "guidance_scale", "guidance_scale_range"},
     "scorers": {"kind"},
     **dict.fromkeys(
         ("sampler", "refine", "observation", "reward", "policy", "warm_start", "ppo", "prompts", "curriculum"), True
     ),
 }
 """Keys of the configuration a learner's state depends on; where and how a run is spread out is not among them."""
+_ADDED_LATER = (
+    ("backbone", "guidance_scale_range"),
+    ("sampler", "num_steps_range"),
+    ("sampler", "solvers"),
+    ("sampler", "max_cost"),
+)
+"""Keys that not every run has known; null is what it did without them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +76,11 @@ class Checkpoint:
 
 def config_digest(config: Config) -> str:
     """A digest of ``LEARNED_FROM``: states with the same digest can replace each other."""
-    text = json.dumps(config.model_dump(mode="json", include=LEARNED_FROM), sort_keys=True)
+    tree = config.model_dump(mode="json", include=LEARNED_FROM)
+    for section, name in _ADDED_LATER:
+        if tree[section].get(name) is None:  # as in runs from before there was such a key
+            tree[section].pop(name, None)
+    text = json.dumps(tree, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -15,6 +15,7 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
+from addiffusion.policy import masked_like
 from learner.gae import decision_weights, estimate_advantages, standardise
 from learner.module import PolicyModule, policy_module
 
@@ -84,7 +85,8 @@ class EpisodeAdvantages(ConnectorV2):
     @staticmethod
     def _ratios(module: PolicyModule, columns: dict[str, Any]) -> Float32[np.ndarray, " n"]:
         """How much likelier each action has become; from here on its probability is the present one."""
-        log_probs = torch.log_softmax(module.policy(columns[Columns.OBS]), dim=-1)
+        logits = masked_like(module.policy(columns[Columns.OBS]), columns[Columns.ACTION_DIST_INPUTS])
+        log_probs = torch.log_softmax(logits, dim=-1)
         present = log_probs.gather(-1, columns[Columns.ACTIONS][:, None].long()).squeeze(-1)
         ratios = (present - columns[Columns.ACTION_LOGP]).exp()
         columns[Columns.ACTION_LOGP] = present

@@ -96,7 +96,7 @@ def audit(issued: Sequence[Ticket], episodes: Sequence[Episode], update: Mapping
 def episode_statistics(episodes: Sequence[Episode]) -> dict[str, float]:
     """Means over ``episodes`` of return, reward terms, final scores, NFE and decisions, and the action mix.
 
-    Names: ``return``, ``term_<name>``, ``score_<name>``, ``nfe``, ``network_evals``, ``decisions``,
+    Names: ``return``, ``term_<name>``, ``score_<name>``, ``nfe``, ``network_evals``, ``cost``, ``decisions``,
     ``<action>_frac`` (of all decisions), ``only_continue_frac`` (of all episodes: nothing but continue),
     ``stop_at_once_frac`` (of all episodes: stop at the first decision).
     """
@@ -109,6 +109,7 @@ def episode_statistics(episodes: Sequence[Episode]) -> dict[str, float]:
         **{f"score_{name}": float(value) for name, value in zip(SCORE_NAMES, scores.mean(axis=0), strict=True)},
         "nfe": float(np.mean([episode.nfe for episode in episodes])),
         "network_evals": float(np.mean([episode.network_evals for episode in episodes])),
+        "cost": float(np.mean([episode.cost for episode in episodes])),
         "decisions": float(np.mean([len(episode.actions) for episode in episodes])),
         **{f"{name}_frac": float(n / actions.sum()) for name, n in zip(ACTION_NAMES, actions, strict=True)},
         "only_continue_frac": float(np.mean([(e.actions == Action.CONTINUE).all() for e in episodes])),

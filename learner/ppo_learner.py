@@ -21,6 +21,7 @@ from ray.rllib.utils.typing import ParamDict
 from torch import Tensor
 
 from addiffusion.errors import UpdateError
+from addiffusion.policy import masked_like
 from addiffusion.seeds import generator
 from learner.connector import WEIGHTS, EpisodeAdvantages
 from learner.loss import LossInputs, explained_variance, ppo_loss
@@ -107,7 +108,7 @@ class EpisodePPOLearner(PPOTorchLearner):
         """
         loss = ppo_loss(
             LossInputs(
-                logits=fwd_out[Columns.ACTION_DIST_INPUTS],
+                logits=masked_like(fwd_out[Columns.ACTION_DIST_INPUTS], batch[Columns.ACTION_DIST_INPUTS]),
                 values=policy_module(self.module[module_id]).compute_values(batch),
                 actions=batch[Columns.ACTIONS],
                 log_prob=batch[Columns.ACTION_LOGP],

@@ -11,6 +11,7 @@ import torch
 from addiffusion.errors import CheckpointError, ContractError, RolloutError
 from addiffusion.records import Episode, FailedEpisode, Prompt, Reference, Ticket
 from addiffusion.seeds import derive_seed, generator
+from addiffusion.setting import Setting
 from learner.curriculum import Stage
 
 
@@ -21,6 +22,7 @@ class PoolEntry:
     prompt: Prompt
     seed: int
     reference: Reference | None = None
+    setting: Setting | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +195,7 @@ class TicketLedger:
             seed=entry.seed,
             action_seed=derive_seed(self._run_seed, "action", number),
             c_nfe=drawn_price(self._prices, self._run_seed, number),
+            setting=entry.setting,
             reference=entry.reference,
             keep_image=self._keep_images,
         )

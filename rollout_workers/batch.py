@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -12,11 +13,12 @@ from numpy.typing import NDArray
 
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.config import RewardSection
-from addiffusion.errors import ContractError, ScorerError
+from addiffusion.errors import ConfigError, ContractError, ScorerError
 from addiffusion.observation.clip import ImageScores
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected
 from addiffusion.sampling.engine import Engine
+from addiffusion.setting import Setting
 from rollout_workers.async_scorer import AsyncScorer
 from rollout_workers.episode_builder import Branch, EpisodeBuilder, Stop
 from rollout_workers.metrics import Stopwatch
@@ -39,8 +41,8 @@ class PolicySnapshot:
 class Batch:
     """Episodes in the slots of one engine. Warm-up, refine and finish passes cost neither decoder nor scorers.
 
-    Slots whose images are with the scorers take part in no pass; where there are enough others to fill the rows of one,
-    scoring and denoising overlap. Who takes part does not depend on how long anything took.
+    Slots whose images are with the scorers take part in no pass: scoring and denoising overlap where there are enough
+    others. Who takes part does not depend on how long anything took.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Batch:
             reward: how episodes are paid.
             timed: seconds of each stage.
         """
-        self._engine, self._observations, self._scorer, self._tickets = engine, observations, scorer, tickets
+        self._engine, self._observations, self.scorer, self._tickets = engine, observations, scorer, tickets
         self._reward, self._timed = reward, timed
         self._builders: dict[int, EpisodeBuilder] = {}
         self._pending: deque[Pending] = deque()
@@ -97,10 +99,6 @@ class Batch:
         """Tickets whose outcome has not been returned."""
         return self._tickets.open_tickets
 
-    def close(self) -> None:
-        """End the thread on which images are scored."""
-        self._scorer.close()
-
     def _tick(self, policy: PolicySnapshot) -> bool:
         """Settle what a full pass needs, run it, and look at its outcomes; False when no work is left."""
         self._refill()
@@ -113,7 +111,7 @@ class Batch:
             for slot, reason in self._engine.failed().items():
                 self._fail(slot, reason)
         self._look(policy)
-        return bool(self._builders)
+        return bool(self._builders) or self._tickets.waiting
 
     def _refill(self) -> None:
         """Give every free slot the next ticket."""
@@ -121,9 +119,19 @@ class Batch:
             builder = self._tickets.next()
             if builder is None:
                 return
-            condition, negative = self._tickets.condition(builder.ticket), self._tickets.negative
-            self._engine.admit(slot, embedding=condition, seed=builder.ticket.seed, negative=negative)
-            self._builders[slot] = builder
+            ticket = builder.ticket
+            try:
+                self._engine.admit(
+                    slot,
+                    embedding=self._tickets.condition(ticket),
+                    seed=ticket.seed,
+                    negative=self._tickets.negative(ticket),
+                    setting=_without_cap(ticket.setting) if ticket.forced is not None else ticket.setting,
+                )
+            except ConfigError as error:  # another setting of the same model is fine
+                self._tickets.fail(ticket, error.message, final=True)
+            else:
+                self._builders[slot] = builder
 
     def _look(self, policy: PolicySnapshot) -> None:
         """Decode what must be seen and ask the scorers, without waiting for them; decide what needs no scores."""
@@ -203,6 +211,7 @@ class Batch:
                             answer,
                             info=self._engine.info(slot),
                             judged=judged.get(slot),
+                            allowed=self._engine.allowed(slot),
                             weight_version=policy.weight_version,
                         )
         return chosen
@@ -278,6 +287,10 @@ class Batch:
     def _free(self, slot: int) -> None:
         self._engine.release(slot)
         del self._builders[slot]
+
+
+def _without_cap(setting: Setting | None) -> Setting:
+    return replace(setting or Setting(), max_cost=math.inf)
 
 
 def _check_logits(logits: NDArray[np.float32], rows: int) -> None:

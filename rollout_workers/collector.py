@@ -97,7 +97,7 @@ class Collector:
         batch, self._carried = self._carried, None
         if batch is None:
             return ()
-        batch.close()
+        batch.scorer.close()
         return batch.open_tickets
 
     def _roll_out(self, tickets: Sequence[Ticket], policy: PolicySnapshot) -> Collected:
@@ -105,7 +105,7 @@ class Collector:
         try:
             return batch.work(tickets, policy)
         finally:
-            batch.close()
+            batch.scorer.close()
 
     def _carry_on(self, tickets: Sequence[Ticket], policy: PolicySnapshot, *, ticks: int, more: bool) -> Collected:
         if self._carried is None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.config import RewardSection
 from addiffusion.observation.clip import ImageScores
-from addiffusion.policy import choose
+from addiffusion.policy import FORBIDDEN_LOGIT, choose
 from addiffusion.records import TERM_NAMES, Episode, Frames, StopRecords, Ticket
 from addiffusion.reward import compute_terms
 from addiffusion.sampling.latents import SlotSnapshot
@@ -125,6 +125,7 @@ class EpisodeBuilder:
         *,
         info: SlotInfo,
         judged: ImageScores | None,
+        allowed: Sequence[bool],
         weight_version: int,
     ) -> Action:
         """Choose the action of a decision, and note it; where the ticket forces one, the policy's answer is void.
@@ -134,8 +135,10 @@ class EpisodeBuilder:
             logits: (3,) the policy's answer, finite.
             info: where the slot stands.
             judged: scores of the prediction; None where the policy decides without them.
+            allowed: actions that can be paid; the probability of any other one is 0.
             weight_version: version of the policy weights.
         """
+        logits = np.where(allowed, logits, np.float32(FORBIDDEN_LOGIT))
         if self.ticket.forced is None:
             action, log_prob = choose(logits, self.draws)
         else:
@@ -193,6 +196,7 @@ class EpisodeBuilder:
             image=image.copy() if self.ticket.keep_image else _NO_IMAGE,
             nfe=info.nfe,
             network_evals=info.network_evals,
+            cost=info.cost,
             weight_version=int(versions[-1]) if len(versions) else weight_version,
             carried_versions=versions if len(set(versions.tolist())) > 1 else None,
             seconds=time.perf_counter() - self.started_s,
@@ -217,7 +221,7 @@ class EpisodeBuilder:
             reward,
             scores=np.stack([one.scores for one in judged]),
             dino=np.stack([one.dino_embedding for one in judged]),
-            nfe_spent=self._nfe_spent(info.nfe),
+            cost_spent=np.diff(np.array([*(decision.info.cost for decision in self.decisions), info.cost])),
             refined=actions == Action.REFINE,
             c_nfe=self.ticket.c_nfe,
             reference=self.ticket.reference,

@@ -6,7 +6,10 @@ what belongs to the whole episode. Frames are not recorded.
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,10 +23,11 @@ from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.errors import ArchiveError
 from addiffusion.files import make_folder, whole_file
 from addiffusion.records import SCORE_NAMES, TERM_NAMES, Episode, Prompt, Reference, Ticket
+from addiffusion.setting import Setting
 
 FORMAT_KEY = b"addiffusion.episodes"
 """Key of the format version in a part file's metadata."""
-FORMAT_VERSION = b"2"
+FORMAT_VERSION = b"3"
 
 _FLOATS = pa.list_(pa.float32())
 _DECISION_FIELDS = (
@@ -54,6 +58,8 @@ _EPISODE_FIELDS = (
     pa.field("nfe", pa.int32()),
     pa.field("network_evals", pa.int32()),
     pa.field("seconds", pa.float64()),
+    pa.field("cost", pa.float64()),
+    pa.field("setting", pa.string()),
 )
 SCHEMA = pa.schema(
     [
@@ -67,6 +73,8 @@ SCHEMA = pa.schema(
     metadata={FORMAT_KEY: FORMAT_VERSION},
 )
 """Columns of a part file. Decision columns are null in an episode's last row, episode columns in all others."""
+_SCHEMA_2 = pa.schema([field for field in SCHEMA if field.name not in {"cost", "setting"}])
+"""Columns from when every pass cost the same and a run had one setting."""
 
 _Row: TypeAlias = dict[str, Any]
 
@@ -136,7 +144,8 @@ def _read_rows(path: Path) -> list[_Row]:
     try:
         found = pq.read_schema(path)
         version = (found.metadata or {}).get(FORMAT_KEY)
-        if version == FORMAT_VERSION and found.equals(SCHEMA):
+        known = {FORMAT_VERSION: SCHEMA, b"2": _SCHEMA_2}.get(version or b"")
+        if known is not None and found.equals(known):
             return pq.read_table(path).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise ArchiveError(
@@ -191,6 +200,7 @@ def _whole(episode: Episode) -> _Row:
         "nfe": episode.nfe,
         "network_evals": episode.network_evals,
         "seconds": episode.seconds,
+        "cost": episode.cost,
     }
 
 
@@ -204,6 +214,7 @@ def _ticket_columns(ticket: Ticket) -> _Row:
         "c_nfe": ticket.c_nfe,
         "forced": None if ticket.forced is None else int(ticket.forced),
         "explore": ticket.explore,
+        "setting": None if ticket.setting is None else json.dumps(asdict(ticket.setting)),
         "reference_scores": None if ticket.reference is None else ticket.reference.scores,
         "reference_dino": None if ticket.reference is None else ticket.reference.dino_embedding,
     }
@@ -229,6 +240,7 @@ def _from_rows(rows: Sequence[_Row]) -> Episode:
         weight_version=whole["weight_version"],
         carried_versions=versions if len(set(versions.tolist())) > 1 else None,
         seconds=whole["seconds"],
+        cost=whole.get("cost", math.nan),
     )
 
 
@@ -242,6 +254,7 @@ def _ticket(whole: Mapping[str, Any]) -> Ticket:
         c_nfe=whole["c_nfe"],
         forced=None if whole["forced"] is None else Action(whole["forced"]),
         explore=whole["explore"],
+        setting=Setting(**json.loads(whole["setting"])) if whole.get("setting") else None,
         reference=None
         if scores is None
         else Reference(scores=np.array(scores, np.float32), dino_embedding=np.array(dino, np.float32)),

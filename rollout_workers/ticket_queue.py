@@ -32,9 +32,7 @@ class TicketQueue:
         self._open: dict[int, Ticket] = {}
         self._conditions: dict[str, PromptEmbedding] = {}
         self._text_embeddings: dict[str, NDArray[np.float32]] = {}
-        negative = config.backbone.negative_prompt
-        self.negative: PromptEmbedding | None = backbone.encode_prompts([negative])[0] if negative else None
-        """What guidance leads away from; None is the empty prompt."""
+        self._negatives: dict[str, PromptEmbedding | None] = {"": None}
 
     @property
     def open_tickets(self) -> tuple[Ticket, ...]:
@@ -82,13 +80,21 @@ class TicketQueue:
         """The ticket's encoded prompt."""
         return self._conditions[ticket.prompt.text]
 
+    def negative(self, ticket: Ticket) -> PromptEmbedding | None:
+        """What guidance leads the ticket's image away from; None is the empty prompt."""
+        own = None if ticket.setting is None else ticket.setting.negative_prompt
+        text = self._config.backbone.negative_prompt if own is None else own
+        if text not in self._negatives:
+            self._negatives[text] = self._backbone.encode_prompts([text])[0]
+        return self._negatives[text]
+
     def finish(self, episode: Episode) -> None:
         """Take an episode in."""
         self._episodes.append(episode)
 
-    def fail(self, ticket: Ticket, reason: str, **facts: Any) -> None:
-        """Note why a ticket has no episode."""
-        self._failed.append(FailedEpisode(ticket=ticket, reason=reason, facts=facts))
+    def fail(self, ticket: Ticket, reason: str, *, final: bool = False, **facts: Any) -> None:
+        """Note why a ticket has no episode; ``final``: it never will."""
+        self._failed.append(FailedEpisode(ticket=ticket, reason=reason, facts=facts, final=final))
 
     def outcome(self, stage_s: dict[str, float]) -> Collected:
         """Everything that has ended since the last call, in the order of ticket ids."""

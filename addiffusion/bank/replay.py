@@ -87,7 +87,12 @@ class BankRollouts:
         with torch_threads(1):
             for ticket in sorted(tickets, key=lambda ticket: ticket.ticket_id):
                 trajectory = self._bank.find(ticket.prompt.text, ticket.seed)
-                if trajectory is None:
+                if ticket.setting is not None:
+                    reason = (
+                        f"Ticket {ticket.ticket_id} has a setting of its own, but a trajectory bank has one for all."
+                    )
+                    failed.append(FailedEpisode(ticket=ticket, reason=reason, final=True))
+                elif trajectory is None:
                     reason = f"The trajectory bank {self._bank.path} has no {ticket.prompt.text!r} of this seed."
                     failed.append(FailedEpisode(ticket=ticket, reason=reason))
                 else:
@@ -177,7 +182,7 @@ class BankRollouts:
             self._config.reward,
             scores=scores,
             dino=dino,
-            nfe_spent=spent,
+            cost_spent=spent,
             refined=np.zeros(len(spent), np.bool_),
             c_nfe=ticket.c_nfe,
             reference=ticket.reference,

@@ -268,6 +268,14 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _settings_have_no_bank(self) -> Self:
+        drawn = self.sampler.num_steps_range or self.sampler.solvers or self.backbone.guidance_scale_range
+        if drawn and self.warm_start.bank is not None:
+            keys = "sampler.num_steps_range, sampler.solvers and backbone.guidance_scale_range"
+            raise ValueError(f"warm_start.bank knows one setting of each image, so {keys} can't be used with it")
+        return self
+
+    @model_validator(mode="after")
     def _learners_need_ray(self) -> Self:
         if self.ppo.learners and self.cluster.mode == "serial":
             raise ValueError("ppo.learners are processes of their own: set ppo.learners=0, or cluster.mode=ray")

@@ -29,6 +29,10 @@ NOISY_SOLVERS = ("euler_ancestral", "lcm")
 """Solvers that draw noise at every step."""
 
 
+Scale = Annotated[float, Field(ge=0, le=1000)]
+Steps = Annotated[int, Field(ge=2, le=10_000)]
+
+
 class BackboneSection(Section):
     """The frozen diffusion model."""
 
@@ -38,6 +42,8 @@ class BackboneSection(Section):
     """Local folder or hub id of the pipeline; must be null for `embedded`."""
     guidance_scale: float = Field(default=3.5, ge=0, le=1000)
     """Classifier-free guidance scale; 1 or less switches guidance off (one network evaluation per NFE)."""
+    guidance_scale_range: tuple[Scale, Scale] | None = None
+    """Least and greatest guidance scale of training images: each has its own, drawn evenly. null: `guidance_scale`."""
     negative_prompt: str = ""
     """What guidance leads away from, for every image; empty leads away from the empty prompt."""
     image_size: int | None = Field(default=None, ge=8, le=16_384)
@@ -63,6 +69,16 @@ class BackboneSection(Section):
         return self
 
     @model_validator(mode="after")
+    def _range_rises_and_is_guided(self) -> Self:
+        if self.guidance_scale_range is not None:
+            least, greatest = self.guidance_scale_range
+            if least > greatest:
+                raise ValueError("guidance_scale_range must not fall")
+            if greatest > 1 >= self.guidance_scale:
+                raise ValueError("guidance_scale_range goes above 1, which needs a guidance_scale above 1")
+        return self
+
+    @model_validator(mode="after")
     def _negative_prompt_needs_guidance(self) -> Self:
         if self.negative_prompt and self.guidance_scale <= 1:
             raise ValueError("negative_prompt needs a guidance_scale above 1")
@@ -85,11 +101,37 @@ class SamplerSection(Section):
     """Passes that bring a stopped image from its step to t = 0; 0 returns z0_pred as it is."""
     finish_solver: Literal["ddim", "dpm++2m"] = "ddim"
     """Solver of those passes, whatever the base schedule's."""
+    num_steps_range: tuple[Steps, Steps] | None = None
+    """Fewest and most steps of training images: each has its own number, drawn evenly on a logarithmic scale. null:
+    `num_steps`."""
+    solvers: Annotated[tuple[Solver, ...], Field(min_length=1, max_length=11)] | None = None
+    """Solvers of training images: each has its own, all equally likely. null: `solver`."""
+    max_cost: float | None = Field(default=None, gt=0, le=1e6)
+    """Most that an image may cost, in guided passes (a pass without guidance is half of one): actions that it could not
+    pay for are forbidden to the policy. null: anything."""
 
     @model_validator(mode="after")
     def _warmup_leaves_a_decision(self) -> Self:
         if self.warmup_steps >= self.num_steps:
             raise ValueError("warmup_steps must be smaller than num_steps: lower the one or raise the other")
+        return self
+
+    @model_validator(mode="after")
+    def _range_leaves_a_decision(self) -> Self:
+        if self.num_steps_range is not None:
+            if self.num_steps_range[0] > self.num_steps_range[1]:
+                raise ValueError("num_steps_range must not fall")
+            if self.warmup_steps >= self.num_steps_range[0]:
+                raise ValueError("warmup_steps must be smaller than the fewest steps of num_steps_range")
+        return self
+
+    @model_validator(mode="after")
+    def _cap_pays_for_an_image(self) -> Self:
+        least = self.warmup_steps + 1 + min(self.finish_steps, self.num_steps - 1 - self.warmup_steps)
+        if self.max_cost is not None and self.max_cost < least:
+            raise ValueError(
+                f"max_cost must be at least {least}: warmup_steps, the first decision and finish_steps of an image"
+            )
         return self
 
 

@@ -34,10 +34,7 @@ class Engine(Seen):
     until R rows are full (a guided image takes two, another one), and runs R rows through the network, taken or not:
     the batch shape never changes, so on a CPU an episode is bitwise a function of R, the same in any slot, beside any
     neighbours, admitted in any order. A slot that waits for its decision is not picked. Latents are float32 whatever
-    the network's precision.
-
-    The result is always a clean prediction. Where a scheduler has set_alpha_to_one off, as SD 1.5's, the diffusers
-    pipeline returns the latent after one more solver step instead, which still holds the noise of timestep 0.
+    the network's precision. The result is a clean prediction; docs/engine.md says where diffusers returns another.
     """
 
     @torch.inference_mode()
@@ -63,7 +60,7 @@ class Engine(Seen):
             guidance_scale: of episodes that bring none; 1 or less computes no guidance for any of them.
             rows: of a network pass (R); None: what all slots take together.
             row_buckets: a pass has the smallest power of two of rows that holds what is picked, at most R.
-            schedules: of the first three, where they are at hand; None makes them (a tenth of a second or more).
+            schedules: of the first three, where they are at hand; None makes them.
 
         Raises:
             ConfigError: the model can't be sampled so, or no image fits into so many rows.
@@ -171,15 +168,15 @@ class Engine(Seen):
 
         Raises:
             SlotError: the slot is not empty.
-            ConfigError: the scale is negative, or asks for guidance that this engine does not compute; the model can't
-                be sampled with this setting; or no image can be had for its max_cost.
+            ConfigError: the model can't be sampled with this setting, or no image can be had for its max_cost.
         """
         self._slots.require(slot, Phase.EMPTY)
         setting = setting or _NO_SETTING
         schedule = self._schedules.of(setting.sampler(self._sampler))
         scale = setting.guidance_scale if guidance_scale is None else guidance_scale
+        limit = self._sampler.max_cost if setting.max_cost is None else setting.max_cost
         guided = self._condition.put(slot, embedding, negative=negative, guidance_scale=scale)
-        self._slots.admit(slot, guided=guided, schedule=schedule, max_cost=setting.max_cost)
+        self._slots.admit(slot, guided=guided, schedule=schedule, max_cost=limit)
         self._latents.start(slot, self._draw(generator(seed, "latent")).mul_(schedule.init_noise_sigma))
         self._episodes[slot] = SlotEpisode(
             seed=seed,

@@ -70,6 +70,7 @@ ROW: Final[Sequence[RowMetric]] = (
     _of("score_aesthetic", "score", "Mean aesthetic score of the returned images.", better="more"),
     _of("score_image_reward", "score", "Mean preference score of the returned images.", better="more"),
     _of("nfe", "steps", "Mean NFE of an image.", better="less"),
+    _of("cost", "passes", "Mean cost of an image: guided passes; one without guidance is half of one.", better="less"),
     _of("nfe_p10", "steps", "NFE that 10 % of the images stay below.", better="less"),
     _of("nfe_p90", "steps", "NFE that 90 % of the images stay below.", better="less"),
     *(_of(f"nfe_tier{tier}", "steps", f"Mean NFE of the images of tier {tier}.", better="less") for tier in TIERS),

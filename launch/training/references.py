@@ -20,6 +20,7 @@ from addiffusion.records import FailedEpisode, Prompt, Reference, Ticket
 from addiffusion.reward import reference_of
 from addiffusion.rollouts import Rollouts, workers_up
 from addiffusion.seeds import derive_seed
+from learner.settings import drawn_setting
 
 Pairs: TypeAlias = Sequence[tuple[Prompt, int]]
 References: TypeAlias = dict[tuple[str, int], Reference]
@@ -104,7 +105,14 @@ def draw_references(rollouts: Rollouts, pairs: Pairs, config: Config) -> Iterato
             trained on.
     """
     waiting = deque(
-        Ticket.full_length(number, prompt, seed=seed, c_nfe=config.reward.c_nfe, keep_image=False)
+        Ticket.full_length(
+            number,
+            prompt,
+            seed=seed,
+            c_nfe=config.reward.c_nfe,
+            keep_image=False,
+            setting=drawn_setting(config, seed),
+        )
         for number, (prompt, seed) in enumerate(pairs)
     )
     failures: Counter[int] = Counter()

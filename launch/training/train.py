@@ -47,6 +47,7 @@ from launch.training.run_folder import RunFolder
 from launch.training.warm_start import demonstrations_of, report_table, start_warm, warm_epochs
 from learner.alarms import Alarm
 from learner.algorithm_config import OFFLINE
+from learner.settings import drawn_setting
 from learner.tickets import PoolEntry
 from learner.training import Training, build_ledger
 
@@ -137,7 +138,15 @@ class _Run:
         if self.interrupt.requested:
             self.view.say(f"{len(known)} of {len(pairs)} full-length images of the training prompts are kept")
             return self._stopped()
-        pool = [PoolEntry(prompt=prompt, seed=seed, reference=known[prompt.text, seed]) for prompt, seed in pairs]
+        pool = [
+            PoolEntry(
+                prompt=prompt,
+                seed=seed,
+                reference=known[prompt.text, seed],
+                setting=drawn_setting(self.config, seed),
+            )
+            for prompt, seed in pairs
+        ]
         self.promise = "finishing this iteration, then saving"
         collapse = self._train(pool)
         if collapse is not None:

@@ -31,7 +31,7 @@ def terms_of(section: RewardSection = PAIRED, **changes: Any) -> NDArray[np.floa
     facts: dict[str, Any] = {
         "scores": SCORES,
         "dino": DINO,
-        "nfe_spent": np.array([1, 5]),
+        "cost_spent": np.array([1, 5]),
         "refined": np.array([True, False]),
         "c_nfe": 0.01,
         "reference": REFERENCE,
@@ -111,7 +111,7 @@ def test_the_reference_itself_has_potential_zero() -> None:
 
 
 def test_an_episode_without_decisions_has_no_terms() -> None:
-    empty = terms_of(scores=SCORES[:1], dino=DINO[:1], nfe_spent=np.array([], int), refined=np.array([], bool))
+    empty = terms_of(scores=SCORES[:1], dino=DINO[:1], cost_spent=np.array([], int), refined=np.array([], bool))
     assert empty.shape == (0, len(TERM_NAMES))
     assert empty.dtype == np.float32
 
@@ -136,7 +136,7 @@ def episodes(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "scores": draw(arrays(np.float32, (decisions + 1, len(SCORE_NAMES)), elements=values)),
         "dino": draw(arrays(np.float32, (decisions + 1, 3), elements=st.floats(-1, 1, width=32))),
-        "nfe_spent": draw(arrays(np.int64, decisions, elements=st.integers(0, 50))),
+        "cost_spent": draw(arrays(np.int64, decisions, elements=st.integers(0, 50))),
         "refined": draw(arrays(np.bool_, decisions)),
         "c_nfe": draw(st.floats(0, 1)),
         "reference": Reference(
@@ -183,14 +183,14 @@ def test_two_images_of_a_pair_differ_in_reward_by_what_their_episodes_do(
     facts = facts | {"refined": np.zeros_like(facts["refined"])}
     other = {**facts, "scores": facts["scores"].copy(), "dino": facts["dino"].copy()}
     other["scores"][-1] = data.draw(arrays(np.float32, len(SCORE_NAMES), elements=values))
-    other["nfe_spent"] = facts["nfe_spent"] + data.draw(st.integers(0, 9))
+    other["cost_spent"] = facts["cost_spent"] + data.draw(st.integers(0, 9))
     episodes_earn = [compute_terms(section, **one).astype(np.float64).sum() for one in (facts, other)]
     images_earn = [
         reward_of_image(
             section,
             scores=one["scores"][-1],
             dino=one["dino"][-1],
-            nfe=int(one["nfe_spent"].sum()),
+            nfe=int(one["cost_spent"].sum()),
             c_nfe=one["c_nfe"],
             reference=one["reference"],
         )
@@ -230,7 +230,7 @@ def test_the_price_is_a_cost_linear_in_passes_and_price(
     assert (terms[:, EFFICIENCY] <= 0).all()
     # atol: float32 prices below 1e-38 have no 1e-5 of precision left
     dearer = compute_terms(section, **(facts | {"c_nfe": facts["c_nfe"] * factor}))
-    longer = compute_terms(section, **(facts | {"nfe_spent": facts["nfe_spent"] * 3}))
+    longer = compute_terms(section, **(facts | {"cost_spent": facts["cost_spent"] * 3}))
     np.testing.assert_allclose(dearer[:, EFFICIENCY], terms[:, EFFICIENCY] * factor, rtol=1e-5, atol=1e-30)
     np.testing.assert_allclose(longer[:, EFFICIENCY], terms[:, EFFICIENCY] * 3, rtol=1e-5, atol=1e-30)
     others = [QUALITY, TERMINAL, REFINE]

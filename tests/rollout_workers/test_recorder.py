@@ -14,6 +14,7 @@ from addiffusion.actions import Action
 from addiffusion.errors import ArchiveError
 from addiffusion.files import sweep
 from addiffusion.records import Episode, Prompt, Reference, Ticket
+from addiffusion.setting import Setting
 from rollout_workers.recorder import EpisodeRecorder, read_episodes, read_part
 
 
@@ -32,6 +33,7 @@ def _episode(ticket_id: int, decisions: int, *, with_reference: bool = False, fo
             c_nfe=0.1 / 3,
             forced=forced,
             explore=ticket_id % 2 == 0,
+            setting=Setting(num_steps=9, solver="euler", max_cost=7.5) if ticket_id % 2 else None,
             reference=Reference(scores=floats(3), dino_embedding=floats(5)) if with_reference else None,
         ),
         phi=floats(decisions, 9),
@@ -48,6 +50,7 @@ def _episode(ticket_id: int, decisions: int, *, with_reference: bool = False, fo
         network_evals=2 * (decisions + 4),
         weight_version=7,
         seconds=0.125,
+        cost=decisions + 1.5,
     )
 
 
@@ -79,6 +82,15 @@ def test_forced_episodes_keep_their_action(tmp_path: Path) -> None:
     (back,) = read_episodes(tmp_path)
     assert back.ticket.forced is Action.CONTINUE
     assert back.phi.shape == (0, 9)
+
+
+def test_files_from_when_every_pass_cost_the_same_are_read(tmp_path: Path) -> None:
+    path = EpisodeRecorder(tmp_path, name="w").append([_episode(2, 3)])
+    assert path is not None
+    table = pq.read_table(path).drop_columns(["cost", "setting"])
+    pq.write_table(table.replace_schema_metadata({b"addiffusion.episodes": b"2"}), path)
+    (back,) = read_part(path)
+    assert (back.cost, back.ticket.setting) == (back.nfe, None)
 
 
 def test_each_append_is_a_new_part_and_recorders_share_a_folder(tmp_path: Path) -> None:

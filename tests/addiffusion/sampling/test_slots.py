@@ -171,6 +171,7 @@ TestSlotLife = SlotLife.TestCase
 TestSlotLife.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
 
 
+@settings(max_examples=40, deadline=None)
 @given(guided=st.lists(st.booleans(), min_size=1, max_size=9), rows=st.integers(2, 12), data=st.data())
 def test_the_oldest_go_first_and_rows_are_never_exceeded(guided: list[bool], rows: int, data: st.DataObject) -> None:
     slots = Slots(len(guided), SCHEDULES, rows_per_pass=2, refine_passes=PASSES)
@@ -193,6 +194,7 @@ def test_the_oldest_go_first_and_rows_are_never_exceeded(guided: list[bool], row
     rows=st.integers(2, 5),
     shortest=st.integers(1, 2),
 )
+@settings(max_examples=40, deadline=None)
 def test_no_slot_starves(lengths: list[int], guided: list[bool], rows: int, shortest: int) -> None:
     """Slots that are refilled at once, decisions that come late: each episode takes part within a bounded time."""
     slots = Slots(3, SCHEDULES, rows_per_pass=2, refine_passes=PASSES)
