@@ -100,7 +100,13 @@ def draw(
     *,
     advance: Callable[[Contestant, int], None],
 ) -> dict[str, str]:
-    """Draw what is not on disk yet. ``advance`` is told of every chunk that is there.
+    """Draw what is not on disk yet.
+
+    Args:
+        runner: who draws and judges, and the folder of the results.
+        contestants: in the order of their turns.
+        cases: prompts and seeds.
+        advance: told of each chunk that is there: whose, and of how many cases.
 
     Returns:
         Contestants that the model can't draw (a solver that does not fit it), by name, with the reason.

@@ -68,6 +68,12 @@ def generalization_gap(
 ) -> GeneralizationGap:
     """Draw as many training pairs as there are held-out images, with the likeliest actions, and compare the returns.
 
+    Args:
+        rollouts: with the policy's weights.
+        pool: training pairs; the first of them are drawn.
+        held_out: episodes of held-out prompts.
+        config: of the run, for its price.
+
     Raises:
         RolloutError: no worker could finish the images in time.
     """
@@ -80,7 +86,7 @@ def generalization_gap(
     ours, theirs = _returns(collected.episodes), _returns(held_out)
     enough = min(len(ours), len(theirs)) >= MINIMUM_COUNT
     return GeneralizationGap(
-        c_nfe=config.reward.c_nfe,
+        c_nfe=price,
         trained=mean_of_numbers(ours),
         held_out=mean_of_numbers(theirs),
         dropped_count=len(collected.failed),

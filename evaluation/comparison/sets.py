@@ -20,6 +20,12 @@ def set_metrics(
     """``cmmd`` and ``fd_dino`` (Fréchet distance of DINO features) to the full images as sets, mean ``ssim`` to them.
 
     Null where there are too few images: a Fréchet distance needs more of them than features are wide.
+
+    Args:
+        table: the contestant's images.
+        full: full-length images of the same cases.
+        cases: rows of both tables.
+        store: where the pixels lie, for ``ssim``.
     """
     both = table.drawn & full.drawn
     found: dict[str, float | None] = {"cmmd": None, "fd_dino": None, "ssim": None}

@@ -50,12 +50,13 @@ class Curves:
     static: tuple[StaticPoint, ...]
     full: tuple[FullRun, ...]
 
-    def soft(self, solver: Solver, steps: int, guidance: float, tier: int) -> float:
+    def soft(self, setting: Setting, tier: int) -> float:
         """The mean scene score of one static point."""
         return next(
             point.soft
             for point in self.static
-            if (point.solver, point.steps, point.guidance, point.tier) == (solver, steps, guidance, tier)
+            if Setting(solver=point.solver, steps=point.steps, guidance=point.guidance) == setting
+            and point.tier == tier
         )
 
 

@@ -84,7 +84,14 @@ class CardRunner:
         names: tuple[str, ...] = JUDGED,
         embeddings: tuple[str, ...] = (),
     ) -> Scores:
-        """Scores of each image against its own prompt, and DINO features if ``embeddings`` names them."""
+        """Scores of each image against its own prompt.
+
+        Args:
+            images: (n, h, w, 3).
+            prompts: (n), one per image.
+            names: scores to compute.
+            embeddings: ``dino`` for its features, (n, f); none by default.
+        """
         texts = tuple(prompt.text for prompt in prompts)
         reply = self.scoring.score(ScoreRequest(images=images, prompts=texts, names=names, embeddings=embeddings))
         columns = {name: reply.values[:, k].astype(np.float64) for k, name in enumerate(names)}

@@ -9,7 +9,7 @@ from string import Template
 from addiffusion.embedded.models.samples import Solver
 from addiffusion.embedded.world.scenes import TIERS
 from addiffusion.files import write_text
-from evaluation.model_card.drawing import CardRunner
+from evaluation.model_card.drawing import CardRunner, Setting
 from evaluation.model_card.model_card import ModelCard
 from evaluation.model_card.pictures import draw_curves, draw_few_steps, draw_grid
 from evaluation.model_card.targets import targets
@@ -101,7 +101,10 @@ def _static_table(card: ModelCard, guidance: float) -> str:
     rows = [
         (
             f"{_NAMES[solver]}, tier {tier}",
-            *(f"{card.curves.soft(solver, steps, guidance, tier):.3f}" for steps in card.plan.steps),
+            *(
+                f"{card.curves.soft(Setting(solver=solver, steps=steps, guidance=guidance), tier):.3f}"
+                for steps in card.plan.steps
+            ),
         )
         for solver in card.plan.solvers
         for tier in TIERS

@@ -48,6 +48,12 @@ class Built:
 def build(order: BankOrder, config: Config, *, console: Console, roles: Roles = build_components) -> Built:
     """Build the bank, or what is missing of it; after Ctrl-C the next call goes on.
 
+    Args:
+        order: which bank, of which prompts, and where.
+        config: of the roles; a bank that is there must have the same.
+        console: where progress is shown.
+        roles: who rolls out and scores.
+
     Raises:
         ArchiveError: the folder holds something else, or a bank of another configuration.
         RolloutError: a trajectory could not be finished.

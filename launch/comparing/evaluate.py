@@ -137,6 +137,12 @@ def evaluation_prompts(source: str, config: Config, *, limit: int) -> tuple[Prom
 def make_plan(order: EvaluateOrder, config: Config, extra: Literature, converged_at: Sequence[float]) -> ComparisonPlan:
     """Who takes part.
 
+    Args:
+        order: samplers, prices, stops and oracles that were asked for.
+        config: of the policy.
+        extra: baselines with loops or weights of their own.
+        converged_at: a contestant for each: images are stopped once a step changes them by no more.
+
     Raises:
         UsageError: a sampler's name is none.
     """

@@ -101,7 +101,7 @@ def _drawn_now(order: ReportOrder, roles: Roles, console: Console) -> tuple[list
         policy = load_policy(str(order.folder))
     except CheckpointError as error:
         return [], [], [f"No film strips yet: {error.message}", hint]
-    episodes = draw_films(policy, load_resolved(policy.config_file), order.films, roles, console)
+    episodes = _draw_films(policy, load_resolved(policy.config_file), order.films, roles, console)
     spent = [
         Spent(
             tier=episode.ticket.prompt.tier,
@@ -114,7 +114,7 @@ def _drawn_now(order: ReportOrder, roles: Roles, console: Console) -> tuple[list
     return [film_of(episode) for episode in episodes], spent, [hint]
 
 
-def draw_films(
+def _draw_films(
     policy: TrainedPolicy, config: Config, count: int, roles: Roles, console: Console = UNSEEN
 ) -> Sequence[Episode]:
     """Held-out prompts drawn by a policy, every decision kept."""
