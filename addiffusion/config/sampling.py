@@ -26,6 +26,8 @@ Solver = Literal[
 ]
 NOISY_SOLVERS = ("euler_ancestral", "lcm")
 """Solvers that draw noise at every step."""
+IMAGE_KEYS = frozenset({"kind", "path", "guidance_scale", "negative_prompt", "image_size", "preview", "lora", "dtype"})
+"""Keys of ``BackboneSection`` that images depend on; the others say where and how fast they are drawn."""
 
 
 class BackboneSection(Section):

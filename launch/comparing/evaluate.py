@@ -15,7 +15,8 @@ from typing import Any, get_args
 from rich.console import Console
 
 from addiffusion.bank.archive import open_bank
-from addiffusion.config import Config
+from addiffusion.config import BackboneSection, Config
+from addiffusion.config.sampling import IMAGE_KEYS
 from addiffusion.embedded.world import Split
 from addiffusion.errors import RunFolderError
 from addiffusion.files import make_folder, write_text
@@ -213,11 +214,15 @@ def _runner(
 
 
 def _manifest(order: EvaluateOrder, policy: TrainedPolicy, config: Config, prompts: Sequence[Prompt]) -> str:
-    """What makes a comparison this one, as JSON."""
+    """What makes a comparison this one, as JSON; what came to it later only where it is set."""
+    model = config.backbone.model_dump(mode="json", include=set(IMAGE_KEYS))
+    later = BackboneSection().model_dump(
+        mode="json", include=set(IMAGE_KEYS) - {"kind", "path", "guidance_scale", "lora"}
+    )
     manifest = {
         "policy": _digest(policy),
         "sampler": config.sampler.model_dump(mode="json"),
-        "backbone": config.backbone.model_dump(mode="json", include={"kind", "path", "guidance_scale", "lora"}),
+        "backbone": {key: value for key, value in model.items() if key not in later or value != later[key]},
         "refine": config.refine.model_dump(mode="json"),
         "seed": config.run.seed,
         "prompts": hashlib.sha256(json.dumps([prompt.text for prompt in prompts]).encode()).hexdigest(),
