@@ -202,19 +202,11 @@ def _result(
     reason: str | None,
     seconds: float,
 ) -> ImageResult:
-    place = {
-        "contestant": contestant.name,
-        "index": case.index,
-        "prompt_id": case.prompt.prompt_id,
-        "prompt": case.prompt.text,
-        "tier": case.prompt.tier,
-        "repeat": case.repeat,
-        "seed": case.seed,
-    }
     if episode is None or judged is None:
-        return ImageResult(**place, error=reason or "The image was lost.")
-    return ImageResult(
-        **place,
+        return ImageResult.of(contestant.name, case, error=reason or "The image was lost.")
+    return ImageResult.of(
+        contestant.name,
+        case,
         nfe=episode.nfe,
         network_evals=episode.network_evals,
         seconds=seconds,

@@ -55,11 +55,10 @@ class GeneralizationGap:
 
     def as_json(self) -> dict[str, Any]:
         """Keys of `result.json`; null where there is no number."""
-        interval = self.interval
         return {
             "return_training": json_number(self.trained),
             "return_held_out": json_number(self.held_out),
-            "generalization_gap_ci": None if interval is None else [interval.low, interval.high],
+            "generalization_gap_ci": None if self.interval is None else self.interval.as_json(),
         }
 
 

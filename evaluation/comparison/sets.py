@@ -42,20 +42,8 @@ def set_metrics(
 
 def _mean_ssim(table: MetricTable, full: MetricTable, cases: Sequence[EvalCase], store: ResultStore) -> float | None:
     ours, theirs = (
-        np.stack([store.image(_place(one.contestant.name, case)) for case in cases]) for one in (table, full)
+        np.stack([store.image(ImageResult.of(one.contestant.name, case)) for case in cases]) for one in (table, full)
     )
     if ours.shape != theirs.shape or min(ours.shape[1:3]) < 11:
         return None
     return float(ssim(ours, theirs).mean())
-
-
-def _place(contestant: str, case: EvalCase) -> ImageResult:
-    return ImageResult(
-        contestant=contestant,
-        index=case.index,
-        prompt_id=case.prompt.prompt_id,
-        prompt=case.prompt.text,
-        tier=case.prompt.tier,
-        repeat=case.repeat,
-        seed=case.seed,
-    )

@@ -99,12 +99,10 @@ def _full_runs(runner: CardRunner, guidance: float) -> list[tuple[FullRun, Stati
     plan = runner.plan
     prompts = runner.prompts(plan.curve_prompts_per_tier)
     setting = Setting(solver="ddim", steps=plan.full_steps, guidance=guidance)
-    rows: list[list[Scores]] = []
-    done = 0
-    for moments in runner.z0_preds(prompts, setting, "every step"):
-        batch = prompts[done : done + len(moments[0])]
-        rows.append([runner.judge(runner.sampler.decode(z0), batch) for z0 in moments])
-        done += len(batch)
+    rows = [
+        [runner.judge(runner.sampler.decode(z0), batch) for z0 in moments]
+        for batch, moments in runner.z0_preds(prompts, setting, "every step")
+    ]
     along = {
         name: np.stack([np.concatenate([batch[step][name] for batch in rows]) for step in range(plan.full_steps)])
         for name in JUDGED

@@ -57,8 +57,10 @@ class CardRunner:
         """The first prompts of a split, all tiers in turn."""
         return load_prompts(PromptsSection(), split=split, count=per_tier * len(TIERS), seed=self.plan.seed)
 
-    def z0_preds(self, prompts: tuple[Prompt, ...], setting: Setting, what: str) -> Iterator[list[Tensor]]:
-        """For each batch of prompts, the clean prediction at every step; image i has noise of its own."""
+    def z0_preds(
+        self, prompts: tuple[Prompt, ...], setting: Setting, what: str
+    ) -> Iterator[tuple[tuple[Prompt, ...], list[Tensor]]]:
+        """Batches of prompts, each with its clean prediction at every step; image i has noise of its own."""
         for start in range(0, len(prompts), BATCH):
             batch = prompts[start : start + BATCH]
             padded = (batch * BATCH)[:BATCH]
@@ -70,12 +72,14 @@ class CardRunner:
                 steps=setting.steps,
                 guidance=setting.guidance,
             )
-            yield [z0[: len(batch)] for z0 in moments]
+            yield batch, [z0[: len(batch)] for z0 in moments]
             self._advance(what, len(batch) * setting.steps)
 
     def images(self, prompts: tuple[Prompt, ...], setting: Setting, what: str) -> UInt8[np.ndarray, "n h w 3"]:
         """Finished images."""
-        return np.concatenate([self.sampler.decode(moments[-1]) for moments in self.z0_preds(prompts, setting, what)])
+        return np.concatenate(
+            [self.sampler.decode(moments[-1]) for _, moments in self.z0_preds(prompts, setting, what)]
+        )
 
     def judge(
         self,

@@ -13,6 +13,7 @@ from evaluation.model_card.drawing import CardRunner, Setting
 from evaluation.model_card.model_card import ModelCard
 from evaluation.model_card.pictures import draw_curves, draw_few_steps, draw_grid
 from evaluation.model_card.targets import targets
+from evaluation.significance.tables import pipe_table
 
 TEMPLATE = Path(__file__).with_name("page.md")
 _NAMES: dict[Solver, str] = {"ddim": "DDIM", "dpmpp_2m": "DPM-Solver++ 2M"}
@@ -88,8 +89,7 @@ def page(card: ModelCard, pictures: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return pipe_table(head, rows, texts=len(head)).rstrip()
 
 
 def _tier_row(name: str, figures: dict[str, float], key: str, form: str = ".3f") -> tuple[str, ...]:

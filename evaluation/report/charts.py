@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from addiffusion.actions import ACTION_NAMES, Action
 from evaluation.comparison.plots import KIND_COLORS, KIND_TITLES
 from evaluation.comparison.tables import METRIC_TITLES
 from evaluation.report.chart import Chart, Head, chart
 from evaluation.report.report_data import ReportData, Spent
 from evaluation.report.training_charts import training_charts
+from evaluation.report.training_plots import action_shares
 from evaluation.seconds import SECONDS_NOTE
 from evaluation.style import ACTION_COLORS, GREY, TIER_COLORS
 
@@ -29,16 +28,13 @@ def charts(data: ReportData) -> list[Chart]:
     if data.spent:
         found += [_action_mix(data.spent, data.num_steps), _stopping_times(data.spent)]
     if data.summary.get("contestants"):
-        found += [_pareto(data.summary, metric) for metric in _metrics(data.summary)]
+        found += [_pareto(data.summary, metric) for metric in shown_metrics(data.summary)]
         found += [_tiers(data.summary)] if _tier_names(data.summary) else []
     return found
 
 
 def _action_mix(spent: Sequence[Spent], num_steps: int) -> Chart:
-    counts = np.zeros((len(ACTION_NAMES), num_steps))
-    for one in spent:
-        np.add.at(counts, (list(one.actions), list(one.steps)), 1.0)
-    shares = counts / len(spent)
+    shares = action_shares(spent, num_steps=num_steps)[: len(ACTION_NAMES)]
     series = [
         {
             "type": "bar",
@@ -128,7 +124,7 @@ def _points(members: Sequence[Mapping[str, Any]], metric: str, cost: str, kind: 
 
 
 def _tiers(summary: Mapping[str, Any]) -> Chart:
-    metric = _metrics(summary)[0]
+    metric = shown_metrics(summary)[0]
     chosen = [one for one in summary["contestants"] if one["name"] in _rivals(summary)]
     series = [
         {
@@ -156,8 +152,9 @@ def _rivals(summary: Mapping[str, Any]) -> list[str]:
     return ["agent", "full", "random-stop", "mean-stop", *summary.get("equal_nfe", [])[:2]]
 
 
-def _metrics(summary: Mapping[str, Any]) -> list[str]:
-    agent = summary["contestants"][0]["mean"]
+def shown_metrics(summary: Mapping[str, Any]) -> list[str]:
+    """Scores that the agent of a comparison has; none of a summary that is empty."""
+    agent = summary["contestants"][0]["mean"] if summary else {}
     hidden = ("nfe", "network_evals", "seconds")
     return [name for name, value in agent.items() if value is not None and name not in hidden]
 

@@ -5,7 +5,7 @@ Figures are made with ``matplotlib.figure.Figure``, so no display and no global 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from addiffusion.actions import ACTION_NAMES, Action
 from addiffusion.records import SCORE_NAMES, TERM_NAMES, Episode
+from evaluation.report.report_data import Row, Spent
 from evaluation.style import ACTION_COLORS, BLUE, GREY, INK, ORANGE, PALE, PURPLE, TIER_COLORS, legend, save, style
 
-Row = Mapping[str, float | None]
 _TERM_COLORS = dict(
     zip(TERM_NAMES, (BLUE, ACTION_COLORS[Action.STOP], ORANGE, ACTION_COLORS[Action.REFINE]), strict=True)
 )
@@ -86,11 +86,11 @@ def plot_stopping_times(episodes: Sequence[Episode], path: Path, *, num_steps: i
         return save(figure, path)
 
 
-def action_shares(episodes: Sequence[Episode], *, num_steps: int) -> NDArray[np.float64]:
+def action_shares(episodes: Sequence[Episode | Spent], *, num_steps: int) -> NDArray[np.float64]:
     """(4, num_steps) share of images that continue, stop, refine, or take no decision, at each schedule step."""
     counts = np.zeros((len(ACTION_NAMES), num_steps))
     for episode in episodes:
-        np.add.at(counts, (episode.actions, episode.steps), 1.0)
+        np.add.at(counts, (np.asarray(episode.actions, np.int64), np.asarray(episode.steps, np.int64)), 1.0)
     shares = counts / max(len(episodes), 1)
     return np.vstack([shares, 1.0 - shares.sum(axis=0)])
 

@@ -64,7 +64,7 @@ def to_json(judgement: Judgement, standings: Sequence[Standing]) -> dict[str, An
             {
                 "name": one.name,
                 "strength": one.strength,
-                "ci": [one.interval.low, one.interval.high],
+                "ci": one.interval.as_json(),
                 "wins": one.wins,
                 "contests": one.contest_count,
             }
