@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +41,7 @@ from launch.comparing.literature import Literature, literature
 from launch.comparing.orders import EvaluateOrder
 from launch.comparing.stages import stages
 from launch.runtime.build import build_components
-from launch.runtime.components import Components, observation_width, unpaid
+from launch.runtime.components import Components, Roles, observation_width, unpaid
 from launch.runtime.console import RunView, duration
 from launch.runtime.folder_lock import is_vacant, locked, refuse_if_held
 from launch.training.checks import check_models
@@ -66,7 +66,7 @@ def evaluate(
     *,
     overrides: Sequence[str],
     console: Console,
-    roles: Callable[[Config], AbstractContextManager[Components]] = build_components,
+    roles: Roles = build_components,
     converged_at: Sequence[float] = (0.02,),
 ) -> Evaluated:
     """Draw what the folder lacks, compare, and write tables, figures, report and summary.
