@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from addiffusion.config.sampling import FinishSolverName
 from evaluation.comparison.metric_table import MetricTable
 from evaluation.comparison.summary import ComparisonResult
 from evaluation.comparison.tables import METRIC_TITLES
@@ -80,7 +82,7 @@ def _panel(axes: Axes, result: ComparisonResult, metric: str, cost: str) -> None
     _curve(axes, [one for one in result.all if one.contestant.kind == "agent"], metric, cost, VERMILLION)
     stops = [one for name, one in result.others.items() if name.startswith("stop-at-")]
     _curve(axes, stops, metric, cost, GREY)
-    for solver, color in zip(("ddim", "dpm++2m"), (BLUE, SKY), strict=True):
+    for solver, color in zip(get_args(FinishSolverName), (BLUE, SKY), strict=True):
         members = [one for name, one in result.others.items() if name.rpartition("-")[0] == solver]
         _curve(axes, members, metric, cost, color)
     agent = result.agent
