@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +26,7 @@ ADDED = {
     "train": SMALL,
     "sample": [],
     "config": [],
-    "evaluate": ["--quick", "--limit=6", "--films=0"],
+    "evaluate": ["--quick", "--limit=6", "--films=0", "--stops=0"],
     "report": ["--films=1"],
     "bank": SMALL,
     "doctor": [],
@@ -34,7 +35,7 @@ ADDED = {
 LEAVES = {
     "train": "runs/*/result.json",
     "sample": "out.png",
-    "evaluate": "evaluations/*/result.json",
+    "evaluate": "evaluations/*/comparison.json",
     "report": "runs/*/report.html",
     "bank": "banks/train/*",
 }
@@ -43,9 +44,33 @@ ON_A_CLUSTER = {"token"}
 
 
 def commands() -> Iterator[list[str]]:
-    """Arguments of each `addiffusion` of the page's consoles, without what a shell would take as a comment."""
+    """Arguments of each `addiffusion` of the page's consoles."""
     for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL):
-        for line in re.findall(r"^\$ (.*)$", block, re.MULTILINE):
-            for command in shlex.split(line, comments=True), :
-                words = " ".join(command).split(" && ")
-                yield from (one.split()[3:] for one in words if one.startswith("uv run addiffusion "))
+        for line in re.findall(r"^\$ (.*)$", block.replace("\\\n", ""), re.MULTILINE):
+            words = shlex.split(line, comments=True)
+            starts = [at + 3 for at in range(len(words)) if words[at : at + 3] == ["uv", "run", "addiffusion"]]
+            for start in starts:
+                end = words.index("&&", start) if "&&" in words[start:] else len(words)
+                yield words[start:end]
+
+
+def run_of(place: Path) -> str:
+    """The first run of the page, which it calls `runs/<time>`."""
+    return str(min((place / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime).relative_to(place))
+
+
+def test_every_command_does_what_it_says_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen = Counter[str]()
+    for number, words in enumerate(commands()):
+        name = words[0]
+        if name in ON_A_CLUSTER:
+            continue
+        own = [f"run.dir=runs/{number}"] if name == "train" else []  # names of one second would be the same
+        arguments = [run_of(tmp_path) if word == "runs/<time>" else word for word in (*words, *ADDED[name], *own)]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, (arguments, result.output[-2000:], result.exception)
+        seen[name] += 1
+        assert len(list(tmp_path.glob(LEAVES.get(name, "*")))) >= (seen[name] if name == "train" else 1), arguments
+    assert seen.keys() == ADDED.keys()
+    assert seen["train"] == 4
