@@ -58,22 +58,19 @@ _EPISODE_FIELDS = (
     pa.field("nfe", pa.int32()),
     pa.field("network_evals", pa.int32()),
     pa.field("seconds", pa.float64()),
-    pa.field("cost", pa.float64()),
-    pa.field("setting", pa.string()),
 )
-SCHEMA = pa.schema(
-    [
-        pa.field("ticket_id", pa.int64(), nullable=False),
-        pa.field("row", pa.int32(), nullable=False),
-        pa.field("weight_version", pa.int64(), nullable=False),
-        *(pa.field(f"score_{name}", pa.float32()) for name in SCORE_NAMES),
-        *_DECISION_FIELDS,
-        *_EPISODE_FIELDS,
-    ],
-    metadata={FORMAT_KEY: FORMAT_VERSION},
+_FIELDS = (
+    pa.field("ticket_id", pa.int64(), nullable=False),
+    pa.field("row", pa.int32(), nullable=False),
+    pa.field("weight_version", pa.int64(), nullable=False),
+    *(pa.field(f"score_{name}", pa.float32()) for name in SCORE_NAMES),
+    *_DECISION_FIELDS,
+    *_EPISODE_FIELDS,
 )
+_ADDED_FIELDS = (pa.field("cost", pa.float64()), pa.field("setting", pa.string()))
+SCHEMA = pa.schema([*_FIELDS, *_ADDED_FIELDS], metadata={FORMAT_KEY: FORMAT_VERSION})
 """Columns of a part file. Decision columns are null in an episode's last row, episode columns in all others."""
-_SCHEMA_2 = pa.schema([field for field in SCHEMA if field.name not in {"cost", "setting"}])
+_SCHEMA_2 = pa.schema([*_FIELDS])
 """Columns from when every pass cost the same and a run had one setting."""
 
 _Row: TypeAlias = dict[str, Any]
