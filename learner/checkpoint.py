@@ -54,8 +54,9 @@ _ADDED_LATER = (
     ("sampler", "num_steps_range"),
     ("sampler", "solvers"),
     ("sampler", "max_cost"),
+    ("observation", "setting"),
 )
-"""Keys that not every run has known; null is what it did without them."""
+"""Keys that not every run has known; null, or false, is what it did without them."""
 _FORM = "2:"
 """What digests of ``LEARNED_FROM`` begin with."""
 _LEARNED_FROM_1: Any = LEARNED_FROM | {"backbone": {"kind", "path", "guidance_scale"}}
@@ -93,7 +94,7 @@ def is_of(checkpoint: Checkpoint, config: Config) -> bool:
 def _digest(config: Config, keys: Any) -> str:
     tree = config.model_dump(mode="json", include=keys)
     for section, name in _ADDED_LATER:
-        if tree[section].get(name) is None:  # as in runs from before there was such a key
+        if not tree[section].get(name):  # as in runs from before there was such a key
             tree[section].pop(name, None)
     text = json.dumps(tree, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -112,6 +112,8 @@ def _first(error: ValidationError | ContractError) -> str:
 def bank_identity(config: Config) -> dict[str, Any]:
     """Configuration that a bank depends on, by dotted key; ``weights`` is a digest of the model's files."""
     tree = config.model_dump(mode="json", include=_DEPENDS_ON)
+    if not config.observation.setting:  # as in banks from before there was such a key
+        del tree["observation"]["setting"]
     return {**_flat(tree), "weights": _weights_digest(config)}
 
 

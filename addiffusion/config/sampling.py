@@ -179,6 +179,9 @@ class ObservationSection(Section):
     nothing decoded or scored before the image is done (needs reward.preset=paired and reward.credit=final)."""
     timestep_width: int = Field(default=128, ge=2, le=8192, multiple_of=2)
     """Width of the sinusoidal timestep slice."""
+    setting: bool = False
+    """The policy sees guidance scale, number of steps, the solver's memory and what is left of the cap: for images of
+    different settings."""
 
 
 @contextmanager

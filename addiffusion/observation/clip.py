@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from addiffusion.config import ObservationSection, Scales
 from addiffusion.observation.layout import Layout, clip_layout
-from addiffusion.observation.scalars import progress, sinusoid
+from addiffusion.observation.scalars import progress, setting_of, sinusoid
 from addiffusion.records import SCORE_NAMES, ScoreReply
 from addiffusion.sampling.slot import SlotInfo
 
@@ -69,7 +69,9 @@ class ClipObservation:
             scales: units of the quality slice.
             num_steps: N, of the base schedule.
         """
-        self.layout: Layout = clip_layout(clip_width=clip_width, timestep_width=section.timestep_width)
+        self.layout: Layout = clip_layout(
+            clip_width=clip_width, timestep_width=section.timestep_width, setting=section.setting
+        )
         self._scales = scales
         self._num_steps = num_steps
         self._norm = math.sqrt(section.timestep_width / 2)
@@ -100,6 +102,8 @@ class ClipObservation:
         self._fill(phi, "clip_text", text_embedding * np.float32(self._norm))
         timestep = self.layout.slice("timestep")
         phi[timestep] = sinusoid(info.timestep, timestep.stop - timestep.start)
+        if "setting" in self.layout.names:
+            self._fill(phi, "setting", setting_of(info))
         self._fill(phi, "quality", self._quality(info, now, before or now, c_nfe))
         return phi
 

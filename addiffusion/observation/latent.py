@@ -18,7 +18,7 @@ from torch import Tensor
 from addiffusion.backbones.base import PromptEmbedding
 from addiffusion.config import ObservationSection
 from addiffusion.observation.layout import Layout, latent_layout
-from addiffusion.observation.scalars import progress, sinusoid
+from addiffusion.observation.scalars import progress, setting_of, sinusoid
 from addiffusion.sampling.slot import SlotInfo
 
 _TINY = 1e-12
@@ -37,7 +37,10 @@ class LatentObservation:
             num_steps: N, of the base schedule.
         """
         self.layout: Layout = latent_layout(
-            middle_width=middle_width, text_width=text_width, timestep_width=section.timestep_width
+            middle_width=middle_width,
+            text_width=text_width,
+            timestep_width=section.timestep_width,
+            setting=section.setting,
         )
         self._num_steps = num_steps
         self._norm = math.sqrt(section.timestep_width / 2)
@@ -69,6 +72,8 @@ class LatentObservation:
         timestep = self.layout.slice("timestep")
         phi[timestep] = sinusoid(info.timestep, timestep.stop - timestep.start)
         self._fill(phi, "convergence", convergence)
+        if "setting" in self.layout.names:
+            self._fill(phi, "setting", setting_of(info))
         self._fill(phi, "progress", progress(info, num_steps=self._num_steps, c_nfe=c_nfe))
         return phi
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -15,6 +16,8 @@ PROGRESS_NAMES = ("step_ratio", "nfe_ratio", "log_price", "attention_entropy")
 """Components that every observation has, in order."""
 QUALITY_NAMES = ("clip", "aesthetic_delta", "image_reward_delta", "dino_similarity", *PROGRESS_NAMES)
 """Components of the ``quality`` slice, in order."""
+SETTING_NAMES = ("guidance_scale", "log_steps", "solver_memory", "cost_left")
+"""Components of the ``setting`` slice, in order."""
 CONVERGENCE_NAMES = ("log_change", "cosine", "std", "magnitude")
 """Components of the ``convergence`` slice, in order."""
 
@@ -85,17 +88,27 @@ class Layout:
         return f"{slices} = {self.width}"
 
 
-def clip_layout(*, clip_width: int, timestep_width: int) -> Layout:
-    """Layout of the ``clip`` observation for a CLIP model with embeddings of ``clip_width``."""
-    return Layout(
-        names=("clip_image", "clip_text", "timestep", "quality"),
-        widths=(clip_width, clip_width, timestep_width, len(QUALITY_NAMES)),
-    )
+def clip_layout(*, clip_width: int, timestep_width: int, setting: bool = False) -> Layout:
+    """Layout of the ``clip`` observation for CLIP embeddings of ``clip_width``, with ``setting`` or not."""
+    slices = {"clip_image": clip_width, "clip_text": clip_width, "timestep": timestep_width}
+    return _layout(slices, {"quality": len(QUALITY_NAMES)}, setting=setting)
 
 
-def latent_layout(*, middle_width: int, text_width: int, timestep_width: int) -> Layout:
-    """Layout of the ``latent`` observation for a backbone with features of these widths."""
-    return Layout(
-        names=("middle", "text", "timestep", "convergence", "progress"),
-        widths=(middle_width, text_width, timestep_width, len(CONVERGENCE_NAMES), len(PROGRESS_NAMES)),
-    )
+def latent_layout(*, middle_width: int, text_width: int, timestep_width: int, setting: bool = False) -> Layout:
+    """Layout of the ``latent`` observation.
+
+    Args:
+        middle_width: of the backbone's middle features.
+        text_width: of the vector of a prompt.
+        timestep_width: of the timestep slice.
+        setting: whether it has the slice of that name.
+    """
+    slices = {"middle": middle_width, "text": text_width, "timestep": timestep_width}
+    slices["convergence"] = len(CONVERGENCE_NAMES)
+    return _layout(slices, {"progress": len(PROGRESS_NAMES)}, setting=setting)
+
+
+def _layout(first: Mapping[str, int], last: Mapping[str, int], *, setting: bool) -> Layout:
+    """Slices by name and width, with the setting's before the last, if at all."""
+    slices = {**first, **({"setting": len(SETTING_NAMES)} if setting else {}), **last}
+    return Layout(names=tuple(slices), widths=tuple(slices.values()))

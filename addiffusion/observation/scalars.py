@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +15,10 @@ PRICE_DECADES = 0.25
 """Decades of price per unit of phi: a price has to be heard beside hundreds of other numbers."""
 PRICE_FLOOR = 1e-4
 """Prices below are indistinguishable to the policy; keeps a price of zero finite."""
+GUIDANCE_UNIT = 7.5
+"""Guidance scale that is 1 in phi."""
+STEPS_CENTRE = 50
+"""Number of steps whose logarithm is 0 in phi; twice as many is 1."""
 MAX_PERIOD = 10_000.0
 """Base of the sinusoidal wavelengths (arXiv:1706.03762 Sec. 3.5)."""
 
@@ -25,6 +31,19 @@ def progress(info: SlotInfo, *, num_steps: int, c_nfe: float) -> NDArray[np.floa
             info.nfe / num_steps,
             float(log_price(c_nfe)),
             info.attention_entropy,
+        ],
+        dtype=np.float32,
+    )
+
+
+def setting_of(info: SlotInfo) -> NDArray[np.float32]:
+    """(4,) in the order of SETTING_NAMES, each of the order of 1."""
+    return np.array(
+        [
+            info.guidance_scale / GUIDANCE_UNIT,
+            math.log2(info.num_steps / STEPS_CENTRE),
+            (info.solver_memory - 1) / 2,
+            info.cost_left_frac,
         ],
         dtype=np.float32,
     )

@@ -70,7 +70,7 @@ class Engine(Seen):
         if self._rows < per_image:
             raise ConfigError(f"rows={rows} hold no image, which takes {per_image} of them: give more.", rows=rows)
         self._row_buckets = row_buckets
-        self._sampler = sampler
+        self._sampler, self._guidance_scale = sampler, guidance_scale
         self._schedules = schedules or Schedules(backbone, sampler, refine)
         self._refining = Refining(backbone, refine)
         self._slots = Slots(slots, self._schedules, rows_per_pass=per_image, refine_passes=refine.k)
@@ -80,8 +80,6 @@ class Engine(Seen):
         self._condition = Condition(backbone, slots, guidance_scale=guidance_scale)
         self._moves = Moves()
         """What the next tick begins with. Nobody sees the latents of a slot with a move to make before."""
-
-    # ---------------------------------------------------------------- what the slots are doing
 
     def phase(self, slot: int) -> Phase:
         """Phase of a slot."""
@@ -129,21 +127,23 @@ class Engine(Seen):
             SlotError: the slot is empty.
         """
         episode = self._episode(slot)
-        step, nfe = self._slots.step(slot), self._slots.nfe(slot)
+        step, schedule = self._slots.step(slot), self._slots.schedule(slot)
         return SlotInfo(
             step=step,
-            timestep=self._slots.schedule(slot).timesteps[step],
-            nfe=nfe,
+            timestep=schedule.timesteps[step],
+            nfe=self._slots.nfe(slot),
             network_evals=self._slots.network_evals(slot),
             cost=self._slots.cost(slot),
+            guidance_scale=episode.guidance_scale,
+            num_steps=schedule.sampler.num_steps,
+            solver_memory=schedule.memory,
+            cost_left_frac=self._slots.cost_left_frac(slot),
             attention_entropy=episode.attention_entropy,
         )
 
     def refine_mask(self, slot: int) -> Float[Tensor, "h w"] | None:
         """Mask (h, w) of the slot's last refine, in latent pixels; None before the first."""
         return self._episode(slot).mask
-
-    # ---------------------------------------------------------------- what can be done with them
 
     @torch.inference_mode()
     def admit(
@@ -183,6 +183,7 @@ class Engine(Seen):
             words=embedding.keep.to(self._backbone.device),
             refine_noise=generator(seed, "refine"),
             solver_noise=generator(seed, "solver"),
+            guidance_scale=self._guidance_scale if scale is None else scale,
         )
 
     @torch.inference_mode()

@@ -44,6 +44,7 @@ class SlotEpisode:
     """Tokens that are words of the prompt, on the backbone's device."""
     refine_noise: torch.Generator
     solver_noise: torch.Generator
+    guidance_scale: float
     mask: Float[Tensor, "h w"] | None = None
     """Of its last refine; None before the first."""
     attention_entropy: float = 0.0

@@ -44,6 +44,13 @@ class SlotInfo:
     """Passes through the network with each half of a guidance pair counted: 2 per NFE with guidance, else 1."""
     cost: float
     """What was spent in guided passes; one without guidance is half of one. NFE on a model that is never guided."""
+    guidance_scale: float
+    num_steps: int
+    """Of its schedule."""
+    solver_memory: int
+    """Entries of a slot's state that its solver needs, the latent among them."""
+    cost_left_frac: float
+    """Share of its max_cost that is not spent; 1 without one."""
     attention_entropy: float
     """Entropy of the last attention map of the prompt's words, 1 = spread evenly. Maps cost extra compute, so they
     exist only after a refine with attention masks; 0.0 before that."""

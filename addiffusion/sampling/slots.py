@@ -56,6 +56,10 @@ class Slots:
         """What its episode has cost so far, in guided passes."""
         return self._slots[slot].network_evals / self._rows_per_pass
 
+    def cost_left_frac(self, slot: int) -> float:
+        """Share of its max_cost that its episode has not spent; 1 without one."""
+        return 1 - self.cost(slot) / self._slots[slot].max_cost
+
     def schedule(self, slot: int) -> Schedule:
         """Schedule of its episode."""
         return self._slots[slot].schedule

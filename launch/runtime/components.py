@@ -59,11 +59,16 @@ Roles: TypeAlias = Callable[[Config], AbstractContextManager[Components]]
 
 def observation_layout(config: Config, scoring: Scoring) -> Layout:
     """Slices of phi with the scorers and the backbone in use."""
-    timestep_width = config.observation.timestep_width
-    if config.observation.kind == "clip":
-        return clip_layout(clip_width=scoring.clip_width, timestep_width=timestep_width)
+    seen = config.observation
+    if seen.kind == "clip":
+        return clip_layout(clip_width=scoring.clip_width, timestep_width=seen.timestep_width, setting=seen.setting)
     widths = feature_widths(config.backbone)
-    return latent_layout(middle_width=widths.middle, text_width=widths.text, timestep_width=timestep_width)
+    return latent_layout(
+        middle_width=widths.middle,
+        text_width=widths.text,
+        timestep_width=seen.timestep_width,
+        setting=seen.setting,
+    )
 
 
 def observation_width(config: Config, scoring: Scoring) -> int:

@@ -163,6 +163,6 @@ def test_another_format_version_is_refused(tmp_path: Path) -> None:
     path = EpisodeRecorder(tmp_path, name="w").append([_episode(0, 1)])
     assert path is not None
     pq.write_table(pq.read_table(path).replace_schema_metadata({"addiffusion.episodes": "0"}), path)
-    with pytest.raises(ArchiveError, match="not a file of recorded episodes of format version 2") as caught:
+    with pytest.raises(ArchiveError, match="not a file of recorded episodes of format version 3") as caught:
         read_part(path)
     assert caught.value.facts["version"] == "0"

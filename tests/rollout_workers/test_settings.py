@@ -11,7 +11,7 @@ import torch
 from addiffusion.actions import Action
 from addiffusion.config import Config
 from addiffusion.policy import FORBIDDEN_LOGIT, masked_like
-from addiffusion.records import Episode
+from addiffusion.records import Episode, Reference
 from addiffusion.setting import Setting
 from learner.loss import LossInputs, ppo_loss
 from learner.settings import drawn_setting
@@ -45,6 +45,25 @@ def test_a_mixed_batch_gives_each_ticket_the_episode_it_has_alone() -> None:
     for episode in together:
         halves = 1 if episode.ticket.setting is SETTINGS[1] else 2
         assert episode.network_evals == halves * episode.nfe == 2 * episode.cost
+
+
+@pytest.mark.parametrize("sees", ["clip", "latent"])
+def test_the_policy_sees_the_setting_where_it_is_asked_for(sees: str) -> None:
+    plain = make_config(slots=4, preset="paired", sees=sees)
+    plain = plain.model_copy(update={"reward": plain.reward.model_copy(update={"drop": ("quality", "terminal")})})
+    config = plain.model_copy(update={"observation": plain.observation.model_copy(update={"setting": True})})
+    reference = Reference(scores=np.zeros(3, np.float32), dino_embedding=np.zeros(6, np.float32))
+    tickets = [replace(one, setting=SETTINGS[one.ticket_id % 4], reference=reference) for one in make_tickets(4)]
+    seen, blind = (run_tickets(one, tickets, always(Action.CONTINUE)) for one in (config, plain))
+    for with_setting, without in zip(seen, blind, strict=True):
+        names = ("guidance_scale", "log_steps", "solver_memory", "cost_left")
+        place = slice(with_setting.phi.shape[1] - 4 - 4 - (4 if sees == "clip" else 0), None)
+        shown = dict(zip(names, with_setting.phi[0, place][:4].tolist(), strict=True))
+        setting = with_setting.ticket.setting or Setting()
+        assert shown["guidance_scale"] == pytest.approx((setting.guidance_scale or 3.5) / 7.5)
+        assert shown["log_steps"] == pytest.approx(np.log2((setting.num_steps or 8) / 50))
+        assert (shown["solver_memory"], shown["cost_left"]) == (0, 1)
+        assert with_setting.phi.shape[1] == without.phi.shape[1] + 4
 
 
 def test_the_price_is_on_what_the_network_computed() -> None:

@@ -42,6 +42,8 @@ class Schedule:
     """Noise of each point."""
     init_noise_sigma: float
     """Standard deviation of the initial latent."""
+    memory: int
+    """Entries of the state that its solver needs."""
 
 
 class Schedules:
@@ -102,6 +104,7 @@ class Schedules:
             inside=table.refine_noise.T.tolist(),
             outside=table.point_noise.T.tolist(),
             init_noise_sigma=table.init_noise_sigma,
+            memory=table.state_size,
         )
         self._known[sampler] = schedule
         return schedule

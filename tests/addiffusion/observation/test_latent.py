@@ -15,7 +15,18 @@ from addiffusion.observation.layout import PROGRESS_NAMES
 from addiffusion.observation.scalars import sinusoid
 from addiffusion.sampling.slot import SlotInfo
 
-INFO = SlotInfo(step=10, timestep=781.0, nfe=12, network_evals=24, cost=12.0, attention_entropy=0.5)
+INFO = SlotInfo(
+    step=10,
+    timestep=781.0,
+    nfe=12,
+    network_evals=24,
+    cost=12.0,
+    guidance_scale=3.0,
+    num_steps=25,
+    solver_memory=3,
+    cost_left_frac=0.25,
+    attention_entropy=0.5,
+)
 MIDDLE, TEXT = np.array([3, 0, 4], np.float32), np.array([0, 2], np.float32)
 
 
@@ -39,6 +50,19 @@ def test_slices_hold_what_their_names_say() -> None:
     progress = dict(zip(PROGRESS_NAMES, phi[layout.slice("progress")].tolist(), strict=True))
     assert progress == pytest.approx({"step_ratio": 0.2, "nfe_ratio": 0.24, "log_price": 4.0, "attention_entropy": 0.5})
     assert phi.dtype == np.float32
+
+
+def test_the_setting_is_a_slice_of_its_own_where_it_is_asked_for() -> None:
+    """Everything else stays what and, from the end, where it was."""
+    section = ObservationSection(timestep_width=16, setting=True)
+    seeing = LatentObservation(section, middle_width=3, text_width=2, num_steps=50)
+    statistics = np.array([-1.0, 0.9, 1.1, 0.8], np.float32)
+    phi = seeing.row(INFO, middle=MIDDLE, convergence=statistics, text=TEXT, c_nfe=0.1)
+    place = seeing.layout.slice("setting")
+    assert str(seeing.layout) == "middle 3 | text 2 | timestep 16 | convergence 4 | setting 4 | progress 4 = 33"
+    np.testing.assert_allclose(phi[place], [0.4, -1, 1, 0.25], rtol=1e-6)
+    np.testing.assert_array_equal(np.delete(phi, place), _row(c_nfe=0.1))
+    assert phi[seeing.layout.price_column] == _row(c_nfe=0.1)[_observation().layout.price_column]
 
 
 def test_features_of_nothing_stay_finite() -> None:
