@@ -19,6 +19,7 @@ from addiffusion.config import RefineSection, SamplerSection
 from addiffusion.observation.latent import convergence
 from addiffusion.sampling.engine import Engine
 from addiffusion.sampling.solver_tables.build import table_on
+from addiffusion.sampling.solver_tables.schedules import Schedules
 from addiffusion.sampling.solver_tables.table import SolverTable
 from tests.addiffusion.backbones.family_runs import section
 from tests.fake_cuda import CUDA, Reads, fake_cuda
@@ -52,7 +53,9 @@ def test_a_family_never_mixes_devices_and_reads_back_once_a_tick(family: str, re
     folder = request.getfixturevalue(f"{family}_like")
     with on_the_device(family, folder) as (backbone, table, reads):
         scale = 1.0 if family == "flux" else 4.0
-        engine = Engine(backbone, SAMPLER, RefineSection(), slots=3, guidance_scale=scale, table=table)
+        refine = RefineSection()
+        schedules = Schedules(backbone, SAMPLER, refine, table=table)
+        engine = Engine(backbone, SAMPLER, refine, slots=3, guidance_scale=scale, schedules=schedules)
         for slot, embedding in enumerate(backbone.encode_prompts(["a red cat", "blue dog", "fog"])):
             engine.admit(slot, embedding=embedding, seed=slot)
         reads.clear()
@@ -65,7 +68,7 @@ def test_a_family_never_mixes_devices_and_reads_back_once_a_tick(family: str, re
         assert engine.decode().dtype == np.uint8
 
 
-FINITE = "addiffusion/sampling/latents.py", "finite"
+FINITE = "addiffusion/sampling/latents.py", "_finite"
 """One number a tick, so that an image that fails is noticed at once and costs no further pass."""
 WORDS = "addiffusion/sampling/refining.py", "words"
 """Maps of the slots that start to refine, in one piece: their masks are made on the CPU."""
