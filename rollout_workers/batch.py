@@ -41,8 +41,7 @@ class PolicySnapshot:
 class Batch:
     """Episodes in the slots of one engine. Warm-up, refine and finish passes cost neither decoder nor scorers.
 
-    Slots whose images are with the scorers take part in no pass: scoring and denoising overlap where there are enough
-    others. Who takes part does not depend on how long anything took.
+    Slots whose images are with the scorers take part in no pass, and who does never depends on a clock.
     """
 
     def __init__(
@@ -100,9 +99,10 @@ class Batch:
         return self._tickets.open_tickets
 
     def _tick(self, policy: PolicySnapshot) -> bool:
-        """Settle what a full pass needs, run it, and look at its outcomes; False when no work is left."""
+        """Settle what the next pass needs, run it, and look at its outcomes; False when no work is left."""
         self._refill()
-        while self._pending and not self._engine.full:
+        # The last answer is waited for only below half of the rows: above, scoring beside a pass saves more.
+        while self._pending and self._engine.fill < (1 if len(self._pending) > 1 else 0.5):
             self._settle(self._pending.popleft(), policy)
             self._refill()
         if self._engine.running:

@@ -111,9 +111,9 @@ class Engine(Seen):
         return self._slots.running_rows > 0
 
     @property
-    def full(self) -> bool:
-        """Whether the next tick has no room for another image."""
-        return self._slots.running_rows + self._rows // self.images_per_pass > self._rows
+    def fill(self) -> float:
+        """Share of the rows that the next tick could take; above 1, slots are left over."""
+        return self._slots.running_rows / self._rows
 
     @property
     def busy(self) -> bool:

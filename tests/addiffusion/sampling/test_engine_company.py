@@ -137,7 +137,7 @@ def test_a_slot_that_waits_takes_part_in_no_pass() -> None:
         engine.admit(slot, embedding=embedding(slot + 1), seed=slot)
     for _ in range(3):
         engine.tick()  # two forced ones, and the one that ends in the first decision
-    assert (dict(backbone.passes), engine.deciding(), engine.full) == ({1: 3}, [0], True)
+    assert (dict(backbone.passes), engine.deciding(), engine.fill) == ({1: 3}, [0], 1.0)
     features = engine.middle_features()
     for _ in range(3):
         engine.tick()
