@@ -66,6 +66,8 @@ class Batch:
         """
         self._engine, self._observations, self.scorer, self._tickets = engine, observations, scorer, tickets
         self._reward, self._timed = reward, timed
+        # Where some slots are left over while others are scored, a pass beside it is worth half of the rows.
+        self._least_fill = 0.5 if len(engine) > engine.images_per_pass else 1.0
         self._builders: dict[int, EpisodeBuilder] = {}
         self._pending: deque[Pending] = deque()
         self._images = ScoredImages(engine, scorer, timed, decisions_are_scored=observations.needs_images)
@@ -101,8 +103,7 @@ class Batch:
     def _tick(self, policy: PolicySnapshot) -> bool:
         """Settle what the next pass needs, run it, and look at its outcomes; False when no work is left."""
         self._refill()
-        # The last answer is waited for only below half of the rows: above, scoring beside a pass saves more.
-        while self._pending and self._engine.fill < (1 if len(self._pending) > 1 else 0.5):
+        while self._pending and self._engine.fill < (1 if len(self._pending) > 1 else self._least_fill):
             self._settle(self._pending.popleft(), policy)
             self._refill()
         if self._engine.running:
