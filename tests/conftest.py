@@ -18,9 +18,11 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 import tests.typecheck  # noqa: F401 - checked modules import only the package and expect it there
+from tests.forked_workers import ForkServer
 
 torch.set_num_threads(1)
 
+ROOT = str(Path(__file__).parents[1])
 SEED = 20_240_901
 
 RAY_NAMESPACE = "test"
@@ -42,7 +44,7 @@ class ByFile(LoadScopeScheduling):
 
 @cache
 def _on_ray(file: str) -> bool:
-    return file in STARTS_RAY or "ray_cluster" in (Path(__file__).parents[1] / file).read_text()
+    return file in STARTS_RAY or "ray_cluster" in Path(ROOT, file).read_text()
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -64,23 +66,25 @@ def pytest_runtest_setup() -> None:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[str]:
-    """A Ray of four (nominal) CPUs on this machine; yields the namespace of its named actors."""
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Ray of four (nominal) CPUs on this machine, whose workers are forks; yields the namespace of its actors."""
     _show_fakes_to_workers()
-    start_ray()
+    workers = ForkServer(str(tmp_path_factory.mktemp("workers") / "socket"), ROOT)
+    start_ray(workers.executable)
+    workers.start()
     yield RAY_NAMESPACE
     import ray  # noqa: PLC0415 - see start_ray
 
     ray.shutdown()
+    workers.stop()
 
 
 def _show_fakes_to_workers() -> None:
     """Ray's processes inherit this environment: what tests can import, actors can."""
-    root = str(Path(__file__).parents[1])
-    os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.environ["PYTHONPATH"] = os.pathsep.join([ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def start_ray() -> None:
+def start_ray(executable: str) -> None:
     """Ray's start can starve beside other work: a second attempt is part of starting it."""
     import ray  # noqa: PLC0415 - takes a second, which files without Ray need not wait for
 
@@ -92,6 +96,7 @@ def start_ray() -> None:
                 log_to_driver=False,
                 namespace=RAY_NAMESPACE,
                 object_store_memory=OBJECT_STORE_BYTES,
+                runtime_env={"py_executable": executable},
             )
         except Exception:
             ray.shutdown()
