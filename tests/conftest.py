@@ -32,14 +32,28 @@ START_ATTEMPTS = 2
 
 STARTS_RAY = frozenset({"tests/cluster/test_submit.py", "tests/launch/runtime/test_token.py"})
 """Files whose own processes start Ray, beside those that use the fixture."""
+LONGEST = (
+    "ray",
+    "tests/test_wheel.py",
+    "tests/launch/cli/test_imports.py",
+    "tests/launch/training/test_train.py",
+    "tests/launch/comparing/test_evaluate.py",
+    "tests/launch/bench/test_bench.py",
+    "tests/evaluation/test_inception.py",
+)
+"""What takes longest begins first, that no process is alone at the end."""
 
 
 class ByFile(LoadScopeScheduling):
     """A file's tests stay together, because they share fixtures; so do those of all files on Ray, one after another."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "ray" if _on_ray(file) else file
+        return scope_of(nodeid)
+
+
+def scope_of(nodeid: str) -> str:
+    file = nodeid.partition("::")[0]
+    return "ray" if _on_ray(file) else file
 
 
 @cache
@@ -54,7 +68,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
     """Groups by mark (`--dist loadgroup`) would say the same, but pytest-xdist 3.8 loses them under pytest 9.2."""
+    config.option.loadscopereorder = False  # by the number of their tests
     return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes
+        order = {scope: place for place, scope in enumerate(LONGEST)}
+        items.sort(key=lambda item: order.get(scope_of(item.nodeid), len(order)))
 
 
 @pytest.hookimpl(tryfirst=True)
