@@ -49,6 +49,7 @@ class ForkServer:
             env=os.environ | THREADS | job,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the tests
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline(), "what Ray's processes need can't be imported"
@@ -100,6 +101,7 @@ def serve(path: str) -> None:
             connection, _ = server.accept()
             if os.fork() == 0:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                os.setpgid(0, 0)  # as Ray's own processes: it ends whole groups
                 server.close()
                 break
             connection.close()
