@@ -35,6 +35,7 @@ STARTS_RAY = frozenset({"tests/cluster/test_submit.py", "tests/launch/runtime/te
 LONGEST = (
     "ray",
     "tests/test_wheel.py",
+    "tests/launch/cli/test_readme.py",
     "tests/launch/cli/test_imports.py",
     "tests/launch/training/test_train.py",
     "tests/launch/comparing/test_evaluate.py",
