@@ -39,10 +39,7 @@ class PolicySnapshot:
 
 
 class Batch:
-    """Episodes in the slots of one engine. Warm-up, refine and finish passes cost neither decoder nor scorers.
-
-    Slots whose images are with the scorers take part in no pass, and who does never depends on a clock.
-    """
+    """Episodes in the slots of one engine. Those with the scorers take part in no pass; who does depends on no clock."""
 
     def __init__(
         self,
@@ -66,7 +63,7 @@ class Batch:
         """
         self._engine, self._observations, self.scorer, self._tickets = engine, observations, scorer, tickets
         self._reward, self._timed = reward, timed
-        # Where some slots are left over while others are scored, a pass beside it is worth half of the rows.
+        # Where slots are left over while others are scored, a pass of half of the rows is worth it.
         self._least_fill = 0.5 if len(engine) > engine.images_per_pass else 1.0
         self._builders: dict[int, EpisodeBuilder] = {}
         self._pending: deque[Pending] = deque()
@@ -127,7 +124,7 @@ class Batch:
                     embedding=self._tickets.condition(ticket),
                     seed=ticket.seed,
                     negative=self._tickets.negative(ticket),
-                    setting=_without_cap(ticket.setting) if ticket.forced is not None else ticket.setting,
+                    setting=_paid(ticket),
                 )
             except ConfigError as error:  # another setting of the same model is fine
                 self._tickets.fail(ticket, error.message, final=True)
@@ -290,8 +287,8 @@ class Batch:
         del self._builders[slot]
 
 
-def _without_cap(setting: Setting | None) -> Setting:
-    return replace(setting or Setting(), max_cost=math.inf)
+def _paid(ticket: Ticket) -> Setting | None:
+    return ticket.setting if ticket.forced is None else replace(ticket.setting or Setting(), max_cost=math.inf)
 
 
 def _check_logits(logits: NDArray[np.float32], rows: int) -> None:
