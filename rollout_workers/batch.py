@@ -39,7 +39,7 @@ class PolicySnapshot:
 
 
 class Batch:
-    """Episodes in the slots of one engine. Those with the scorers take part in no pass; who does depends on no clock."""
+    """Episodes in the slots of one engine; those with the scorers take part in no pass. Nothing depends on a clock."""
 
     def __init__(
         self,
