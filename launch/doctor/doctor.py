@@ -31,7 +31,7 @@ State = Literal["ok", "warning", "failed"]
 _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 _DISK_WARNING_GB = 5.0
 SMOKE = (
-    "cluster.mode=serial", "rollout.slots=2", "rollout.rows=4", "sampler.num_steps=6", "sampler.finish_steps=2",
+    "cluster.mode=serial", "rollout.slots=2", "sampler.num_steps=6", "sampler.finish_steps=2",
     "ppo.iterations=1", "ppo.batch_size=2", "prompts.train_count=2", "evaluation.prompt_count=1",
     "evaluation.static_steps=4", "run.film_strips=0",
 )  # fmt: skip
