@@ -45,7 +45,7 @@ def export(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder to write.")],
 ) -> None:
     """Write a run's policy and configuration into a small folder that every --policy takes."""
-    from launch.training.policies import export_policy
+    from addiffusion.policy_files import export_policy
 
     policy = export_policy(run, out)
     size = sum(value.nbytes for value in policy.weights.values()) / 1e6

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from addiffusion.configuration.files import load_config
 from addiffusion.devices import resolve_device
 from addiffusion.errors import EvaluationError
 from addiffusion.records import ScoreReply, ScoreRequest
@@ -25,7 +26,6 @@ from evaluation.inception import (
 )
 from evaluation.metrics.registry import METRICS, MetricInputs, measure
 from launch.comparing.orders import MetricsOrder
-from launch.configuration.files import load_config
 from launch.runtime.console import Stage
 
 _AT_ONCE = 64

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from addiffusion.config.section import Section
+from addiffusion.configuration.errors import describe
+from addiffusion.configuration.yaml import read_yaml
 from addiffusion.errors import ConfigError
-from launch.configuration.errors import describe
-from launch.configuration.yaml import read_yaml
 
 
 class Bounds(Section):

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from addiffusion.config import BackboneSection, PromptsSection
+from addiffusion.configuration.text import to_yaml
 from addiffusion.prompts import load_prompts
 from launch.cli.app import Commands
 from launch.cli.app import app as whole
 from launch.cli.border import EXIT_DEFECT
 from launch.comparing.score import read_image
-from launch.configuration.text import to_yaml
 from launch.training.run_folder import RunFolder
 from launch.tuning.study import load_study
 from learner.checkpoint import save_checkpoint

@@ -5,22 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from addiffusion.assets import POLICY_FOLDER, SHIPPED
+from addiffusion.checkpoint_files import (
+    POLICY_FILE,
+    STATE_FILE,
+    damaged,
+    followed,
+    latest_checkpoint,
+    read_checked,
+    read_state,
+)
 from addiffusion.config import Config
 from addiffusion.config.section import expanded
+from addiffusion.configuration.files import load_config
+from addiffusion.configuration.shown import shown
+from addiffusion.configuration.text import to_yaml
 from addiffusion.errors import CheckpointError, RunFolderError
 from addiffusion.files import make_folder, write_bytes, write_text
-from launch.configuration.files import load_config
-from launch.configuration.shown import shown
-from launch.configuration.text import to_yaml
-from launch.training.run_folder import RunFolder
-from learner.checkpoint import STATE_FILE, followed, latest_checkpoint, load_checkpoint
+from addiffusion.json_object import is_object
 
 CONFIG_FILE, WEIGHTS_FILE = "config.yaml", "policy.safetensors"
 
@@ -66,7 +75,7 @@ class TrainedPolicy:
         )
 
 
-def load_policy(name: str) -> TrainedPolicy:
+def read_policy(name: str) -> TrainedPolicy:
     """The policy called ``shipped``, or that of a run folder, a checkpoint folder, or an exported folder.
 
     Raises:
@@ -96,7 +105,7 @@ def export_policy(run: str, out: Path) -> TrainedPolicy:
         OutputError: ``out`` can't be written.
         CheckpointError: it has no checkpoint, or a damaged one.
     """
-    policy = load_policy(run)
+    policy = read_policy(run)
     config = policy.config([])
     portable = config.model_copy(
         update={
@@ -115,10 +124,16 @@ def export_policy(run: str, out: Path) -> TrainedPolicy:
 
 def _of_run(path: Path, name: str) -> TrainedPolicy:
     checkpoint = path if (path / STATE_FILE).is_file() else None
-    folder, _ = RunFolder.open(checkpoint.absolute().parent.parent if checkpoint else path)
-    loaded = load_checkpoint(checkpoint or latest_checkpoint(folder.path))
-    weights = {key: tensor.numpy() for key, tensor in loaded.learner.policy.items()}
-    return TrainedPolicy(name=name, config_file=folder.config_file, weights=weights)
+    home = checkpoint.absolute().parent.parent if checkpoint else path
+    if not (home / CONFIG_FILE).is_file():
+        raise RunFolderError(f"{home} is no run folder: it has no {CONFIG_FILE}.", path=str(home))
+    folder = followed(checkpoint or latest_checkpoint(home))
+    checksums: Any = read_state(folder).get("sha256")
+    file = folder / POLICY_FILE
+    if not is_object(checksums) or POLICY_FILE not in checksums:
+        raise damaged(folder / STATE_FILE, f"it has no checksum of {POLICY_FILE}")
+    weights = load(read_checked(file, str(checksums[POLICY_FILE])))
+    return TrainedPolicy(name=name, config_file=home / CONFIG_FILE, weights=weights)
 
 
 def _located(name: str) -> Path:
@@ -141,6 +156,6 @@ def _layer(name: str) -> tuple[int, str]:
 
 def _read(path: Path) -> dict[str, NDArray[np.float32]]:
     try:
-        return load_file(path)
+        return load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"The policy {path} can't be read ({error}): export it again.", path=str(path)) from error
