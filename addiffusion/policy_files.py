@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,12 @@ from addiffusion.files import make_folder, write_bytes, write_text
 from addiffusion.json_object import is_object
 
 CONFIG_FILE, WEIGHTS_FILE = "config.yaml", "policy.safetensors"
+CARD_FILE, README_FILE = "policy_card.json", "README.md"
+"""The policy card, for programs and for readers."""
+COMPONENT_FILE = "diffusion_pytorch_model.safetensors"
+"""Weights of a policy that was saved as a component of a pipeline."""
+_NETWORK = "network."
+"""What the names of weights begin with there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +49,8 @@ class TrainedPolicy:
     """How a user named it."""
     config_file: Path
     weights: Mapping[str, NDArray[np.float32]]
+    card: Mapping[str, Any] | None = None
+    """The policy card, where its folder has one."""
 
     def config(self, overrides: list[str]) -> Config:
         """The configuration of its training under ``overrides``.
@@ -61,7 +70,7 @@ class TrainedPolicy:
         Raises:
             CheckpointError: they see another number of inputs, or have other layers.
         """
-        seen, *hidden = _widths(self.weights)
+        seen, *hidden = widths_of(self.weights)
         if (seen, tuple(hidden)) == (width, config.policy.hidden):
             return
         sees = f"sees {seen} numbers" if seen != width else f"has hidden layers {hidden}"
@@ -90,8 +99,12 @@ def read_policy(name: str) -> TrainedPolicy:
             f"`addiffusion export RUN --out {path}`.",
             path=str(path),
         )
-    if (path / WEIGHTS_FILE).is_file() and (path / CONFIG_FILE).is_file():
-        return TrainedPolicy(name=name, config_file=path / CONFIG_FILE, weights=_read(path / WEIGHTS_FILE))
+    for weights_file in (WEIGHTS_FILE, COMPONENT_FILE):
+        if (path / weights_file).is_file() and (path / CONFIG_FILE).is_file():
+            weights = _read(path / weights_file)
+            return TrainedPolicy(
+                name=name, config_file=path / CONFIG_FILE, weights=weights, card=_card(path / CARD_FILE)
+            )
     return _of_run(path, name)
 
 
@@ -136,6 +149,16 @@ def _of_run(path: Path, name: str) -> TrainedPolicy:
     return TrainedPolicy(name=name, config_file=home / CONFIG_FILE, weights=weights)
 
 
+def _card(path: Path) -> Mapping[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        card: Any = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise CheckpointError(f"The policy card {path} is no JSON ({error}): export it again.") from error
+    return card if is_object(card) else None
+
+
 def _located(name: str) -> Path:
     try:
         return expanded(Path(name))
@@ -143,7 +166,7 @@ def _located(name: str) -> Path:
         raise RunFolderError(f"There is no policy {shown(name)}: {error}.", path=name) from error
 
 
-def _widths(weights: Mapping[str, NDArray[np.float32]]) -> list[int]:
+def widths_of(weights: Mapping[str, NDArray[np.float32]]) -> list[int]:
     """Inputs of each layer of the policy network, the first one's before all."""
     return [weights[name].shape[1] for name in sorted(weights, key=_layer) if weights[name].ndim == 2] or [0]
 
@@ -156,6 +179,6 @@ def _layer(name: str) -> tuple[int, str]:
 
 def _read(path: Path) -> dict[str, NDArray[np.float32]]:
     try:
-        return load(path.read_bytes())
+        return {key.removeprefix(_NETWORK): value for key, value in load(path.read_bytes()).items()}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"The policy {path} can't be read ({error}): export it again.", path=str(path)) from error
