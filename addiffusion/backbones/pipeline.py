@@ -95,7 +95,8 @@ class PipelineBackbone(ABC):
             ConfigError: the pipeline is no plain text-to-image one, or can't make images of that size.
             WeightsError: a tokenizer does not fit.
         """
-        backbone = cls(pipeline, section, preview=preview, borrowed=True)
+        with quiet_loading():
+            backbone = cls(pipeline, section, preview=preview, borrowed=True)
         try:
             yield backbone
         finally:

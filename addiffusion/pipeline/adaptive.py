@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cache
 from os import PathLike
 from types import EllipsisType
@@ -20,6 +21,7 @@ from addiffusion.errors import ArgumentError
 from addiffusion.pipeline.arguments import CallArguments, Generators
 from addiffusion.pipeline.policy import Policy, load_policy
 from addiffusion.pipeline.run import PolicyRun, Remembered
+from addiffusion.quiet_loading import quiet_loading
 from addiffusion.scorers.base import Scoring
 
 EMBEDDED = "embedded"
@@ -118,7 +120,9 @@ class AdaptivePipeline(DiffusionPipeline):
             content = reader.load_config(source, **known)
             made = _class_named(str(content.get("_class_name")))
         load: Any = super(AdaptivePipeline, made)
-        adaptive: Any = load.from_pretrained(source, **kwargs)
+        shown = nullcontext() if pretrained_model_name_or_path != EMBEDDED else quiet_loading()
+        with shown:
+            adaptive: Any = load.from_pretrained(source, **kwargs)
         adaptive.scoring = scoring
         return adaptive
 

@@ -96,6 +96,11 @@ class Policy(ModelMixin, ConfigMixin):
         return None if card is None else PolicyCard.of(_plain(card))
 
     @property
+    def dtype(self) -> torch.dtype:  # pyright: ignore[reportIncompatibleVariableOverride] - diffusers would ask a buffer
+        """float32."""
+        return next(self.network.parameters()).dtype
+
+    @property
     def input_width(self) -> int:
         """p, width of phi."""
         return self.config["input_width"]

@@ -98,7 +98,7 @@ class PolicyRun:
         )
         self._loop = ImageLoop(engine, decider, tasks, texts)
         self._count = len(tasks)
-        pipe._guidance_scale, pipe._num_timesteps = scale, sampler.num_steps
+        pipe._guidance_scale, pipe._num_timesteps = scale, self._table.num_steps
 
     @classmethod
     @contextmanager
@@ -117,7 +117,7 @@ class PolicyRun:
             RolloutError: an image could not be drawn.
         """
         pipe, loop, ticks = self._pipe, self._loop, 0
-        whole = self._count * self._config.sampler.num_steps
+        whole = self._count * self._table.num_steps
         with pipe.progress_bar(total=whole) as bar:
             while loop.busy and not pipe._interrupt:
                 loop.tick()

@@ -216,6 +216,7 @@ class Engine:
         """Replace what ``latents`` has of some slots."""
         self._latents.replace(slot_latents, self.done())
 
+    @torch.inference_mode()
     def set_guidance_scale(self, slot: int, guidance_scale: float) -> None:
         """Guide the rest of a slot's episode by another scale.
 

@@ -135,12 +135,16 @@ def _damaged(data: st.DataObject, folder: Path, kind: str) -> Path:
 
 def _policy(data: st.DataObject, folder: Path) -> Attempt:
     source = _damaged(data, folder, "policy")
-    return Attempt(app=whole, words=["export", str(source), "--out", str(folder / "out")], writes="out")
+    return Attempt(
+        app=whole, words=["export", str(source), "--out", str(folder / "out"), "--prompts", "0"], writes="out"
+    )
 
 
 def _run(data: st.DataObject, folder: Path) -> Attempt:
     source = _damaged(data, folder, "run")
-    return Attempt(app=whole, words=["export", str(source), "--out", str(folder / "out")], writes="out")
+    return Attempt(
+        app=whole, words=["export", str(source), "--out", str(folder / "out"), "--prompts", "0"], writes="out"
+    )
 
 
 def _bank(data: st.DataObject, folder: Path) -> Attempt:
