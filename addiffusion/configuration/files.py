@@ -36,8 +36,17 @@ def load_config(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Co
     The layers are: code defaults, ``configs/default.yaml``, ``configs/<backbone.kind>.yaml`` of the backbone that the
     user's layers select, ``files`` from left to right, ``overrides``.
 
+    Args:
+        files: of YAML.
+        overrides: as on the command line.
+
     Raises:
         ConfigError: a file can't be read, or a key or value can't be used; the message names it and what is allowed.
+
+    Example:
+        >>> from addiffusion import load_config
+        >>> load_config(overrides=["sampler.num_steps=20"]).sampler.num_steps
+        20
     """
     user: Tree = {}
     for file in files:
