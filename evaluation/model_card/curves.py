@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from addiffusion.embedded.models.samples import Solver
+from addiffusion.config.sampling import FinishSolverName
 from addiffusion.embedded.world.scenes import TIERS
 from evaluation.model_card.drawing import JUDGED, CardRunner, Scores, Setting, tier_rows
 
@@ -19,7 +19,7 @@ TOLERANCE = 0.01
 class StaticPoint:
     """Mean scores of one tier's finished images with one static sampler."""
 
-    solver: Solver
+    solver: FinishSolverName
     steps: int
     guidance: float
     tier: int
@@ -50,7 +50,7 @@ class Curves:
     static: tuple[StaticPoint, ...]
     full: tuple[FullRun, ...]
 
-    def soft(self, solver: Solver, steps: int, guidance: float, tier: int) -> float:
+    def soft(self, solver: FinishSolverName, steps: int, guidance: float, tier: int) -> float:
         """The mean scene score of one static point."""
         return next(
             point.soft

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from addiffusion.config import PromptsSection, ScorersSection
-from addiffusion.embedded.models.samples import SceneSampler, Solver
+from addiffusion.config.sampling import FinishSolverName
+from addiffusion.embedded.models.samples import SceneSampler
 from addiffusion.embedded.world import Split
 from addiffusion.embedded.world.scenes import TIERS
 from addiffusion.prompts import load_prompts
@@ -36,7 +37,7 @@ Scores = dict[str, NDArray[np.float64]]
 class Setting:
     """One way to sample."""
 
-    solver: Solver
+    solver: FinishSolverName
     steps: int
     guidance: float
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-from addiffusion.embedded.models.samples import Solver
+from addiffusion.config.sampling import SOLVER_TITLES
 from addiffusion.embedded.world.scenes import TIERS
 from addiffusion.files import write_text
 from evaluation.model_card.drawing import CardRunner
@@ -15,7 +15,6 @@ from evaluation.model_card.pictures import draw_curves, draw_few_steps, draw_gri
 from evaluation.model_card.targets import targets
 
 TEMPLATE = Path(__file__).with_name("page.md")
-_NAMES: dict[Solver, str] = {"ddim": "DDIM", "dpmpp_2m": "DPM-Solver++ 2M"}
 
 
 def write_page(card: ModelCard, runner: CardRunner, path: Path) -> list[Path]:
@@ -100,7 +99,7 @@ def _static_table(card: ModelCard, guidance: float) -> str:
     head = (f"guidance {guidance:g}", *(f"{steps}" for steps in card.plan.steps))
     rows = [
         (
-            f"{_NAMES[solver]}, tier {tier}",
+            f"{SOLVER_TITLES[solver]}, tier {tier}",
             *(f"{card.curves.soft(solver, steps, guidance, tier):.3f}" for steps in card.plan.steps),
         )
         for solver in card.plan.solvers

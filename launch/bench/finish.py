@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from addiffusion.config import Config
+from addiffusion.config.sampling import FinishSolverName
 from addiffusion.errors import ConfigError
 from addiffusion.records import METRIC_NAMES, SCORE_NAMES, Prompt
 from evaluation.comparison.contestants import Contestant, fixed_stop, full_run, make_cases
@@ -20,8 +21,7 @@ from evaluation.tables import Table
 from launch.bench.orders import FinishOrder
 from launch.runtime.components import Components
 
-FinishSolver: TypeAlias = Literal["ddim", "dpm++2m"]
-SOLVERS: Final[tuple[FinishSolver, ...]] = ("ddim", "dpm++2m")
+SOLVERS: Final[tuple[FinishSolverName, ...]] = get_args(FinishSolverName)
 _GRID: Final = 33
 """Points of NFE at which finishes are compared."""
 _SHOWN: Final = (("NFE", "nfe", ".1f"), ("scene", "scene_soft", ".3f"), ("strict", "scene_strict", ".3f"))
@@ -32,7 +32,7 @@ _SCORES: Final = (("CLIP", "clip", ".3f"), ("aesthetic", "aesthetic", ".2f"), ("
 class Finish:
     """One way to end an image."""
 
-    solver: FinishSolver
+    solver: FinishSolverName
     passes: int
     stop_at: int
     """Schedule index of the step after which every image is stopped."""
@@ -85,7 +85,7 @@ def bench_finish(
 
 
 def grid(
-    solvers: Sequence[FinishSolver], passes: Sequence[int], stops: Sequence[int], *, num_steps: int
+    solvers: Sequence[FinishSolverName], passes: Sequence[int], stops: Sequence[int], *, num_steps: int
 ) -> list[Finish]:
     """Every combination once: without passes the solver does not matter, and no more passes than steps were left."""
     finishes: dict[tuple[str, int, int], Finish] = {}
