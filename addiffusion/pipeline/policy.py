@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -121,9 +122,42 @@ class Policy(ModelMixin, ConfigMixin):
         moved = [one for one in (*args, *kwargs.values()) if one is not None]
         return cast("Any", super()).to(*args, **kwargs) if moved else self
 
-    def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """As of diffusers; beside it config.yaml, which the command line reads, and the policy card."""
-        cast("Any", super()).save_pretrained(save_directory, *args, **kwargs)
+    def save_pretrained(  # noqa: PLR0913, PLR0917 - as diffusers has it
+        self,
+        save_directory: str | PathLike[str],
+        is_main_process: bool = True,
+        save_function: Callable[..., Any] | None = None,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str = "10GB",
+        push_to_hub: bool = False,
+        use_flashpack: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """As of diffusers; beside it config.yaml, which the command line reads, and the policy card.
+
+        Args:
+            save_directory: a folder.
+            is_main_process: as of diffusers, like all that follow.
+            save_function: the same.
+            safe_serialization: the same.
+            variant: the same.
+            max_shard_size: the same.
+            push_to_hub: the same.
+            use_flashpack: the same.
+            **kwargs: the same.
+        """
+        cast("Any", super()).save_pretrained(
+            save_directory,
+            is_main_process=is_main_process,
+            save_function=save_function,
+            safe_serialization=safe_serialization,
+            variant=variant,
+            max_shard_size=max_shard_size,
+            push_to_hub=push_to_hub,
+            use_flashpack=use_flashpack,
+            **kwargs,
+        )
         write_text(Path(save_directory) / CONFIG_FILE, to_yaml(self.trained_with))
         if self.card is not None:
             write_text(Path(save_directory) / CARD_FILE, json.dumps(self.card.plain(), indent=2) + "\n")

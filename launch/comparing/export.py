@@ -19,6 +19,7 @@ from addiffusion.policy_files import CARD_FILE, README_FILE, TrainedPolicy, expo
 from addiffusion.prompts import load_prompts
 from addiffusion.records import SCORE_NAMES, Prompt, ScoreRequest
 from addiffusion.seeds import derive_seed
+from addiffusion.threads import torch_threads
 from launch.comparing.orders import ExportOrder
 from launch.runtime.console import UNSEEN, Stage
 
@@ -63,7 +64,8 @@ def make_card(policy: Policy, order: ExportOrder, console: Console = UNSEEN) -> 
             pipe = _pipeline(policy)
             prompts = load_prompts(config.prompts, split="validation", count=count, seed=config.run.seed)
         digest = weight_digest(pipe.unet if hasattr(pipe, "unet") else pipe.transformer)
-        with Stage(console, "measuring the cost of each price", len(prices(config)), headline="") as shown:
+        shown = Stage(console, "measuring the cost of each price", len(prices(config)), headline="")
+        with torch_threads(1), shown:  # as a rollout worker
             curve = tuple(_point(pipe, prompts, price, shown) for price in prices(config))
     return PolicyCard(
         backbone=EMBEDDED if embedded else str(config.backbone.path),

@@ -35,7 +35,7 @@ else:
     params = None
 
 
-def tester(family: str, policy: Action | None, *, led: bool) -> type:
+def their_tests(family: str, policy: Action | None, *, led: bool) -> type:
     """Their tests for one family, with its own loop or led by a policy."""
 
     def components(_self: Any) -> dict[str, Any]:
@@ -56,7 +56,12 @@ def tester(family: str, policy: Action | None, *, led: bool) -> type:
             **size,
         }
 
+    def encode_prompt(self: Any) -> None:
+        guided = {"device": "cpu", "do_classifier_free_guidance": True} if family in {"sd15", "sdxl"} else {}
+        Mixin.test_encode_prompt_works_in_isolation(self, guided)
+
     members = {
+        "test_encode_prompt_works_in_isolation": encode_prompt,
         "pipeline_class": adaptive_class(KINDS[family]),
         "required_input_params_in_call_signature": frozenset({"prompt", "height", "width", "guidance_scale"}),
         "batch_input_params": frozenset({"prompt"}),
@@ -77,5 +82,5 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> None:
 if COPY is not None:
     for _family in KINDS:
         for _led in (False, True):
-            _made = tester(_family, Action.CONTINUE, led=_led)
+            _made = their_tests(_family, Action.CONTINUE, led=_led)
             globals()[_made.__name__] = _made
