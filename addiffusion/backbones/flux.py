@@ -46,6 +46,14 @@ class FluxBackbone(PipelineBackbone):
     def __init__(
         self, pipeline: Any, section: BackboneSection, *, preview: Any | None = None, borrowed: bool = False
     ) -> None:
+        """As of ``PipelineBackbone``.
+
+        Args:
+            pipeline: the same.
+            section: the same.
+            preview: the same.
+            borrowed: the same.
+        """
         if pipeline.transformer.config.guidance_embeds:
             raise ConfigError("backbone.kind=flux takes schnell; this network wants its guidance scale as an input.")
         if section.guidance_scale > 1:

@@ -26,6 +26,14 @@ class UNetBackbone(PipelineBackbone):
     def __init__(
         self, pipeline: Any, section: BackboneSection, *, preview: Any | None = None, borrowed: bool = False
     ) -> None:
+        """As of ``PipelineBackbone``.
+
+        Args:
+            pipeline: the same.
+            section: the same.
+            preview: the same.
+            borrowed: the same.
+        """
         check_conditions(pipeline.unet.config, **self.fed)
         super().__init__(pipeline, section, preview=preview, borrowed=borrowed)
 

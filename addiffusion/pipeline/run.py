@@ -98,7 +98,8 @@ class PolicyRun:
         )
         self._loop = ImageLoop(engine, decider, tasks, texts)
         self._count = len(tasks)
-        pipe._guidance_scale, pipe._num_timesteps = scale, self._table.num_steps
+        pipe._guidance_scale = call.guidance_scale if isinstance(call.guidance_scale, int | float) else scale
+        pipe._num_timesteps = self._table.num_steps
 
     @classmethod
     @contextmanager
@@ -211,7 +212,7 @@ class PolicyRun:
         latents = None if answered is None else answered.get("latents")
         if latents is not None:
             loop.put_latents(latents)
-        if pipe._guidance_scale != scale:
+        if pipe._guidance_scale != scale and self._backbone.guided:
             loop.set_guidance_scale(_scale(float(pipe._guidance_scale), guided=True))
 
     # ---------------------------------------------------------------- after
