@@ -88,9 +88,17 @@ def test_flux_gives_latents_out_as_its_pipeline_does(flux_like: Any) -> None:
     from tests.addiffusion.pipeline.tiny_policies import load_base  # noqa: PLC0415
 
     base = load_base("flux", flux_like)
-    pipe = AdaptivePipeline.from_pipe(base, policy=make_policy("flux", flux_like))
+    pipe: Any = AdaptivePipeline.from_pipe(base, policy=make_policy("flux", flux_like))
     expected = drawn(base, num_inference_steps=2, output_type="latent").images
     assert drawn(pipe, output_type="latent").images.shape == expected.shape
+
+    def raise_it(led: Any, _tick: int, _t: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
+        led._guidance_scale += 1.0  # schnell has none to raise: as in its own loop, nothing comes of it
+        return {}
+
+    raised = drawn(pipe, guidance_scale=2.0, callback_on_step_end=raise_it)
+    assert pipe.guidance_scale == 2.0 + pipe.num_timesteps
+    assert torch.equal(raised.images, drawn(pipe).images)
 
 
 # ---------------------------------------------------------------- callbacks
