@@ -33,6 +33,7 @@ from addiffusion.checkpoint_files import (
     read_state,
 )
 from addiffusion.config import Config
+from addiffusion.config.sampling import IMAGE_KEYS
 from addiffusion.errors import CheckpointError, OutputError
 from addiffusion.files import put_back, remove_folder, whole_file, whole_folder, write_text, writing
 from learner.state import LearnerState
@@ -44,13 +45,17 @@ PAYLOAD_FILES = (POLICY_FILE, VALUE_FILE, OPTIMIZER_FILE)
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
 LEARNED_FROM: Any = {
     "run": {"seed"},
-    "backbone": {"kind", "path", "guidance_scale"},
+    "backbone": set(IMAGE_KEYS),
     "scorers": {"kind"},
     **dict.fromkeys(
         ("sampler", "refine", "observation", "reward", "policy", "warm_start", "ppo", "prompts", "curriculum"), True
     ),
 }
 """Keys of the configuration a learner's state depends on; where and how a run is spread out is not among them."""
+_FORM = "2:"
+"""What digests of ``LEARNED_FROM`` begin with."""
+_LEARNED_FROM_1: Any = LEARNED_FROM | {"backbone": {"kind", "path", "guidance_scale"}}
+"""Keys of the digests before, which begin with nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +77,17 @@ class Checkpoint:
 
 def config_digest(config: Config) -> str:
     """A digest of ``LEARNED_FROM``: states with the same digest can replace each other."""
-    text = json.dumps(config.model_dump(mode="json", include=LEARNED_FROM), sort_keys=True)
+    return _FORM + _digest(config, LEARNED_FROM)
+
+
+def is_of(checkpoint: Checkpoint, config: Config) -> bool:
+    """Whether a run of ``config`` can go on from ``checkpoint``; one of an earlier version says less of its model."""
+    known = checkpoint.config_digest
+    return known == (config_digest(config) if known.startswith(_FORM) else _digest(config, _LEARNED_FROM_1))
+
+
+def _digest(config: Config, keys: Any) -> str:
+    text = json.dumps(config.model_dump(mode="json", include=keys), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -44,6 +44,8 @@ SOLVER_TITLES: Final[Mapping[str, str]] = MappingProxyType(
 """Names of the solvers in tables and figures."""
 NOISY_SOLVERS = ("euler_ancestral", "lcm")
 """Solvers that draw noise at every step."""
+IMAGE_KEYS = frozenset({"kind", "path", "guidance_scale", "negative_prompt", "image_size", "preview", "lora", "dtype"})
+"""Keys of ``BackboneSection`` that images depend on; the others say where and how fast they are drawn."""
 
 
 class BackboneSection(Section):

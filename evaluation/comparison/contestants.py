@@ -130,7 +130,15 @@ def full_run(sampler: SamplerSection) -> Contestant:
 
 
 def agent(sampler: SamplerSection, *, policy: int, name: str, title: str, c_nfe: float) -> Contestant:
-    """A policy's likeliest actions."""
+    """A policy's likeliest actions.
+
+    Args:
+        sampler: the schedule that it decides on, and its finish.
+        policy: index into ``ComparisonRunner.policies``.
+        name: key in files and JSON; lower case without spaces.
+        title: what tables and figures call it.
+        c_nfe: price of an NFE the policy is told.
+    """
     return Contestant(name=name, title=title, kind="agent", sampler=sampler, policy=policy, c_nfe=c_nfe)
 
 

@@ -24,7 +24,14 @@ ROWS = GRID_IMAGES // COLUMNS
 
 
 def draw_grid(runner: CardRunner, guidance: float, tier: int, path: Path) -> Path:
-    """The first test prompts of a tier at full length, with the checker's verdict as the frame's colour."""
+    """The first test prompts of a tier at full length, with the checker's verdict as the frame's colour.
+
+    Args:
+        runner: draws and judges.
+        guidance: guidance scale of the images.
+        tier: 1 to 3.
+        path: the PNG to write.
+    """
     own = _of_tier(runner, tier, GRID_IMAGES)
     setting = Setting(solver="ddim", steps=runner.plan.full_steps, guidance=guidance)
     images = runner.images(own, setting, f"grid {tier}")

@@ -24,7 +24,7 @@ def charts(data: ReportData) -> list[Chart]:
     if data.spent:
         found += [_action_mix(data.spent, data.num_steps), _stopping_times(data.spent)]
     if data.summary.get("contestants"):
-        found += [_pareto(data.summary, metric) for metric in _metrics(data.summary)]
+        found += [_pareto(data.summary, metric) for metric in shown_metrics(data.summary)]
         found += [_tiers(data.summary)] if _tier_names(data.summary) else []
     return found
 
@@ -105,7 +105,7 @@ def _points(members: Sequence[Mapping[str, Any]], metric: str, cost: str, kind: 
 
 
 def _tiers(summary: Mapping[str, Any]) -> Chart:
-    metric = _metrics(summary)[0]
+    metric = shown_metrics(summary)[0]
     chosen = [one for one in summary["contestants"] if one["name"] in _rivals(summary)]
     series = [
         {
@@ -133,8 +133,9 @@ def _rivals(summary: Mapping[str, Any]) -> list[str]:
     return ["agent", "full", "random-stop", "mean-stop", *summary.get("equal_nfe", [])[:2]]
 
 
-def _metrics(summary: Mapping[str, Any]) -> list[str]:
-    agent = summary["contestants"][0]["mean"]
+def shown_metrics(summary: Mapping[str, Any]) -> list[str]:
+    """Scores that the agent of a comparison has; none of a summary that is empty."""
+    agent = summary["contestants"][0]["mean"] if summary else {}
     hidden = ("nfe", "network_evals", "seconds")
     return [name for name, value in agent.items() if value is not None and name not in hidden]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 from rich.console import Console
 
 from addiffusion.checkpoint_files import list_checkpoints
-from addiffusion.config import Config
 from addiffusion.configuration.files import load_config, shipped_files
 from addiffusion.configuration.yaml import read_yaml
 from addiffusion.errors import ConfigError
@@ -22,13 +20,12 @@ from evaluation.seconds import SECONDS_NOTE
 from evaluation.tables import Table
 from launch.comparing.orders import AblateOrder
 from launch.runtime.build import build_components
-from launch.runtime.components import Components
+from launch.runtime.components import Roles
 from launch.runtime.folder_lock import locked
 from launch.training.preflight import Plan, prepare
 from launch.training.train import run as train
 
 _COLUMNS = ("mean_nfe", "scene", "scene_difference", "clip", "nfe_tier_spearman", "seconds")
-Roles = Callable[[Config], AbstractContextManager[Components]]
 Prepare = Callable[[Sequence[Path], Sequence[str]], Plan]
 
 
