@@ -18,7 +18,8 @@ from addiffusion.assets import weights_path
 from addiffusion.backbones import backbone_class
 from addiffusion.backbones.model_index import KINDS
 from addiffusion.errors import ArgumentError
-from addiffusion.pipeline.arguments import CallArguments, Generators
+from addiffusion.pipeline.arguments import FAMILY_ARGUMENTS, CallArguments, Generators
+from addiffusion.pipeline.constructor import with_policy
 from addiffusion.pipeline.policy import Policy, load_policy
 from addiffusion.pipeline.run import PolicyRun, Remembered
 from addiffusion.quiet_loading import quiet_loading
@@ -134,7 +135,7 @@ class AdaptivePipeline(DiffusionPipeline):
         cls._family_inputs = list(family._callback_tensor_inputs)
         # The policy acts between two passes: after the network in this order it would send it away at each of them.
         cls.model_cpu_offload_seq = f"policy->{family.model_cpu_offload_seq}"
-        cls.__init__ = _with_policy(family)
+        cls.__init__ = with_policy(family)
 
     @property
     def _callback_tensor_inputs(self) -> list[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -233,7 +234,7 @@ class AdaptivePipeline(DiffusionPipeline):
 
     def _of_the_family(self, call: CallArguments) -> Any:
         call.refuse(_POLICY_ONLY, "says how a policy decides, and this call has none")
-        named = {name: getattr(call, name) for name in _FAMILY_ARGUMENTS if getattr(call, name) is not None}
+        named = {name: getattr(call, name) for name in FAMILY_ARGUMENTS if getattr(call, name) is not None}
         parent: Any = super()
         return parent.__call__(**named, return_dict=call.return_dict, **call.others)
 
@@ -264,20 +265,6 @@ class AdaptivePipeline(DiffusionPipeline):
 
 
 AdaptivePipeline.scoring = None
-_FAMILY_ARGUMENTS = (
-    "prompt",
-    "negative_prompt",
-    "height",
-    "width",
-    "num_inference_steps",
-    "guidance_scale",
-    "num_images_per_prompt",
-    "generator",
-    "latents",
-    "output_type",
-    "callback_on_step_end",
-    "callback_on_step_end_tensor_inputs",
-)
 
 
 @cache
@@ -309,19 +296,3 @@ def _class_named(name: str) -> type[AdaptivePipeline]:
 
 def _loaded(policy: _Named) -> Policy | None:
     return policy if isinstance(policy, Policy) or policy is None else load_policy(policy)
-
-
-def _with_policy(family: Any) -> Any:
-    """A family's constructor that takes a policy too."""
-    own = inspect.signature(family.__init__)
-
-    def __init__(self: Any, *components: Any, policy: Policy | None = None, **named: Any) -> None:  # noqa: N807
-        family.__init__(self, *components, **named)
-        self.register_modules(policy=policy)
-        self.remembered = Remembered()
-
-    made: Any = __init__
-    added = inspect.Parameter("policy", inspect.Parameter.KEYWORD_ONLY, default=None)
-    made.__signature__ = own.replace(parameters=[*own.parameters.values(), added])
-    made.__annotations__ = dict(family.__init__.__annotations__)
-    return made

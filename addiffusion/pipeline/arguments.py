@@ -19,6 +19,21 @@ from addiffusion.seeds import derive_seed
 
 Generators: TypeAlias = "torch.Generator | list[torch.Generator] | None"
 _Value = TypeVar("_Value")
+FAMILY_ARGUMENTS = (
+    "prompt",
+    "negative_prompt",
+    "height",
+    "width",
+    "num_inference_steps",
+    "guidance_scale",
+    "num_images_per_prompt",
+    "generator",
+    "latents",
+    "output_type",
+    "callback_on_step_end",
+    "callback_on_step_end_tensor_inputs",
+)
+"""Arguments of a call that every family's own pipeline takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
