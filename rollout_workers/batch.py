@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.config import RewardSection
 from addiffusion.errors import ConfigError, ContractError, ScorerError
+from addiffusion.observation.builder import ObservationBuilder
 from addiffusion.observation.clip import ImageScores
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected
@@ -22,7 +23,6 @@ from addiffusion.setting import Setting
 from rollout_workers.async_scorer import AsyncScorer
 from rollout_workers.episode_builder import Branch, EpisodeBuilder, Stop
 from rollout_workers.metrics import Stopwatch
-from rollout_workers.observation_builder import ObservationBuilder
 from rollout_workers.scored_images import Images, Pending, ScoredImages
 from rollout_workers.ticket_queue import TicketQueue
 

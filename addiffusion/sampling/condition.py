@@ -51,6 +51,24 @@ class Condition:
             ConfigError: the scale is negative, or asks for guidance that this engine does not compute.
         """
         scale = self._guidance_scale if guidance_scale is None else guidance_scale
+        self._check(scale, negative)
+        self._write(slot, negative or self._uncond)
+        self._write(self._slots + slot, embedding)
+        self._scale[slot] = scale
+        self._gathered = None
+        return scale > 1
+
+    def set_scale(self, slot: int, guidance_scale: float) -> bool:
+        """Give a slot another scale; returns as ``put`` does.
+
+        Raises:
+            ConfigError: it is negative, or asks for guidance that this engine does not compute.
+        """
+        self._check(guidance_scale, None)
+        self._scale[slot] = guidance_scale
+        return guidance_scale > 1
+
+    def _check(self, scale: float, negative: PromptEmbedding | None) -> None:
         _check_scale(scale)
         if self._guidance_scale <= 1 and (scale > 1 or negative is not None):
             raise ConfigError(
@@ -58,11 +76,6 @@ class Condition:
                 f"backbone.guidance_scale={self._guidance_scale:g}: set it above 1.",
                 guidance_scale=scale,
             )
-        self._write(slot, negative or self._uncond)
-        self._write(self._slots + slot, embedding)
-        self._scale[slot] = scale
-        self._gathered = None
-        return scale > 1
 
     def predict(
         self,

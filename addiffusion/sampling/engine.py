@@ -13,12 +13,12 @@ from addiffusion.actions import Action
 from addiffusion.backbones.base import Backbone, PromptEmbedding
 from addiffusion.config import RefineSection, SamplerSection
 from addiffusion.errors import ConfigError, SlotError
+from addiffusion.sampling.asked import Asked
 from addiffusion.sampling.condition import Condition
 from addiffusion.sampling.latents import Latents, SlotSnapshot
 from addiffusion.sampling.moves import Moves, Pick
 from addiffusion.sampling.refining import AtStep, Refining, SlotEpisode
-from addiffusion.sampling.seen import Seen
-from addiffusion.sampling.slot import Phase, SlotInfo
+from addiffusion.sampling.slot import Phase
 from addiffusion.sampling.slots import Slots
 from addiffusion.sampling.solver_tables.schedules import Schedules
 from addiffusion.seeds import generator
@@ -27,7 +27,7 @@ from addiffusion.setting import Setting
 _NO_SETTING = Setting()
 
 
-class Engine(Seen):
+class Engine(Asked):
     """Denoises S images at once under per-image control.
 
     A tick reads pick, pass, update, outcomes. It picks slots that can take part, those of the oldest episodes first,
@@ -66,87 +66,26 @@ class Engine(Seen):
             ConfigError: the model can't be sampled so, or no image fits into so many rows.
         """
         per_image = 2 if guidance_scale > 1 else 1
-        self._rows = per_image * slots if rows is None else rows
-        if self._rows < per_image:
+        rows = per_image * slots if rows is None else rows
+        if rows < per_image:
             raise ConfigError(f"rows={rows} hold no image, which takes {per_image} of them: give more.", rows=rows)
         self._row_buckets = row_buckets
         self._sampler, self._guidance_scale = sampler, guidance_scale
         self._schedules = schedules or Schedules(backbone, sampler, refine)
         self._refining = Refining(backbone, refine)
-        self._slots = Slots(slots, self._schedules, rows_per_pass=per_image, refine_passes=refine.k)
-        self._episodes: list[SlotEpisode | None] = [None] * slots
-        latents = Latents(self._schedules, slots, backbone.latent_shape, backbone.device)
-        super().__init__(backbone, latents, images_per_pass=self._rows // per_image)
+        super().__init__(
+            backbone,
+            Slots(slots, self._schedules, rows_per_pass=per_image, refine_passes=refine.k),
+            Latents(self._schedules, slots, backbone.latent_shape, backbone.device),
+            rows=rows,
+            images_per_pass=rows // per_image,
+        )
         self._condition = Condition(backbone, slots, guidance_scale=guidance_scale)
         self._moves = Moves()
         """What the next tick begins with. Nobody sees the latents of a slot with a move to make before."""
 
-    def phase(self, slot: int) -> Phase:
-        """Phase of a slot."""
-        self._slots.require(slot, *Phase)
-        return self._slots.phase(slot)
-
-    def free(self) -> list[int]:
-        """Slots that can be admitted to."""
-        return self._slots.having(Phase.EMPTY)
-
-    def deciding(self) -> list[int]:
-        """Slots that wait for an action."""
-        return self._slots.having(Phase.DECIDING)
-
-    def done(self) -> list[int]:
-        """Slots whose z0_pred is the result of their episode."""
-        return self._slots.having(Phase.DONE)
-
-    def failed(self) -> dict[int, str]:
-        """Slots whose episode has no result, each with the reason in one sentence."""
-        return {slot: self._failure(slot) for slot in self._slots.having(Phase.FAILED)}
-
-    def __len__(self) -> int:
-        return len(self._slots)
-
-    @property
-    def running(self) -> bool:
-        """Whether a tick would do anything."""
-        return self._slots.running_rows > 0
-
-    @property
-    def fill(self) -> float:
-        """Share of the rows that the next tick could take; above 1, slots are left over."""
-        return self._slots.running_rows / self._rows
-
-    @property
-    def busy(self) -> bool:
-        """Whether any slot runs or waits for an action."""
-        return self.running or bool(self.deciding())
-
-    def info(self, slot: int) -> SlotInfo:
-        """Step, NFE and attention entropy of a slot's episode.
-
-        Raises:
-            SlotError: the slot is empty.
-        """
-        episode = self._episode(slot)
-        step, schedule = self._slots.step(slot), self._slots.schedule(slot)
-        return SlotInfo(
-            step=step,
-            timestep=schedule.timesteps[step],
-            nfe=self._slots.nfe(slot),
-            network_evals=self._slots.network_evals(slot),
-            cost=self._slots.cost(slot),
-            guidance_scale=episode.guidance_scale,
-            num_steps=schedule.sampler.num_steps,
-            solver_memory=schedule.memory,
-            cost_left_frac=self._slots.cost_left_frac(slot),
-            attention_entropy=episode.attention_entropy,
-        )
-
-    def refine_mask(self, slot: int) -> Float[Tensor, "h w"] | None:
-        """Mask (h, w) of the slot's last refine, in latent pixels; None before the first."""
-        return self._episode(slot).mask
-
     @torch.inference_mode()
-    def admit(
+    def admit(  # noqa: PLR0913 - all that is an episode's own, by name
         self,
         slot: int,
         *,
@@ -155,6 +94,7 @@ class Engine(Seen):
         negative: PromptEmbedding | None = None,
         guidance_scale: float | None = None,
         setting: Setting | None = None,
+        noise: Float[Tensor, "c h w"] | None = None,
     ) -> None:
         """Start an episode in an empty slot; all of its randomness comes from ``seed``.
 
@@ -165,6 +105,7 @@ class Engine(Seen):
             negative: what guidance leads away from; None is the empty prompt.
             guidance_scale: the episode's own; None is the setting's. 1 or less: its passes are not guided.
             setting: the episode's own; what it leaves open is the engine's. Its negative prompt is ``negative`` here.
+            noise: of standard deviation 1, for the initial latent; None draws it from ``seed``.
 
         Raises:
             SlotError: the slot is not empty.
@@ -177,7 +118,8 @@ class Engine(Seen):
         limit = self._sampler.max_cost if setting.max_cost is None else setting.max_cost
         guided = self._condition.put(slot, embedding, negative=negative, guidance_scale=scale)
         self._slots.admit(slot, guided=guided, schedule=schedule, max_cost=limit)
-        self._latents.start(slot, self._draw(generator(seed, "latent")).mul_(schedule.init_noise_sigma))
+        drawn = self._draw(generator(seed, "latent")) if noise is None else noise.to(self._backbone.device)
+        self._latents.start(slot, drawn * schedule.init_noise_sigma)
         self._episodes[slot] = SlotEpisode(
             seed=seed,
             words=embedding.keep.to(self._backbone.device),
@@ -219,14 +161,29 @@ class Engine(Seen):
         self._last.forget(slot_actions)
         self._moves.add(moves)
 
-    def allowed(self, slot: int) -> tuple[bool, ...]:
-        """For each ``Action`` whether a slot that waits for one could pay for it, and for an end after it.
+    @torch.inference_mode()
+    def latents(self) -> Float[Tensor, "slot c h w"]:
+        """Copy of what each slot's next pass begins with, once all decisions are taken; of a DONE slot, its result."""
+        moves, self._moves = self._moves, Moves()
+        self._move(moves)
+        return self._latents.present(self.done())
+
+    @torch.inference_mode()
+    def put_latents(self, slot_latents: Mapping[int, Float[Tensor, "c h w"]]) -> None:
+        """Replace what ``latents`` has of some slots."""
+        self._latents.replace(slot_latents, self.done())
+
+    @torch.inference_mode()
+    def set_guidance_scale(self, slot: int, guidance_scale: float) -> None:
+        """Guide the rest of a slot's episode by another scale.
 
         Raises:
-            SlotError: the slot is not DECIDING.
+            SlotError: the slot is empty.
+            ConfigError: the scale is negative, or asks for guidance that this engine does not compute.
         """
-        self._slots.require(slot, Phase.DECIDING)
-        return tuple(self._slots.allowed(slot, action) for action in Action)
+        episode = self._episode(slot)
+        self._slots.set_guided(slot, guided=self._condition.set_scale(slot, guidance_scale))
+        episode.guidance_scale = guidance_scale
 
     def snapshot(self, slot: int) -> SlotSnapshot:
         """State of an episode that waits for a decision, so that two decisions can be tried after each other.
@@ -286,15 +243,3 @@ class Engine(Seen):
 
     def _at(self, slots: Sequence[int]) -> list[AtStep]:
         return [AtStep(self._episode(slot), self._slots.step(slot), self._slots.schedule(slot)) for slot in slots]
-
-    def _episode(self, slot: int) -> SlotEpisode:
-        episode = self._episodes[slot] if 0 <= slot < len(self._episodes) else None
-        if episode is None:
-            self._slots.require(slot, *(phase for phase in Phase if phase is not Phase.EMPTY))
-        assert episode is not None
-        return episode
-
-    def _failure(self, slot: int) -> str:
-        info = self.info(slot)
-        place = f"step {info.step} (t = {info.timestep:g}), after {info.nfe} passes"
-        return f"The network returned values that are not finite at {place}."

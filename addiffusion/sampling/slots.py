@@ -135,6 +135,13 @@ class Slots:
             )
         self._slots[slot] = new
 
+    def set_guided(self, slot: int, *, guided: bool) -> None:
+        """Let the passes to come take two rows, or one; its max_cost leaves it as many passes as before."""
+        at = self._slots[slot]
+        left = at.max_cost - self.cost(slot)
+        at.max_cost = self.cost(slot) + left * (1 + guided) / (1 + at.guided)
+        at.guided = guided
+
     def release(self, slot: int) -> None:
         """DONE, FAILED or DECIDING (its episode is given up) to EMPTY."""
         self.require(slot, Phase.DONE, Phase.FAILED, Phase.DECIDING)

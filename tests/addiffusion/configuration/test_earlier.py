@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from addiffusion.configuration.files import load_config, load_resolved
 from addiffusion.errors import ConfigError
-from launch.configuration.files import load_config, load_resolved
 
 
 @pytest.mark.parametrize("load", [lambda file: load_config([file]), load_resolved])

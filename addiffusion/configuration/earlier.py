@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from launch.configuration.yaml import Tree
+from addiffusion.configuration.yaml import Tree
 
 
 def updated(tree: Tree) -> Tree:
