@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from addiffusion.configuration.yaml import Tree
+from addiffusion.json_object import is_object
 
 
 def updated(tree: Tree) -> Tree:
     """``tree`` of a file, with keys of the past replaced by what means the same here; others are left as they are."""
-    rollout: Any = tree.get("rollout")
-    if not isinstance(rollout, dict):
+    rollout, backbone = tree.get("rollout"), tree.get("backbone")
+    if not is_object(rollout):
         return tree
     if rollout.get("groups") == 2:  # half of the slots in a pass: what rows are by themselves
         del rollout["groups"]
     elif rollout.get("groups") == 1 and isinstance(rollout.get("slots"), int):
-        backbone: Any = tree.get("backbone") or {}
-        rollout["rows"] = rollout["slots"] * (2 if backbone.get("guidance_scale", 3.5) > 1 else 1)
+        scale = backbone.get("guidance_scale", 3.5) if is_object(backbone) else 3.5
+        rollout["rows"] = rollout["slots"] * (2 if scale > 1 else 1)
         del rollout["groups"]
     return tree

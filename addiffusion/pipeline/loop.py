@@ -37,8 +37,6 @@ class ImageTask:
     guidance_scale: float
     negative: str | None
     """None leads away from the empty prompt."""
-    setting: Setting
-    """Its cap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +60,8 @@ class Decider:
     scoring: Scoring
     """Scores of previews, where the observation needs them."""
     table: SolverTable
+    cap: float | None
+    """Most NFE of an image; None: any number."""
     deterministic: bool
     """Take the likeliest action instead of drawing one."""
 
@@ -106,6 +106,7 @@ class ImageLoop:
             texts: their prompts, encoded.
         """
         self._engine, self._decider, self._tasks, self._texts = engine, decider, tasks, texts
+        self._guided = any(task.guidance_scale > 1 for task in tasks)
         self._waiting = deque(range(len(tasks)))
         self._episodes: dict[int, _Episode] = {}
         self._drawn: dict[int, DrawnLatent] = {}
@@ -209,7 +210,7 @@ class ImageLoop:
                 seed=ticket.seed,
                 negative=None if task.negative is None else self._texts.embeddings[task.negative],
                 guidance_scale=task.guidance_scale,
-                setting=task.setting,
+                setting=self._setting(task),
                 noise=task.noise,
             )
             self._episodes[slot] = _Episode(
@@ -218,6 +219,12 @@ class ImageLoop:
                 text_embedding=self._texts.clip.get(ticket.prompt.text, _NOTHING),
                 draws=None if self._decider.deterministic else seeds.generator(ticket.seed, "action"),
             )
+
+    def _setting(self, task: ImageTask) -> Setting:
+        """The cap in NFE, whoever else is drawn: beside guided images a pass without guidance costs half of one."""
+        cap = self._decider.cap
+        cost = 0.5 if self._guided and task.guidance_scale <= 1 else 1.0
+        return Setting(max_cost=None if cap is None else cap * cost)
 
     def _decide(self, slots: Sequence[int]) -> None:
         decider = self._decider

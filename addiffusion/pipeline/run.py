@@ -31,7 +31,6 @@ from addiffusion.sampling.engine import Engine
 from addiffusion.sampling.solver_tables.build import table_for
 from addiffusion.sampling.solver_tables.schedules import Schedules
 from addiffusion.sampling.solver_tables.table import SolverTable
-from addiffusion.setting import Setting
 
 MOST_SLOTS = 8
 """Images at once, where a call does not say how many."""
@@ -85,6 +84,7 @@ class PolicyRun:
             observations=observations,
             scoring=scoring,
             table=self._table,
+            cap=sampler.max_cost if call.max_cost is None else call.max_cost,
             deterministic=call.deterministic,
         )
         scale = max(task.guidance_scale for task in tasks)
@@ -162,7 +162,6 @@ class PolicyRun:
         )
         guided, price = max(scales) > 1, self._price()
         texts = per_image(prompts, name="prompt", **spread)
-        limit = call.max_cost if call.max_cost is not None else self._config.sampler.max_cost
         return [
             ImageTask(
                 ticket=Ticket.greedy(
@@ -171,7 +170,6 @@ class PolicyRun:
                 noise=noise[index],
                 guidance_scale=scale,
                 negative=negative if guided else None,
-                setting=Setting(max_cost=None if limit is None else limit * (0.5 if guided and scale <= 1 else 1)),
             )
             for index, (text, negative, scale) in enumerate(zip(texts, negatives, scales, strict=True))
         ]

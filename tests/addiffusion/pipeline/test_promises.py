@@ -27,9 +27,10 @@ def test_optional_arguments_have_defaults() -> None:
     assert [name for name in wanted if parameters[name].default is inspect.Parameter.empty] == []
 
 
-def test_a_row_of_a_batch_is_the_single_image_to_the_last_bit(drawing: Any) -> None:
-    """With as many slots; whatever waits for them, and however its neighbours are decided."""
-    options: dict[str, Any] = {"slots": 2, "deterministic": False, "guidance_scale": [4.0, 2.0, 1.0]}
+@pytest.mark.parametrize("cap", [None, WARMUP + 2 + FINISH])
+def test_a_row_of_a_batch_is_the_single_image_to_the_last_bit(drawing: Any, cap: int | None) -> None:
+    """With as many slots; whatever waits for them, however its neighbours are decided, guided or not."""
+    options: dict[str, Any] = {"slots": 2, "deterministic": False, "guidance_scale": [4.0, 2.0, 1.0], "max_cost": cap}
     negative = ["ugly", "grey", "dark"]
     batch = drawn(
         drawing, prompt=PROMPTS, negative_prompt=negative, generator=[seeded(one) for one in range(3)], **options
@@ -146,6 +147,25 @@ def test_a_callback_changes_latents(going_on: Any) -> None:
     earlier = drawn(going_on, output_type="latent", callback_on_step_end=zero_at(1)).images
     assert not torch.equal(earlier, plain)
     assert earlier.abs().sum() > 0
+
+
+@pytest.mark.parametrize("scales", [(4.0, 1.0), (1.0, 5.0)])
+def test_a_callback_that_takes_guidance_away_or_brings_it_leaves_the_cap(
+    drawing: Any, scales: tuple[float, float]
+) -> None:
+    def change(pipe: Any, _i: int, _t: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        pipe._guidance_scale = scales[1]
+        return tensors
+
+    cap = WARMUP + 2 + FINISH
+    options: dict[str, Any] = {"prompt": PROMPTS, "slots": 2, "deterministic": False, "max_cost": cap}
+    free = drawn(drawing, guidance_scale=[scales[0], 4.0, scales[0]], **options)
+    led = drawn(drawing, guidance_scale=[scales[0], 4.0, scales[0]], callback_on_step_end=change, **options)
+    assert max(*free.nfe, *led.nfe) <= cap
+    first = 2 if scales[0] > 1 else 1  # rows of the first pass, which the callback comes after
+    after = 2 if scales[1] > 1 else 1
+    assert led.network_evals[0] == first + after * (led.nfe[0] - 1)
+    assert led.network_evals[2] == after * led.nfe[2], "it waited for its slot when the callback came"
 
 
 def test_a_callback_changes_guidance(going_on: Any, sd15: Any) -> None:
