@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from addiffusion.config import Config
+from addiffusion.configuration.earlier import updated
 from addiffusion.configuration.text import to_yaml
 from addiffusion.errors import CheckpointError
 from addiffusion.files import write_text
@@ -57,7 +58,7 @@ class Policy(ModelMixin, ConfigMixin):
         """
         super().__init__()
         del card  # kept by the registration
-        section = Config.model_validate_json(json.dumps(configuration), strict=True).policy
+        section = _validated(configuration).policy
         self.network = PolicyNetwork(input_width, section.hidden, actions=section.actions)
 
     @classmethod
@@ -88,7 +89,7 @@ class Policy(ModelMixin, ConfigMixin):
     @cached_property
     def trained_with(self) -> Config:
         """The configuration of its training."""
-        return Config.model_validate_json(json.dumps(_plain(self.config["configuration"])), strict=True)
+        return _validated(self.config["configuration"])
 
     @property
     def card(self) -> PolicyCard | None:
@@ -182,6 +183,11 @@ def load_policy(name: str | PathLike[str]) -> Policy:
         50
     """
     return Policy.of(read_policy(str(name)))
+
+
+def _validated(configuration: Any) -> Config:
+    """The configuration, which an earlier version may have saved."""
+    return Config.model_validate_json(json.dumps(updated(_plain(configuration))), strict=True)
 
 
 def _plain(value: Any) -> Any:

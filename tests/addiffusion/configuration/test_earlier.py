@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from addiffusion import Policy
+from addiffusion.config import Config, RolloutSection
 from addiffusion.configuration.files import load_config, load_resolved
 from addiffusion.errors import ConfigError
 
@@ -21,6 +23,14 @@ def test_groups_of_slots_are_rows_now(load: object, rollout: str, scale: float, 
     config = load(file)  # pyright: ignore[reportCallIssue] - either function
     assert (config.rollout.slots, config.images_per_pass) == (6, images)
     assert config.network_rows == images * (2 if scale > 1 else 1)
+
+
+def test_a_policy_saved_with_groups_in_a_pipeline_is_that_policy() -> None:
+    saved = Config(rollout=RolloutSection(slots=6)).model_dump(mode="json")
+    saved["rollout"]["groups"] = 2
+    policy = Policy(7, saved)
+    assert policy.trained_with.images_per_pass == 3
+    assert saved["rollout"]["groups"] == 2, "what it was given is left as it was"
 
 
 def test_groups_that_are_asked_for_now_are_refused(tmp_path: Path) -> None:
