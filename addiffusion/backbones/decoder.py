@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
 from addiffusion.errors import WeightsError
 
-DECODE_BATCH = 16
-"""Most latents per pass of the decoder."""
 STATISTICS = ("latents_mean", "latents_std")
 """Options of an autoencoder whose latents are normalised channel by channel."""
 
@@ -22,13 +21,17 @@ STATISTICS = ("latents_mean", "latents_std")
 class LatentDecoder:
     """Decodes in float32, in equal batches: a row's image never depends on what else is decoded."""
 
-    def __init__(self, autoencoder: Any, device: torch.device, *, scaling: Sequence[str]) -> None:
+    def __init__(
+        self, autoencoder: Any, device: torch.device, *, scaling: Sequence[str], batch: int, tiling: bool = False
+    ) -> None:
         """Put an autoencoder to use.
 
         Args:
             autoencoder: it is moved and cast.
             device: where it works.
             scaling: options of the autoencoder by which the family's pipeline scales latents.
+            batch: most latents per pass.
+            tiling: decode each image in tiles where it is larger than the autoencoder's own; a tiny one needs none.
 
         Raises:
             WeightsError: an option does not fit the latents.
@@ -36,11 +39,14 @@ class LatentDecoder:
         self._autoencoder = autoencoder.to(device=device, dtype=torch.float32).eval()
         if device.type == "cpu":
             self._autoencoder.to(memory_format=torch.channels_last)  # convolutions run a third faster
+        if tiling and isinstance(autoencoder, AutoencoderKL):
+            self._autoencoder.enable_tiling()
         self._unscaled = _unscaling(autoencoder.config, scaling, device)
+        self._batch = batch
 
     def __call__(self, z0: Float[Tensor, "b c h w"]) -> UInt8[np.ndarray, "b H W 3"]:
-        """Images, in equal batches of at most DECODE_BATCH rows."""
-        batch = min(len(z0), DECODE_BATCH)
+        """Images, in equal batches of at most ``batch`` rows."""
+        batch = min(len(z0), self._batch)
         parts = [self._decode_batch(part, batch) for part in torch.split(z0, batch)]
         return torch.cat(parts).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 

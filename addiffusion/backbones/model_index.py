@@ -9,16 +9,11 @@ from pathlib import Path
 from typing import Any, Final, cast, get_type_hints
 
 from addiffusion.backbones.model_files import read_object
-from addiffusion.backbones.part_files import PIPELINE_ADVICE, WHOLE
+from addiffusion.backbones.part_files import PIPELINE_ADVICE, PIPELINES, WHOLE
 from addiffusion.errors import ConfigError, WeightsError
 
 INDEX: Final = "model_index.json"
-_KINDS: Final = {
-    "StableDiffusionPipeline": "stable_diffusion",
-    "StableDiffusionXLPipeline": "sdxl",
-    "StableDiffusion3Pipeline": "sd3",
-    "FluxPipeline": "flux",
-}
+_KINDS: Final = {name: kind for kind, name in PIPELINES.items()}
 _UNUSED: Final = ("safety_checker", "feature_extractor", "image_encoder")
 _SPARED: Final = {"text_encoder_3": "tokenizer_3"}
 """SD3 was trained to do without its T5 encoder, the largest of its parts."""

@@ -17,15 +17,13 @@ from torch import Tensor, nn
 from addiffusion.backbones.attention import AttentionRecorder
 from addiffusion.backbones.base import PassRecord, PromptEmbedding, Scheduler
 from addiffusion.backbones.decoder import LatentDecoder
-from addiffusion.backbones.loading import load_pipeline, load_preview
+from addiffusion.backbones.loading import DTYPES, load_pipeline, load_preview
 from addiffusion.backbones.lora import fuse_lora
 from addiffusion.backbones.prompt_cache import PromptCache, Reader
 from addiffusion.config import BackboneSection
 from addiffusion.devices import resolve_device
 from addiffusion.errors import ConfigError, WeightsError
 from addiffusion.quiet_loading import quiet_loading
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class PipelineBackbone(ABC):
@@ -51,7 +49,7 @@ class PipelineBackbone(ABC):
         self._pipeline = pipeline
         self._section = section
         self._device = resolve_device(section.device, key="backbone.device")
-        self._dtype = _DTYPES[section.dtype]
+        self._dtype = DTYPES[section.dtype]
         network = self._network
         _check_channels(self._latent_channels, pipeline.vae.config.latent_channels)
         self._latent_size = self._latent_size_of(section.image_size)
@@ -65,7 +63,7 @@ class PipelineBackbone(ABC):
             encoder.to(device=self._device, dtype=self._dtype if "T5" in name else torch.float32).eval()
         self._recorder = self._make_recorder(network)
         self._forward: Any = _compiled(network, section, self._device)
-        self._decode = LatentDecoder(pipeline.vae, self._device, scaling=self.latent_scaling)
+        self._decode = self._decoder(pipeline.vae)
         self._preview = None if preview is None else self._make_preview(preview)
         for reader in self._readers():
             reader.check(getattr(pipeline, reader.name).config)
@@ -79,7 +77,9 @@ class PipelineBackbone(ABC):
             WeightsError: the folder or hub id can't be loaded.
             ConfigError: the pipeline is not of this family, or no plain text-to-image one.
         """
-        pipeline = load_pipeline(section, cls.pipeline_class, **cls.load_options)
+        # A LoRA is added in full precision, before the network is cast.
+        dtype = torch.float32 if section.lora is not None else DTYPES[section.dtype]
+        pipeline = load_pipeline(section, cls.pipeline_class, dtype=dtype, **cls.load_options)
         with quiet_loading():
             return cls(pipeline, section, preview=load_preview(section))
 
@@ -229,7 +229,17 @@ class PipelineBackbone(ABC):
                 f"{self._latent_channels}: give a tiny autoencoder of this model's latents.",
                 channels=channels,
             )
-        return LatentDecoder(autoencoder, self._device, scaling=self.latent_scaling)
+        return self._decoder(autoencoder)
+
+    def _decoder(self, autoencoder: Any) -> LatentDecoder:
+        section = self._section
+        return LatentDecoder(
+            autoencoder,
+            self._device,
+            scaling=self.latent_scaling,
+            batch=section.decode_batch,
+            tiling=section.decode_tiling,
+        )
 
     def _encode_quietly(self, prompts: list[str]) -> list[PromptEmbedding]:
         # What the libraries say of a cut is about the whole padded batch; the cache says it of the prompt.

@@ -20,16 +20,18 @@ from addiffusion.errors import AdDiffusionError
 from addiffusion.memory import machine_bytes
 from evaluation.tables import Table
 from launch.doctor.cluster_file import problems
-from launch.doctor.models import GATE_GB, GIB, Part, needed_bytes, parts_of
+from launch.doctor.models import GATE_GB, GIB, Part, decode_bytes, needed_bytes, parts_of
 from launch.doctor.orders import DoctorOrder
 from launch.runtime import token
 from launch.runtime.cluster import check_resources, ray_joined, usable_cpus
 from launch.runtime.gpus import GpuOffer, shared_out
 from launch.runtime.placement import REWARD, ROLLOUT, running_offer
+from launch.training.checks import works_here
 
 State = Literal["ok", "warning", "failed"]
 _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 _DISK_WARNING_GB = 5.0
+_DECODING = "decoding"
 SMOKE = (
     "cluster.mode=serial", "rollout.slots=2", "rollout.groups=1", "sampler.num_steps=6", "sampler.finish_steps=2",
     "ppo.iterations=1", "ppo.batch_size=2", "prompts.train_count=2", "evaluation.prompt_count=1",
@@ -54,9 +56,7 @@ def examine(order: DoctorOrder, config: Config, *, files: Sequence[Path], overri
     if order.cluster_file is not None:
         yield _attempt("cluster file", lambda: _cluster_file(order.cluster_file))
     yield _attempt("cluster", lambda: _cluster(config))
-    parts = parts_of(config)
-    yield from map(_weights, parts)
-    yield _audit(parts)
+    yield from _models(config)
     if order.smoke:
         yield _attempt("smoke", lambda: _smoke(files, overrides))
 
@@ -159,6 +159,16 @@ def _cluster(config: Config) -> Check:
     return Check(name="cluster", detail=f"{config.cluster.address} offers {detail}", facts=shown)
 
 
+def _models(config: Config) -> Iterator[Check]:
+    """Each model's files, and the memory that all take."""
+    try:
+        parts = parts_of(config)
+        yield from map(_weights, parts)
+        yield _audit(config, parts)
+    except AdDiffusionError as error:
+        yield Check(name="models", state="failed", detail=error.message)
+
+
 def _weights(part: Part) -> Check:
     facts = {"path": str(part.path or ""), "bytes": part.bytes_on_disk, "parameters": part.parameters}
     if part.path is None:
@@ -167,19 +177,33 @@ def _weights(part: Part) -> Check:
     return Check(name=part.name, detail=f"{part.path}, {part.bytes_on_disk / 1e6:.1f} MB", facts=facts)
 
 
-def _audit(parts: Sequence[Part]) -> Check:
-    """Denoiser and all scorers on one device, the hardest placement."""
-    needed = sum(map(needed_bytes, parts)) / GIB
-    count = torch.cuda.device_count()
-    limit = min(torch.cuda.get_device_properties(i).total_memory for i in range(count)) / GIB if count else GATE_GB
-    where = "the smallest GPU here has" if count else "the limit is"
-    facts = {"needed_gb": needed, "limit_gb": limit, "parts": {part.name: needed_bytes(part) / GIB for part in parts}}
+def _audit(config: Config, parts: Sequence[Part]) -> Check:
+    """Denoiser and all scorers on one device, the hardest placement; without a GPU, all roles in this machine."""
+    backbone, *scorers = parts
+    sizes = {part.name: needed_bytes(part) / GIB for part in parts} | {_DECODING: decode_bytes(config) / GIB}
+    workers, replicas, limit, where = _room(config)
+    drawing, scoring = sizes[backbone.name] + sizes[_DECODING], sum(sizes[part.name] for part in scorers)
+    needed = workers * drawing + replicas * scoring
     return Check(
         name="memory",
         state="ok" if needed <= limit else "failed",
-        detail=f"denoiser and scorers on one device need about {needed:.1f} GB, {where} {limit:.0f} GB",
-        facts=facts,
+        detail=f"{workers} x denoiser and {replicas} x scorers need about {needed:.1f} GB, {where} {limit:.0f} GB",
+        facts={"needed_gb": needed, "limit_gb": limit, "parts": sizes},
     )
+
+
+def _room(config: Config) -> tuple[int, int, float, str]:
+    """Rollout workers and reward services on one device, its memory in GB, and which it is."""
+    count = torch.cuda.device_count()
+    if count:
+        smallest = min(torch.cuda.get_device_properties(index).total_memory for index in range(count))
+        return 1, 1, smallest / GIB, "the smallest GPU here has"
+    if not works_here(config):
+        return 1, 1, GATE_GB, "the limit is"
+    size, where = machine_bytes() / GIB, "this machine has"
+    if config.cluster.mode == "serial":
+        return 1, 1, size, where
+    return config.rollout.workers, config.scorers.replicas, size, where
 
 
 def _smoke(files: Sequence[Path], overrides: Sequence[str]) -> Check:

@@ -27,7 +27,7 @@ from scripts.full_size.vocabularies import bert_vocabulary, clip_tokenizer, t5_t
 _PLAIN: Final = {"sd15": torch.float32, "sdxl": torch.float32, "sd3": torch.float16, "flux": torch.bfloat16}
 """What the published files without a variant hold."""
 _DIFFUSERS_SHARD, _TRANSFORMERS_SHARD = "10GB", "5GB"
-_WHOLE: Final = "100GB"
+_UNCUT, _WHOLE = ("sd15", "sdxl"), "100GB"
 """SD and SDXL were published before diffusers cut files."""
 _T5: Final = ("text_encoder_3", "tokenizer_3")
 _OLD_NAMES: Final = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -48,6 +48,8 @@ class Order:
     """Double and single blocks of Flux: the published 12 B parameters need 24 GB."""
     tiny: bool = False
     """Pipelines of the same layout, small enough for a test."""
+    shard: str = ""
+    """Largest file of weights, as in `5GB`; empty cuts them as they are published."""
 
 
 def files_of(model: str, order: Order) -> list[File]:
@@ -62,7 +64,7 @@ def files_of(model: str, order: Order) -> list[File]:
     return sorted(files, key=lambda file: file.size)
 
 
-def published_shapes(model: ImageRewardModel) -> dict[str, Tensor]:
+def published_tensors(model: ImageRewardModel) -> dict[str, Tensor]:
     """A checkpoint of this model as the original package writes it, unused tensors and all."""
     vision, text = model.vision.num_features, model.text.config.hidden_size
     found = {"blip.text_encoder.embeddings.position_ids": torch.arange(model.text.config.max_position_embeddings)[None]}
@@ -84,13 +86,14 @@ def _pipeline(name: str, order: Order) -> list[File]:
         options = _sized(name, part, published, order)
         library = "diffusers" if "_class_name" in options else "transformers"
         index[part] = [library, options.get("_class_name") or options["architectures"][0]]
-        files += _model_files(root / part, options, _dtype(name, order), fp16=order.fp16, old=(name, part))
+        limit = order.shard or (_WHOLE if name in _UNCUT else "")
+        files += _model_files(root / part, options, _dtype(name, order), fp16=order.fp16, limit=limit)
         if part.startswith("text_encoder"):
             tokenizer = part.replace("text_encoder", "tokenizer")
             index[tokenizer] = ["transformers", "T5Tokenizer" if _is_t5(options) else "CLIPTokenizer"]
             files += _texts(root / tokenizer, _tokenizer_of(name, part, options))
     if not order.t5 and name == "sd3":
-        index |= dict.fromkeys(_T5, [None, None])
+        index |= {part: [None, None] for part in _T5}
     index["scheduler"] = ["diffusers", SCHEDULERS[name]["_class_name"]]
     small = {"model_index.json": index, "scheduler/scheduler_config.json": SCHEDULERS[name]}
     return [*files, *_texts(root, {path: json.dumps(tree, indent=2) for path, tree in small.items()})]
@@ -119,7 +122,7 @@ def _sized(name: str, part: str, options: Options, order: Order) -> Options:
 
 
 def _model_files(
-    folder: Path, options: Options, dtype: torch.dtype, *, fp16: bool, old: tuple[str, str] | None = None
+    folder: Path, options: Options, dtype: torch.dtype, *, fp16: bool = False, limit: str = ""
 ) -> list[File]:
     """Configuration and weights of a model of diffusers or transformers.
 
@@ -128,17 +131,16 @@ def _model_files(
         options: of its configuration.
         dtype: of the files.
         fp16: whether they are of that variant.
-        old: name of the pipeline and the part, whose files may have names of the past.
+        limit: of a file's size; empty takes the library's.
     """
     if "_class_name" in options:
         model = getattr(diffusers, options["_class_name"]).from_config(options)
-        tensors, stem, limit = model.state_dict(), "diffusion_pytorch_model", _DIFFUSERS_SHARD
+        tensors, stem, limit = model.state_dict(), "diffusion_pytorch_model", limit or _DIFFUSERS_SHARD
     else:
-        tensors, stem, limit = _text_tensors(options), "model", _TRANSFORMERS_SHARD
-    if old == ("sd15", "vae"):
+        tensors, stem, limit = _text_tensors(options), "model", limit or _TRANSFORMERS_SHARD
+    if folder == Path("sd15/vae"):
         tensors = {_old_name(name): tensor for name, tensor in tensors.items()}
     cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    limit = _WHOLE if old is not None and old[0] in {"sd15", "sdxl"} else limit
     config: File = TextFile(path=folder / "config.json", content=json.dumps(options, indent=2))
     return [config, *_shards(folder, stem, cast, variant="fp16" if fp16 else "", limit=limit)]
 
@@ -200,7 +202,7 @@ def _dino(_order: Order) -> list[File]:
 
 
 def _image_reward(_order: Order) -> list[File]:
-    tensors = published_shapes(ImageRewardModel(ImageRewardShape()))
+    tensors = published_tensors(ImageRewardModel(ImageRewardShape()))
     root = Path("image_reward")
     return [
         TorchFile(path=root / "ImageReward.pt", tensors=tensors),
@@ -214,11 +216,11 @@ def _hps(_order: Order) -> list[File]:
 
 
 def _pickscore(_order: Order) -> list[File]:
-    return _model_files(Path("pickscore"), PICKSCORE, torch.float32, fp16=False)
+    return _model_files(Path("pickscore"), PICKSCORE, torch.float32)
 
 
 def _taesd(_order: Order) -> list[File]:
-    return _model_files(Path("taesd"), TAESD, torch.float32, fp16=False)
+    return _model_files(Path("taesd"), TAESD, torch.float32)
 
 
 MODELS: Final[Mapping[str, Callable[[Order], list[File]]]] = {
