@@ -16,11 +16,9 @@ from addiffusion.backbones.model_index import read_index, unused_parts
 from addiffusion.backbones.part_files import (
     PIPELINE_ADVICE,
     WHOLE,
-    Weights,
     check_vocabulary,
-    check_whole,
     refuse_file,
-    weights_in,
+    whole_weights,
 )
 from addiffusion.config import BackboneSection
 from addiffusion.errors import WeightsError
@@ -60,7 +58,7 @@ def load_pipeline(
         _log.warning("%s has no %s: prompts are read by the other text encoders alone.", named, index.spared[0])
     for name, kind in index.parts.items():  # gigabytes are read only where all of them are there
         if hasattr(kind, "state_dict"):
-            _check_model(name, kind, folder / name, named)
+            whole_weights(folder / name, part=name, named=named)
     of_network = {"torch_dtype": dtype}
     parts = {
         name: _load_part(name, kind, folder / name, named, **(of_network if name in _NETWORKS else {}))
@@ -98,17 +96,9 @@ def _load_part(name: str, kind: Any, folder: Path, named: str, **options: Any) -
     return _load_model(name, kind, folder, named, **options)
 
 
-def _check_model(part: str, kind: Any, source: str | Path, named: str) -> Weights:
-    """Which of its files are loaded: all of them are there, and none was cut off."""
-    found = weights_in(source)
-    with _readable(f"{named}: {part} can't be loaded as a {kind.__name__} from {found.path}", WHOLE):
-        check_whole(source, found)
-    return found
-
-
 def _load_model(part: str, kind: Any, source: str | Path, named: str, **options: Any) -> Any:
     """A model whose tensors are exactly those of its file."""
-    found = _check_model(part, kind, source, named)
+    found = whole_weights(source, part=part, named=named)
     with _readable(f"{named}: {part} can't be loaded as a {kind.__name__} from {found.path}", WHOLE):
         where = f"{named} ({found.path})"
         return load_whole(kind, source, part=part, named=where, advice=WHOLE, variant=found.variant, **options)

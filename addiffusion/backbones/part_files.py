@@ -68,26 +68,38 @@ def weights_in(source: str | Path) -> Weights:
     return Weights(variant=variant, path=str(folder / files[0]) if len(files) == 1 else str(source), names=tuple(files))
 
 
-def check_whole(source: str | Path, weights: Weights) -> None:
-    """Read the headers of a folder's files: one that was cut off, or of several is missing, is found in no time.
+def whole_weights(source: str | Path, *, part: str, named: str) -> Weights:
+    """What is loaded of a part, none of it missing or cut off: only the headers of its files are read for that.
+
+    Args:
+        source: local folder, or a hub id, of which nothing is read.
+        part: name of the model.
+        named: key and value of the configuration.
 
     Raises:
-        OSError: names the file.
+        WeightsError: names the file.
     """
-    folder = Path(source)
+    found = weights_in(source)
+    try:
+        _check_shards(Path(source), found)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise WeightsError(f"{named}: {part} can't be loaded from {source} ({error}): {WHOLE}.", part=part) from error
+    return found
+
+
+def _check_shards(folder: Path, weights: Weights) -> None:
     middle = f".{weights.variant}" if weights.variant else ""
     for index in folder.glob(f"*.index{middle}.json"):
         found: Any = json.loads(index.read_text(encoding="utf-8"))
         listed: Mapping[str, Any] = found.get("weight_map", {}) if is_object(found) else {}
         if missing := sorted({*map(str, listed.values())} - {file.name for file in folder.iterdir()}):
             raise FileNotFoundError(f"there is no {missing[0]}, which {index.name} names")
-    for name in weights.names:
-        if name.endswith(_SAFETENSORS):
-            try:
-                with safe_open(folder / name, framework="np"):
-                    pass
-            except SafetensorError as error:
-                raise OSError(f"{name}: {error}") from error
+    for name in filter(lambda name: name.endswith(_SAFETENSORS), weights.names):
+        try:
+            with safe_open(folder / name, framework="np"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise OSError(f"{name}: {error}") from error
 
 
 def refuse_file(named: str, source: str, pipeline: str) -> None:

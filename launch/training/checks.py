@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from addiffusion.assets import weights_path
 from addiffusion.backbones.model_files import SchedulerOptions, own_image_size, scheduler_of, scheduler_options
+from addiffusion.backbones.model_index import check_folder
 from addiffusion.backbones.part_files import PIPELINES, refuse_file
 from addiffusion.config import BackboneSection, Config, SamplerSection
 from addiffusion.config.sampling import steps_named
@@ -43,13 +44,17 @@ def check_files(config: Config) -> None:
     """Refuse model files that are named as local and do not lie there.
 
     Raises:
-        WeightsError: the pipeline, its tiny autoencoder or its LoRA is missing.
+        WeightsError: the pipeline, its tiny autoencoder or its LoRA is missing, or not whole.
+        ConfigError: the pipeline is of another family.
     """
     section = config.backbone
     if section.kind == "embedded":
         weights_path("pipeline", "model_index.json")
     if section.path is not None:
-        refuse_file(f"backbone.path={section.path!r}", section.path, PIPELINES[section.kind])
+        named, pipeline = f"backbone.path={section.path!r}", PIPELINES[section.kind]
+        refuse_file(named, section.path, pipeline)
+        if Path(section.path).is_dir():
+            check_folder(Path(section.path), pipeline, named=named)
     for key, source in (("path", section.path), ("preview", section.preview)):
         if source is not None and source.startswith((".", "/")) and not Path(source).is_dir():
             raise WeightsError(f"backbone.{key}={source} is no folder: give a model's folder or a hub id.", path=source)

@@ -165,6 +165,22 @@ def test_a_model_of_the_same_size_may_keep_the_embedded_scorers(place: Path, mod
     assert prepare([], [*TINY, *model]).config.backbone.image_size == 64
 
 
+def test_a_folder_of_another_family_or_a_file_that_was_cut_is_refused_before_anything_is_started(
+    place: Path, models: Path
+) -> None:
+    message = refused("backbone.kind=sdxl", f"backbone.path={models / 'sd15'}", *SMALL)
+    assert (
+        "holds a StableDiffusionPipeline, which backbone.kind does not stand for: set backbone.kind=stable" in message
+    )
+    shutil.copytree(models / "sd15", "broken")
+    file = Path("broken/unet/diffusion_pytorch_model.safetensors")
+    file.write_bytes(file.read_bytes()[:-100])
+    message = refused("backbone.kind=stable_diffusion", "backbone.path=./broken", *SMALL)
+    assert f"unet can't be loaded from broken/unet ({file.name}: " in message
+    message = refused("backbone.kind=stable_diffusion", f"backbone.path={file}", *SMALL)
+    assert "is a single file: make a folder of it once, by `python -c" in message
+
+
 @pytest.mark.parametrize("content", ["{", "[1]", '{"_class_name": "DDIMScheduler", "beta_schedule": "none"}'])
 def test_a_damaged_scheduler_file_is_named(place: Path, models: Path, content: str) -> None:
     shutil.copytree(models / "sd15", "broken")
