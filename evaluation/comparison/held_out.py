@@ -39,6 +39,20 @@ class HeldOut:
     episodes: tuple[Episode, ...]
     """Of the policy."""
 
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Why images of any contestant could not be drawn; one reason for each."""
+        return tuple(reason for one in self.result.all for reason in one.errors)
+
+    def warning(self) -> str | None:
+        """What is missing from the table, in one sentence; None where nothing is."""
+        if not self.lost:
+            return None
+        return (
+            f"{len(self.lost)} of the held-out images could not be drawn and are in no number above; the first one: "
+            f"{self.lost[0]}"
+        )
+
 
 def compare_held_out(
     rollouts: Rollouts, scoring: Scoring, *, prompts: Sequence[Prompt], config: Config, advance: Callable[[int], None]

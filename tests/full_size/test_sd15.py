@@ -1,7 +1,7 @@
 """SD 1.5 and its scorers at full size, random weights: the documented commands one after another.
 
-`uv run just full-size`: 8 GB of disk, 20 GB of memory, half an hour on two idle cores. The folder of the weights is kept
-where ADDIFFUSION_FULL_SIZE names one.
+`uv run just full-size`: 8 GB of disk, 20 GB of memory, half an hour on two idle cores. ADDIFFUSION_FULL_SIZE names a
+folder where the weights are kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ PROMPTS = (
     ("a blue cube on top of a green sphere", "Abstract", "Properties & Positioning"),
     ("the word START written in chalk", "Abstract", "Writing & Symbols"),
     ("a robot painted as graffiti on a brick wall", "Artifacts", "Imagination"),
-    ("a bowl of soup", "Food & Beverage", "Basic"), ("a street in Paris seen from above", "Outdoor Scenes", "Perspective"),
+    ("a bowl of soup", "Food & Beverage", "Basic"),
+    ("a street in Paris seen from above", "Outdoor Scenes", "Perspective"),
     ("a portrait of an old man with a long beard", "People", "Simple Detail"),
     ("a train crossing a bridge at dawn, oil on canvas", "Vehicles", "Complex"),
 )  # fmt: skip

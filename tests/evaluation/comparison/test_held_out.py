@@ -121,7 +121,11 @@ def test_the_summary_is_json_with_the_promised_names() -> None:
 
 
 def test_failed_images_are_counted_not_scored() -> None:
-    result = summary(compare(KnownRollouts(frozenset({"scene 1"}))))
+    assert compare(KnownRollouts()).warning() is None
+    held_out = compare(KnownRollouts(frozenset({"scene 1"})))
+    assert "3 of the held-out images could not be drawn" in (held_out.warning() or "")
+    assert (held_out.warning() or "").endswith("the first one: made to fail")
+    result = summary(held_out)
     assert result["episodes_dropped"] == 3
     assert result["mean_nfe"] == pytest.approx((10 * 3 + 14 * 2) / 5)
 
