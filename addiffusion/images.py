@@ -1,7 +1,9 @@
-"""Image files as scorers and metrics take them: upright, opaque, eight bits a channel."""
+"""Image files: read as scorers and metrics take them (upright, opaque, eight bits a channel), written as PNG."""
 
 from __future__ import annotations
 
+import base64
+import io
 import struct
 import warnings
 import zlib
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from addiffusion.errors import EvaluationError
+from addiffusion.files import make_folder, whole_file
 
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 """Programs leave whole workflows in a PNG's text, of which nothing is needed but that the pixels are found."""
@@ -48,6 +51,24 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         raise _damaged(path, error) from error
     except _DAMAGED as error:
         raise _damaged(path, error) from error
+
+
+def write_png(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write an image (H, W, 3), whole or not at all.
+
+    Raises:
+        OutputError: the disk is full, or can't be written.
+    """
+    make_folder(path.parent)
+    with whole_file(path) as draft:
+        Image.fromarray(image).save(draft, format="PNG")
+
+
+def data_url(image: Image.Image) -> str:
+    """An image as a PNG inside a URL."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _pixels(path: Path, image: Image.Image) -> NDArray[np.uint8]:

@@ -284,10 +284,6 @@ class Episode:
         """(d,) reward per decision."""
         return self.terms.sum(axis=1)
 
-    def with_terms(self, terms: NDArray[np.float32]) -> Episode:
-        """The same episode under another reward."""
-        return replace(self, terms=terms)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedEpisode:

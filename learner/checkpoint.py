@@ -22,6 +22,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from addiffusion.config import Config
+from addiffusion.config.sampling import IMAGE_KEYS
 from addiffusion.errors import CheckpointError, OutputError
 from addiffusion.files import put_aside, put_back, remove_folder, whole_file, whole_folder, write_text, writing
 from learner.state import LearnerState
@@ -41,13 +42,17 @@ _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
 NAME = re.compile(r"iteration-\d{6}")
 LEARNED_FROM: Any = {
     "run": {"seed"},
-    "backbone": {"kind", "path", "guidance_scale"},
+    "backbone": set(IMAGE_KEYS),
     "scorers": {"kind"},
     **dict.fromkeys(
         ("sampler", "refine", "observation", "reward", "policy", "warm_start", "ppo", "prompts", "curriculum"), True
     ),
 }
 """Keys of the configuration a learner's state depends on; where and how a run is spread out is not among them."""
+_FORM = "2:"
+"""What digests of ``LEARNED_FROM`` begin with."""
+_LEARNED_FROM_1: Any = LEARNED_FROM | {"backbone": {"kind", "path", "guidance_scale"}}
+"""Keys of the digests before, which begin with nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +74,17 @@ class Checkpoint:
 
 def config_digest(config: Config) -> str:
     """A digest of ``LEARNED_FROM``: states with the same digest can replace each other."""
-    text = json.dumps(config.model_dump(mode="json", include=LEARNED_FROM), sort_keys=True)
+    return _FORM + _digest(config, LEARNED_FROM)
+
+
+def is_of(checkpoint: Checkpoint, config: Config) -> bool:
+    """Whether a run of ``config`` can go on from ``checkpoint``; one of an earlier version says less of its model."""
+    known = checkpoint.config_digest
+    return known == (config_digest(config) if known.startswith(_FORM) else _digest(config, _LEARNED_FROM_1))
+
+
+def _digest(config: Config, keys: Any) -> str:
+    text = json.dumps(config.model_dump(mode="json", include=keys), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -10,7 +10,7 @@ from addiffusion.errors import CheckpointError
 from addiffusion.rollouts import Rollouts
 from learner.batch import Batch, collect_batch
 from learner.carry_over import CarryOver
-from learner.checkpoint import Checkpoint, config_digest, save_checkpoint
+from learner.checkpoint import Checkpoint, config_digest, is_of, save_checkpoint
 from learner.curriculum import curriculum_stages
 from learner.iteration import IterationReport, run_iteration
 from learner.state import Learner
@@ -103,7 +103,7 @@ class Training:
         Raises:
             CheckpointError: it belongs to another configuration.
         """
-        if checkpoint.config_digest != config_digest(self._config):
+        if not is_of(checkpoint, self._config):
             raise CheckpointError(
                 "The checkpoint belongs to another configuration: run.seed, the model, the scorers and the sections "
                 "sampler, refine, observation, reward, policy, ppo and prompts must be those of the run it comes from."

@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from addiffusion.assets import WEIGHTS_FOLDER
 from addiffusion.config import Config
+from addiffusion.config.sampling import IMAGE_KEYS
 from addiffusion.errors import ArchiveError, ContractError
 from addiffusion.files import make_folder, write_text
 from addiffusion.json_object import is_object
@@ -23,7 +24,7 @@ PLAN_FILE = "bank.json"
 _STRIDE_KEY = "every"
 """The stride in a plan's file, named after the configuration key ``bank.every``."""
 _DEPENDS_ON: Any = {
-    "backbone": {"kind", "path", "guidance_scale", "negative_prompt", "image_size", "preview", "lora", "dtype"},
+    "backbone": set(IMAGE_KEYS),
     "sampler": True,
     "observation": True,
     "reward": {"scales"},

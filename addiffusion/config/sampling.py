@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Literal, Self
+from types import MappingProxyType
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -24,8 +25,27 @@ Solver = Literal[
     "euler_ancestral",
     "lcm",
 ]
+FinishSolverName = Literal["ddim", "dpm++2m"]
+"""Solvers that can end a stopped image."""
+SOLVER_TITLES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "ddim": "DDIM",
+        "dpm++2m": "DPM-Solver++",
+        "dpm++3m": "DPM-Solver++(3M)",
+        "euler": "Euler",
+        "unipc2": "UniPC",
+        "unipc3": "UniPC(3)",
+        "pndm": "PNDM",
+        "flow_euler": "Euler (flow)",
+        "euler_ancestral": "Euler a",
+        "lcm": "LCM",
+    }
+)
+"""Names of the solvers in tables and figures."""
 NOISY_SOLVERS = ("euler_ancestral", "lcm")
 """Solvers that draw noise at every step."""
+IMAGE_KEYS = frozenset({"kind", "path", "guidance_scale", "negative_prompt", "image_size", "preview", "lora", "dtype"})
+"""Keys of ``BackboneSection`` that images depend on; the others say where and how fast they are drawn."""
 
 
 class BackboneSection(Section):
@@ -87,7 +107,7 @@ class SamplerSection(Section):
     """Forced continues at the start of each episode: they cost NFE but are no decisions."""
     finish_steps: int = Field(default=8, ge=0, le=10_000)
     """Passes that bring a stopped image from its step to t = 0; 0 returns z0_pred as it is."""
-    finish_solver: Literal["ddim", "dpm++2m"] = "ddim"
+    finish_solver: FinishSolverName = "ddim"
     """Solver of those passes, whatever the base schedule's."""
 
     @model_validator(mode="after")

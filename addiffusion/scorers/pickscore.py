@@ -19,7 +19,7 @@ from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.images import ImageBatch, Preprocessing
 from addiffusion.scorers.weights import WeightsFile, looks_local
 from addiffusion.text_cache import TextCache, one_by_one
-from addiffusion.weights import LOAD_FAILURES, reported_misfit
+from addiffusion.weights import LOAD_FAILURES, load_whole
 
 _FILE: Final = WeightsFile(
     key="scorers.pickscore.weights",
@@ -67,11 +67,8 @@ def load_pickscore(section: ScorersSection, device: torch.device) -> PickScoreSc
         raise _FILE.missing(source, "it is no folder")
     try:
         with quiet_loading():
-            kind: Any = CLIPModel
-            model, report = kind.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True)
+            advice = f"get it again from {_FILE.origin} and set {_FILE.key} to its folder"
+            model = load_whole(CLIPModel, source, part="PickScore", named=source, advice=advice)
     except LOAD_FAILURES as error:
         raise _FILE.misfit(source, error) from error
-    reason = reported_misfit(report)
-    if reason is not None:
-        raise _FILE.misfit(source, reason)
     return PickScoreScorer(model, device)

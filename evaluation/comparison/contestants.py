@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Unpack, get_args
 
 from addiffusion.config import Config, SamplerSection
-from addiffusion.config.sampling import Solver
+from addiffusion.config.sampling import SOLVER_TITLES, Solver
 from addiffusion.errors import UsageError
 from addiffusion.records import Prompt, Reference, StopRule, Ticket, TicketOptions
 from addiffusion.seeds import derive_seed
@@ -130,7 +130,15 @@ def full_run(sampler: SamplerSection) -> Contestant:
 
 
 def agent(sampler: SamplerSection, *, policy: int, name: str, title: str, c_nfe: float) -> Contestant:
-    """A policy's likeliest actions."""
+    """A policy's likeliest actions.
+
+    Args:
+        sampler: the schedule that it decides on, and its finish.
+        policy: index into ``ComparisonRunner.policies``.
+        name: key in files and JSON; lower case without spaces.
+        title: what tables and figures call it.
+        c_nfe: price of an NFE the policy is told.
+    """
     return Contestant(name=name, title=title, kind="agent", sampler=sampler, policy=policy, c_nfe=c_nfe)
 
 
@@ -157,7 +165,7 @@ def static(text: str, sampler: SamplerSection) -> Contestant:
 def static_title(name: str) -> str:
     """How a static sampler is written: `DPM-Solver++-12` for `dpm++2m-12`."""
     solver, _, steps = name.rpartition("-")
-    return f"{_SOLVER_TITLES.get(solver, solver)}-{steps}"
+    return f"{SOLVER_TITLES.get(solver, solver)}-{steps}"
 
 
 def best_of(draws: int, sampler: Contestant) -> Contestant:
@@ -192,20 +200,6 @@ def fixed_stop(step: int, sampler: SamplerSection) -> Contestant:
         sampler=sampler,
         stop_steps=(step,),
     )
-
-
-_SOLVER_TITLES = {
-    "ddim": "DDIM",
-    "dpm++2m": "DPM-Solver++",
-    "dpm++3m": "DPM-Solver++(3M)",
-    "euler": "Euler",
-    "unipc2": "UniPC",
-    "unipc3": "UniPC(3)",
-    "pndm": "PNDM",
-    "flow_euler": "Euler (flow)",
-    "euler_ancestral": "Euler a",
-    "lcm": "LCM",
-}
 
 
 def _rule(contestant: Contestant, case: EvalCase) -> StopRule | None:

@@ -100,7 +100,13 @@ def draw(
     *,
     advance: Callable[[Contestant, int], None],
 ) -> dict[str, str]:
-    """Draw what is not on disk yet. ``advance`` is told of every chunk that is there.
+    """Draw what is not on disk yet.
+
+    Args:
+        runner: who draws and judges, and the folder of the results.
+        contestants: in the order of their turns.
+        cases: prompts and seeds.
+        advance: told of each chunk that is there: whose, and of how many cases.
 
     Returns:
         Contestants that the model can't draw (a solver that does not fit it), by name, with the reason.
@@ -196,19 +202,11 @@ def _result(
     reason: str | None,
     seconds: float,
 ) -> ImageResult:
-    place = {
-        "contestant": contestant.name,
-        "index": case.index,
-        "prompt_id": case.prompt.prompt_id,
-        "prompt": case.prompt.text,
-        "tier": case.prompt.tier,
-        "repeat": case.repeat,
-        "seed": case.seed,
-    }
     if episode is None or judged is None:
-        return ImageResult(**place, error=reason or "The image was lost.")
-    return ImageResult(
-        **place,
+        return ImageResult.of(contestant.name, case, error=reason or "The image was lost.")
+    return ImageResult.of(
+        contestant.name,
+        case,
         nfe=episode.nfe,
         network_evals=episode.network_evals,
         seconds=seconds,

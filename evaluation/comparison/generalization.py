@@ -55,11 +55,10 @@ class GeneralizationGap:
 
     def as_json(self) -> dict[str, Any]:
         """Keys of `result.json`; null where there is no number."""
-        interval = self.interval
         return {
             "return_training": json_number(self.trained),
             "return_held_out": json_number(self.held_out),
-            "generalization_gap_ci": None if interval is None else [interval.low, interval.high],
+            "generalization_gap_ci": None if self.interval is None else self.interval.as_json(),
         }
 
 
@@ -67,6 +66,12 @@ def generalization_gap(
     rollouts: Rollouts, pool: Sequence[PoolEntry], held_out: Sequence[Episode], config: Config
 ) -> GeneralizationGap:
     """Draw as many training pairs as there are held-out images, with the likeliest actions, and compare the returns.
+
+    Args:
+        rollouts: with the policy's weights.
+        pool: training pairs; the first of them are drawn.
+        held_out: episodes of held-out prompts.
+        config: of the run, for its price.
 
     Raises:
         RolloutError: no worker could finish the images in time.
@@ -80,7 +85,7 @@ def generalization_gap(
     ours, theirs = _returns(collected.episodes), _returns(held_out)
     enough = min(len(ours), len(theirs)) >= MINIMUM_COUNT
     return GeneralizationGap(
-        c_nfe=config.reward.c_nfe,
+        c_nfe=price,
         trained=mean_of_numbers(ours),
         held_out=mean_of_numbers(theirs),
         dropped_count=len(collected.failed),

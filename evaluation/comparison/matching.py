@@ -43,7 +43,14 @@ def random_stop(sampler: SamplerSection, nfe: Sequence[int], *, seed: int) -> Co
 
 
 def mean_stop(sampler: SamplerSection, mean_nfe: float, count: int, *, seed: int) -> Contestant:
-    """Stops at the agent's mean NFE: at the two schedule indices around it, in the share that gives that mean."""
+    """Stops at the agent's mean NFE: at the two schedule indices around it, in the share that gives that mean.
+
+    Args:
+        sampler: of the agent.
+        mean_nfe: of the agent, per image, finish passes included.
+        count: cases.
+        seed: of the draw that says which case stops where.
+    """
     above = step_of_nfe(sampler, mean_nfe)
     below = max(sampler.warmup_steps, above - 1)
     low, high = nfe_of_stop(sampler, below), nfe_of_stop(sampler, above)
@@ -59,7 +66,15 @@ def mean_stop(sampler: SamplerSection, mean_nfe: float, count: int, *, seed: int
 
 
 def refined_stop(sampler: SamplerSection, mean_nfe: float, count: int, *, refine_passes: int, seed: int) -> Contestant:
-    """One refine, then stop, at the agent's mean NFE: what a refine is worth against the passes it takes."""
+    """One refine, then stop, at the agent's mean NFE: what a refine is worth against the passes it takes.
+
+    Args:
+        sampler: of the agent.
+        mean_nfe: of the agent, per image, finish passes included.
+        count: cases.
+        refine_passes: NFE of a refine beside the step's own.
+        seed: as of ``mean_stop``.
+    """
     stop = mean_stop(sampler, mean_nfe - refine_passes, count, seed=seed)
     return replace(stop, name="refined-stop", title="fixed stop after one refine, same mean NFE", refine_last=True)
 

@@ -80,7 +80,14 @@ class MetricTable:
 def metric_table(
     contestant: Contestant, results: Sequence[ImageResult], cases: Sequence[EvalCase], full: MetricTable | None
 ) -> MetricTable:
-    """Lay results out over the cases. ``full`` gives the images that similarity is measured to; None: its own."""
+    """Lay results out over the cases.
+
+    Args:
+        contestant: whose results these are.
+        results: one per case, in any order; a case without one is NaN.
+        cases: the rows, in their order.
+        full: the images that ``dino_similarity`` is measured to; None: its own.
+    """
     count = len(cases)
     names = sorted({name for result in results for name in result.scores})
     values = {name: np.full(count, np.nan) for name in (*names, "nfe", "network_evals", "seconds")}

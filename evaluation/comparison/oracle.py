@@ -95,7 +95,14 @@ def oracle_title(by: str) -> str:
 
 
 def oracle_share(agent: MetricTable, best: MetricTable, *, full: MetricTable, reward: RewardSection) -> float | None:
-    """Mean gain in reward over the full run, as a share of the oracle's; None where the oracle gains nothing."""
+    """Mean gain in reward over the full run, as a share of the oracle's; None where the oracle gains nothing.
+
+    Args:
+        agent: the policy's images.
+        best: the oracle's, of the same cases.
+        full: full-length images of the same cases.
+        reward: how an image is paid.
+    """
     ours, most, origin = (utility(one, full, reward) for one in (agent, best, full))
     known = np.isfinite(ours) & np.isfinite(most) & np.isfinite(origin)
     if not known.any():

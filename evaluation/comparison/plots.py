@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from addiffusion.config.sampling import FinishSolverName
 from evaluation.comparison.metric_table import MetricTable
 from evaluation.comparison.summary import ComparisonResult
 from evaluation.comparison.tables import METRIC_TITLES
 from evaluation.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION, save, style
 
-KIND_COLORS = {
-    "agent": VERMILLION,
-    "static": BLUE,
-    "control": GREY,
-    "search": PURPLE,
-    "other": ORANGE,
-    "oracle": GREEN,
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """How contestants of one kind are drawn."""
+
+    title: str
+    color: str
+    marker: str
+    """matplotlib's."""
+    symbol: str
+    """plotly's, of the same shape."""
+
+
+KINDS: Mapping[str, Look] = {
+    "agent": Look(title="agent", color=VERMILLION, marker="*", symbol="star"),
+    "static": Look(title="static samplers", color=BLUE, marker="o", symbol="circle"),
+    "control": Look(title="stopping rules", color=GREY, marker="s", symbol="square"),
+    "search": Look(title="search", color=PURPLE, marker="D", symbol="diamond"),
+    "other": Look(title="guidance, distilled", color=ORANGE, marker="^", symbol="triangle-up"),
+    "oracle": Look(title="oracle (hindsight)", color=GREEN, marker="P", symbol="cross"),
 }
-KIND_TITLES = {
-    "agent": "agent",
-    "static": "static samplers",
-    "control": "stopping rules",
-    "search": "search",
-    "other": "guidance, distilled",
-    "oracle": "oracle (hindsight)",
-}
-_MARKERS = {"agent": "*", "static": "o", "control": "s", "search": "D", "other": "^", "oracle": "P"}
 
 
 def plot_pareto(result: ComparisonResult, path: Path, *, metric: str) -> Path:
@@ -58,7 +65,7 @@ def plot_pareto(result: ComparisonResult, path: Path, *, metric: str) -> Path:
 
 
 def _panel(axes: Axes, result: ComparisonResult, metric: str, cost: str) -> None:
-    for kind, color in KIND_COLORS.items():
+    for kind, look in KINDS.items():
         members = [one for one in result.all if one.contestant.kind == kind and _shown(one, metric, cost)]
         for number, one in enumerate(members):
             interval = one.interval(metric)
@@ -68,19 +75,19 @@ def _panel(axes: Axes, result: ComparisonResult, metric: str, cost: str) -> None
                 [one.mean(cost)],
                 [value],
                 yerr=errors,
-                fmt=_MARKERS[kind],
+                fmt=look.marker,
                 markersize=13 if one is result.agent else 7 if kind != "agent" else 10,
-                color=color,
-                ecolor=color,
+                color=look.color,
+                ecolor=look.color,
                 elinewidth=1,
                 alpha=1.0 if one is result.agent else 0.8,
-                label=KIND_TITLES[kind] if number == 0 else None,
+                label=look.title if number == 0 else None,
                 zorder=3 if kind == "agent" else 2,
             )
     _curve(axes, [one for one in result.all if one.contestant.kind == "agent"], metric, cost, VERMILLION)
     stops = [one for name, one in result.others.items() if name.startswith("stop-at-")]
     _curve(axes, stops, metric, cost, GREY)
-    for solver, color in zip(("ddim", "dpm++2m"), (BLUE, SKY), strict=True):
+    for solver, color in zip(get_args(FinishSolverName), (BLUE, SKY), strict=True):
         members = [one for name, one in result.others.items() if name.rpartition("-")[0] == solver]
         _curve(axes, members, metric, cost, color)
     agent = result.agent

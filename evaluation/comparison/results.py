@@ -10,17 +10,17 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image
 
 from addiffusion.errors import ArchiveError, EvaluationError
 from addiffusion.files import make_folder, whole_file, write_text
-from addiffusion.images import read_image
+from addiffusion.images import read_image, write_png
+from evaluation.comparison.contestants import EvalCase
 
 FORMAT_KEY = b"addiffusion.results"
 FORMAT_VERSION = b"1"
@@ -74,6 +74,20 @@ class ImageResult:
     """By score name; NaN where there is none."""
     clip_embedding: tuple[float, ...] = ()
     dino_embedding: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, contestant: str, case: EvalCase, **figures: Any) -> Self:
+        """That of a case; ``figures`` are the fields from ``error`` on."""
+        return cls(
+            contestant=contestant,
+            index=case.index,
+            prompt_id=case.prompt.prompt_id,
+            prompt=case.prompt.text,
+            tier=case.prompt.tier,
+            repeat=case.repeat,
+            seed=case.seed,
+            **figures,
+        )
 
 
 class ResultStore:
@@ -168,13 +182,6 @@ def read_results(path: Path) -> list[ImageResult]:
         ArchiveError: the file can't be read, or something else wrote it.
     """
     return [_from_row(row) for row in _read_table(path).to_pylist()]
-
-
-def write_png(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write an image (H, W, 3), whole or not at all."""
-    make_folder(path.parent)
-    with whole_file(path) as draft:
-        Image.fromarray(image).save(draft, format="PNG")
 
 
 def _read_table(path: Path, columns: list[str] | None = None) -> Any:

@@ -20,6 +20,12 @@ def set_metrics(
     """``cmmd`` and ``fd_dino`` (Fréchet distance of DINO features) to the full images as sets, mean ``ssim`` to them.
 
     Null where there are too few images: a Fréchet distance needs more of them than features are wide.
+
+    Args:
+        table: the contestant's images.
+        full: full-length images of the same cases.
+        cases: rows of both tables.
+        store: where the pixels lie, for ``ssim``.
     """
     both = table.drawn & full.drawn
     found: dict[str, float | None] = {"cmmd": None, "fd_dino": None, "ssim": None}
@@ -36,20 +42,8 @@ def set_metrics(
 
 def _mean_ssim(table: MetricTable, full: MetricTable, cases: Sequence[EvalCase], store: ResultStore) -> float | None:
     ours, theirs = (
-        np.stack([store.image(_place(one.contestant.name, case)) for case in cases]) for one in (table, full)
+        np.stack([store.image(ImageResult.of(one.contestant.name, case)) for case in cases]) for one in (table, full)
     )
     if ours.shape != theirs.shape or min(ours.shape[1:3]) < 11:
         return None
     return float(ssim(ours, theirs).mean())
-
-
-def _place(contestant: str, case: EvalCase) -> ImageResult:
-    return ImageResult(
-        contestant=contestant,
-        index=case.index,
-        prompt_id=case.prompt.prompt_id,
-        prompt=case.prompt.text,
-        tier=case.prompt.tier,
-        repeat=case.repeat,
-        seed=case.seed,
-    )

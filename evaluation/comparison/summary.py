@@ -14,7 +14,7 @@ from evaluation.comparison.metric_table import MetricTable, tier_correlation
 from evaluation.numbers import json_number
 from evaluation.seconds import SECONDS_NOTE
 from evaluation.significance.holm import holm
-from evaluation.significance.intervals import MINIMUM_COUNT, Interval
+from evaluation.significance.intervals import MINIMUM_COUNT
 from evaluation.significance.paired import Comparison, NonInferiority, compare_if_enough, non_inferiority
 
 QUALITY = (*METRIC_NAMES, *SCORE_NAMES)
@@ -154,7 +154,7 @@ def _contestant(table: MetricTable, metrics: Sequence[str]) -> dict[str, Any]:
         "dropped": len(table.errors),
         "c_nfe": table.contestant.c_nfe if table.contestant.policy is not None else None,
         "mean": {name: json_number(table.mean(name)) for name in names},
-        "ci": {name: _interval(table.interval(name)) for name in names},
+        "ci": {name: None if (found := table.interval(name)) is None else found.as_json() for name in names},
         "by_tier": {
             str(tier): {name: json_number(table.mean(name, table.tier == tier)) for name in names} for tier in tiers
         },
@@ -200,7 +200,7 @@ def _non_inferiority(result: ComparisonResult) -> list[dict[str, Any]]:
                         "metric": metric,
                         "margin": found.margin,
                         "difference": found.difference,
-                        "ci": [found.interval.low, found.interval.high],
+                        "ci": found.interval.as_json(),
                         "p_value": found.p_value,
                         "established": found.established,
                     }
@@ -209,8 +209,4 @@ def _non_inferiority(result: ComparisonResult) -> list[dict[str, Any]]:
 
 
 def _bounds(comparison: Comparison | None) -> list[float] | None:
-    return None if comparison is None else [comparison.interval.low, comparison.interval.high]
-
-
-def _interval(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else [interval.low, interval.high]
+    return None if comparison is None else comparison.interval.as_json()

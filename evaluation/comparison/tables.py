@@ -8,7 +8,7 @@ from evaluation.comparison.metric_table import MetricTable
 from evaluation.comparison.summary import ComparisonResult
 from evaluation.numbers import number_text
 from evaluation.seconds import SECONDS_NOTE
-from evaluation.significance.tables import escape_latex, escape_markdown
+from evaluation.significance.tables import escape_latex, escape_markdown, latex_row, pipe_table, tabular
 
 METRIC_TITLES = {
     "scene_soft": "scene",
@@ -62,29 +62,18 @@ def markdown_standings(result: ComparisonResult) -> str:
     """A pipe table with a row per contestant under its section's title; 95 % intervals in brackets."""
     metrics = _metrics(result)
     head = standings_head(metrics)
-    lines = [_pipe(head), _pipe(["---", *["---:"] * (len(head) - 1)])]
+    rows: list[list[str]] = []
     for title, members in sections(result):
-        lines.append(_pipe([f"**{title}**", *[""] * (len(head) - 1)]))
-        lines += [_pipe([escape_markdown(one.contestant.title), *_cells(one, metrics)]) for one in members]
-    return "\n".join(lines) + "\n"
+        rows.append([f"**{title}**", *[""] * (len(head) - 1)])
+        rows += [[escape_markdown(one.contestant.title), *_cells(one, metrics)] for one in members]
+    return pipe_table(head, rows)
 
 
 def latex_standings(result: ComparisonResult) -> str:
     r"""The same as a ``tabular`` for the booktabs package."""
     metrics = _metrics(result)
     head = standings_head(metrics)
-    body = list(_latex_rows(result, metrics, len(head)))
-    columns = "l" + "r" * (len(head) - 1)
-    lines = [
-        f"% {SECONDS_NOTE}",
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        " & ".join(map(escape_latex, head)) + r" \\",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    return "\n".join(lines) + "\n"
+    return f"% {SECONDS_NOTE}\n" + tabular([*map(escape_latex, head)], _latex_rows(result, metrics, len(head)))
 
 
 def markdown_breakdown(result: ComparisonResult, metric: str) -> str:
@@ -92,13 +81,13 @@ def markdown_breakdown(result: ComparisonResult, metric: str) -> str:
     tiers = sorted(set(result.agent.tier.tolist()) - {0})
     title = METRIC_TITLES.get(metric, metric)
     head = ["sampler", *(f"NFE, tier {tier}" for tier in tiers), *(f"{title}, tier {tier}" for tier in tiers)]
-    lines = [_pipe(head), _pipe(["---", *["---:"] * (len(head) - 1)])]
+    rows: list[list[str]] = []
     for _, members in sections(result):
         for one in members:
             nfe = [number_text(one.mean("nfe", one.tier == tier), 1) for tier in tiers]
             scores = [number_text(one.mean(metric, one.tier == tier), 3) for tier in tiers]
-            lines.append(_pipe([escape_markdown(one.contestant.title), *nfe, *scores]))
-    return "\n".join(lines) + "\n"
+            rows.append([escape_markdown(one.contestant.title), *nfe, *scores])
+    return pipe_table(head, rows)
 
 
 def markdown_categories(result: ComparisonResult) -> str:
@@ -107,13 +96,14 @@ def markdown_categories(result: ComparisonResult) -> str:
     if not kinds:
         return ""
     head = ["sampler", *(name.removeprefix("category_").replace("_", " ") for name in kinds)]
-    lines = [_pipe(head), _pipe(["---", *["---:"] * (len(head) - 1)])]
-    for _, members in sections(result):
-        lines += [
-            _pipe([escape_markdown(one.contestant.title), *(number_text(one.mean(kind), 3) for kind in kinds)])
+    return pipe_table(
+        head,
+        [
+            [escape_markdown(one.contestant.title), *(number_text(one.mean(kind), 3) for kind in kinds)]
+            for _, members in sections(result)
             for one in members
-        ]
-    return "\n".join(lines) + "\n"
+        ],
+    )
 
 
 def _of_kind(result: ComparisonResult, kind: str) -> list[str]:
@@ -139,9 +129,4 @@ def _latex_rows(result: ComparisonResult, metrics: Sequence[str], width: int) ->
         yield r"\midrule"
         yield rf"\multicolumn{{{width}}}{{l}}{{\textit{{{escape_latex(title)}}}}} \\"
         for one in members:
-            cells = [escape_latex(one.contestant.title), *_cells(one, metrics)]
-            yield " & ".join(cells) + r" \\"
-
-
-def _pipe(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+            yield latex_row([escape_latex(one.contestant.title), *_cells(one, metrics)])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import json
 import re
 from dataclasses import dataclass
@@ -14,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from addiffusion.images import data_url
 
 QUESTION = (
     "Two images, A and B, were made for the same prompt. Judge which one fits the prompt better (objects, counts, "
@@ -76,9 +76,9 @@ class Contest:
         content = [
             {"type": "text", "text": QUESTION + self.prompt},
             {"type": "text", "text": "Image A:"},
-            {"type": "image_url", "image_url": {"url": _data_url(self.left_image)}},
+            {"type": "image_url", "image_url": {"url": data_url(Image.fromarray(self.left_image))}},
             {"type": "text", "text": "Image B:"},
-            {"type": "image_url", "image_url": {"url": _data_url(self.right_image)}},
+            {"type": "image_url", "image_url": {"url": data_url(Image.fromarray(self.right_image))}},
         ]
         return [{"role": "user", "content": content}]
 
@@ -111,12 +111,6 @@ def settle(straight: Choice | None, swapped: Choice | None) -> Outcome:
             return Outcome.RIGHT
         case _:
             return Outcome.TIE
-
-
-def _data_url(image: NDArray[np.uint8]) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _digest(image: NDArray[np.uint8]) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from openai import APIConnectionError, APIError, APIStatusError, DefaultHttpxClient, OpenAI, omit
 
@@ -20,6 +21,7 @@ KEY_VARIABLE = "ADDIFFUSION_JUDGE_KEY"
 _PASSING = frozenset({408, 409, 429})
 """Statuses that the client asks again, beside all from 500 on."""
 _SHOWN_CHARACTERS = 200
+_WEB = ("http", "https")
 _LATER = "Verdicts so far are kept; run again later"
 
 
@@ -44,7 +46,8 @@ class ChatClient:
     """Asks one endpoint, one question at a time.
 
     Raises:
-        JudgeError: the address or the key can't stand in a request.
+        JudgeError: the address or the key can't stand in a request, or the environment names a proxy or certificates
+            that can't be used.
     """
 
     endpoint: Endpoint
@@ -106,6 +109,12 @@ class ChatClient:
 
 
 def _connect(endpoint: Endpoint, key: str | None) -> OpenAI:
+    _check_proxies()
+    try:
+        # Images and key stay with the address that was given.
+        http = DefaultHttpxClient(timeout=endpoint.timeout_s, follow_redirects=False)
+    except (ImportError, OSError) as error:  # SOCKS without its package; certificates of SSL_CERT_FILE
+        raise JudgeError(f"The judge can't be reached as the environment asks: {str(error).rstrip('.')}.") from error
     with _nothing_for_openai():
         return OpenAI(
             base_url=endpoint.base_url,
@@ -113,8 +122,7 @@ def _connect(endpoint: Endpoint, key: str | None) -> OpenAI:
             admin_api_key="",
             timeout=endpoint.timeout_s,
             max_retries=endpoint.attempts - 1,
-            # Images and key stay with the address that was given.
-            http_client=DefaultHttpxClient(timeout=endpoint.timeout_s, follow_redirects=False),
+            http_client=http,
         )
 
 
@@ -138,14 +146,29 @@ def _key_from_environment() -> str | None:
     return key or None
 
 
-def _check_address(base_url: str) -> None:
+def _check_proxies() -> None:
+    """Refuse what is no address, without showing it: it may hold a password."""
+    for kind, address in getproxies().items():
+        whole = address if "://" in address else f"http://{address}"
+        if kind in ("http", "https", "all") and not _is_address(whole, (*_WEB, "socks5", "socks5h")):
+            raise JudgeError(
+                f"{kind.upper()}_PROXY in the environment is no address of a proxy: write it like "
+                "http://127.0.0.1:3128, or unset it."
+            )
+
+
+def _is_address(text: str, schemes: Sequence[str] = _WEB) -> bool:
     try:
-        parts = urlsplit(base_url)
+        parts = urlsplit(text)
         host = (parts.hostname or "").encode("idna")
-        good = parts.scheme in ("http", "https") and host and parts.port != 0
+        good = parts.scheme in schemes and host and parts.port != 0
     except ValueError:
         good = False
-    if not good or not re.fullmatch("[!-~]+", base_url):
+    return bool(good and re.fullmatch("[!-~]+", text))
+
+
+def _check_address(base_url: str) -> None:
+    if not _is_address(base_url):
         raise JudgeError(
             f"base_url is {base_url!r}, which is no address of a server: write it like http://127.0.0.1:8000/v1.",
             base_url=base_url,

@@ -45,7 +45,11 @@ def judge(
 ) -> Judgement:
     """Ask for each contest in both orders. Equal images are a tie without asking.
 
-    ``advance`` is told of each contest that is done. What is in ``verdicts`` is not asked again.
+    Args:
+        contests: pairs of images.
+        client: the model that is asked.
+        verdicts: replies of before, which are not asked for again; new ones are added.
+        advance: told 1 for each contest that is done.
 
     Raises:
         JudgeError: the endpoint refuses or can't be reached; verdicts so far are in ``verdicts``.

@@ -19,6 +19,7 @@ from evaluation.judge.contest import Outcome
 from evaluation.judge.judging import Ballot
 from evaluation.significance.intervals import Interval
 
+_LEVEL = 0.95
 _LEFT_SHARE = {Outcome.LEFT: 1.0, Outcome.TIE: 0.5, Outcome.RIGHT: 0.0}
 
 
@@ -36,9 +37,7 @@ class Standing:
     contest_count: int
 
 
-def bradley_terry(
-    ballots: Sequence[Ballot], *, reference: str, prior: float = 0.0, level: float = 0.95
-) -> tuple[Standing, ...]:
+def bradley_terry(ballots: Sequence[Ballot], *, reference: str, prior: float = 0.0) -> tuple[Standing, ...]:
     """Rank contestants by maximum likelihood, strongest first.
 
     ``prior`` adds that many wins in each direction to every pair that met; 0 is plain maximum likelihood.
@@ -63,13 +62,13 @@ def bradley_terry(
     smoothed = wins + prior * met
     _check_connected(smoothed, names)
     strengths = _maximum_likelihood(smoothed)
-    errors = _standard_errors(smoothed, strengths) * stats.norm.ppf((1 + level) / 2)
+    errors = _standard_errors(smoothed, strengths) * stats.norm.ppf((1 + _LEVEL) / 2)
     standings = [
         Standing(
             name=name,
             strength=float(strengths[row]),
             interval=Interval(
-                low=float(strengths[row] - errors[row]), high=float(strengths[row] + errors[row]), level=level
+                low=float(strengths[row] - errors[row]), high=float(strengths[row] + errors[row]), level=_LEVEL
             ),
             wins=float(wins[row].sum()),
             contest_count=round(float(wins[row].sum() + wins[:, row].sum())),

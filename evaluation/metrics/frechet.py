@@ -42,10 +42,16 @@ def gaussian_distance(
     other_mean: NDArray[np.float64],
     other_covariance: NDArray[np.float64],
 ) -> float:
-    """Squared Wasserstein-2 distance of two Gaussians: means (f,), covariances (f, f).
+    """Squared Wasserstein-2 distance of two Gaussians.
 
     tr (A B)^1/2 is taken as the root eigenvalues of A^1/2 B A^1/2, which is symmetric: no complex parts to cut off, as
     there are with a root of A B.
+
+    Args:
+        mean: (f,) of the one.
+        covariance: (f, f), symmetric.
+        other_mean: (f,) of the other.
+        other_covariance: (f, f), symmetric.
     """
     values, vectors = linalg.eigh(covariance)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T

@@ -11,6 +11,12 @@ from addiffusion.errors import EvaluationError
 def check_count(metric: str, what: str, count: int, minimum: int) -> None:
     """Refuse too few samples, and say how many are needed.
 
+    Args:
+        metric: its name in the error.
+        what: the samples in words: ``images``.
+        count: how many there are.
+        minimum: how many the metric needs.
+
     Raises:
         EvaluationError: ``count`` is below ``minimum``.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from addiffusion.embedded.models.samples import Solver
+from addiffusion.config.sampling import FinishSolverName
 from addiffusion.embedded.world.scenes import TIERS
 from evaluation.model_card.drawing import JUDGED, CardRunner, Scores, Setting, tier_rows
 
@@ -19,7 +19,7 @@ TOLERANCE = 0.01
 class StaticPoint:
     """Mean scores of one tier's finished images with one static sampler."""
 
-    solver: Solver
+    solver: FinishSolverName
     steps: int
     guidance: float
     tier: int
@@ -50,12 +50,13 @@ class Curves:
     static: tuple[StaticPoint, ...]
     full: tuple[FullRun, ...]
 
-    def soft(self, solver: Solver, steps: int, guidance: float, tier: int) -> float:
+    def soft(self, setting: Setting, tier: int) -> float:
         """The mean scene score of one static point."""
         return next(
             point.soft
             for point in self.static
-            if (point.solver, point.steps, point.guidance, point.tier) == (solver, steps, guidance, tier)
+            if Setting(solver=point.solver, steps=point.steps, guidance=point.guidance) == setting
+            and point.tier == tier
         )
 
 
@@ -98,12 +99,10 @@ def _full_runs(runner: CardRunner, guidance: float) -> list[tuple[FullRun, Stati
     plan = runner.plan
     prompts = runner.prompts(plan.curve_prompts_per_tier)
     setting = Setting(solver="ddim", steps=plan.full_steps, guidance=guidance)
-    rows: list[list[Scores]] = []
-    done = 0
-    for moments in runner.z0_preds(prompts, setting, "every step"):
-        batch = prompts[done : done + len(moments[0])]
-        rows.append([runner.judge(runner.sampler.decode(z0), batch) for z0 in moments])
-        done += len(batch)
+    rows = [
+        [runner.judge(runner.sampler.decode(z0), batch) for z0 in moments]
+        for batch, moments in runner.z0_preds(prompts, setting, "every step")
+    ]
     along = {
         name: np.stack([np.concatenate([batch[step][name] for batch in rows]) for step in range(plan.full_steps)])
         for name in JUDGED

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from addiffusion.config import PromptsSection, ScorersSection
-from addiffusion.embedded.models.samples import SceneSampler, Solver
+from addiffusion.config.sampling import FinishSolverName
+from addiffusion.embedded.models.samples import SceneSampler
 from addiffusion.embedded.world import Split
 from addiffusion.embedded.world.scenes import TIERS
 from addiffusion.prompts import load_prompts
@@ -36,7 +37,7 @@ Scores = dict[str, NDArray[np.float64]]
 class Setting:
     """One way to sample."""
 
-    solver: Solver
+    solver: FinishSolverName
     steps: int
     guidance: float
 
@@ -57,8 +58,10 @@ class CardRunner:
         """The first prompts of a split, all tiers in turn."""
         return load_prompts(PromptsSection(), split=split, count=per_tier * len(TIERS), seed=self.plan.seed)
 
-    def z0_preds(self, prompts: tuple[Prompt, ...], setting: Setting, what: str) -> Iterator[list[Tensor]]:
-        """For each batch of prompts, the clean prediction at every step; image i has noise of its own."""
+    def z0_preds(
+        self, prompts: tuple[Prompt, ...], setting: Setting, what: str
+    ) -> Iterator[tuple[tuple[Prompt, ...], list[Tensor]]]:
+        """Batches of prompts, each with its clean prediction at every step; image i has noise of its own."""
         for start in range(0, len(prompts), BATCH):
             batch = prompts[start : start + BATCH]
             padded = (batch * BATCH)[:BATCH]
@@ -70,12 +73,14 @@ class CardRunner:
                 steps=setting.steps,
                 guidance=setting.guidance,
             )
-            yield [z0[: len(batch)] for z0 in moments]
+            yield batch, [z0[: len(batch)] for z0 in moments]
             self._advance(what, len(batch) * setting.steps)
 
     def images(self, prompts: tuple[Prompt, ...], setting: Setting, what: str) -> UInt8[np.ndarray, "n h w 3"]:
         """Finished images."""
-        return np.concatenate([self.sampler.decode(moments[-1]) for moments in self.z0_preds(prompts, setting, what)])
+        return np.concatenate(
+            [self.sampler.decode(moments[-1]) for _, moments in self.z0_preds(prompts, setting, what)]
+        )
 
     def judge(
         self,
@@ -84,7 +89,14 @@ class CardRunner:
         names: tuple[str, ...] = JUDGED,
         embeddings: tuple[str, ...] = (),
     ) -> Scores:
-        """Scores of each image against its own prompt, and DINO features if ``embeddings`` names them."""
+        """Scores of each image against its own prompt.
+
+        Args:
+            images: (n, h, w, 3).
+            prompts: (n), one per image.
+            names: scores to compute.
+            embeddings: ``dino`` for its features, (n, f); none by default.
+        """
         texts = tuple(prompt.text for prompt in prompts)
         reply = self.scoring.score(ScoreRequest(images=images, prompts=texts, names=names, embeddings=embeddings))
         columns = {name: reply.values[:, k].astype(np.float64) for k, name in enumerate(names)}

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-from addiffusion.embedded.models.samples import Solver
+from addiffusion.config.sampling import SOLVER_TITLES
 from addiffusion.embedded.world.scenes import TIERS
 from addiffusion.files import write_text
-from evaluation.model_card.drawing import CardRunner
+from evaluation.model_card.drawing import CardRunner, Setting
 from evaluation.model_card.model_card import ModelCard
 from evaluation.model_card.pictures import draw_curves, draw_few_steps, draw_grid
 from evaluation.model_card.targets import targets
+from evaluation.significance.tables import pipe_table
 
 TEMPLATE = Path(__file__).with_name("page.md")
-_NAMES: dict[Solver, str] = {"ddim": "DDIM", "dpmpp_2m": "DPM-Solver++ 2M"}
 
 
 def write_page(card: ModelCard, runner: CardRunner, path: Path) -> list[Path]:
@@ -88,8 +88,7 @@ def page(card: ModelCard, pictures: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return pipe_table(head, rows, texts=len(head)).rstrip()
 
 
 def _tier_row(name: str, figures: dict[str, float], key: str, form: str = ".3f") -> tuple[str, ...]:
@@ -100,8 +99,11 @@ def _static_table(card: ModelCard, guidance: float) -> str:
     head = (f"guidance {guidance:g}", *(f"{steps}" for steps in card.plan.steps))
     rows = [
         (
-            f"{_NAMES[solver]}, tier {tier}",
-            *(f"{card.curves.soft(solver, steps, guidance, tier):.3f}" for steps in card.plan.steps),
+            f"{SOLVER_TITLES[solver]}, tier {tier}",
+            *(
+                f"{card.curves.soft(Setting(solver=solver, steps=steps, guidance=guidance), tier):.3f}"
+                for steps in card.plan.steps
+            ),
         )
         for solver in card.plan.solvers
         for tier in TIERS

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from addiffusion.config.sampling import SOLVER_TITLES, FinishSolverName
 from addiffusion.embedded.world.scenes import TIERS
 from addiffusion.records import Prompt
 from evaluation.model_card.curves import Curves
@@ -19,12 +21,17 @@ from evaluation.style import GREEN, INK, TIER_COLORS, VERMILLION, save, style
 
 COLUMNS = 8
 ROWS = GRID_IMAGES // COLUMNS
-_NAMES = {"ddim": "DDIM", "dpmpp_2m": "DPM-Solver++"}
-_LINES = {"ddim": "-", "dpmpp_2m": "--"}
 
 
 def draw_grid(runner: CardRunner, guidance: float, tier: int, path: Path) -> Path:
-    """The first test prompts of a tier at full length, with the checker's verdict as the frame's colour."""
+    """The first test prompts of a tier at full length, with the checker's verdict as the frame's colour.
+
+    Args:
+        runner: draws and judges.
+        guidance: guidance scale of the images.
+        tier: 1 to 3.
+        path: the PNG to write.
+    """
     own = _of_tier(runner, tier, GRID_IMAGES)
     setting = Setting(solver="ddim", steps=runner.plan.full_steps, guidance=guidance)
     images = runner.images(own, setting, f"grid {tier}")
@@ -85,7 +92,7 @@ def _along_panel(axes: Axes, curves: Curves, guidance: float) -> None:
 
 
 def _shorter_panel(axes: Axes, curves: Curves, guidance: float) -> None:
-    for solver, dashes in _LINES.items():
+    for solver, dashes in zip(get_args(FinishSolverName), ("-", "--"), strict=True):
         for tier in TIERS:
             own = [p for p in curves.static if (p.solver, p.guidance, p.tier) == (solver, guidance, tier)]
             own.sort(key=lambda point: point.steps)
@@ -96,7 +103,7 @@ def _shorter_panel(axes: Axes, curves: Curves, guidance: float) -> None:
                 linestyle=dashes,
                 marker="o",
                 markersize=4,
-                label=_NAMES[solver] if tier == TIERS[-1] else None,
+                label=SOLVER_TITLES[solver] if tier == TIERS[-1] else None,
             )
     axes.set(xlabel="steps in all", ylabel="scene score of the image", ylim=(0, 1.03))
     axes.set_title("Shorter runs")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
-from addiffusion.embedded.models.samples import Solver
+from addiffusion.config.sampling import FinishSolverName
 from addiffusion.embedded.world.scenes import TIERS
 
 GRID_IMAGES = 24
@@ -30,7 +31,7 @@ class CardPlan:
     """Test prompts of the curves."""
     guidances: tuple[float, ...] = (2.0, 3.5, 6.0)
     steps: tuple[int, ...] = (5, 10, 15, 20, 30, 50)
-    solvers: tuple[Solver, ...] = ("ddim", "dpmpp_2m")
+    solvers: tuple[FinishSolverName, ...] = get_args(FinishSolverName)
     renders: int = 600
     """Clean renders per tier for checker and autoencoder, and scenes for the scorers."""
     slots: int = 16

@@ -34,18 +34,14 @@ def measure_progress(runner: CardRunner, guidance: float) -> tuple[ScoreProgress
     early = max(1, round(EARLY_SHARE * length))
     moments = sorted({max(1, round(share * length)) for share in (0.1, 0.2, 0.4, 0.6, 1.0)} | {early})
     prompts = runner.prompts(plan.curve_prompts_per_tier)
-    batches: list[dict[int, Scores]] = []
-    done = 0
     setting = Setting(solver="ddim", steps=length, guidance=guidance)
-    for steps in runner.z0_preds(prompts, setting, "scores"):
-        batch = prompts[done : done + len(steps[0])]
-        batches.append(
-            {
-                moment: runner.judge(runner.sampler.decode(steps[moment - 1]), batch, SCORE_NAMES, ("dino",))
-                for moment in moments
-            }
-        )
-        done += len(steps[0])
+    batches = [
+        {
+            moment: runner.judge(runner.sampler.decode(steps[moment - 1]), batch, SCORE_NAMES, ("dino",))
+            for moment in moments
+        }
+        for batch, steps in runner.z0_preds(prompts, setting, "scores")
+    ]
     columns = {
         title: {moment: np.concatenate([_column(batch, name, moment) for batch in batches]) for moment in moments}
         for title, name in SCORES.items()

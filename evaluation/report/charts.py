@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from addiffusion.actions import ACTION_NAMES, Action
-from evaluation.comparison.plots import KIND_COLORS, KIND_TITLES
+from addiffusion.actions import ACTION_NAMES
+from evaluation.comparison.plots import KINDS
 from evaluation.comparison.tables import METRIC_TITLES
 from evaluation.report.chart import Chart, Head, chart
+from evaluation.report.figures import ACTION_MIX, SHARE_COLORS, STOPPING_TIMES, action_shares, tier_name
 from evaluation.report.report_data import ReportData, Spent
 from evaluation.report.training_charts import training_charts
 from evaluation.seconds import SECONDS_NOTE
-from evaluation.style import ACTION_COLORS, GREY, TIER_COLORS
-
-DOES = "What the agent does"
-_SYMBOLS = {"agent": "star", "static": "circle", "control": "square", "search": "diamond", "other": "triangle-up",
-            "oracle": "cross"}  # fmt: skip
+from evaluation.style import GREY, TIER_COLORS
 
 
 def charts(data: ReportData) -> list[Chart]:
@@ -29,66 +24,48 @@ def charts(data: ReportData) -> list[Chart]:
     if data.spent:
         found += [_action_mix(data.spent, data.num_steps), _stopping_times(data.spent)]
     if data.summary.get("contestants"):
-        found += [_pareto(data.summary, metric) for metric in _metrics(data.summary)]
+        found += [_pareto(data.summary, metric) for metric in shown_metrics(data.summary)]
         found += [_tiers(data.summary)] if _tier_names(data.summary) else []
     return found
 
 
 def _action_mix(spent: Sequence[Spent], num_steps: int) -> Chart:
-    counts = np.zeros((len(ACTION_NAMES), num_steps))
-    for one in spent:
-        np.add.at(counts, (list(one.actions), list(one.steps)), 1.0)
-    shares = counts / len(spent)
+    shares = action_shares(spent, num_steps=num_steps)[: len(ACTION_NAMES)]
     series = [
         {
             "type": "bar",
             "name": name,
             "x": list(range(num_steps)),
             "y": [round(value, 4) for value in share.tolist()],
-            "marker": {"color": ACTION_COLORS[action]},
+            "marker": {"color": color},
         }
-        for name, action, share in zip(ACTION_NAMES, Action, shares, strict=True)
+        for name, color, share in zip(ACTION_NAMES, SHARE_COLORS, shares, strict=False)
     ]
-    head = Head(
-        id="by-step",
-        section=DOES,
-        title="Actions by step",
-        words="Share of all images that continue, stop or refine at each step; the rest is done or warming up.",
-        x="schedule step i",
-    )
-    return chart(head, series, {"barmode": "stack", "bargap": 0.05})
+    return chart(ACTION_MIX, series, {"barmode": "stack", "bargap": 0.05})
 
 
 def _stopping_times(spent: Sequence[Spent]) -> Chart:
-    tiers = sorted({one.tier for one in spent})
     series = [
         {
             "type": "histogram",
-            "name": f"tier {tier}" if tier else "all prompts",
+            "name": tier_name(tier),
             "x": [one.nfe for one in spent if one.tier == tier],
             "xbins": {"size": 1},
             "marker": {"color": TIER_COLORS.get(tier, GREY)},
             "opacity": 0.75,
         }
-        for tier in tiers
+        for tier in sorted({one.tier for one in spent})
     ]
-    head = Head(
-        id="stopping",
-        section=DOES,
-        title="When images are finished",
-        words="Images by NFE spent, one colour per tier: harder prompts should stand further right.",
-        x="NFE spent on the image",
-    )
-    return chart(head, series, {"barmode": "stack", "bargap": 0.08})
+    return chart(STOPPING_TIMES, series, {"barmode": "stack", "bargap": 0.08})
 
 
 def _pareto(summary: Mapping[str, Any], metric: str) -> Chart:
     series: list[dict[str, Any]] = []
     for cost in ("nfe", "seconds"):
-        for kind, title in KIND_TITLES.items():
+        for kind in KINDS:
             members = [one for one in summary["contestants"] if one["kind"] == kind and _known(one, metric, cost)]
             if members:
-                series.append(_points(members, metric, cost, kind, title))
+                series.append(_points(members, metric, cost, kind))
     name = METRIC_TITLES.get(metric, metric)
     head = Head(
         id=f"pareto-{metric}",
@@ -102,20 +79,20 @@ def _pareto(summary: Mapping[str, Any], metric: str) -> Chart:
     return drawn | {"toggle": {"nfe": "NFE per image", "seconds": "seconds per image"}}
 
 
-def _points(members: Sequence[Mapping[str, Any]], metric: str, cost: str, kind: str, title: str) -> dict[str, Any]:
+def _points(members: Sequence[Mapping[str, Any]], metric: str, cost: str, kind: str) -> dict[str, Any]:
     means = [one["mean"][metric] for one in members]
     bounds = [one["ci"][metric] or [mean, mean] for one, mean in zip(members, means, strict=True)]
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": title,
+        "name": KINDS[kind].title,
         "meta": cost,
         "visible": cost == "nfe",
         "x": [one["mean"][cost] for one in members],
         "y": means,
         "text": [one["title"] for one in members],
         "hovertemplate": "<b>%{text}</b><br>%{x:.3g} · %{y:.3f}<extra></extra>",
-        "marker": {"color": KIND_COLORS[kind], "symbol": _SYMBOLS[kind], "size": 16 if kind == "agent" else 9},
+        "marker": {"color": KINDS[kind].color, "symbol": KINDS[kind].symbol, "size": 16 if kind == "agent" else 9},
         "error_y": {
             "type": "data",
             "symmetric": False,
@@ -128,7 +105,7 @@ def _points(members: Sequence[Mapping[str, Any]], metric: str, cost: str, kind: 
 
 
 def _tiers(summary: Mapping[str, Any]) -> Chart:
-    metric = _metrics(summary)[0]
+    metric = shown_metrics(summary)[0]
     chosen = [one for one in summary["contestants"] if one["name"] in _rivals(summary)]
     series = [
         {
@@ -156,8 +133,9 @@ def _rivals(summary: Mapping[str, Any]) -> list[str]:
     return ["agent", "full", "random-stop", "mean-stop", *summary.get("equal_nfe", [])[:2]]
 
 
-def _metrics(summary: Mapping[str, Any]) -> list[str]:
-    agent = summary["contestants"][0]["mean"]
+def shown_metrics(summary: Mapping[str, Any]) -> list[str]:
+    """Scores that the agent of a comparison has; none of a summary that is empty."""
+    agent = summary["contestants"][0]["mean"] if summary else {}
     hidden = ("nfe", "network_evals", "seconds")
     return [name for name, value in agent.items() if value is not None and name not in hidden]
 

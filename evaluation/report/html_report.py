@@ -15,13 +15,12 @@ from plotly.offline import get_plotlyjs
 from addiffusion.files import write_text
 from evaluation.comparison.tables import METRIC_TITLES
 from evaluation.numbers import json_number
-from evaluation.report.charts import charts
+from evaluation.report.charts import charts, shown_metrics
 from evaluation.report.report_data import ReportData
 from evaluation.report.strips import case, strip
 from evaluation.seconds import SECONDS_NOTE
 
 _HERE = Path(__file__).parent
-_HIDDEN = ("nfe", "network_evals", "seconds")
 
 
 def write_page(path: Path, data: ReportData) -> Path:
@@ -40,7 +39,7 @@ def render(data: ReportData) -> str:
             report=data,
             sections=_sections(drawn),
             tiles=_tiles(data.summary),
-            metrics=_metrics(data.summary),
+            metrics=shown_metrics(data.summary),
             titles=METRIC_TITLES,
             seconds_note=SECONDS_NOTE,
             strips=[strip(film) for film in data.films],
@@ -93,13 +92,6 @@ def _tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
          "share of what hindsight earns"),
     ]  # fmt: skip
     return [{"name": name, "value": value, "words": words} for name, value, words in tiles]
-
-
-def _metrics(summary: Mapping[str, Any]) -> list[str]:
-    if not summary:
-        return []
-    means = summary["contestants"][0]["mean"]
-    return [name for name, value in means.items() if value is not None and name not in _HIDDEN]
 
 
 def _json(drawn: list[dict[str, Any]]) -> str:

@@ -24,7 +24,14 @@ _LOSES = "**loses**"
 
 
 def results_page(result: ComparisonResult, summary: Mapping[str, Any], *, command: str, machine: str) -> str:
-    """Markdown of the page. Every number is the comparison's; every sentence about who wins follows from them."""
+    """Markdown of the page. Every number is the comparison's; every sentence about who wins follows from them.
+
+    Args:
+        result: tables of all contestants.
+        summary: the comparison's ``summary.json``.
+        command: that made the comparison, word for word.
+        machine: that it ran on, in words.
+    """
     metric = next(iter(result.metrics()), "clip")
     found = comparisons(result)
     categories = markdown_categories(result)

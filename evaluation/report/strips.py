@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from addiffusion.actions import Action
+from addiffusion.images import data_url
 from addiffusion.records import SCORE_NAMES
 from evaluation.comparison.films import Film
 from evaluation.numbers import json_number
@@ -30,7 +29,7 @@ def strip(film: Film) -> dict[str, Any]:
         _frame(film.images[row], _words(film, row), Action(int(film.actions[row])), film.masks[row])
         for row in range(count)
     ]
-    last = {"image": data_url(film.images[count]), "action": "result", "words": _words(film, count), "mask": None}
+    last = {"image": _shown(film.images[count]), "action": "result", "words": _words(film, count), "mask": None}
     taken = sorted({Action(int(action)).name.lower() for action in film.actions})
     return {
         "prompt": film.prompt,
@@ -51,24 +50,22 @@ def case(one: Case) -> dict[str, Any]:
         "metric": one.metric,
         "score": one.score,
         "full_score": one.full_score,
-        "image": data_url(one.image),
-        "full_image": data_url(one.full_image),
+        "image": _shown(one.image),
+        "full_image": _shown(one.full_image),
     }
 
 
-def data_url(image: NDArray[np.uint8]) -> str:
-    """An image (H, W, 3 or 4) as a PNG inside a URL."""
+def _shown(image: NDArray[np.uint8]) -> str:
+    """URL of an image (H, W, 3 or 4), shrunk where it is large."""
     opened = Image.fromarray(image)
     if max(opened.size) > _SHOWN_SIDE:
         opened.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
-    buffer = io.BytesIO()
-    opened.save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return data_url(opened)
 
 
 def _frame(image: NDArray[np.uint8], words: Sequence[str], action: Action, mask: NDArray[np.float32]) -> dict[str, Any]:
-    veil = None if action is not Action.REFINE or not np.isfinite(mask).all() else data_url(_veil(mask))
-    return {"image": data_url(image), "action": action.name.lower(), "words": list(words), "mask": veil}
+    veil = None if action is not Action.REFINE or not np.isfinite(mask).all() else _shown(_veil(mask))
+    return {"image": _shown(image), "action": action.name.lower(), "words": list(words), "mask": veil}
 
 
 def _veil(mask: NDArray[np.float32]) -> NDArray[np.uint8]:

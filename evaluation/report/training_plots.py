@@ -1,11 +1,11 @@
-"""The figures of a run: learning curves, action mix by step, stopping times by tier.
+"""The figures of a run as PNG: learning curves, action mix by step, stopping times by tier.
 
 Figures are made with ``matplotlib.figure.Figure``, so no display and no global state is involved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,28 +15,34 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from addiffusion.actions import ACTION_NAMES, Action
-from addiffusion.records import SCORE_NAMES, TERM_NAMES, Episode
-from evaluation.style import ACTION_COLORS, BLUE, GREY, INK, ORANGE, PALE, PURPLE, TIER_COLORS, legend, save, style
-
-Row = Mapping[str, float | None]
-_TERM_COLORS = dict(
-    zip(TERM_NAMES, (BLUE, ACTION_COLORS[Action.STOP], ORANGE, ACTION_COLORS[Action.REFINE]), strict=True)
+from addiffusion.records import Episode
+from evaluation.report.figures import (
+    ACTION_MIX,
+    SHARE_COLORS,
+    SHARE_NAMES,
+    STOPPING_TIMES,
+    TRAINING,
+    Panel,
+    action_shares,
+    column,
+    drawn_lines,
+    tier_name,
 )
+from evaluation.report.report_data import Row
+from evaluation.style import GREY, INK, TIER_COLORS, legend, save, style
 
 
 def plot_learning_curves(rows: Sequence[Row], path: Path) -> Path:
     """Reward terms, NFE, action mix, scores, entropy and losses by iteration, from the lines of metrics.jsonl."""
     with style():
         figure = Figure(figsize=(14, 7.6), layout="constrained")
-        grid = figure.add_gridspec(2, 3)
-        iterations = column(rows, "iteration")
-        _reward_panel(figure.add_subplot(grid[0, 0]), iterations, rows)
-        _nfe_panel(figure.add_subplot(grid[0, 1]), iterations, rows)
-        _mix_panel(figure.add_subplot(grid[0, 2]), iterations, rows)
-        _score_panels(figure, grid[1, 0], iterations, rows)
-        _entropy_panel(figure.add_subplot(grid[1, 1]), iterations, rows)
-        _loss_panel(figure.add_subplot(grid[1, 2]), iterations, rows)
+        grid = figure.add_gridspec(2, len(TRAINING) // 2)
+        for number, panel in enumerate(TRAINING):
+            spec = grid[divmod(number, len(TRAINING) // 2)]
+            if panel.shape == "apart":
+                _apart(figure, spec, panel, rows)
+            else:
+                _together(figure.add_subplot(spec), panel, rows)
         return save(figure, path)
 
 
@@ -47,13 +53,11 @@ def plot_action_mix(episodes: Sequence[Episode], path: Path, *, num_steps: int) 
         figure = Figure(figsize=(9, 4.6), layout="constrained")
         axes = figure.add_subplot()
         bottom = np.zeros(num_steps)
-        names = (*ACTION_NAMES, "finished or warming up")
-        colors = (*(ACTION_COLORS[action] for action in Action), PALE)
-        for name, color, share in zip(names, colors, shares, strict=True):
+        for name, color, share in zip(SHARE_NAMES, SHARE_COLORS, shares, strict=True):
             axes.bar(np.arange(num_steps), share, bottom=bottom, width=1.0, color=color, label=name, linewidth=0)
             bottom = bottom + share
-        axes.set(xlim=(-0.5, num_steps - 0.5), ylim=(0, 1), xlabel="schedule step i", ylabel="share of images")
-        axes.set_title("What the policy does at each step")
+        axes.set(xlim=(-0.5, num_steps - 0.5), ylim=(0, 1), xlabel=ACTION_MIX.x, ylabel="share of images")
+        axes.set_title(ACTION_MIX.title)
         axes.grid(visible=False)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4, fontsize=9, handlelength=1.2)
         return save(figure, path)
@@ -78,95 +82,49 @@ def plot_stopping_times(episodes: Sequence[Episode], path: Path, *, num_steps: i
             va="top",
             fontsize=9,
         )
-        axes.set_yticks(range(len(tiers)), [f"tier {tier}" if tier else "all prompts" for tier in tiers])
-        axes.set(xlabel="NFE spent on the image", ylim=(-0.55, max(len(tiers), 1) - 0.4))
+        axes.set_yticks(range(len(tiers)), [tier_name(tier) for tier in tiers])
+        axes.set(xlabel=STOPPING_TIMES.x, ylim=(-0.55, max(len(tiers), 1) - 0.4))
         axes.set_xlim(0, max([num_steps, *(episode.nfe for episode in episodes)]) * 1.04)
-        axes.set_title("When images are finished")
+        axes.set_title(STOPPING_TIMES.title)
         axes.grid(visible=False, axis="y")
         return save(figure, path)
 
 
-def action_shares(episodes: Sequence[Episode], *, num_steps: int) -> NDArray[np.float64]:
-    """(4, num_steps) share of images that continue, stop, refine, or take no decision, at each schedule step."""
-    counts = np.zeros((len(ACTION_NAMES), num_steps))
-    for episode in episodes:
-        np.add.at(counts, (episode.actions, episode.steps), 1.0)
-    shares = counts / max(len(episodes), 1)
-    return np.vstack([shares, 1.0 - shares.sum(axis=0)])
-
-
-def column(rows: Sequence[Row], name: str) -> NDArray[np.float64]:
-    """One metric over the iterations; NaN where a line lacks it."""
-    values = (row.get(name) for row in rows)
-    return np.array([np.nan if value is None else float(value) for value in values])
-
-
-def _reward_panel(axes: Axes, iterations: NDArray[np.float64], rows: Sequence[Row]) -> None:
-    for name in TERM_NAMES:
-        values = column(rows, f"term_{name}")
-        if np.any(np.nan_to_num(values) != 0):
-            axes.plot(iterations, values, color=_TERM_COLORS[name], label=name, linewidth=1.4)
-    axes.plot(iterations, column(rows, "return"), color=INK, label="total")
-    axes.axhline(0, color=GREY, linewidth=0.8)
-    _finish(axes, "Reward per episode")
-    legend(axes, columns=2)
-
-
-def _nfe_panel(axes: Axes, iterations: NDArray[np.float64], rows: Sequence[Row]) -> None:
-    axes.fill_between(
-        iterations,
-        column(rows, "nfe_p10"),
-        column(rows, "nfe_p90"),
-        color=BLUE,
-        alpha=0.15,
-        linewidth=0,
-        label="10-90 %",
-    )
-    axes.plot(iterations, column(rows, "nfe"), color=BLUE, label="mean")
-    axes.set_ylim(bottom=0)
-    _finish(axes, "NFE per image")
-    legend(axes)
-
-
-def _mix_panel(axes: Axes, iterations: NDArray[np.float64], rows: Sequence[Row]) -> None:
-    shares = [np.nan_to_num(column(rows, f"{name}_frac")) for name in ACTION_NAMES]
-    colors = [ACTION_COLORS[action] for action in Action]
-    axes.stackplot(iterations, *shares, labels=ACTION_NAMES, colors=colors, linewidth=0)
-    axes.set_ylim(0, 1)
-    axes.margins(x=0)
-    _finish(axes, "Action mix (share of decisions)")
-    axes.legend(loc="lower center", ncols=len(ACTION_NAMES), fontsize=9, handlelength=1.2, frameon=True, framealpha=0.9)
-
-
-def _score_panels(figure: Figure, spec: SubplotSpec, iterations: NDArray[np.float64], rows: Sequence[Row]) -> None:
-    """One small panel per score: their units differ."""
-    grid = spec.subgridspec(len(SCORE_NAMES), 1, hspace=0.08)
-    for position, (name, color) in enumerate(zip(SCORE_NAMES, (BLUE, ORANGE, PURPLE), strict=True)):
-        axes = figure.add_subplot(grid[position, 0])
-        axes.plot(iterations, column(rows, f"score_{name}"), color=color)
-        axes.annotate(
-            name.replace("_", " "),
-            (0, 1),
-            xytext=(5, -4),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            va="top",
-            fontsize=9,
-            color=color,
-            weight="bold",
+def _together(axes: Axes, panel: Panel, rows: Sequence[Row]) -> None:
+    iterations = column(rows, "iteration")
+    lines = drawn_lines(panel, rows)
+    if panel.shape == "stack":
+        shares = [np.nan_to_num(values) for _, values in lines]
+        axes.stackplot(
+            iterations,
+            *shares,
+            labels=[line.name for line, _ in lines],
+            colors=[line.color for line, _ in lines],
+            linewidth=0,
         )
-        last = position == len(SCORE_NAMES) - 1
-        _finish(axes, "Scores of the returned images" if position == 0 else "", label=last)
-        axes.tick_params(labelbottom=last)
-        axes.yaxis.set_major_locator(MaxNLocator(3))
+        axes.set_ylim(0, 1)
+        axes.margins(x=0)
+    elif panel.shape == "band":
+        (_, low), (edge, high), *lines = lines
+        axes.fill_between(iterations, low, high, color=edge.color, alpha=0.15, linewidth=0, label=edge.name)
+        axes.set_ylim(bottom=0)
+    if panel.shape != "stack":
+        for line, values in lines:
+            axes.plot(iterations, values, color=line.color, label=line.name, linewidth=1.6)
+    _finish(axes, panel.head.title)
+    if panel.mark is not None:
+        _mark(axes, *panel.mark)
+    if panel.shape == "stack":
+        axes.legend(loc="lower center", ncols=len(lines), fontsize=9, handlelength=1.2, frameon=True, framealpha=0.9)
+    elif len(panel.lines) > 1:
+        legend(axes, columns=3 if len(panel.lines) > 3 else 1)
 
 
-def _entropy_panel(axes: Axes, iterations: NDArray[np.float64], rows: Sequence[Row]) -> None:
-    axes.plot(iterations, column(rows, "entropy"), color=BLUE)
-    axes.axhline(np.log(len(ACTION_NAMES)), color=GREY, linestyle=":", linewidth=1.2)
+def _mark(axes: Axes, value: float, name: str) -> None:
+    axes.axhline(value, color=GREY, linestyle=":", linewidth=1.2)
     axes.annotate(
-        "uniform",
-        (1, np.log(len(ACTION_NAMES))),
+        name,
+        (1, value),
         xycoords=("axes fraction", "data"),
         xytext=(-2, 3),
         textcoords="offset points",
@@ -174,16 +132,31 @@ def _entropy_panel(axes: Axes, iterations: NDArray[np.float64], rows: Sequence[R
         fontsize=9,
         color=GREY,
     )
-    axes.set_ylim(0, 1.2 * np.log(len(ACTION_NAMES)))
-    _finish(axes, "Policy entropy (nats)")
+    axes.set_ylim(0, 1.2 * value)
 
 
-def _loss_panel(axes: Axes, iterations: NDArray[np.float64], rows: Sequence[Row]) -> None:
-    names = {"policy_loss": "policy loss", "vf_loss": "value loss", "approx_kl": "KL to the policy before"}
-    for color, (name, label) in zip((BLUE, ORANGE, GREY), names.items(), strict=True):
-        axes.plot(iterations, column(rows, name), color=color, label=label, linewidth=1.6)
-    _finish(axes, "Losses")
-    legend(axes)
+def _apart(figure: Figure, spec: SubplotSpec, panel: Panel, rows: Sequence[Row]) -> None:
+    """One small panel per line: their units differ."""
+    iterations = column(rows, "iteration")
+    grid = spec.subgridspec(len(panel.lines), 1, hspace=0.08)
+    for position, (line, values) in enumerate(drawn_lines(panel, rows)):
+        axes = figure.add_subplot(grid[position, 0])
+        axes.plot(iterations, values, color=line.color)
+        axes.annotate(
+            line.name,
+            (0, 1),
+            xytext=(5, -4),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            va="top",
+            fontsize=9,
+            color=line.color,
+            weight="bold",
+        )
+        last = position == len(panel.lines) - 1
+        _finish(axes, panel.head.title if position == 0 else "", label=last)
+        axes.tick_params(labelbottom=last)
+        axes.yaxis.set_major_locator(MaxNLocator(3))
 
 
 def _finish(axes: Axes, title: str, *, label: bool = True) -> None:

@@ -29,6 +29,10 @@ class Interval:
     level: float
     """Confidence, in (0, 1)."""
 
+    def as_json(self) -> list[float]:
+        """Its ends."""
+        return [self.low, self.high]
+
     def excludes(self, value: float) -> bool:
         """Whether ``value`` lies outside."""
         return value < self.low or value > self.high

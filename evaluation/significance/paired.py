@@ -87,10 +87,17 @@ def compare(
     metric: str,
     resampling: Resampling | None = None,
 ) -> Comparison:
-    """Compare ``values`` (n,) with ``baseline`` (n,), row by row the same (prompt, seed); NaN means no score.
+    """Mean difference of two contestants, its interval and its p-value.
 
     The p-value is that of the sign-flip test. It is exact where differences are symmetric about 0, and asymptotically
     right where they are not: flips keep the sum of squares, so the mean orders them as Student's t does.
+
+    Args:
+        values: (n,) scores of the contestant.
+        baseline: (n,) scores to compare with; row i is the same (prompt, seed). NaN: no score.
+        name: contestant and baseline, for people.
+        metric: name of the score.
+        resampling: how many resamples, and their seed; None: the usual ones.
 
     Raises:
         EvaluationError: counts differ, or fewer than MINIMUM_COUNT pairs have both scores.
@@ -113,7 +120,14 @@ def compare(
 def compare_if_enough(
     values: NDArray[np.floating], baseline: NDArray[np.floating], *, name: str, metric: str
 ) -> Comparison | None:
-    """``compare``, or None where fewer than MINIMUM_COUNT pairs have both scores."""
+    """``compare``, or None where fewer than MINIMUM_COUNT pairs have both scores.
+
+    Args:
+        values: (n,) scores of the contestant.
+        baseline: (n,) scores to compare with; row i is the same (prompt, seed). NaN: no score.
+        name: contestant and baseline, for people.
+        metric: name of the score.
+    """
     if int(np.isfinite(values - baseline).sum()) < MINIMUM_COUNT:
         return None
     return compare(values, baseline, name=name, metric=metric)
@@ -126,7 +140,13 @@ def non_inferiority(
     margin: float,
     resampling: Resampling | None = None,
 ) -> NonInferiority:
-    """Test whether ``values`` (n,) are worse than ``baseline`` (n,) by less than ``margin``, in units of the score.
+    """Test whether a contestant is worse than a baseline by less than ``margin``.
+
+    Args:
+        values: (n,) scores of the contestant.
+        baseline: (n,) scores to compare with; row i is the same (prompt, seed). NaN: no score.
+        margin: the largest loss that does not matter, above 0, in units of the score.
+        resampling: how many resamples, and their seed; None: the usual ones.
 
     Raises:
         EvaluationError: a margin that is not a positive number, counts that differ, or too few pairs.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from addiffusion.errors import EvaluationError
@@ -39,8 +39,7 @@ def markdown_table(comparisons: Sequence[Comparison], *, alpha: float = 0.05, di
         EvaluationError: no comparison, or intervals of different levels.
     """
     rows = _rows(comparisons, _Dialect(escape=escape_markdown, number=_markdown_number), alpha, digits)
-    lines = [rows[0], ["---", "---", *["---:"] * (len(_COLUMNS) - 2)], *rows[1:]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return pipe_table(rows[0], rows[1:], texts=2)
 
 
 def latex_table(comparisons: Sequence[Comparison], *, alpha: float = 0.05, digits: int = 3) -> str:
@@ -50,18 +49,25 @@ def latex_table(comparisons: Sequence[Comparison], *, alpha: float = 0.05, digit
         EvaluationError: no comparison, or intervals of different levels.
     """
     rows = _rows(comparisons, _Dialect(escape=escape_latex, number=_latex_number), alpha, digits)
-    head, *body = [f"{' & '.join(row)} \\\\" for row in rows]
-    columns = "ll" + "r" * (len(_COLUMNS) - 2)
-    lines = [
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        head,
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    return "\n".join(lines) + "\n"
+    return tabular(rows[0], [r"\midrule", *map(latex_row, rows[1:])], texts=2)
+
+
+def pipe_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, texts: int = 1) -> str:
+    """A table in Markdown; its first ``texts`` columns are words, the others numbers."""
+    lines = [head, [*["---"] * texts, *["---:"] * (len(head) - texts)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def tabular(head: Sequence[str], body: Iterable[str], *, texts: int = 1) -> str:
+    r"""A `tabular` for the booktabs package; its first ``texts`` columns are words, the others numbers."""
+    columns = "l" * texts + "r" * (len(head) - texts)
+    begin = (rf"\begin{{tabular}}{{{columns}}}", r"\toprule", latex_row(head))
+    return "\n".join((*begin, *body, r"\bottomrule", r"\end{tabular}")) + "\n"
+
+
+def latex_row(cells: Iterable[str]) -> str:
+    """Cells that LaTeX sets as they are, as a line of a `tabular`."""
+    return " & ".join(cells) + r" \\"
 
 
 def _rows(comparisons: Sequence[Comparison], dialect: _Dialect, alpha: float, digits: int) -> list[list[str]]:

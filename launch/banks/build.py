@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from rich.console import Console
 
@@ -22,13 +21,12 @@ from addiffusion.scorers.base import Scoring
 from addiffusion.seeds import derive_seed
 from launch.banks.orders import BankOrder
 from launch.runtime.build import build_components
-from launch.runtime.components import Components, observation_layout
+from launch.runtime.components import Roles, observation_layout
 from launch.runtime.console import RunView, duration
 from launch.runtime.folder_lock import is_vacant, locked
 from launch.runtime.interrupt import interruptible
 from launch.training.checks import check_models
 
-Roles: TypeAlias = Callable[[Config], AbstractContextManager[Components]]
 STREAMS: dict[str, str] = {"train": "train"}
 """Name of the seed stream by split: a bank of training prompts holds the images that `train` trains on, every other
 one those that a held-out comparison draws."""
@@ -47,6 +45,12 @@ class Built:
 
 def build(order: BankOrder, config: Config, *, console: Console, roles: Roles = build_components) -> Built:
     """Build the bank, or what is missing of it; after Ctrl-C the next call goes on.
+
+    Args:
+        order: which bank, of which prompts, and where.
+        config: of the roles; a bank that is there must have the same.
+        console: where progress is shown.
+        roles: who rolls out and scores.
 
     Raises:
         ArchiveError: the folder holds something else, or a bank of another configuration.

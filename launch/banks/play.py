@@ -84,9 +84,13 @@ class Played:
 
 
 def play(folder: Path, policy: str, prices: Sequence[float], *, console: Console = UNSEEN) -> list[Played]:
-    """Replay a policy (``shipped``, a run, a checkpoint, an exported folder) at each price, by its likeliest actions.
+    """Replay a policy at each price, by its likeliest actions.
 
-    ``console`` shows how many episodes are replayed.
+    Args:
+        folder: of the bank.
+        policy: ``shipped``, or a run, a checkpoint or an exported folder.
+        prices: per NFE, a replay for each; without one the configuration's.
+        console: where it is shown how many episodes are replayed.
 
     Raises:
         ArchiveError: the bank is not of the policy's configuration.

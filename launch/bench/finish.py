@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from addiffusion.config import Config
+from addiffusion.config.sampling import FinishSolverName
 from addiffusion.errors import ConfigError
 from addiffusion.records import METRIC_NAMES, SCORE_NAMES, Prompt
 from evaluation.comparison.contestants import Contestant, fixed_stop, full_run, make_cases
@@ -20,8 +21,7 @@ from evaluation.tables import Table
 from launch.bench.orders import FinishOrder
 from launch.runtime.components import Components
 
-FinishSolver: TypeAlias = Literal["ddim", "dpm++2m"]
-SOLVERS: Final[tuple[FinishSolver, ...]] = ("ddim", "dpm++2m")
+SOLVERS: Final[tuple[FinishSolverName, ...]] = get_args(FinishSolverName)
 _GRID: Final = 33
 """Points of NFE at which finishes are compared."""
 _SHOWN: Final = (("NFE", "nfe", ".1f"), ("scene", "scene_soft", ".3f"), ("strict", "scene_strict", ".3f"))
@@ -32,7 +32,7 @@ _SCORES: Final = (("CLIP", "clip", ".3f"), ("aesthetic", "aesthetic", ".2f"), ("
 class Finish:
     """One way to end an image."""
 
-    solver: FinishSolver
+    solver: FinishSolverName
     passes: int
     stop_at: int
     """Schedule index of the step after which every image is stopped."""
@@ -54,11 +54,7 @@ def check_stops(order: FinishOrder, config: Config) -> None:
 
 def combinations(order: FinishOrder, config: Config) -> int:
     """Ways to end an image, the full run among them."""
-    return 1 + len(_grid(order, config))
-
-
-def _grid(order: FinishOrder, config: Config) -> list[Finish]:
-    return grid(SOLVERS, order.passes, order.stops, num_steps=config.sampler.num_steps)
+    return 1 + len(grid(order, config))
 
 
 def bench_finish(
@@ -70,12 +66,19 @@ def bench_finish(
 ) -> list[dict[str, Any]]:
     """One row per way to end an image; the first row is the whole schedule.
 
+    Args:
+        order: passes and stops to combine.
+        prompts: held-out ones, one image each.
+        config: of the sampler whose images are stopped.
+        components: who rolls out and scores.
+        advance: called for each way that is done.
+
     Raises:
         RolloutError: no worker could finish the images in time.
     """
     cases, judge = make_cases(prompts, repeats=1, seed=config.run.seed), paid_scores(components.scoring)
     rows: list[dict[str, Any]] = []
-    for finish in [None, *_grid(order, config)]:
+    for finish in [None, *grid(order, config)]:
         contestant = full_run(config.sampler) if finish is None else _contestant(finish, config)
         table = draw_cases(components.rollouts, contestant, cases, judge=judge).table(cases)
         means = {name: table.mean(name) for name in ("nfe", *METRIC_NAMES, *SCORE_NAMES)}
@@ -84,15 +87,13 @@ def bench_finish(
     return rows
 
 
-def grid(
-    solvers: Sequence[FinishSolver], passes: Sequence[int], stops: Sequence[int], *, num_steps: int
-) -> list[Finish]:
+def grid(order: FinishOrder, config: Config) -> list[Finish]:
     """Every combination once: without passes the solver does not matter, and no more passes than steps were left."""
     finishes: dict[tuple[str, int, int], Finish] = {}
-    for stop_at in stops:
-        for count in passes:
-            shortened = min(count, num_steps - 1 - stop_at)
-            for solver in solvers if shortened else solvers[:1]:
+    for stop_at in order.stops:
+        for count in order.passes:
+            shortened = min(count, config.sampler.num_steps - 1 - stop_at)
+            for solver in SOLVERS if shortened else SOLVERS[:1]:
                 finish = Finish(solver=solver, passes=shortened, stop_at=stop_at)
                 finishes[solver, shortened, stop_at] = finish
     return list(finishes.values())

@@ -34,11 +34,9 @@ class SimulatedWorker:
         self,
         tickets: Sequence[Ticket],
         *,
-        session: int,  # noqa: ARG002 - a rollout worker's signature
-        sampler: Any,  # noqa: ARG002 - likewise
-        more: bool,  # noqa: ARG002 - likewise
         weights: Sequence[ray.ObjectRef[Any]],
         weight_version: int,
+        **_: Any,
     ) -> Collected:
         """The templates in turn under the tickets' names, after a sleep."""
         if weight_version != self._version:

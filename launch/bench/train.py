@@ -80,13 +80,12 @@ def bench_train(setup: TrainSetup, tell: Console) -> dict[str, Any]:
             with Stage(tell, "iterations", iterations, headline="", counted=lambda: len(measured.reports)):
                 measured.run()
         result = measured.result()
-        width = measured.reports[-1].episodes[0].phi.shape[1]
         per_episode_s = result["rollout_s"] * setup.config.rollout.workers / result["episodes"]
         seconds: dict[int, float] = {}
         episodes = measured.reports[-1].episodes
         with Stage(tell, "simulated fleets", len(SIMULATED), headline="", counted=lambda: len(seconds)):
             for workers in SIMULATED:
-                seconds[workers] = simulated_iteration_s(setup, episodes, per_episode_s, workers, width, tell)
+                seconds[workers] = simulated_iteration_s(setup, episodes, per_episode_s, workers, tell)
     scaling = {str(workers): seconds[1] / seconds[workers] for workers in SIMULATED}
     return result | {
         "simulated_workers": True,
@@ -179,10 +178,18 @@ class _Noted(Training):
 
 
 def simulated_iteration_s(
-    setup: TrainSetup, templates: Sequence[Episode], per_episode_s: float, workers: int, width: int, tell: Console
+    setup: TrainSetup, templates: Sequence[Episode], per_episode_s: float, workers: int, tell: Console
 ) -> float:
-    """Seconds of an iteration with simulated workers; the work of each is the same, however many there are."""
-    tickets = setup.order.tickets
+    """Seconds of an iteration with simulated workers; the work of each is the same, however many there are.
+
+    Args:
+        setup: tickets of a worker, iterations, and the configuration of the learner.
+        templates: episodes of real size, which the workers return in turn.
+        per_episode_s: sleep in place of an episode, in seconds.
+        workers: how many.
+        tell: where it is said what is measured.
+    """
+    tickets, width = setup.order.tickets, templates[0].phi.shape[1]
     tell.print(f"simulating {workers} workers, {tickets * per_episode_s:.1f} s of rollouts an iteration each")
     ppo = setup.config.ppo.model_copy(update={"batch_size": tickets * workers})
     config = setup.config.model_copy(update={"ppo": ppo})

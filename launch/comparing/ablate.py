@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from addiffusion.config import Config
 from addiffusion.errors import ConfigError
 from addiffusion.files import write_text
 from evaluation.seconds import SECONDS_NOTE
@@ -21,14 +19,13 @@ from launch.comparing.orders import AblateOrder
 from launch.configuration.files import load_config, shipped_files
 from launch.configuration.yaml import read_yaml
 from launch.runtime.build import build_components
-from launch.runtime.components import Components
+from launch.runtime.components import Roles
 from launch.runtime.folder_lock import locked
 from launch.training.preflight import Plan, prepare
 from launch.training.train import run as train
 from learner.checkpoint import list_checkpoints
 
 _COLUMNS = ("mean_nfe", "scene", "scene_difference", "clip", "nfe_tier_spearman", "seconds")
-Roles = Callable[[Config], AbstractContextManager[Components]]
 Prepare = Callable[[Sequence[Path], Sequence[str]], Plan]
 
 

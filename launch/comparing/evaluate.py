@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Any, get_args
 from rich.console import Console
 
 from addiffusion.bank.archive import open_bank
-from addiffusion.config import Config
+from addiffusion.config import BackboneSection, Config
+from addiffusion.config.sampling import IMAGE_KEYS
 from addiffusion.embedded.world import Split
 from addiffusion.errors import RunFolderError
 from addiffusion.files import make_folder, write_text
@@ -40,7 +41,7 @@ from launch.comparing.literature import Literature, literature
 from launch.comparing.orders import EvaluateOrder
 from launch.comparing.stages import stages
 from launch.runtime.build import build_components
-from launch.runtime.components import Components, observation_width, unpaid
+from launch.runtime.components import Components, Roles, observation_width, unpaid
 from launch.runtime.console import RunView, duration
 from launch.runtime.folder_lock import is_vacant, locked, refuse_if_held
 from launch.training.checks import check_models
@@ -65,7 +66,7 @@ def evaluate(
     *,
     overrides: Sequence[str],
     console: Console,
-    roles: Callable[[Config], AbstractContextManager[Components]] = build_components,
+    roles: Roles = build_components,
     converged_at: Sequence[float] = (0.02,),
 ) -> Evaluated:
     """Draw what the folder lacks, compare, and write tables, figures, report and summary.
@@ -138,6 +139,12 @@ def evaluation_prompts(source: str, config: Config, *, limit: int) -> tuple[Prom
 def make_plan(order: EvaluateOrder, config: Config, extra: Literature, converged_at: Sequence[float]) -> ComparisonPlan:
     """Who takes part.
 
+    Args:
+        order: samplers, prices, stops and oracles that were asked for.
+        config: of the policy.
+        extra: baselines with loops or weights of their own.
+        converged_at: a contestant for each: images are stopped once a step changes them by no more.
+
     Raises:
         UsageError: a sampler's name is none.
     """
@@ -208,11 +215,15 @@ def _runner(
 
 
 def _manifest(order: EvaluateOrder, policy: TrainedPolicy, config: Config, prompts: Sequence[Prompt]) -> str:
-    """What makes a comparison this one, as JSON."""
+    """What makes a comparison this one, as JSON; what came to it later only where it is set."""
+    model = config.backbone.model_dump(mode="json", include=set(IMAGE_KEYS))
+    later = BackboneSection().model_dump(
+        mode="json", include=set(IMAGE_KEYS) - {"kind", "path", "guidance_scale", "lora"}
+    )
     manifest = {
         "policy": _digest(policy),
         "sampler": config.sampler.model_dump(mode="json"),
-        "backbone": config.backbone.model_dump(mode="json", include={"kind", "path", "guidance_scale", "lora"}),
+        "backbone": {key: value for key, value in model.items() if key not in later or value != later[key]},
         "refine": config.refine.model_dump(mode="json"),
         "seed": config.run.seed,
         "prompts": hashlib.sha256(json.dumps([prompt.text for prompt in prompts]).encode()).hexdigest(),

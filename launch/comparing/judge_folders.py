@@ -13,6 +13,7 @@ from evaluation.judge.judging import Judgement, judge
 from evaluation.judge.ranking import Standing, bradley_terry
 from evaluation.judge.verdicts import VerdictFile
 from launch.comparing.orders import JudgeOrder
+from launch.runtime.folder_lock import locked_file
 
 
 def make_contests(order: JudgeOrder) -> list[Contest]:
@@ -42,9 +43,11 @@ def judge_folders(
     Raises:
         JudgeError: the endpoint refuses or can't be reached; verdicts so far are kept.
         EvaluationError: no contest could be decided.
+        RunFolderError: another judge keeps its verdicts in the same file.
     """
     client = ChatClient(endpoint=Endpoint(base_url=order.base_url, model=order.model))
-    judgement = judge(contests, client=client, verdicts=VerdictFile(order.verdicts), advance=advance)
+    with locked_file(order.verdicts):
+        judgement = judge(contests, client=client, verdicts=VerdictFile(order.verdicts), advance=advance)
     return judgement, bradley_terry(judgement.ballots, reference=order.folders[0].name, prior=0.5)
 
 
@@ -61,7 +64,7 @@ def to_json(judgement: Judgement, standings: Sequence[Standing]) -> dict[str, An
             {
                 "name": one.name,
                 "strength": one.strength,
-                "ci": [one.interval.low, one.interval.high],
+                "ci": one.interval.as_json(),
                 "wins": one.wins,
                 "contests": one.contest_count,
             }

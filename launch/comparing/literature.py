@@ -75,7 +75,14 @@ def literature(
 def distilled_worker(
     config: Config, section: BackboneSection, load: Callable[[], Backbone] | None, scoring: Scoring
 ) -> Rollouts:
-    """A worker in this process with a model of its own; ``load`` replaces loading it from where the section says."""
+    """A worker in this process with a model of its own.
+
+    Args:
+        config: of the agent, for all but the model.
+        section: of the model.
+        load: makes the model; None loads it from where ``section`` says.
+        scoring: what scores the returned images.
+    """
     changed = unpaid(config).model_copy(update={"backbone": section})
     return Worker(
         changed, policy=PolicyNetwork(1, ()), backbone=load or partial(load_backbone, section), scoring=lambda: scoring

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from addiffusion.config import ScorersSection
 from addiffusion.devices import resolve_device
 from addiffusion.errors import EvaluationError
 from addiffusion.records import ScoreReply, ScoreRequest
@@ -57,10 +58,11 @@ def measure_folder(
     by_inception = [name for name in order.metrics if name in INCEPTION_METRICS]
     check_inception_counts(by_inception, len(folder.names), None if reference is None else len(reference.names))
     console = console or Console(stderr=True)
-    network = _network(order, overrides, console) if by_inception else None
+    section = load_config([], overrides).scorers
+    network = _network(order, section, console) if by_inception else None
     found: dict[str, dict[str, float | int]] = {}
     if len(by_inception) < len(order.metrics):
-        found |= _by_scorers(order, overrides, folder, reference, scoring, console)
+        found |= _by_scorers(order, folder, reference, scoring or _scorers(section, console), console)
     if network is not None:
         found |= _by_inception(by_inception, network, folder, reference, console)
     return {name: found[name] for name in order.metrics}
@@ -68,15 +70,11 @@ def measure_folder(
 
 def _by_scorers(
     order: MetricsOrder,
-    overrides: Sequence[str],
     folder: ImageFolder,
     reference: ImageFolder | None,
-    scoring: Scoring | None,
+    scoring: Scoring,
     console: Console,
 ) -> dict[str, dict[str, float | int]]:
-    if scoring is None:
-        with Stage(console, "loading the scorers"):
-            scoring = load_scoring(load_config([], overrides).scorers)
     _check_names(order.metrics, scoring)
     scores = [name for name in order.metrics if name in scoring.names]
     sets = [name for name in order.metrics if name in METRICS]
@@ -91,8 +89,13 @@ def _by_scorers(
     return found | {name: _entry(one.value, folder) for name, one in measure(sets, inputs).items()}
 
 
-def _network(order: MetricsOrder, overrides: Sequence[str], console: Console) -> InceptionNetwork:
-    device = resolve_device(load_config([], overrides).scorers.device, key="scorers.device")
+def _scorers(section: ScorersSection, console: Console) -> Scoring:
+    with Stage(console, "loading the scorers"):
+        return load_scoring(section)
+
+
+def _network(order: MetricsOrder, section: ScorersSection, console: Console) -> InceptionNetwork:
+    device = resolve_device(section.device, key="scorers.device")
     with Stage(console, "loading InceptionV3"):
         return load_inception(order.inception, device)
 

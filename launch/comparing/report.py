@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,13 @@ from evaluation.report.report_data import ReportData, Spent
 from launch.comparing.evaluate import MANIFEST, evaluation_prompts
 from launch.comparing.orders import ReportOrder
 from launch.configuration.files import load_resolved
-from launch.runtime.components import Components, unpaid
+from launch.runtime.components import Roles, unpaid
 from launch.runtime.console import UNSEEN, Stage
 from launch.runtime.serial import serial_components
 from launch.training.policies import TrainedPolicy, load_policy
 from launch.training.run_folder import RunFolder
 
 PAGE = "report.html"
-Roles = Callable[[Config], AbstractContextManager[Components]]
 
 
 def write_report(order: ReportOrder, *, roles: Roles = serial_components, console: Console = UNSEEN) -> Path:
@@ -101,7 +100,7 @@ def _drawn_now(order: ReportOrder, roles: Roles, console: Console) -> tuple[list
         policy = load_policy(str(order.folder))
     except CheckpointError as error:
         return [], [], [f"No film strips yet: {error.message}", hint]
-    episodes = draw_films(policy, load_resolved(policy.config_file), order.films, roles, console)
+    episodes = _draw_films(policy, load_resolved(policy.config_file), order.films, roles, console)
     spent = [
         Spent(
             tier=episode.ticket.prompt.tier,
@@ -114,7 +113,7 @@ def _drawn_now(order: ReportOrder, roles: Roles, console: Console) -> tuple[list
     return [film_of(episode) for episode in episodes], spent, [hint]
 
 
-def draw_films(
+def _draw_films(
     policy: TrainedPolicy, config: Config, count: int, roles: Roles, console: Console = UNSEEN
 ) -> Sequence[Episode]:
     """Held-out prompts drawn by a policy, every decision kept."""

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.backbones import load_backbone
 from addiffusion.config import Config
 from addiffusion.errors import PromptError, RolloutError, UsageError
-from addiffusion.files import whole_file
+from addiffusion.images import write_png
 from addiffusion.policy import PolicyNetwork
 from addiffusion.prompts.text import checked_prompt
 from addiffusion.records import SCORE_NAMES, Episode, Prompt, Ticket
@@ -59,7 +58,7 @@ def draw(order: SampleOrder, *, files: Sequence[Path], overrides: Sequence[str])
     needs_images = bool(policy or order.film or order.scores)
     config = _for_one_image(load_config([*run_files, *files], overrides), needs_images=needs_images)
     episode = _roll_out(order, config, policy)
-    _write_png(order.out, episode.image, order.scale)
+    write_png(order.out, episode.image.repeat(order.scale, axis=0).repeat(order.scale, axis=1))
     if order.film is not None:
         from evaluation.report.film import plot_film_strips  # noqa: PLC0415 - draws with matplotlib, for this file alone
 
@@ -153,9 +152,3 @@ def _summary(order: SampleOrder, episode: Episode) -> str:
     scores = f"; {', '.join(f'{name} {value:.3f}' for name, value in named)}" if order.scores else ""
     film = f"\nfilm strip: {order.film}" if order.film else ""
     return f"{episode.nfe} NFE ({episode.network_evals} network evaluations){scores}\nimage: {order.out}{film}"
-
-
-def _write_png(path: Path, image: NDArray[np.uint8], scale: int) -> None:
-    enlarged = image.repeat(scale, axis=0).repeat(scale, axis=1)
-    with whole_file(path) as draft:
-        Image.fromarray(enlarged).save(draft, format="PNG")

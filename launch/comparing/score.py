@@ -51,7 +51,14 @@ class Scored:
 def score_files(
     paths: Sequence[Path], prompt: str, *, files: Sequence[Path], overrides: Sequence[str], console: Console = UNSEEN
 ) -> Scored:
-    """Score image files against ``prompt``; ``console`` shows how many have been.
+    """Score image files.
+
+    Args:
+        paths: image files.
+        prompt: what all of them should show.
+        files: YAML over the shipped configuration.
+        overrides: ``key=value``, over the files.
+        console: where it is shown how many have been scored.
 
     Raises:
         UsageError: a file is no image the scorers take, the prompt is no text, or the scorers can't be loaded as

@@ -51,7 +51,14 @@ class Check:
 
 
 def examine(order: DoctorOrder, config: Config, *, files: Sequence[Path], overrides: Sequence[str]) -> Iterator[Check]:
-    """All checks, one after another; a failed one does not keep the others from being made."""
+    """All checks, one after another; a failed one does not keep the others from being made.
+
+    Args:
+        order: what else to look at: a cluster file, a tiny run.
+        config: of the run to come, resolved.
+        files: YAML that ``config`` was made of, for the tiny run.
+        overrides: ``key=value`` that ``config`` was made of, for the tiny run.
+    """
     yield from (_versions(), _gpus(), _memory(), _disk(config), _token())
     if order.cluster_file is not None:
         yield _attempt("cluster file", lambda: _cluster_file(order.cluster_file))

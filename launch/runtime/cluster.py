@@ -52,6 +52,12 @@ def usable_cpus() -> int:
 def check_resources(config: Config, *, cpus: float, gpus: float, where: str) -> None:
     """Refuse a configuration whose actors would wait forever for their share.
 
+    Args:
+        config: of the run; its sections say what each actor reserves.
+        cpus: CPUs there are.
+        gpus: GPUs there are.
+        where: whose they are, in words.
+
     Raises:
         ClusterError: too few CPUs or GPUs; the message names the sum and the keys to change.
     """

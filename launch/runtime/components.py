@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from addiffusion.backbones.widths import feature_widths
 from addiffusion.baseline import Baseline
@@ -49,6 +51,10 @@ class Components:
     def baseline(self, baseline: Baseline) -> Rollouts:
         """Who draws a baseline's images."""
         return baseline.make(self.scoring) if self.hosting is None else self.hosting(baseline)
+
+
+Roles: TypeAlias = Callable[[Config], AbstractContextManager[Components]]
+"""What puts the components of a configuration together, for the length of a block."""
 
 
 def observation_layout(config: Config, scoring: Scoring) -> Layout:

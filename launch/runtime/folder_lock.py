@@ -1,4 +1,4 @@
-"""One process at a time writes a folder: a lock in it names host and process, and a dead owner does not keep it.
+"""One process at a time writes a folder, or a file: a lock names host and process, and a dead owner does not keep it.
 
 The owner touches the lock every few seconds. On the same host an owner that is gone is seen at once (process id and
 start time); on another host, by a lock that nobody touches. Clocks are never compared between hosts.
@@ -64,7 +64,7 @@ def locked(folder: Path, *, lease_s: float = LEASE_S) -> Iterator[FolderLock]:
     """
     fresh = not folder.exists()
     make_folder(folder)
-    lease = _lease(folder, lease_s)
+    lease = _lease(folder / LOCK, lease_s)
     _acquire(lease, folder)
     try:
         sweep(folder)
@@ -76,6 +76,23 @@ def locked(folder: Path, *, lease_s: float = LEASE_S) -> Iterator[FolderLock]:
                 folder.rmdir()
 
 
+@contextmanager
+def locked_file(file: Path) -> Iterator[None]:
+    """Hold ``file``, which need not be there yet, for the block, by a lock beside it; its folder stays free.
+
+    Raises:
+        RunFolderError: another process holds it.
+        OutputError: nothing can be written there.
+    """
+    make_folder(file.parent)
+    lease = _lease(file.with_name(file.name + LOCK), LEASE_S)
+    _acquire(lease, file)
+    try:
+        yield
+    finally:
+        lease.release()
+
+
 def refuse_if_held(folder: Path, *, lease_s: float = LEASE_S) -> None:
     """Return once nobody holds ``folder``, which is left as it is.
 
@@ -83,7 +100,7 @@ def refuse_if_held(folder: Path, *, lease_s: float = LEASE_S) -> None:
         RunFolderError: another process holds it.
     """
     if (folder / LOCK).exists():
-        lease = _lease(folder, lease_s)
+        lease = _lease(folder / LOCK, lease_s)
         _acquire(lease, folder)
         lease.release()
 
@@ -93,43 +110,43 @@ def is_vacant(folder: Path) -> bool:
     return not folder.exists() or (folder.is_dir() and {path.name for path in folder.iterdir()} <= {LOCK})
 
 
-def _lease(folder: Path, lease_s: float) -> SoftFileLease:
+def _lease(lock: Path, lease_s: float) -> SoftFileLease:
     beat_s = min(_BEAT_S, lease_s / 3)
-    return SoftFileLease(folder / LOCK, lease_duration=lease_s, heartbeat_interval=beat_s, thread_local=False)
+    return SoftFileLease(lock, lease_duration=lease_s, heartbeat_interval=beat_s, thread_local=False)
 
 
-def _acquire(lease: SoftFileLease, folder: Path) -> None:
+def _acquire(lease: SoftFileLease, held: Path) -> None:
     """Take the lock, at once or when its owner on another host has been silent for a whole lease."""
     seen: tuple[int, int] | None = None
-    while not _taken(lease, folder):
-        now = _last_sign(folder)
+    while not _taken(lease, held):
+        now = _last_sign(lease)
         if now is None:  # let go in between
             continue
         if seen is None:
             if _is_here(lease):
-                raise _held(lease, folder)
-            _log.warning("%s is locked by %s: looking for a sign of life (%g s)", folder, _owner(lease), LEASE_S)
+                raise _held(lease, held)
+            _log.warning("%s is locked by %s: looking for a sign of life (%g s)", held, _owner(lease), LEASE_S)
         elif now != seen:
-            raise _held(lease, folder)
+            raise _held(lease, held)
         seen = now
         time.sleep(_LOOK_S)
 
 
-def _taken(lease: SoftFileLease, folder: Path) -> bool:
-    with writing(folder / LOCK):
+def _taken(lease: SoftFileLease, held: Path) -> bool:
+    with writing(Path(lease.lock_file)):
         try:
             lease.acquire(timeout=0)
         except Timeout:
             return False
         except LeaseSettingsMismatch as error:  # of another version
-            raise _held(lease, folder) from error
+            raise _held(lease, held) from error
     return True
 
 
-def _last_sign(folder: Path) -> tuple[int, int] | None:
+def _last_sign(lease: SoftFileLease) -> tuple[int, int] | None:
     """What changes whenever an owner touches its lock; None without a lock."""
     try:
-        found = (folder / LOCK).stat()
+        found = Path(lease.lock_file).stat()
     except FileNotFoundError:
         return None
     return found.st_ino, found.st_mtime_ns
@@ -142,10 +159,10 @@ def _is_here(lease: SoftFileLease) -> bool:
         return owner is not None and ours.owner is not None and owner.hostname == ours.owner.hostname
 
 
-def _held(lease: SoftFileLease, folder: Path) -> RunFolderError:
+def _held(lease: SoftFileLease, held: Path) -> RunFolderError:
     return RunFolderError(
-        f"{folder} is in use by {_owner(lease)}: wait until that one ends, end it, or give another folder.",
-        path=str(folder),
+        f"{held} is in use by {_owner(lease)}: wait until that one ends, end it, or give another one.",
+        path=str(held),
     )
 
 

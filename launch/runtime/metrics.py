@@ -34,7 +34,15 @@ class RowMetric:
     def of(
         cls, key: str, unit: str, description: str, *, group: Group = "agent", better: Better | None = None
     ) -> RowMetric:
-        """The number ``key`` of the ``group`` it belongs to."""
+        """A number with the series that Ray exports, ``addiffusion_<group>_<key>``.
+
+        Args:
+            key: of metrics.jsonl.
+            unit: of the number, in words.
+            description: a sentence for whoever reads a chart of it.
+            group: part of the series' name.
+            better: whether a policy is better with more of it or with less; None where it does not tell.
+        """
         kind = "counter" if key in _COUNTED else "gauge"
         metric = Metric(name=f"addiffusion_{group}_{key}", kind=kind, unit=unit, description=description)
         return cls(key=key, metric=metric, better=better)
@@ -116,9 +124,13 @@ def iteration_row(
     iterations_left: int,
     workers: WorkerStatus | None = None,
 ) -> Metrics:
-    """Flatten a report.
+    """One report as numbers by key.
 
-    ``earlier_s`` are the durations of the iterations before it in this process, ``workers`` the workers outside of it.
+    Args:
+        report: of the iteration.
+        earlier_s: durations of the iterations before it in this process.
+        iterations_left: until the run is finished.
+        workers: state of workers in processes of their own; None without such.
     """
     nfe = [episode.nfe for episode in report.episodes]
     seconds = report.collect_s + report.update_s

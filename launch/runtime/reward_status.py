@@ -84,7 +84,19 @@ def _derived(stats: ServiceStats) -> dict[str, float]:
 def _replica_table(found: Sequence[ServiceStatus]) -> Table:
     shown = Table(title="reward services")
     shown.add_column("service")
-    columns = ("images", "img/s busy", "batch", "wait ms", "queue", "cached", "errors", "hung", "late", "up s")
+    columns = (
+        "images",
+        "img/s busy",
+        "batch",
+        "wait ms",
+        "queue",
+        "cached",
+        "errors",
+        "hung",
+        "halved",
+        "late",
+        "up s",
+    )
     for name in columns:
         shown.add_column(name, justify="right")
     for status in found:
@@ -103,6 +115,7 @@ def _cells(stats: ServiceStats) -> tuple[str, ...]:
         str(stats.cache_hit_count),
         str(stats.item_error_count),
         str(stats.hung_count),
+        str(stats.halved_count),
         str(stats.timeout_count),
         f"{stats.up_s:.0f}",
     )

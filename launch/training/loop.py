@@ -40,7 +40,16 @@ class TrainingLoop:
         components: Components,
         stop_on_collapse: bool,
     ) -> None:
-        """Go on where ``training`` stands; the folder's metrics must end there."""
+        """Go on where ``training`` stands.
+
+        Args:
+            config: of the run.
+            training: from where to go on.
+            folder: of the run, open for writing; its metrics must end where ``training`` stands.
+            view: where progress is shown.
+            components: who rolls out, and takes the metrics.
+            stop_on_collapse: whether an alarm of ``alarms.stop_on`` ends the run.
+        """
         self._config, self._training, self._folder, self._view = config, training, folder, view
         self._stop_on_collapse = stop_on_collapse
         self._rollouts, self._meters = components.rollouts, components.meters(folder.path.name)

@@ -34,6 +34,12 @@ def warm_epochs(config: Config) -> int:
 def start_warm(learner: Learner, bank: Bank, config: Config, *, advance: Callable[[int], None]) -> WarmStartReport:
     """Give ``learner`` the networks that a warm start on ``bank`` makes of its own; its optimizer stays fresh.
 
+    Args:
+        learner: untrained; it gets the networks.
+        bank: trajectories to learn from.
+        config: of the run.
+        advance: told of each epoch that is done: 1 of ``warm_epochs``.
+
     Raises:
         ConfigError: the reward pays for more than the returned image.
     """

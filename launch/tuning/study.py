@@ -4,27 +4,47 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from addiffusion.config.section import Section
 from addiffusion.errors import ConfigError
 from launch.configuration.errors import describe
 from launch.configuration.yaml import read_yaml
 
+_FARTHEST = 1e12
+
+Bound = Annotated[float, Field(ge=-_FARTHEST, le=_FARTHEST)]
+
 
 class Bounds(Section):
     """A number between two bounds."""
 
-    low: float
+    low: Bound
     """Least value."""
-    high: float
+    high: Bound
     """Greatest value."""
     log: bool = False
     """Draw its logarithm evenly."""
     integer: bool = False
     """Whole numbers only."""
+
+    @model_validator(mode="after")
+    def _hold_a_range(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError("low must be below high")
+        if self.log and self.low <= 0:
+            raise ValueError("log needs a low above 0")
+        if self.integer and not (self.low.is_integer() and self.high.is_integer()):
+            raise ValueError("integer needs whole numbers as low and high")
+        return self
+
+
+Domain = Annotated[
+    Annotated[Bounds, Tag("bounds")] | Annotated[list[Any], Field(min_length=1), Tag("choices")],
+    Discriminator(lambda given: "choices" if isinstance(given, list) else "bounds"),
+]
 
 
 class Objective(Section):
@@ -32,7 +52,7 @@ class Objective(Section):
 
     score: Literal["reward", "clip", "aesthetic", "image_reward", "scene_soft", "scene_strict"] = "reward"
     """`reward` is the trial's own; the others judge every reward alike."""
-    c_nfe: float = Field(default=0.0, ge=0)
+    c_nfe: float = Field(default=0.0, ge=0, le=1e6)
     """Price of one NFE; `reward` has its own already."""
 
 
@@ -41,11 +61,11 @@ class Study(Section):
 
     objective: Objective = Objective()
     """What is best."""
-    trials: int = Field(default=16, ge=1)
+    trials: int = Field(default=16, ge=1, le=100_000)
     """Configurations tried."""
     base: dict[str, Any] = Field(default_factory=dict[str, Any])
     """Keys that all trials share."""
-    space: Annotated[dict[str, Bounds | list[Any]], Field(min_length=1)]
+    space: Annotated[dict[str, Domain], Field(min_length=1)]
     """Keys that are varied: bounds of a number, or a list to choose from."""
 
 

@@ -15,7 +15,15 @@ from addiffusion.records import Prompt
 
 
 def prompt_lines(split: Split, *, count: int, tiers: Sequence[int], seed: int, as_json: bool) -> list[str]:
-    """``count`` prompts of the tiers in turn: captions alone, or objects with prompt_id, tier, split and text."""
+    """``count`` prompts of the tiers in turn: captions alone, or objects with prompt_id, tier, split and text.
+
+    Args:
+        split: of the embedded world.
+        count: lines.
+        tiers: 1 to 3; none: all of them.
+        seed: of the draw, as run.seed of a run.
+        as_json: objects instead of captions.
+    """
     chosen: Any = tuple(dict.fromkeys(tiers)) or PromptsSection().tiers
     prompts = load_prompts(PromptsSection(tiers=chosen), split=split, count=count, seed=seed)
     return [_json_line(prompt, split) if as_json else prompt.text for prompt in prompts]

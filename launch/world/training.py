@@ -19,7 +19,15 @@ from launch.runtime.folder_lock import locked
 def train_with_progress(
     out: Path, *, parts: Sequence[str] | None, device: str, seed: int, scale: float, console: Console
 ) -> None:
-    """Train ``parts`` (None: all) into ``out`` and show how far each is.
+    """Train models of the built-in world and show how far each is.
+
+    Args:
+        out: folder of the weights; a killed training goes on from what is there.
+        parts: names of models; None: all.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        seed: root of all randomness.
+        scale: share of the full training's steps.
+        console: where progress is shown.
 
     Raises:
         UsageError: a part, device or present checkpoint can't be used.

@@ -19,6 +19,7 @@ from addiffusion.errors import CheckpointError
 from learner.checkpoint import (
     Checkpoint,
     config_digest,
+    is_of,
     latest_checkpoint,
     list_checkpoints,
     load_checkpoint,
@@ -200,6 +201,26 @@ def test_the_digest_ignores_where_a_run_is_and_heeds_what_it_learns() -> None:
     faster = base.model_copy(update={"ppo": base.ppo.model_copy(update={"lr": 1.0e-3})})
     assert config_digest(base) == config_digest(moved)
     assert len({config_digest(config) for config in (base, seeded, faster)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("lora", "style.safetensors"),
+        ("dtype", "bfloat16"),
+        ("negative_prompt", "blurry"),
+        ("image_size", 128),
+        ("preview", "taesd"),
+    ],
+)
+def test_a_checkpoint_belongs_to_the_model_that_it_learned_from(key: str, value: object) -> None:
+    base = Config()
+    other = base.model_copy(update={"backbone": base.backbone.model_copy(update={key: value})})
+    checkpoint = replace(make_checkpoint(), config_digest=config_digest(base))
+    assert is_of(checkpoint, base)
+    assert not is_of(checkpoint, other)
+    compiled = base.model_copy(update={"backbone": base.backbone.model_copy(update={"compile": "default"})})
+    assert is_of(checkpoint, compiled)
 
 
 def test_a_full_disk_is_one_sentence_with_true_advice(tmp_path: Path) -> None:

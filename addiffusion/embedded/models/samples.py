@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPTextModel
 
+from addiffusion.config.sampling import FinishSolverName
 from addiffusion.embedded.models.tokenizer import encode
 from addiffusion.embedded.world.pixels import to_pixels
 from addiffusion.errors import WeightsError
@@ -30,11 +31,9 @@ from addiffusion.quiet_loading import quiet_loading
 from addiffusion.seeds import generator
 from addiffusion.weights import LOAD_FAILURES, gist, load_whole
 
-Solver = Literal["ddim", "dpmpp_2m"]
-"""Deterministic solvers: DDIM (arXiv:2010.02502) and the second-order multistep DPM-Solver++ (arXiv:2211.01095)."""
-
 _NETWORKS: Final[dict[str, Any]] = {"unet": UNet2DConditionModel, "vae": AutoencoderTiny, "text_encoder": CLIPTextModel}
-_SCHEDULERS: Final[dict[Solver, Any]] = {"ddim": DDIMScheduler, "dpmpp_2m": DPMSolverMultistepScheduler}
+_SCHEDULERS: Final[dict[FinishSolverName, Any]] = {"ddim": DDIMScheduler, "dpm++2m": DPMSolverMultistepScheduler}
+"""DDIM (arXiv:2010.02502) and the second-order multistep DPM-Solver++ (arXiv:2211.01095)."""
 
 
 class SceneSampler:
@@ -84,7 +83,13 @@ class SceneSampler:
 
     @torch.inference_mode()
     def z0_preds(
-        self, captions: Sequence[str], noise: Float[Tensor, "n c h w"], *, solver: Solver, steps: int, guidance: float
+        self,
+        captions: Sequence[str],
+        noise: Float[Tensor, "n c h w"],
+        *,
+        solver: FinishSolverName,
+        steps: int,
+        guidance: float,
     ) -> Iterator[Float[Tensor, "n c h w"]]:
         """The clean prediction at each step; the last one is the finished latent.
 

@@ -10,28 +10,30 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+from transformers import CLIPModel
 
 from addiffusion.config import ScorersSection
 from addiffusion.config.scorers import PickScoreSection
 from addiffusion.errors import WeightsError
 from addiffusion.scorers.images import OPENAI_MEAN, OPENAI_STD
 from addiffusion.scorers.pickscore import load_pickscore
-from tests.addiffusion.scorers.tiny_scorers import CPU, PROMPTS, batch_of, pictures, randomised, through_pil
-
-END = 49407
+from tests.addiffusion.scorers.tiny_scorers import (
+    CPU,
+    END,
+    PROMPTS,
+    batch_of,
+    make_pickscore,
+    pictures,
+    randomised,
+    through_pil,
+)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = CLIPConfig(
-        text_config=CLIPTextConfig(vocab_size=49408, eos_token_id=END, bos_token_id=END - 1, **size).to_dict(),
-        vision_config=CLIPVisionConfig(image_size=32, patch_size=8, **size).to_dict(),
-        projection_dim=12,
-    )
     folder = tmp_path_factory.mktemp("pickscore")
-    randomised(CLIPModel(config)).save_pretrained(folder)
+    model: Any = randomised(make_pickscore())
+    model.save_pretrained(folder)
     return folder
 
 

@@ -12,11 +12,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
 from addiffusion.scorers.images import ImageBatch
 
 CPU = torch.device("cpu")
 CLIP_NAME = "tiny-clip-of-the-tests"
+END = 49407
+"""CLIP's end token."""
 PROMPTS = ("a red circle", "two small dogs asleep on a sofa", "fog")
 
 
@@ -31,6 +34,16 @@ def register_tiny_clip(folder: Path) -> str:
     (folder / f"{CLIP_NAME}.json").write_text(json.dumps(config))
     open_clip.add_model_config(folder)
     return CLIP_NAME
+
+
+def make_pickscore() -> CLIPModel:
+    """transformers' CLIPModel with CLIP's own vocabulary, of images 32 pixels wide."""
+    size: dict[str, Any] = {
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2
+    }  # fmt: skip
+    text = CLIPTextConfig(vocab_size=49408, eos_token_id=END, bos_token_id=END - 1, **size)
+    vision = CLIPVisionConfig(image_size=32, patch_size=8, **size)
+    return CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=12))
 
 
 def randomised(model: nn.Module, seed: int = 0) -> nn.Module:

@@ -23,7 +23,7 @@ CONFIG = Config()
 def earning(returns: Sequence[float]) -> list[Episode]:
     """Episodes of one decision each, with these rewards."""
     return [
-        toy_episode(row, actions=[Action.STOP], nfe=10).with_terms(np.array([[value, 0, 0, 0]], np.float32))
+        replace(toy_episode(row, actions=[Action.STOP], nfe=10), terms=np.array([[value, 0, 0, 0]], np.float32))
         for row, value in enumerate(returns)
     ]
 

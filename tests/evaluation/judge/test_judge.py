@@ -188,6 +188,24 @@ def test_what_is_no_address_is_refused_before_anything_is_asked(tmp_path: Path, 
         Bench(JudgeServer(base_url=address), tmp_path)
 
 
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "https_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("address", ["foo://me:secret@proxy:1", "http://me:secret@proxy:port", "http://[::1", "://"])
+def test_a_proxy_that_is_none_is_one_sentence(name: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, address)
+    with pytest.raises(JudgeError, match=f"^{name.upper()} in the environment is no address of a proxy") as refused:
+        ChatClient(endpoint=Endpoint(base_url="http://127.0.0.1:1/v1", model="toy"))
+    assert "secret" not in refused.value.message
+
+
+@pytest.mark.parametrize(("name", "value"), [("SSL_CERT_FILE", "/none"), ("ALL_PROXY", "socks5://127.0.0.1:1")])
+def test_what_else_the_environment_asks_for_in_vain_is_one_sentence(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(JudgeError, match=r"^The judge can't be reached as the environment asks: "):
+        ChatClient(endpoint=Endpoint(base_url="http://127.0.0.1:1/v1", model="toy"))
+
+
 def test_a_server_that_sends_elsewhere_gets_no_images_there(server: JudgeServer, tmp_path: Path) -> None:
     server.script = [Answer(status=307, headers={"Location": server.base_url + "/elsewhere"})]
     with pytest.raises(JudgeError, match="refuses: HTTP 307"):

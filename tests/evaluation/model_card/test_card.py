@@ -94,7 +94,7 @@ def test_the_card_repeats_itself(measured: tuple[ModelCard, CardRunner, int]) ->
 
 def test_a_short_batch_draws_the_same_images(measured: tuple[ModelCard, CardRunner, int]) -> None:
     runner = measured[1]
-    setting = Setting(solver="dpmpp_2m", steps=2, guidance=2.0)
+    setting = Setting(solver="dpm++2m", steps=2, guidance=2.0)
     assert np.array_equal(
         runner.images(runner.prompts(1), setting, "one"), runner.images(runner.prompts(2), setting, "two")[:3]
     )

@@ -67,6 +67,7 @@ def test_charts_are_what_plotly_takes_and_hold_the_numbers() -> None:
         "nfe",
         "mix",
         "scores",
+        "entropy",
         "losses",
         "by-step",
         "stopping",
@@ -97,8 +98,8 @@ def test_numbers_that_are_none_are_valid_json(text: str) -> None:
     rows = [{**row, "entropy": float("nan")} for row in toy_report().iterations]
     changed = re.search(DATA, render(replace(toy_report(), iterations=rows)), re.DOTALL)
     assert changed is not None
-    losses = next(chart for chart in json.loads(changed[1], parse_constant=pytest.fail) if chart["id"] == "losses")
-    assert losses["data"][0]["y"] == [None] * 24
+    entropy = next(chart for chart in json.loads(changed[1], parse_constant=pytest.fail) if chart["id"] == "entropy")
+    assert entropy["data"][0]["y"] == [None] * 24
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")

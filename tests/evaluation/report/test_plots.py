@@ -9,14 +9,9 @@ import pytest
 from PIL import Image
 
 from addiffusion.actions import Action
+from evaluation.report.figures import action_shares, column
 from evaluation.report.film import chosen_frames, plot_film_strips
-from evaluation.report.training_plots import (
-    action_shares,
-    column,
-    plot_action_mix,
-    plot_learning_curves,
-    plot_stopping_times,
-)
+from evaluation.report.training_plots import plot_action_mix, plot_learning_curves, plot_stopping_times
 from tests.evaluation.toy_episodes import toy_episode
 
 C, S, R = Action.CONTINUE, Action.STOP, Action.REFINE

@@ -19,10 +19,10 @@ from addiffusion.embedded.world import Split
 from addiffusion.errors import ArchiveError, OutputError, RolloutError, RunFolderError
 from addiffusion.records import FailedEpisode, Ticket
 from addiffusion.rollouts import Collected
-from launch.banks.build import Built, Roles, build
+from launch.banks.build import Built, build
 from launch.banks.info import describe, tables
 from launch.banks.orders import BankOrder
-from launch.runtime.components import Components
+from launch.runtime.components import Components, Roles
 from launch.runtime.folder_lock import locked
 from tests.addiffusion.bank.toy_bank import toy_bank_config
 from tests.disks import leave_lock, names, small_disk

@@ -194,7 +194,7 @@ def test_a_stop_outside_the_schedule_is_refused() -> None:
 
 
 def test_the_grid_leaves_out_what_would_be_the_same_twice() -> None:
-    finishes = grid(("ddim", "dpm++2m"), (0, 4), (3, 48), num_steps=50)
+    finishes = grid(FinishOrder(passes=(0, 4), stops=(3, 48)), Config())
     assert [(f.stop_at, f.passes, f.solver) for f in finishes] == [
         (3, 0, "ddim"),
         (3, 4, "ddim"),

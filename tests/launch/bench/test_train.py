@@ -24,7 +24,7 @@ TEMPLATES = [
 def test_simulated_workers_sleep_for_their_tickets_and_give_each_an_episode(ray_cluster: str) -> None:
     setup = TrainSetup(order=TrainOrder(iterations=2, tickets=4), config=toy_config(epochs=1))
     told = io.StringIO()
-    seconds = simulated_iteration_s(setup, TEMPLATES, PAUSE_S, 2, WIDTH, Console(file=told))
+    seconds = simulated_iteration_s(setup, TEMPLATES, PAUSE_S, 2, Console(file=told))
     assert seconds >= 4 * PAUSE_S  # two workers with four tickets each sleep at the same time
     assert "simulating 2 workers, 0.2 s of rollouts" in told.getvalue()
 

@@ -52,6 +52,11 @@ def test_every_command_stands_in_the_list() -> None:
     assert {words.partition(" ")[0] for words in COMMANDS if " " in words} == set(GROUPS)
 
 
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_option_of_a_command_says_what_it_is(words: str) -> None:
+    assert not [name for name, one in parameters(words).items() if not one.help]
+
+
 def test_each_order_belongs_to_one_command_and_lies_in_a_light_module() -> None:
     taken = Counter(f"{order.__module__}.{order.__name__}" for words in COMMANDS for order in orders_of(words))
     there = {f"launch.{room}.orders.{name}" for room in ROOMS for name in classes(ROOT / "launch" / room / "orders.py")}

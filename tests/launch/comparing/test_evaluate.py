@@ -20,7 +20,7 @@ from addiffusion.errors import ArchiveError, CheckpointError, OutputError, RunFo
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected, Rollouts, WorkerStatus
 from evaluation.comparison.results import ImageResult, ResultStore, read_results
-from launch.comparing.evaluate import Evaluated, evaluate
+from launch.comparing.evaluate import MANIFEST, Evaluated, evaluate
 from launch.comparing.evaluate_view import standings_table
 from launch.comparing.orders import EvaluateOrder
 from launch.runtime.components import Components
@@ -295,6 +295,11 @@ def test_a_folder_of_another_comparison_is_refused(
     whole, _, policy = finished
     with pytest.raises(RunFolderError, match="another policy, other prompts or other settings"):
         run(order(policy, prompt_file, whole.path, limit=7))
+    for other in ("backbone.dtype=bfloat16", "backbone.negative_prompt=blur"):
+        with pytest.raises(RunFolderError, match="another policy, other prompts or other settings"):
+            run(order(policy, prompt_file, whole.path, repeats=2), overrides=[other])
+    known = json.loads((whole.path / MANIFEST).read_text())["backbone"]
+    assert known.keys() == {"kind", "path", "guidance_scale", "lora"}, "folders of before are gone on with"
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "to-mother.txt").write_text("dear")
     with pytest.raises(RunFolderError, match="something else than a comparison"):

@@ -13,11 +13,12 @@ import pytest
 from rich.console import Console
 from torch_fidelity import FeatureExtractorInceptionV3
 
-from addiffusion.errors import EvaluationError, WeightsError
+from addiffusion.errors import EvaluationError, RunFolderError, WeightsError
 from evaluation.metrics.cmmd import cmmd
 from launch.comparing.judge_folders import judge_folders, make_contests, to_json
 from launch.comparing.metrics_of_folder import measure_folder
 from launch.comparing.orders import JudgeOrder, MetricsOrder
+from launch.runtime.folder_lock import locked_file
 from tests.evaluation.comparison.test_folders import fill
 from tests.evaluation.inception_weights import write_inception
 from tests.evaluation.judge.judge_server import JudgeServer, brighter, judge_server
@@ -134,6 +135,18 @@ def test_the_better_folder_wins_and_a_second_run_asks_nothing(server: JudgeServe
     again, _ = judge_folders(order, make_contests(order), done.append)
     assert again.asked_count == 0
     assert len(make_contests(judge_order(server, tmp_path, limit=2))) == 2
+
+
+def test_one_judge_writes_a_file_of_verdicts(server: JudgeServer, tmp_path: Path) -> None:
+    order = judge_order(server, tmp_path)
+    with (
+        locked_file(order.verdicts),
+        pytest.raises(RunFolderError, match=r"verdicts.jsonl is in use by process \d+ on "),
+    ):
+        judge_folders(order, make_contests(order), lambda count: None)
+    assert not server.seen
+    judge_folders(order, make_contests(order), lambda count: None)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("verdicts")] == ["verdicts.jsonl"]
 
 
 def test_folders_that_can_not_be_judged_are_refused(server: JudgeServer, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ STATUS = ServiceStatus(
             scoring_s=2.0,
             waited_s=0.5,
             hung_count=1,
+            halved_count=2,
             scorer_s={"clip": 1.5, "aesthetic": 0.5},
             scorer_error_count={"image_reward": 3},
         ),
@@ -45,7 +46,7 @@ def shown(*statuses: ServiceStatus) -> str:
 
 def test_replicas_and_scorers_have_a_row_each() -> None:
     text = shown(STATUS)
-    assert "shared 1/2 80 40.0 8.0 50.0 0 0 0 1 0 0" in text
+    assert "shared 1/2 80 40.0 8.0 50.0 0 0 0 1 2 0 0" in text
     assert "shared 2/2 0 0.0 0.0 0.0" in text
     assert "clip 3.5 88% 0" in text
     assert "image_reward 0.0 0% 3" in text

@@ -186,6 +186,8 @@ def test_a_run_of_another_configuration_is_put_aside_unless_it_has_drawn_somethi
     (folder.path / "references").mkdir()
     with pytest.raises(RunFolderError, match=r"full-length images of a run of another configuration: .*resume="):
         going_on(other)
+    with pytest.raises(RunFolderError, match="full-length images of a run of another configuration"):
+        going_on(resuming(tmp_path, backbone={"lora": "style.safetensors"}))
     assert going_on(resuming(tmp_path)) == folder.path
 
 

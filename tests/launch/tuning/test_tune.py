@@ -44,6 +44,25 @@ def test_a_study_that_can_not_be_used_is_refused_with_its_file(tmp_path: Path, t
         load_study(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("trials: 100001\nspace: {ppo.lr: {low: 1, high: 2}}\n", "trials can't be 100001"),
+        ("objective: {c_nfe: 1.0e7}\nspace: {ppo.lr: {low: 1, high: 2}}\n", r"objective\.c_nfe can't be"),
+        ("space: {ppo.lr: {low: 1, high: 1.0e13}}\n", "high can't be"),
+        ("space: {ppo.lr: {low: 2, high: 1}}\n", r"space\.ppo\.lr\.bounds can't be .*: low must be below high\.$"),
+        ("space: {ppo.lr: {low: 0, high: 1, log: true}}\n", "log needs a low above 0"),
+        ("space: {ppo.epochs: {low: 1.5, high: 4, integer: true}}\n", "integer needs whole numbers"),
+        ("space: {ppo.epochs: []}\n", "must not be empty"),
+    ],
+)
+def test_a_number_that_no_study_can_have_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        load_study(path)
+
+
 def test_values_go_over_base_over_the_command_line(tmp_path: Path) -> None:
     study = Study(space={"ppo.lr": Bounds(low=1e-4, high=1e-2)}, base={"ppo.iterations": 3})
     order = TuneOrder(study=Path("a.yaml"), bank=tmp_path)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
-from addiffusion.embedded.models.samples import SceneSampler, Solver
+from addiffusion.config.sampling import FinishSolverName
+from addiffusion.embedded.models.samples import SceneSampler
 from addiffusion.errors import WeightsError
 from addiffusion.seeds import generator
 
@@ -24,20 +25,25 @@ def sampler(embedded_like: Path) -> SceneSampler:
 
 
 def drawn(
-    sampler: SceneSampler, solver: Solver, *, captions: list[str] = CAPTIONS, steps: int = 6, guidance: float = 4.0
+    sampler: SceneSampler,
+    solver: FinishSolverName,
+    *,
+    captions: list[str] = CAPTIONS,
+    steps: int = 6,
+    guidance: float = 4.0,
 ):
     noise = sampler.noise(SEEDS[: len(captions)])
     return list(sampler.z0_preds(captions, noise, solver=solver, steps=steps, guidance=guidance))
 
 
-@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
+@pytest.mark.parametrize("solver", ["ddim", "dpm++2m"])
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_the_last_prediction_is_the_pipelines_image(
-    sampler: SceneSampler, embedded_like: Path, solver: Solver, guidance: float
+    sampler: SceneSampler, embedded_like: Path, solver: FinishSolverName, guidance: float
 ) -> None:
     pipeline: Any = StableDiffusionPipeline.from_pretrained(embedded_like, low_cpu_mem_usage=False)
     pipeline.set_progress_bar_config(disable=True)
-    if solver == "dpmpp_2m":
+    if solver == "dpm++2m":
         pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     streams = [generator(seed, "latent") for seed in SEEDS]
     expected = pipeline(
@@ -48,9 +54,9 @@ def test_the_last_prediction_is_the_pipelines_image(
     assert difference.max() <= 1, f"largest difference {difference.max()} of 255"
 
 
-@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
+@pytest.mark.parametrize("solver", ["ddim", "dpm++2m"])
 def test_there_is_one_prediction_per_step_and_rows_do_not_depend_on_each_other(
-    sampler: SceneSampler, solver: Solver
+    sampler: SceneSampler, solver: FinishSolverName
 ) -> None:
     predictions = drawn(sampler, solver)
     others = drawn(sampler, solver, captions=[CAPTIONS[0], "another", "crowd"])
