@@ -34,8 +34,8 @@ PROMPTS = (
     ("a train crossing a bridge at dawn, oil on canvas", "Vehicles", "Complex"),
 )  # fmt: skip
 SMALL = (
-    "backbone.image_size=64", "sampler.num_steps=4", "sampler.warmup_steps=1", "sampler.finish_steps=1",
-    "rollout.slots=2", "rollout.groups=1", "scorers.batch_images=2",
+    "backbone.image_size=64", "sampler.num_steps=3", "sampler.warmup_steps=1", "sampler.finish_steps=1",
+    "rollout.slots=2", "rollout.groups=1", "scorers.batch_images=1",
 )  # fmt: skip
 """Few pixels, steps and images: models and code paths are whole, and a CPU gets through."""
 TRAIN = (
@@ -124,5 +124,5 @@ def test_training_survives_the_loss_of_a_worker_and_of_its_driver(place: Path) -
 def test_evaluate_report_and_export(place: Path) -> None:
     quick = ("--quick", "--limit", "1")
     ok(call(place, "evaluate", "--policy", "run", "--out", "evaluation", *quick, "cluster.mode=serial"))
-    ok(call(place, "report", "run", "--out", "report.html"))
+    ok(call(place, "report", "run", "--out", "report.html", "--films", "1"))
     ok(call(place, "export", "run", "--out", "exported"))
