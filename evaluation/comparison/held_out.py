@@ -28,6 +28,8 @@ COLLAPSE_FRAC = 0.99
 """A policy that takes one action at a larger share of its decisions has collapsed."""
 STATIC = "static"
 _SHOWN = (("scene", "scene_soft"), ("CLIP", "clip"))
+_SHOWN_OF_REAL = (("CLIP", "clip"), ("pref.", "image_reward"))
+"""Of images whose scenes nobody knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +127,8 @@ def collapse(episodes: Sequence[Episode]) -> str | None:
 
 def evidence_line(result: ComparisonResult) -> str:
     """How sure the comparison is, and whether more is spent where more is asked: one line for under the table."""
-    differences = [f"{title} {_difference(result.against('full', name))}" for title, name in _SHOWN]
+    shown = _SHOWN if result.knows_scenes else _SHOWN_OF_REAL
+    differences = [f"{title} {_difference(result.against('full', name))}" for title, name in shown]
     by_tier, rho = result.agent.mean_by_tier("nfe"), tier_correlation(result.agent)
     spent = " / ".join(f"{nfe:.1f}" for nfe in by_tier.values())
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from addiffusion.actions import Action
 from addiffusion.config import Config, EvaluationSection, RunSection, SamplerSection
 from addiffusion.records import METRIC_NAMES, FailedEpisode, Prompt, ScoreReply, ScoreRequest, Ticket
 from addiffusion.rollouts import Collected
-from evaluation.comparison.held_out import HeldOut, collapse, compare_held_out
+from evaluation.comparison.held_out import HeldOut, collapse, compare_held_out, evidence_line
 from evaluation.comparison.scores import paid_scores
 from evaluation.report.training_table import held_out_table, summary
 from evaluation.seconds import SECONDS_NOTE
@@ -175,3 +176,16 @@ def test_a_collapsed_policy_is_called_so(actions: list[list[Action]], nfe: list[
 
 def test_a_policy_that_tells_images_apart_has_not_collapsed() -> None:
     assert collapse([toy_episode(0, nfe=8), toy_episode(1, nfe=20)]) is None
+
+
+def test_the_table_of_real_images_has_the_scores_that_they_have() -> None:
+    held_out = compare_held_out(
+        KnownRollouts(), SceneBlindScoring(), prompts=PROMPTS, config=CONFIG, advance=lambda count: None
+    )
+    console = Console(width=120, file=io.StringIO())
+    console.print(held_out_table(held_out.result))
+    console.print(evidence_line(held_out.result))
+    text = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    assert "scene" not in text
+    for words in ("CLIP", "aesth.", "pref."):
+        assert words in text
