@@ -18,9 +18,11 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 import tests.typecheck  # noqa: F401 - checked modules import only the package and expect it there
+from tests.forked_workers import ForkServer
 
 torch.set_num_threads(1)
 
+ROOT = str(Path(__file__).parents[1])
 SEED = 20_240_901
 
 RAY_NAMESPACE = "test"
@@ -30,19 +32,34 @@ START_ATTEMPTS = 2
 
 STARTS_RAY = frozenset({"tests/cluster/test_submit.py", "tests/launch/runtime/test_token.py"})
 """Files whose own processes start Ray, beside those that use the fixture."""
+LONGEST = (
+    "ray",
+    "tests/test_wheel.py",
+    "tests/launch/cli/test_readme.py",
+    "tests/launch/cli/test_imports.py",
+    "tests/launch/training/test_train.py",
+    "tests/launch/comparing/test_evaluate.py",
+    "tests/launch/bench/test_bench.py",
+    "tests/evaluation/test_inception.py",
+)
+"""What takes longest begins first, that no process is alone at the end."""
 
 
 class ByFile(LoadScopeScheduling):
     """A file's tests stay together, because they share fixtures; so do those of all files on Ray, one after another."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "ray" if _on_ray(file) else file
+        return scope_of(nodeid)
+
+
+def scope_of(nodeid: str) -> str:
+    file = nodeid.partition("::")[0]
+    return "ray" if _on_ray(file) else file
 
 
 @cache
 def _on_ray(file: str) -> bool:
-    return file in STARTS_RAY or "ray_cluster" in (Path(__file__).parents[1] / file).read_text()
+    return file in STARTS_RAY or "ray_cluster" in Path(ROOT, file).read_text()
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -52,7 +69,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
     """Groups by mark (`--dist loadgroup`) would say the same, but pytest-xdist 3.8 loses them under pytest 9.2."""
+    config.option.loadscopereorder = False  # by the number of their tests
     return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes
+        order = {scope: place for place, scope in enumerate(LONGEST)}
+        items.sort(key=lambda item: order.get(scope_of(item.nodeid), len(order)))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -64,23 +88,25 @@ def pytest_runtest_setup() -> None:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[str]:
-    """A Ray of four (nominal) CPUs on this machine; yields the namespace of its named actors."""
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Ray of four (nominal) CPUs on this machine, whose workers are forks; yields the namespace of its actors."""
     _show_fakes_to_workers()
-    start_ray()
+    workers = ForkServer(str(tmp_path_factory.mktemp("workers") / "socket"), ROOT)
+    start_ray(workers.executable)
+    workers.start()
     yield RAY_NAMESPACE
     import ray  # noqa: PLC0415 - see start_ray
 
     ray.shutdown()
+    workers.stop()
 
 
 def _show_fakes_to_workers() -> None:
     """Ray's processes inherit this environment: what tests can import, actors can."""
-    root = str(Path(__file__).parents[1])
-    os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.environ["PYTHONPATH"] = os.pathsep.join([ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def start_ray() -> None:
+def start_ray(executable: str) -> None:
     """Ray's start can starve beside other work: a second attempt is part of starting it."""
     import ray  # noqa: PLC0415 - takes a second, which files without Ray need not wait for
 
@@ -92,6 +118,7 @@ def start_ray() -> None:
                 log_to_driver=False,
                 namespace=RAY_NAMESPACE,
                 object_store_memory=OBJECT_STORE_BYTES,
+                runtime_env={"py_executable": executable},
             )
         except Exception:
             ray.shutdown()

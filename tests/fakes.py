@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import cast
 
 import numpy as np
@@ -51,6 +52,18 @@ class ToyPass:
         return self._middle
 
 
+def _scheduler() -> Scheduler:
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler  # noqa: PLC0415 - seconds, which scorers need not
+
+    return cast("Scheduler", DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1))
+
+
+@cache
+def _alphas_cumprod() -> Tensor:
+    """Of the same scheduler, whose making takes longer than a pass."""
+    return _scheduler().alphas_cumprod
+
+
 class ToyBackbone:
     """The optimal denoiser of a two-mode Gaussian mixture, in closed form; a real diffusers DDIM scheduler.
 
@@ -69,9 +82,7 @@ class ToyBackbone:
 
     @property
     def scheduler(self) -> Scheduler:
-        from diffusers.schedulers.scheduling_ddim import DDIMScheduler  # noqa: PLC0415 - seconds, which scorers need not
-
-        return cast("Scheduler", DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1))
+        return _scheduler()
 
     def encode_prompts(self, prompts: Sequence[str]) -> tuple[PromptEmbedding, ...]:
         return tuple(self._encode(prompt) for prompt in prompts)
@@ -89,7 +100,7 @@ class ToyBackbone:
         """eps of the posterior mean E[z0 | z_t]: each mode's linear posterior, weighted by its responsibility."""
         self.denoise_calls += 1
         self._pass = ToyPass(hidden, torch.cat([hidden.mean(1), z.mean((2, 3))], dim=1), self.latent_shape)
-        alpha_bar = self.scheduler.alphas_cumprod[t.long()].view(-1, 1, 1, 1)
+        alpha_bar = _alphas_cumprod()[t.long()].view(-1, 1, 1, 1)
         mu = hidden.mean(1)[:, :, None, None]
         variance = alpha_bar * MODE_STD**2 + 1 - alpha_bar
         modes = (mu, -mu / 2)

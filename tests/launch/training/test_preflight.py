@@ -53,7 +53,7 @@ def refused(*overrides: str) -> str:
     before = sorted(Path().rglob("*"))
     with pytest.raises(UsageError) as caught:
         prepare([], [*TINY, *overrides])
-    assert [path for path in sorted(Path().rglob("*")) if path not in before and path.suffix != ".pyc"] == []
+    assert [path for path in sorted(Path().rglob("*")) if path not in before and "__pycache__" not in path.parts] == []
     message = caught.value.message
     assert message.isprintable()
     assert message.endswith(".")
