@@ -89,7 +89,9 @@ def whole_weights(source: str | Path, *, part: str, named: str) -> Weights:
 
 def _check_shards(folder: Path, weights: Weights) -> None:
     middle = f".{weights.variant}" if weights.variant else ""
-    for index in folder.glob(f"*.index{middle}.json"):
+    # An index of .bin files may have been left there without them.
+    form = _SAFETENSORS if any(name.endswith(_SAFETENSORS) for name in weights.names) else ""
+    for index in folder.glob(f"*{form}.index{middle}.json"):
         found: Any = json.loads(index.read_text(encoding="utf-8"))
         listed: Mapping[str, Any] = found.get("weight_map", {}) if is_object(found) else {}
         if missing := sorted({*map(str, listed.values())} - {file.name for file in folder.iterdir()}):

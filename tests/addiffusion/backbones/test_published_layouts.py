@@ -185,6 +185,13 @@ def test_a_shard_that_was_not_downloaded_is_named(
     assert caught.value.message.endswith("copy or download the whole folder again.")
 
 
+def test_an_index_of_files_that_are_not_needed_may_be_left_there(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders["sharded"] / "flux", tmp_path / "flux"))
+    index = folder / "text_encoder_2/pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": {"shared.weight": "pytorch_model-00001-of-00002.bin"}}))
+    assert np.ptp(decoded(load_backbone(section("flux", tmp_path)))) > 0
+
+
 def test_a_shard_that_was_cut_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(folders["sharded"] / "flux", tmp_path / "flux"))
     for part in ("transformer", "text_encoder_2"):
