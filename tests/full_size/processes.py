@@ -98,5 +98,6 @@ def _note(process: psutil.Process, command: Command) -> None:
     except psutil.Error:
         return
     name = line[0].partition(".")[0] if line and line[0].startswith("ray::") else "addiffusion"
-    before = command.peaks.get(process.pid, (name, 0))[1]
-    command.peaks[process.pid] = (name, max(before, size))
+    known, before = command.peaks.get(process.pid, (name, 0))
+    # Ray names a process after what it does at the moment, and not at once.
+    command.peaks[process.pid] = (name if name.startswith("ray::") else known, max(before, size))
