@@ -29,6 +29,10 @@ class UsageError(AdDiffusionError):
     """Something the user gave can't be used: the command line prints one sentence and exits with 2."""
 
 
+class ArgumentError(UsageError, ValueError):
+    """An argument of a call that can't be used; a ValueError, as diffusers raises it."""
+
+
 class ConfigError(UsageError):
     """A configuration key or value that can't be used as written."""
 

@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,25 +20,29 @@ import torch
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
+from addiffusion.checkpoint_files import (
+    BEST,
+    CHECKPOINTS,
+    POLICY_FILE,
+    SCHEMA_VERSION,
+    STATE_FILE,
+    damaged,
+    followed,
+    list_checkpoints,
+    read_checked,
+    read_state,
+)
 from addiffusion.config import Config
 from addiffusion.config.sampling import IMAGE_KEYS
 from addiffusion.errors import CheckpointError, OutputError
-from addiffusion.files import put_aside, put_back, remove_folder, whole_file, whole_folder, write_text, writing
+from addiffusion.files import put_back, remove_folder, whole_file, whole_folder, write_text, writing
 from learner.state import LearnerState
 from learner.tickets import LedgerState
 
-SCHEMA_VERSION = 1
-CHECKPOINTS = "checkpoints"
-"""Folder of a run that holds its checkpoints."""
-BEST = "best"
-"""Link in that folder to the checkpoint of the highest score; where there are no links, a file with its name."""
-STATE_FILE = "state.json"
-POLICY_FILE = "policy.safetensors"
 VALUE_FILE = "value.safetensors"
 OPTIMIZER_FILE = "optimizer.pt"
 PAYLOAD_FILES = (POLICY_FILE, VALUE_FILE, OPTIMIZER_FILE)
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
-NAME = re.compile(r"iteration-\d{6}")
 LEARNED_FROM: Any = {
     "run": {"seed"},
     "backbone": set(IMAGE_KEYS),
@@ -108,7 +111,7 @@ def save_checkpoint(run_dir: Path, checkpoint: Checkpoint, *, keep: int) -> Path
 
 def _best(folders: Sequence[Path]) -> Path | None:
     """The folder of the highest score, the newer of equals; None when none has a score."""
-    scores = [(score, folder) for folder in folders if (score := _read_state(folder).get("score")) is not None]
+    scores = [(score, folder) for folder in folders if (score := read_state(folder).get("score")) is not None]
     return max(scores)[1] if scores else None
 
 
@@ -119,14 +122,6 @@ def _point_to(link: Path, folder: Path) -> None:
             draft.symlink_to(folder.name)
     except OutputError:  # Google Drive, SMB, exFAT
         write_text(link, folder.name + "\n")
-
-
-def followed(path: Path) -> Path:
-    """The checkpoint folder that ``path`` means: itself, or the one that a file called ``best`` names."""
-    if path.name != BEST or not path.is_file():
-        return path
-    name = path.read_text(encoding="utf-8", errors="replace").strip()
-    return path.with_name(name) if NAME.fullmatch(name) else path
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -195,9 +190,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         CheckpointError: it is missing, incomplete, damaged, or of another schema version.
     """
     folder = followed(folder)
-    state = _read_state(folder)
+    state = read_state(folder)
     try:
-        payload = {name: _read_checked(folder / name, state["sha256"][name]) for name in PAYLOAD_FILES}
+        payload = {name: read_checked(folder / name, state["sha256"][name]) for name in PAYLOAD_FILES}
         return Checkpoint(
             learner=LearnerState(
                 policy=load_safetensors(payload[POLICY_FILE]),
@@ -209,69 +204,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             score=state.get("score"),
         )
     except (KeyError, TypeError) as error:
-        raise _damaged(folder / STATE_FILE, f"a field is missing or unknown: {error}") from error
-
-
-def list_checkpoints(run_dir: Path) -> list[Path]:
-    """Checkpoint folders of a run, oldest first; half-written ones are not among them.
-
-    One that a kill left aside, before what should replace it stood, is read where it lies.
-    """
-    home = run_dir / CHECKPOINTS
-    names = {found[0] for path in home.glob("iteration-*") if (found := NAME.match(path.name))}
-    places = ((home / name, put_aside(home / name)) for name in sorted(names))
-    return [folder if folder.is_dir() else aside for folder, aside in places if folder.is_dir() or aside.is_dir()]
-
-
-def latest_checkpoint(run_dir: Path) -> Path:
-    """The newest checkpoint of a run.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    folders = list_checkpoints(run_dir)
-    if not folders:
-        raise CheckpointError(
-            f"There is no checkpoint in {run_dir / CHECKPOINTS}: give the folder of a run that has reached its first "
-            "checkpoint (see checkpoint.every).",
-            run_dir=str(run_dir),
-        )
-    return folders[-1]
-
-
-def _read_state(folder: Path) -> dict[str, Any]:
-    path = folder / STATE_FILE
-    try:
-        state = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} is not a checkpoint: it has no {STATE_FILE}.", path=str(path)) from error
-    except ValueError as error:
-        raise _damaged(path, "it is not JSON") from error
-    if not isinstance(state, dict) or state.get("schema_version") != SCHEMA_VERSION:
-        raise CheckpointError(
-            f"{path} does not say schema_version {SCHEMA_VERSION}, the only one this version of addiffusion reads.",
-            path=str(path),
-        )
-    return state
-
-
-def _read_checked(path: Path, sha256: str) -> bytes:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise _damaged(path, "it is missing") from error
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise _damaged(path, f"its checksum is not the one in {STATE_FILE}")
-    return content
-
-
-def _damaged(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(
-        f"The checkpoint file {path} can't be used: {reason}. Resume from an older checkpoint by deleting the folder "
-        f"{path.parent}.",
-        path=str(path),
-        reason=reason,
-    )
+        raise damaged(folder / STATE_FILE, f"a field is missing or unknown: {error}") from error
 
 
 def _torch_bytes(state: Mapping[str, Any]) -> bytes:

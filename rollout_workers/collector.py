@@ -11,6 +11,7 @@ import torch
 from addiffusion.backbones.base import Backbone
 from addiffusion.config import Config
 from addiffusion.errors import RolloutError
+from addiffusion.observation.builder import make_observation_builder
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected
 from addiffusion.sampling.engine import Engine
@@ -19,7 +20,6 @@ from addiffusion.scorers.base import Scoring
 from rollout_workers.async_scorer import AsyncScorer
 from rollout_workers.group import Group, PolicyFunction, PolicySnapshot
 from rollout_workers.metrics import Stopwatch
-from rollout_workers.observation_builder import make_observation_builder
 from rollout_workers.ticket_queue import TicketQueue
 
 _log = logging.getLogger(__name__)

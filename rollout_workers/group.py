@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.config import RewardSection
 from addiffusion.errors import ContractError, ScorerError
+from addiffusion.observation.builder import ObservationBuilder
 from addiffusion.observation.clip import ImageScores
 from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.sampling.engine import Engine
 from rollout_workers.async_scorer import AsyncScorer
 from rollout_workers.episode_builder import Branch, EpisodeBuilder, Stop
 from rollout_workers.metrics import Stopwatch
-from rollout_workers.observation_builder import ObservationBuilder
 from rollout_workers.ticket_queue import TicketQueue
 
 PolicyFunction: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]

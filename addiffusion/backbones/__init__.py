@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from addiffusion.backbones.base import Backbone
@@ -25,6 +25,11 @@ def load_backbone(section: BackboneSection) -> Backbone:
         WeightsError: the folder or hub id can't be loaded.
         ConfigError: it is not a pipeline of the kind asked for.
     """
+    return backbone_class(section.kind).from_section(section)
+
+
+def backbone_class(kind: str) -> Any:
+    """The class behind a ``backbone.kind``."""
     # diffusers takes seconds to import: only those who load a model pay for it, and only for its family.
-    module, name = _FAMILIES[section.kind]
-    return getattr(import_module(f"{__name__}.{module}"), name).from_section(section)
+    module, name = _FAMILIES[kind]
+    return getattr(import_module(f"{__name__}.{module}"), name)

@@ -39,6 +39,10 @@ class AttentionRecorder(Protocol):
         """Copy what was seen, where the memory it lies in will be written over."""
         ...
 
+    def close(self) -> None:
+        """Leave the network as it was found; no pass is seen any more."""
+        ...
+
     def record(self, size: Sequence[int]) -> PassRecord:
         """The last pass; its maps will have this size.
 
@@ -53,6 +57,7 @@ class PassStore:
 
     def __init__(self) -> None:
         self.seen: dict[object, Any] = {}
+        self._undone: list[Callable[[], None]] = []
 
     def begin(self) -> None:
         """A new pass: what was seen before belongs to whoever kept it."""
@@ -74,7 +79,18 @@ class PassStore:
 
     def watch_output(self, block: nn.Module) -> None:
         """See what a block puts out, under the block's own name."""
-        block.register_forward_hook(lambda block, _inputs, output: self.seen.__setitem__(block, output))
+        watch = block.register_forward_hook(lambda block, _inputs, output: self.seen.__setitem__(block, output))
+        self.at_close(watch.remove)
+
+    def at_close(self, undo: Callable[[], None]) -> None:
+        """Remember how something that was done to the network is undone."""
+        self._undone.append(undo)
+
+    def close(self) -> None:
+        """Undo all that was done to the network, and let go of the last pass."""
+        while self._undone:
+            self._undone.pop()()
+        self.seen = {}
 
 
 class UNetRecorder:
@@ -97,6 +113,10 @@ class UNetRecorder:
     def own(self) -> None:
         """Copy what was seen."""
         self._store.own()
+
+    def close(self) -> None:
+        """Leave the network as it was found."""
+        self._store.close()
 
     def record(self, size: Sequence[int]) -> UNetPass:
         """The last pass."""

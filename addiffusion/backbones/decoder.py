@@ -22,7 +22,14 @@ class LatentDecoder:
     """Decodes in float32, in equal batches: a row's image never depends on what else is decoded."""
 
     def __init__(
-        self, autoencoder: Any, device: torch.device, *, scaling: Sequence[str], batch: int, tiling: bool = False
+        self,
+        autoencoder: Any,
+        device: torch.device,
+        *,
+        scaling: Sequence[str],
+        batch: int,
+        tiling: bool = False,
+        borrowed: bool = False,
     ) -> None:
         """Put an autoencoder to use.
 
@@ -32,15 +39,18 @@ class LatentDecoder:
             scaling: options of the autoencoder by which the family's pipeline scales latents.
             batch: most latents per pass.
             tiling: decode each image in tiles where it is larger than the autoencoder's own; a tiny one needs none.
+            borrowed: the autoencoder stays where it is and in its own precision.
 
         Raises:
             WeightsError: an option does not fit the latents.
         """
-        self._autoencoder = autoencoder.to(device=device, dtype=torch.float32).eval()
-        if device.type == "cpu":
-            self._autoencoder.to(memory_format=torch.channels_last)  # convolutions run a third faster
-        if tiling and isinstance(autoencoder, AutoencoderKL):
-            self._autoencoder.enable_tiling()
+        self._autoencoder = autoencoder
+        if not borrowed:
+            autoencoder.to(device=device, dtype=torch.float32).eval()
+            if device.type == "cpu":
+                autoencoder.to(memory_format=torch.channels_last)  # convolutions run a third faster
+            if tiling and isinstance(autoencoder, AutoencoderKL):
+                autoencoder.enable_tiling()
         self._unscaled = _unscaling(autoencoder.config, scaling, device)
         self._batch = batch
 
@@ -52,10 +62,13 @@ class LatentDecoder:
 
     def _decode_batch(self, z0: Float[Tensor, "m c h w"], batch: int) -> UInt8[Tensor, "m 3 H W"]:
         count = len(z0)
-        z0 = functional.pad(z0, (0, 0, 0, 0, 0, 0, 0, batch - count))
-        image = self._autoencoder.decode(self._unscaled(z0), return_dict=False)[0]
+        image = self.raw(functional.pad(z0, (0, 0, 0, 0, 0, 0, 0, batch - count)))
         # The rounding of diffusers' VaeImageProcessor, so that images agree with the pipeline's to the last bit.
         return (image / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)[:count]
+
+    def raw(self, z0: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 H W"]:
+        """Images as the autoencoder gives them, from -1 to 1 or a little beyond, in float32."""
+        return self._autoencoder.decode(self._unscaled(z0).to(self._autoencoder.dtype), return_dict=False)[0].float()
 
 
 def _unscaling(config: Mapping[str, Any], scaling: Sequence[str], device: torch.device) -> Callable[[Tensor], Tensor]:

@@ -40,9 +40,20 @@ class FluxBackbone(PipelineBackbone):
     """T5's text tokens and CLIP's pooled vector; latents are packed and unpacked around the network."""
 
     pipeline_class: ClassVar[Any] = FluxPipeline
+    guided: ClassVar[bool] = False
     latent_scaling: ClassVar[tuple[str, ...]] = ("scaling_factor", "shift_factor")
 
-    def __init__(self, pipeline: Any, section: BackboneSection, *, preview: Any | None = None) -> None:
+    def __init__(
+        self, pipeline: Any, section: BackboneSection, *, preview: Any | None = None, borrowed: bool = False
+    ) -> None:
+        """As of ``PipelineBackbone``.
+
+        Args:
+            pipeline: the same.
+            section: the same.
+            preview: the same.
+            borrowed: the same.
+        """
         if pipeline.transformer.config.guidance_embeds:
             raise ConfigError("backbone.kind=flux takes schnell; this network wants its guidance scale as an input.")
         if section.guidance_scale > 1:
@@ -51,7 +62,7 @@ class FluxBackbone(PipelineBackbone):
                 "do without: set it to 1.",
                 guidance_scale=section.guidance_scale,
             )
-        super().__init__(pipeline, section, preview=preview)
+        super().__init__(pipeline, section, preview=preview, borrowed=borrowed)
 
     @property
     def _network(self) -> Any:
@@ -79,6 +90,10 @@ class FluxBackbone(PipelineBackbone):
     def scheduler(self) -> Scheduler:
         """The pipeline's scheduler, laid out as the pipeline does."""
         return rebuilt(self._pipeline.scheduler, FluxSchedule, {})
+
+    def packed(self, z0: Float[Tensor, "b c h w"]) -> Tensor:
+        """(b, token, 4 c) as the pipeline keeps its latents."""
+        return self._pipeline._pack_latents(z0, *z0.shape)
 
     def _make_recorder(self, network: nn.Module) -> JointRecorder:
         return JointRecorder(network)

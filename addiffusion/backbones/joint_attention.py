@@ -49,6 +49,10 @@ class JointRecorder:
         """Copy what was seen."""
         self._store.own()
 
+    def close(self) -> None:
+        """Leave the network as it was found."""
+        self._store.close()
+
     def record(self, size: Sequence[int]) -> JointPass:
         """The last pass."""
         seen = self._store.finished()
@@ -205,6 +209,7 @@ def _is_joint(module: nn.Module) -> bool:
 
 
 def _watch(module: Any, store: PassStore) -> nn.Module:
-    processor: Any = _Watch(module.processor, store)
-    module.set_processor(processor)
+    own = module.processor
+    module.set_processor(_Watch(own, store))
+    store.at_close(lambda: module.set_processor(own))
     return module

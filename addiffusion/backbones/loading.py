@@ -27,8 +27,6 @@ from addiffusion.weights import LOAD_FAILURES, gist, load_whole
 
 _log = logging.getLogger(__name__)
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-"""By their names in the configuration."""
 _NETWORKS = ("unet", "transformer")
 
 

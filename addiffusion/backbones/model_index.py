@@ -13,7 +13,8 @@ from addiffusion.backbones.part_files import PIPELINE_ADVICE, PIPELINES, WHOLE, 
 from addiffusion.errors import ConfigError, WeightsError
 
 INDEX: Final = "model_index.json"
-_KINDS: Final = {name: kind for kind, name in PIPELINES.items()}
+KINDS: Final = {name: kind for kind, name in PIPELINES.items()}
+"""Class of a pipeline to its ``backbone.kind``."""
 _UNUSED: Final = ("safety_checker", "feature_extractor", "image_encoder")
 _SPARED: Final = {"text_encoder_3": "tokenizer_3"}
 """SD3 was trained to do without its T5 encoder, the largest of its parts."""
@@ -100,7 +101,7 @@ def _content(folder: Path, named: str) -> Mapping[str, Any]:
 def _check_class(found: Any, expected: str, named: str) -> None:
     if found == expected:
         return
-    fix = f"set backbone.kind={_KINDS[found]}" if found in _KINDS else f"give a folder of a {expected}"
+    fix = f"set backbone.kind={KINDS[found]}" if found in KINDS else f"give a folder of a {expected}"
     raise ConfigError(f"{named} holds a {found}, which backbone.kind does not stand for: {fix}.", pipeline=found)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -17,11 +18,11 @@ from torch import Tensor, nn
 from addiffusion.backbones.attention import AttentionRecorder
 from addiffusion.backbones.base import PassRecord, PromptEmbedding, Scheduler
 from addiffusion.backbones.decoder import LatentDecoder
-from addiffusion.backbones.loading import DTYPES, load_pipeline, load_preview
+from addiffusion.backbones.loading import load_pipeline, load_preview
 from addiffusion.backbones.lora import fuse_lora
+from addiffusion.backbones.placement import DTYPES, compiled, own_placement, wanted_placement
 from addiffusion.backbones.prompt_cache import PromptCache, Reader
 from addiffusion.config import BackboneSection
-from addiffusion.devices import resolve_device
 from addiffusion.errors import ConfigError, WeightsError
 from addiffusion.quiet_loading import quiet_loading
 
@@ -31,16 +32,21 @@ class PipelineBackbone(ABC):
 
     pipeline_class: ClassVar[Any]
     load_options: ClassVar[dict[str, Any]] = {}
+    guided: ClassVar[bool] = True
+    """Whether the network can be guided by a second pass."""
     latent_scaling: ClassVar[tuple[str, ...]] = ("scaling_factor",)
     """Options of the autoencoder by which ``pipeline_class`` scales latents."""
 
-    def __init__(self, pipeline: Any, section: BackboneSection, *, preview: Any | None = None) -> None:
+    def __init__(
+        self, pipeline: Any, section: BackboneSection, *, preview: Any | None = None, borrowed: bool = False
+    ) -> None:
         """Wrap a loaded pipeline.
 
         Args:
             pipeline: of ``pipeline_class``; it is moved, cast and watched, so it is of no other use afterwards.
             section: everything but ``path`` and ``preview`` is used.
             preview: a tiny autoencoder of the same latents.
+            borrowed: the pipeline stays where it is, in its own precision, and is only watched, as ``borrow`` does it.
 
         Raises:
             ConfigError: the pipeline is no plain text-to-image one, or can't make images of that size.
@@ -48,26 +54,20 @@ class PipelineBackbone(ABC):
         """
         self._pipeline = pipeline
         self._section = section
-        self._device = resolve_device(section.device, key="backbone.device")
-        self._dtype = DTYPES[section.dtype]
         network = self._network
+        self._device, self._dtype = own_placement(pipeline, network) if borrowed else wanted_placement(section)
         _check_channels(self._latent_channels, pipeline.vae.config.latent_channels)
         self._latent_size = self._latent_size_of(section.image_size)
         self._latent_shape = self._latent_channels, self._latent_size, self._latent_size
-        if section.lora is not None:
-            fuse_lora(pipeline, section.lora)
-        network.to(device=self._device, dtype=self._dtype).eval()
-        if section.channels_last:
-            network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stub
-        for name, encoder in self._text_encoders().items():
-            encoder.to(device=self._device, dtype=self._dtype if "T5" in name else torch.float32).eval()
-        self._recorder = self._make_recorder(network)
-        self._forward: Any = _compiled(network, section, self._device)
-        self._decode = self._decoder(pipeline.vae)
+        if not borrowed:
+            self._claim(network)
+        self._decode = self._decoder(pipeline.vae, borrowed=borrowed)
         self._preview = None if preview is None else self._make_preview(preview)
         for reader in self._readers():
             reader.check(getattr(pipeline, reader.name).config)
         self._prompts = PromptCache(self._encode_quietly, self._readers)
+        self._recorder = self._make_recorder(network)
+        self._forward: Any = network if borrowed else compiled(network, section, self._device)
 
     @classmethod
     def from_section(cls, section: BackboneSection) -> PipelineBackbone:
@@ -82,6 +82,27 @@ class PipelineBackbone(ABC):
         pipeline = load_pipeline(section, cls.pipeline_class, dtype=dtype, **cls.load_options)
         with quiet_loading():
             return cls(pipeline, section, preview=load_preview(section))
+
+    @classmethod
+    @contextmanager
+    def borrow(cls, pipeline: Any, section: BackboneSection, *, preview: Any | None = None) -> Generator[Self]:
+        """A pipeline that somebody else uses, for the block; it is left as it was found.
+
+        Args:
+            pipeline: of ``pipeline_class``.
+            section: ``guidance_scale`` and ``image_size`` are used.
+            preview: a tiny autoencoder of the same latents, of no other use afterwards.
+
+        Raises:
+            ConfigError: the pipeline is no plain text-to-image one, or can't make images of that size.
+            WeightsError: a tokenizer does not fit.
+        """
+        with quiet_loading():
+            backbone = cls(pipeline, section, preview=preview, borrowed=True)
+        try:
+            yield backbone
+        finally:
+            backbone._recorder.close()
 
     # ---------------------------------------------------------------- what a family adds
 
@@ -209,6 +230,15 @@ class PipelineBackbone(ABC):
         """Decode clean latents to the images (b, H, W, 3) that are returned."""
         return self._decode(z0)
 
+    @torch.inference_mode()
+    def decode_raw(self, z0: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 H W"]:
+        """Decode clean latents to images as the autoencoder gives them, from -1 to 1 or a little beyond."""
+        return self._decode.raw(z0)
+
+    def packed(self, z0: Float[Tensor, "b c h w"]) -> Tensor:
+        """Latents in the shape that the family's pipeline gives them out."""
+        return z0
+
     @property
     def previews(self) -> bool:
         """Whether there is a tiny autoencoder for images that are only looked at."""
@@ -221,6 +251,17 @@ class PipelineBackbone(ABC):
 
     # ---------------------------------------------------------------- sizes and parts
 
+    def _claim(self, network: nn.Module) -> None:
+        """Fuse, move and cast what will do nothing else from now on."""
+        section = self._section
+        if section.lora is not None:
+            fuse_lora(self._pipeline, section.lora)
+        network.to(device=self._device, dtype=self._dtype).eval()
+        if section.channels_last:
+            network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stub
+        for name, encoder in self._text_encoders().items():
+            encoder.to(device=self._device, dtype=self._dtype if "T5" in name else torch.float32).eval()
+
     def _make_preview(self, autoencoder: Any) -> LatentDecoder:
         channels = autoencoder.config.latent_channels
         if channels != self._latent_channels:
@@ -231,7 +272,7 @@ class PipelineBackbone(ABC):
             )
         return self._decoder(autoencoder)
 
-    def _decoder(self, autoencoder: Any) -> LatentDecoder:
+    def _decoder(self, autoencoder: Any, *, borrowed: bool = False) -> LatentDecoder:
         section = self._section
         return LatentDecoder(
             autoencoder,
@@ -239,6 +280,7 @@ class PipelineBackbone(ABC):
             scaling=self.latent_scaling,
             batch=section.decode_batch,
             tiling=section.decode_tiling,
+            borrowed=borrowed,
         )
 
     def _encode_quietly(self, prompts: list[str]) -> list[PromptEmbedding]:
@@ -269,14 +311,6 @@ class PipelineBackbone(ABC):
     def _text_encoders(self) -> dict[str, Any]:
         parts = {name: part for name, part in self._pipeline.components.items() if name.startswith("text_encoder")}
         return {f"{name} {type(part).__name__}": part for name, part in parts.items() if part is not None}
-
-
-def _compiled(network: nn.Module, section: BackboneSection, device: torch.device) -> Any:
-    if section.compile == "off":
-        return network
-    if section.compile == "cuda_graphs" and device.type != "cuda":
-        raise ConfigError(f"backbone.compile=cuda_graphs needs a GPU, not {device.type}: use default or off.")
-    return torch.compile(network, mode="reduce-overhead" if section.compile == "cuda_graphs" else "default")
 
 
 def _check_channels(network: int, latent: int) -> None:

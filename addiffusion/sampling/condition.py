@@ -52,6 +52,22 @@ class Condition:
             ConfigError: the scale is negative, or asks for guidance where the batch has no rows for it.
         """
         scale = self._guidance_scale if guidance_scale is None else guidance_scale
+        self._check(scale, negative)
+        self._write(self.row(slot), embedding)
+        if self._guided:
+            self._write(slot, negative or self._uncond)
+        self._scale[slot] = scale
+
+    def set_scale(self, slot: int, guidance_scale: float) -> None:
+        """Give a slot another scale.
+
+        Raises:
+            ConfigError: it is negative, or asks for guidance where the batch has no rows for it.
+        """
+        self._check(guidance_scale, None)
+        self._scale[slot] = guidance_scale
+
+    def _check(self, scale: float, negative: PromptEmbedding | None) -> None:
         _check_scale(scale)
         if not self._guided and (scale > 1 or negative is not None):
             raise ConfigError(
@@ -59,10 +75,6 @@ class Condition:
                 f"backbone.guidance_scale={self._guidance_scale:g}: set it above 1.",
                 guidance_scale=scale,
             )
-        self._write(self.row(slot), embedding)
-        if self._guided:
-            self._write(slot, negative or self._uncond)
-        self._scale[slot] = scale
 
     def predict(
         self, z: Float[Tensor, "slot c h w"], in_scale: Float[Tensor, "slot 1 1 1"], t: Float[Tensor, " slot"]

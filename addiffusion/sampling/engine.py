@@ -145,6 +145,7 @@ class Engine:
         seed: int,
         negative: PromptEmbedding | None = None,
         guidance_scale: float | None = None,
+        noise: Float[Tensor, "c h w"] | None = None,
     ) -> None:
         """Start an episode in an empty slot; all of its randomness comes from ``seed``.
 
@@ -154,6 +155,7 @@ class Engine:
             seed: root of the initial latent and of all noise drawn later.
             negative: what guidance leads away from; None is the empty prompt.
             guidance_scale: the episode's own; None is the engine's.
+            noise: of standard deviation 1, for the initial latent; None draws it from ``seed``.
 
         Raises:
             SlotError: the slot is not empty.
@@ -162,7 +164,8 @@ class Engine:
         self._slots.require(slot, Phase.EMPTY)
         self._condition.put(slot, embedding, negative=negative, guidance_scale=guidance_scale)
         self._slots.admit(slot)
-        self._latents.start(slot, self._draw(generator(seed, "latent")).mul_(self._table.init_noise_sigma))
+        drawn = self._draw(generator(seed, "latent")) if noise is None else noise.to(self._backbone.device)
+        self._latents.start(slot, drawn * self._table.init_noise_sigma)
         self._episodes[slot] = SlotEpisode(
             seed=seed,
             words=embedding.keep.to(self._backbone.device),
@@ -200,6 +203,29 @@ class Engine:
             rows = [self._condition.row(slot) for slot in moves.refine]
             self._refining.give_masks(self._at(moves.refine), self._pass, rows)
         self._moves.add(moves)
+
+    @torch.inference_mode()
+    def latents(self) -> Float[Tensor, "slot c h w"]:
+        """Copy of what each slot's next pass begins with, once all decisions are taken; of a DONE slot, its result."""
+        moves, self._moves = self._moves, Moves()
+        self._move(moves)
+        return self._latents.present(self.done())
+
+    @torch.inference_mode()
+    def put_latents(self, slot_latents: Mapping[int, Float[Tensor, "c h w"]]) -> None:
+        """Replace what ``latents`` has of some slots."""
+        self._latents.replace(slot_latents, self.done())
+
+    @torch.inference_mode()
+    def set_guidance_scale(self, slot: int, guidance_scale: float) -> None:
+        """Guide the rest of a slot's episode by another scale.
+
+        Raises:
+            SlotError: the slot is empty.
+            ConfigError: the scale is negative, or asks for guidance that this engine does not compute.
+        """
+        self._episode(slot)
+        self._condition.set_scale(slot, guidance_scale)
 
     def snapshot(self, slot: int) -> SlotSnapshot:
         """State of an episode that waits for a decision, so that two decisions can be tried after each other.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -113,6 +113,19 @@ class Latents:
     def put(self, slots: Int[Tensor, " some"], z: Float[Tensor, "some c h w"]) -> None:
         """Set the latents of some slots."""
         self._state[0].index_copy_(0, slots, z)
+
+    def present(self, done: Sequence[int]) -> Float[Tensor, "slot c h w"]:
+        """Copy of the latents, with the clean prediction in the slots that are done."""
+        latents = self._state[0].clone()
+        for slot in done:
+            latents[slot] = self.z0_pred[slot]
+        return latents
+
+    def replace(self, slot_latents: Mapping[int, Float[Tensor, "c h w"]], done: Sequence[int]) -> None:
+        """Set some slots' latents, or their clean predictions where they are done."""
+        self.z0_pred = self.z0_pred.clone()
+        for slot, latent in slot_latents.items():
+            (self.z0_pred if slot in done else self._state[0])[slot] = latent
 
     def copies(self, slot: int) -> LatentCopies:
         """Copies of a slot's state, of the state its last pass leads to, and of its clean prediction."""

@@ -19,6 +19,7 @@ from addiffusion.bank.oracle import gain_share, oracle_end, reward_of_ends
 from addiffusion.bank.replay import BankRollouts
 from addiffusion.config import Config
 from addiffusion.policy import PolicyNetwork
+from addiffusion.policy_files import TrainedPolicy, read_policy
 from addiffusion.records import Episode
 from evaluation.comparison.bank_stops import against_stops
 from evaluation.comparison.contestants import Contestant, agent, cases_of
@@ -30,7 +31,6 @@ from evaluation.significance.paired import Comparison
 from evaluation.tables import Table
 from launch.banks.info import read_bank
 from launch.runtime.console import UNSEEN, Stage
-from launch.training.policies import TrainedPolicy, load_policy
 
 _QUALITY = ("scene_soft", "clip")
 
@@ -97,7 +97,7 @@ def play(folder: Path, policy: str, prices: Sequence[float], *, console: Console
         RunFolderError: there is no such policy.
         CheckpointError: its files are missing or damaged.
     """
-    trained = load_policy(policy)
+    trained = read_policy(policy)
     bank = read_bank(folder, trained.config([]), console=console)
     config = trained.config(["policy.actions=[continue,stop]"])
     rollouts = BankRollouts(bank, config)

@@ -65,6 +65,21 @@ class FinishOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineOrder:
+    """What to draw on what."""
+
+    backbone: Annotated[
+        Literal["embedded", "sd15-random"], typer.Option(help="embedded, or SD 1.5's shape with random weights.")
+    ] = "embedded"
+    device: Annotated[str, typer.Option(help="torch device; auto takes a GPU where there is one.")] = "auto"
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1
+    images: Annotated[int, typer.Option(min=1, help="Images of one call, all at once.")] = 8
+    steps: Annotated[int, typer.Option(min=2, help="Steps of each image.")] = 50
+    guidance_scale: Annotated[float, typer.Option("--guidance", min=0, help="Guidance scale.")] = 3.5
+    rounds: Annotated[int, typer.Option(min=1, help="Both take turns; the ratio is the median of the rounds.")] = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RewardOrder:
     """Which scorers to measure."""
 

@@ -17,6 +17,7 @@ from PIL import Image
 from rich.console import Console
 
 from addiffusion.config import Config, ScorersSection
+from addiffusion.configuration.files import load_config
 from addiffusion.embedded.world.scenes import IMAGE_SIZE
 from addiffusion.records import SCORE_NAMES, ScoreRequest
 from addiffusion.scorers.factory import load_suite
@@ -26,7 +27,6 @@ from evaluation.tables import Table
 from launch.bench.client import BenchClient, call_for, requests, together
 from launch.bench.orders import RewardOrder
 from launch.bench.rounds import Measured, Ratio, Turn, measured, ratio, shown_turns
-from launch.configuration.files import load_config
 from launch.runtime.cluster import NAMESPACE, ray_running
 from launch.runtime.console import Stage
 from reward_service.actor import Start, get_or_create, stop

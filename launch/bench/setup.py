@@ -9,11 +9,11 @@ from pathlib import Path
 from addiffusion.backbones import load_backbone
 from addiffusion.backbones.base import Backbone
 from addiffusion.config import Config
+from addiffusion.configuration.files import load_config
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Prompt
 from addiffusion.scorers.base import Scoring
 from addiffusion.scorers.factory import load_suite
-from launch.configuration.files import load_config
 from launch.runtime.components import observation_width, unpaid
 
 

@@ -16,10 +16,10 @@ from typing import Any, Final
 import numpy as np
 from rich.console import Console
 
+from addiffusion.configuration.shown import shortened
 from addiffusion.errors import UsageError
 from evaluation.tables import Table
 from launch.bench.rounds import Ratio, Turn, ratio, shown_turns
-from launch.configuration.shown import shortened
 from launch.runtime.console import Stage
 
 _ALWAYS: Final = (

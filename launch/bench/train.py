@@ -19,13 +19,13 @@ import ray
 from rich.console import Console
 
 from addiffusion.config import Config
+from addiffusion.configuration.files import load_config
 from addiffusion.errors import ConfigError
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Episode
 from evaluation.tables import Table
 from launch.bench.orders import TrainOrder
 from launch.bench.simulated import SimulatedWorker
-from launch.configuration.files import load_config
 from launch.runtime.cluster import ray_running
 from launch.runtime.components import Components, unpaid
 from launch.runtime.console import RunView, Stage

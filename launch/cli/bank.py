@@ -26,8 +26,8 @@ def build(order: BankOrder, *, overrides: Overrides = (), config: Files = (), as
     A build that was killed goes on where it was; one with a larger --count grows.
     """
     console = prepared_console(as_json=as_json)
+    from addiffusion.configuration.files import load_config
     from launch.banks.build import build as build_bank
-    from launch.configuration.files import load_config
 
     built = build_bank(order, load_config(config, overrides), console=console)
     if as_json:
@@ -38,8 +38,8 @@ def build(order: BankOrder, *, overrides: Overrides = (), config: Files = (), as
 
 def info(folder: Folder, *, overrides: Overrides = (), config: Files = (), as_json: AsJson = False) -> None:
     """Show what a bank holds, and where an oracle would stop."""
+    from addiffusion.configuration.files import load_config
     from launch.banks.info import describe, tables
-    from launch.configuration.files import load_config
 
     described = describe(folder, load_config(config, overrides), console=Console(stderr=True))
     if as_json:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from launch.bench.orders import EngineOrder, FinishOrder, RewardOrder, TrainOrder
+from launch.bench.orders import EngineOrder, FinishOrder, PipelineOrder, RewardOrder, TrainOrder
 from launch.cli.options import Files, Settings, prepared_console
 from launch.cli.reward import Json
 
@@ -73,6 +73,16 @@ def finish(order: FinishOrder, *, overrides: Overrides = (), config: Files = (),
         Console().print(table_of(rows))
         Console().print(choice_text(chosen))
     typer.echo(json.dumps({"rows": rows, "choice": chosen}))
+
+
+def pipeline(order: PipelineOrder, *, as_json: AsJson = False) -> None:
+    """Compare a pipeline led by a policy with the stock one at equal images and equal passes."""
+    from launch.bench.pipeline import bench_pipeline, table_of
+
+    result = bench_pipeline(order, Console(stderr=True))
+    if not as_json:
+        Console().print(table_of(result))
+    typer.echo(json.dumps(result))
 
 
 def startup(

@@ -17,9 +17,9 @@ import typer
 from rich.console import Console
 
 from addiffusion import __version__
+from addiffusion.configuration.shown import shortened
 from addiffusion.errors import AdDiffusionError, ContractError, SlotError, UsageError
 from addiffusion.extras import named_extras
-from launch.configuration.shown import shortened
 
 EXIT_FAILED, EXIT_USAGE, EXIT_COLLAPSED = 1, 2, 3
 EXIT_DEFECT = 70

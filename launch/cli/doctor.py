@@ -26,7 +26,7 @@ def doctor(
     Exit code 1 if anything stands in the way of the run that KEY=VALUE and FILE describe.
     """
     console = prepared_console(as_json=as_json)
-    from launch.configuration.files import load_config
+    from addiffusion.configuration.files import load_config
     from launch.doctor.doctor import examine, failed, table, to_json
     from launch.runtime.console import Stage
 

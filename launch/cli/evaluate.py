@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from launch.cli.options import AsJson, has_display, prepared_console
-from launch.comparing.orders import EvaluateOrder, ReportOrder, ResultsOrder
+from launch.comparing.orders import EvaluateOrder, ExportOrder, ReportOrder, ResultsOrder
 
 Overrides = Annotated[
     tuple[str, ...],
@@ -39,17 +38,18 @@ def evaluate(order: EvaluateOrder, *, overrides: Overrides = (), as_json: AsJson
         console.print(f"tables, figures and images are in {evaluated.path}", highlight=False)
 
 
-def export(
-    *,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run or checkpoint folder.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder to write.")],
-) -> None:
-    """Write a run's policy and configuration into a small folder that every --policy takes."""
-    from launch.training.policies import export_policy
+def export(order: ExportOrder) -> None:
+    """Write a run's policy, configuration and policy card into a small folder that every --policy takes.
 
-    policy = export_policy(run, out)
+    The card says what the policy was trained for and what images cost at each price, which `speed=` of the Python
+    pipeline goes by.
+    """
+    console = prepared_console(as_json=True)
+    from launch.comparing.export import export as run
+
+    policy = run(order, console)
     size = sum(value.nbytes for value in policy.weights.values()) / 1e6
-    typer.echo(f"policy ({size:.1f} MB) and configuration are in {out}")
+    typer.echo(f"policy ({size:.1f} MB), configuration and policy card are in {order.out}")
 
 
 def report(

@@ -15,8 +15,8 @@ from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 import typer
 from rich.console import Console
 
+from addiffusion.configuration.shown import shown
 from addiffusion.errors import PromptError
-from launch.configuration.shown import shown
 
 Command: TypeAlias = Callable[..., None]
 AsJson = Annotated[bool, typer.Option("--json", help="Progress on stderr; one JSON object on stdout.")]

@@ -52,8 +52,8 @@ def show_config(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of commented YAML.")] = False,
 ) -> None:
     """Print the resolved configuration; every key stands under its documentation."""
-    from launch.configuration.files import load_config
-    from launch.configuration.text import to_yaml
+    from addiffusion.configuration.files import load_config
+    from addiffusion.configuration.text import to_yaml
 
     resolved = load_config(config, overrides)
     if as_json:

@@ -11,19 +11,19 @@ from typing import Any
 
 from rich.console import Console
 
+from addiffusion.checkpoint_files import list_checkpoints
+from addiffusion.configuration.files import load_config, shipped_files
+from addiffusion.configuration.yaml import read_yaml
 from addiffusion.errors import ConfigError
 from addiffusion.files import write_text
 from evaluation.seconds import SECONDS_NOTE
 from evaluation.tables import Table
 from launch.comparing.orders import AblateOrder
-from launch.configuration.files import load_config, shipped_files
-from launch.configuration.yaml import read_yaml
 from launch.runtime.build import build_components
 from launch.runtime.components import Roles
 from launch.runtime.folder_lock import locked
 from launch.training.preflight import Plan, prepare
 from launch.training.train import run as train
-from learner.checkpoint import list_checkpoints
 
 _COLUMNS = ("mean_nfe", "scene", "scene_difference", "clip", "nfe_tier_spearman", "seconds")
 Prepare = Callable[[Sequence[Path], Sequence[str]], Plan]

@@ -20,6 +20,7 @@ from addiffusion.config.sampling import IMAGE_KEYS
 from addiffusion.embedded.world import Split
 from addiffusion.errors import RunFolderError
 from addiffusion.files import make_folder, write_text
+from addiffusion.policy_files import TrainedPolicy, read_policy
 from addiffusion.prompts import load_prompts
 from addiffusion.records import METRIC_NAMES, Prompt
 from evaluation.comparison.contestants import (
@@ -45,7 +46,6 @@ from launch.runtime.components import Components, Roles, observation_width, unpa
 from launch.runtime.console import RunView, duration
 from launch.runtime.folder_lock import is_vacant, locked, refuse_if_held
 from launch.training.checks import check_models
-from launch.training.policies import TrainedPolicy, load_policy
 
 MANIFEST = "comparison.json"
 _CHUNK_ROUNDS = 6
@@ -82,7 +82,7 @@ def evaluate(
         UsageError: policy, prompts, samplers or folder can't be used; nothing is drawn then.
         RolloutError: images could not be finished.
     """
-    policy = load_policy(order.policy)
+    policy = read_policy(order.policy)
     asked = policy.config(list(overrides))
     config = _for_images(asked)
     order = replace(order, prompts=order.prompts or f"{config.prompts.source}/test")

@@ -14,6 +14,7 @@ from rich.console import Console
 from addiffusion.actions import Action
 from addiffusion.backbones import load_backbone
 from addiffusion.config import Config
+from addiffusion.configuration.files import load_config
 from addiffusion.devices import resolve_device
 from addiffusion.errors import RunFolderError
 from addiffusion.memory import machine_bytes
@@ -25,7 +26,6 @@ from evaluation.comparison.gates import Gate, equal_quality_gate, few_step_gate,
 from evaluation.tables import Table
 from launch.comparing.evaluate import evaluate
 from launch.comparing.orders import EvaluateOrder, GateOrder
-from launch.configuration.files import load_config
 from launch.runtime.components import observation_width, unpaid
 from launch.runtime.console import Stage
 from launch.training.preflight import prepare

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from addiffusion.config import ScorersSection
+from addiffusion.configuration.files import load_config
 from addiffusion.devices import resolve_device
 from addiffusion.errors import EvaluationError
 from addiffusion.records import ScoreReply, ScoreRequest
@@ -26,7 +27,6 @@ from evaluation.inception import (
 )
 from evaluation.metrics.registry import METRICS, MetricInputs, measure
 from launch.comparing.orders import MetricsOrder
-from launch.configuration.files import load_config
 from launch.runtime.console import Stage
 
 _AT_ONCE = 64

@@ -41,6 +41,21 @@ Prompts: TypeAlias = Annotated[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOrder:
+    """Which policy to write where, and how well to measure it."""
+
+    run: Annotated[str, typer.Argument(metavar="RUN", help="shipped, or a run, checkpoint or exported folder.")]
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder to write.")]
+    prompts: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Validation prompts behind each price of the policy card; default 16 on embedded, else 0."
+        ),
+    ] = None
+    licence: Annotated[str, typer.Option(help="Licence of the policy, as the hub names it.")] = "apache-2.0"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SampleOrder:
     """What to draw, and where to put it."""
 

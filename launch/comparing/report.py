@@ -11,7 +11,9 @@ from typing import Any
 from rich.console import Console
 
 from addiffusion.config import Config
+from addiffusion.configuration.files import load_resolved
 from addiffusion.errors import CheckpointError, RunFolderError
+from addiffusion.policy_files import TrainedPolicy, read_policy
 from addiffusion.records import Episode
 from evaluation.comparison.contestants import agent, make_cases, tickets_of
 from evaluation.comparison.films import Film, film_of
@@ -20,11 +22,9 @@ from evaluation.report.html_report import write_page
 from evaluation.report.report_data import ReportData, Spent
 from launch.comparing.evaluate import MANIFEST, evaluation_prompts
 from launch.comparing.orders import ReportOrder
-from launch.configuration.files import load_resolved
 from launch.runtime.components import Roles, unpaid
 from launch.runtime.console import UNSEEN, Stage
 from launch.runtime.serial import serial_components
-from launch.training.policies import TrainedPolicy, load_policy
 from launch.training.run_folder import RunFolder
 
 PAGE = "report.html"
@@ -97,7 +97,7 @@ def _drawn_now(order: ReportOrder, roles: Roles, console: Console) -> tuple[list
     if order.films == 0:
         return [], [], [hint]
     try:
-        policy = load_policy(str(order.folder))
+        policy = read_policy(str(order.folder))
     except CheckpointError as error:
         return [], [], [f"No film strips yet: {error.message}", hint]
     episodes = _draw_films(policy, load_resolved(policy.config_file), order.films, roles, console)

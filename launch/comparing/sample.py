@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from addiffusion.actions import ACTION_COUNT, Action
 from addiffusion.backbones import load_backbone
 from addiffusion.config import Config
+from addiffusion.configuration.files import load_config
 from addiffusion.errors import PromptError, RolloutError, UsageError
 from addiffusion.images import write_png
 from addiffusion.policy import PolicyNetwork
+from addiffusion.policy_files import TrainedPolicy, read_policy
 from addiffusion.prompts.text import checked_prompt
 from addiffusion.records import SCORE_NAMES, Episode, Prompt, Ticket
 from addiffusion.scorers.base import Scoring, Unscored
 from evaluation.tables import Table
 from launch.comparing.orders import SampleOrder
-from launch.configuration.files import load_config
 from launch.runtime.components import observation_width, unpaid
-from launch.training.policies import TrainedPolicy, load_policy
 from rollout_workers.worker import Worker
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -53,7 +53,7 @@ def draw(order: SampleOrder, *, files: Sequence[Path], overrides: Sequence[str])
         raise PromptError("the prompt is empty: say what to draw.")
     for path in filter(None, (order.out, order.film)):
         _check_writable(path)
-    policy = None if order.policy is None else load_policy(str(order.policy))
+    policy = None if order.policy is None else read_policy(str(order.policy))
     run_files = [] if policy is None else [policy.config_file]
     needs_images = bool(policy or order.film or order.scores)
     config = _for_one_image(load_config([*run_files, *files], overrides), needs_images=needs_images)

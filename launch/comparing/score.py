@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.text import Text
 
+from addiffusion.configuration.files import load_config
+from addiffusion.configuration.shown import quoted
 from addiffusion.errors import UsageError
 from addiffusion.images import read_image
 from addiffusion.prompts.text import checked_prompt
@@ -20,8 +22,6 @@ from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.factory import load_suite
 from addiffusion.scorers.suite import ScorerSuite
 from evaluation.tables import Table
-from launch.configuration.files import load_config
-from launch.configuration.shown import quoted
 from launch.runtime.console import UNSEEN, Stage
 
 Row = tuple[dict[str, float | None], dict[str, str]]

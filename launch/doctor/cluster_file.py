@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from addiffusion.configuration.yaml import read_yaml
 from addiffusion.errors import ClusterError, ConfigError
-from launch.configuration.yaml import read_yaml
 from launch.runtime.token import is_loopback
 
 Tree = Mapping[str, Any]

@@ -10,14 +10,15 @@ from pathlib import Path
 import torch
 
 from addiffusion.bank.archive import Bank, open_bank
+from addiffusion.checkpoint_files import latest_checkpoint, list_checkpoints
 from addiffusion.config import Config
 from addiffusion.config.sampling import NOISY_SOLVERS
+from addiffusion.configuration.files import load_config
+from addiffusion.configuration.shown import shortened, shown
 from addiffusion.errors import ConfigError
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Prompt
 from evaluation.comparison.held_out import static_sampler
-from launch.configuration.files import load_config
-from launch.configuration.shown import shortened, shown
 from launch.runtime.cluster import check_resources, usable_cpus
 from launch.runtime.folder_lock import refuse_if_held
 from launch.runtime.gpus import GpuOffer, shared_out
@@ -25,7 +26,7 @@ from launch.runtime.metrics import BETTER
 from launch.training.checks import check_models
 from launch.training.run_folder import RESULT, RunFolder, going_on, located, planned_path
 from launch.training.tracking import check_tracking
-from learner.checkpoint import Checkpoint, latest_checkpoint, list_checkpoints, load_checkpoint
+from learner.checkpoint import Checkpoint, load_checkpoint
 from learner.curriculum import check_curriculum
 
 STATIC_STEPS = "evaluation.static_steps"

@@ -12,14 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from addiffusion.checkpoint_files import list_checkpoints
 from addiffusion.config import Config
+from addiffusion.configuration.files import load_resolved
+from addiffusion.configuration.text import to_yaml
 from addiffusion.errors import OutputError, RunFolderError
 from addiffusion.files import append_line, write_text
 from evaluation.numbers import json_number
-from launch.configuration.files import load_resolved
-from launch.configuration.text import to_yaml
 from launch.runtime.folder_lock import FolderLock, is_vacant, locked
-from learner.checkpoint import config_digest, list_checkpoints
+from learner.checkpoint import config_digest
 
 if TYPE_CHECKING:
     from launch.runtime.event_log import EventLog

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from addiffusion.config import Config
+from addiffusion.configuration.shown import shown
 from addiffusion.errors import RunFolderError
 from addiffusion.files import write_text
-from launch.configuration.shown import shown
 from launch.tuning.study import Study
 
 STUDY_FILE = "study.json"

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from addiffusion.config.section import Section
+from addiffusion.configuration.errors import describe
+from addiffusion.configuration.yaml import read_yaml
 from addiffusion.errors import ConfigError
-from launch.configuration.errors import describe
-from launch.configuration.yaml import read_yaml
 
 _FARTHEST = 1e12
 

@@ -15,11 +15,11 @@ from rich.console import Console
 
 from addiffusion.bank.archive import open_bank
 from addiffusion.config import Config
+from addiffusion.configuration.files import load_config
+from addiffusion.configuration.text import to_yaml
 from addiffusion.errors import RolloutError
 from addiffusion.files import write_text
 from evaluation.tables import Table
-from launch.configuration.files import load_config
-from launch.configuration.text import to_yaml
 from launch.runtime.cluster import ray_running
 from launch.runtime.console import Stage
 from launch.runtime.folder_lock import locked

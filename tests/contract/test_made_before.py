@@ -18,15 +18,16 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from addiffusion.bank.archive import open_bank
+from addiffusion.checkpoint_files import latest_checkpoint
+from addiffusion.configuration.files import load_resolved
+from addiffusion.policy_files import read_policy
 from launch.banks.play import play
 from launch.comparing.orders import SampleOrder
 from launch.comparing.sample import draw
-from launch.configuration.files import load_resolved
 from launch.runtime.serial import serial_components
-from launch.training.policies import load_policy
 from launch.training.preflight import prepare
 from launch.training.train import run
-from learner.checkpoint import is_of, latest_checkpoint, load_checkpoint
+from learner.checkpoint import is_of, load_checkpoint
 
 BEFORE = Path(__file__).parents[1] / "data/made_before"
 POLICIES = ("run", "run/checkpoints/iteration-000001", "policy")
@@ -59,7 +60,7 @@ def test_a_run_goes_on_as_it_did(tmp_path: Path) -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_configuration_loads(policy: str) -> None:
     """And says that the checkpoint beside it was trained with it."""
-    assert load_policy(str(BEFORE / policy)).config([]).policy.hidden == (4,)
+    assert read_policy(str(BEFORE / policy)).config([]).policy.hidden == (4,)
 
 
 def test_a_checkpoint_is_of_its_configuration() -> None:

@@ -24,16 +24,17 @@ import pytest
 import torch
 from rich.console import Console
 
+from addiffusion.checkpoint_files import latest_checkpoint
 from addiffusion.config import Config, SamplerSection
+from addiffusion.configuration.text import to_yaml
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Episode, Ticket
 from addiffusion.rollouts import Collected, Rollouts
-from launch.configuration.text import to_yaml
 from launch.runtime.components import Components
 from launch.runtime.serial import serial_components
 from launch.training.preflight import Plan
 from launch.training.train import Outcome, run
-from learner.checkpoint import latest_checkpoint, load_checkpoint
+from learner.checkpoint import load_checkpoint
 
 ITERATIONS, BATCH = 3, 6
 REFERENCE_CALLS = 2

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from addiffusion.config import Config
+from addiffusion.policy_files import read_policy
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Episode
 from evaluation.comparison.contestants import agent, full_run, make_cases
@@ -22,7 +23,6 @@ from evaluation.comparison.metric_table import MetricTable
 from evaluation.comparison.scores import paid_scores
 from launch.runtime.components import unpaid
 from launch.runtime.serial import serial_components
-from launch.training.policies import load_policy
 
 Drawn: TypeAlias = tuple[MetricTable, MetricTable, list[Episode]]
 
@@ -54,7 +54,7 @@ def wins(name: str) -> float:
 @pytest.fixture(scope="module")
 def drawn() -> Drawn:
     """Twelve held-out prompts, by the policy and at full length; the policy's episodes."""
-    policy = load_policy("shipped")
+    policy = read_policy("shipped")
     config: Config = unpaid(policy.config(["cluster.mode=serial", "rollout.workers=1"]))
     cases = make_cases(load_prompts(config.prompts, split="test", count=12, seed=0), repeats=1, seed=config.run.seed)
     ours = agent(config.sampler, policy=0, name="policy", title="policy", c_nfe=config.reward.c_nfe)

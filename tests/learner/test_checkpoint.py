@@ -14,14 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from addiffusion.checkpoint_files import latest_checkpoint, list_checkpoints
 from addiffusion.config import Config
 from addiffusion.errors import CheckpointError
 from learner.checkpoint import (
     Checkpoint,
     config_digest,
     is_of,
-    latest_checkpoint,
-    list_checkpoints,
     load_checkpoint,
     save_checkpoint,
     write_checkpoint,

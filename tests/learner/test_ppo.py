@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from addiffusion.actions import Action
+from addiffusion.checkpoint_files import latest_checkpoint
 from learner.algorithm_config import build_ppo_config
-from learner.checkpoint import latest_checkpoint, load_checkpoint
+from learner.checkpoint import load_checkpoint
 from learner.ppo import AdaptivePPO
 from learner.tickets import PoolEntry
 from learner.training import Training, build_ledger

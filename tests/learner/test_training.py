@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from addiffusion.checkpoint_files import latest_checkpoint, list_checkpoints
 from addiffusion.config import Config
 from addiffusion.errors import CheckpointError, RolloutError, StaleWeightsError
-from learner.checkpoint import latest_checkpoint, list_checkpoints, load_checkpoint
+from learner.checkpoint import load_checkpoint
 from learner.iteration import IterationReport
 from learner.state import Learner
 from learner.training import Training, build_ledger

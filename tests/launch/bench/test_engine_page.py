@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch.configuration.files import load_config
+from addiffusion.configuration.files import load_config
 
 PAGE = (Path(__file__).parents[3] / "docs/engine.md").read_text(encoding="utf-8")
 ADVICE = re.findall(

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from addiffusion.config import Config
-from launch.configuration.files import load_config
+from addiffusion.configuration.files import load_config
 
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

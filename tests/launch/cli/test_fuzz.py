@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from addiffusion.config import BackboneSection, PromptsSection
+from addiffusion.configuration.text import to_yaml
 from addiffusion.prompts import load_prompts
 from launch.cli.app import Commands
 from launch.cli.app import app as whole
 from launch.cli.border import EXIT_DEFECT
 from launch.comparing.score import read_image
-from launch.configuration.text import to_yaml
 from launch.training.run_folder import RunFolder
 from launch.tuning.study import load_study
 from learner.checkpoint import save_checkpoint
@@ -135,12 +135,16 @@ def _damaged(data: st.DataObject, folder: Path, kind: str) -> Path:
 
 def _policy(data: st.DataObject, folder: Path) -> Attempt:
     source = _damaged(data, folder, "policy")
-    return Attempt(app=whole, words=["export", str(source), "--out", str(folder / "out")], writes="out")
+    return Attempt(
+        app=whole, words=["export", str(source), "--out", str(folder / "out"), "--prompts", "0"], writes="out"
+    )
 
 
 def _run(data: st.DataObject, folder: Path) -> Attempt:
     source = _damaged(data, folder, "run")
-    return Attempt(app=whole, words=["export", str(source), "--out", str(folder / "out")], writes="out")
+    return Attempt(
+        app=whole, words=["export", str(source), "--out", str(folder / "out"), "--prompts", "0"], writes="out"
+    )
 
 
 def _bank(data: st.DataObject, folder: Path) -> Attempt:

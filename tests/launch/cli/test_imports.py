@@ -55,7 +55,9 @@ VALIDATION = frozenset({"annotated_types", "pydantic", "pydantic_core", "typing_
 
 def test_help_and_configuration_come_at_once() -> None:
     """Neither imports a library of numbers or models: the whole list of others is short."""
-    helped, configured = held_after(("train", "--help"), ("config",))
+    face = ("python", "import addiffusion; dir(addiffusion)")
+    faced, helped, configured = held_after(face, ("train", "--help"), ("config",))
+    assert foreign(faced) <= COMMAND_LINE  # what it exports is imported when it is asked for
     assert foreign(helped) <= COMMAND_LINE | VALIDATION
     assert "addiffusion.config" not in helped  # it builds its models when it is imported
     assert foreign(configured) <= COMMAND_LINE | VALIDATION | {"cython_runtime", "yaml"}

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from addiffusion.config import Config, SamplerSection
 from addiffusion.errors import ArchiveError, CheckpointError, OutputError, RunFolderError, UsageError
+from addiffusion.policy_files import export_policy, read_policy
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected, Rollouts, WorkerStatus
 from evaluation.comparison.results import ImageResult, ResultStore, read_results
@@ -25,7 +26,6 @@ from launch.comparing.evaluate_view import standings_table
 from launch.comparing.orders import EvaluateOrder
 from launch.runtime.components import Components
 from launch.runtime.folder_lock import locked
-from launch.training.policies import export_policy, load_policy
 from tests.disks import names, small_disk
 from tests.launch.runtime.toy_components import toy_components
 from tests.launch.training.toy_policy import toy_policy
@@ -326,9 +326,9 @@ def test_a_sampler_that_is_none_lists_those_there_are(prompt_file: Path, tmp_pat
 def test_without_a_shipped_policy_one_sentence_says_how_to_make_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("launch.training.policies.POLICY_FOLDER", tmp_path)
+    monkeypatch.setattr("addiffusion.policy_files.POLICY_FOLDER", tmp_path)
     with pytest.raises(RunFolderError, match=r"no shipped policy .*addiffusion export RUN --out"):
-        load_policy("shipped")
+        read_policy("shipped")
 
 
 def test_an_exported_policy_is_the_same_without_its_machine(tmp_path: Path) -> None:
@@ -338,16 +338,16 @@ def test_an_exported_policy_is_the_same_without_its_machine(tmp_path: Path) -> N
     config = toy_config(run={"dir": "/somewhere/else"}, rollout={"workers": 7}, warm_start=bank)
     source = toy_policy(tmp_path / "source", config)
     export_policy(str(source), tmp_path / "exported")
-    found = load_policy(str(tmp_path / "exported"))
+    found = read_policy(str(tmp_path / "exported"))
     assert "somewhere" not in found.config_file.read_text()
     assert found.config([]).rollout == Config().rollout
     assert found.config([]).sampler == config.sampler
-    expected = load_policy(str(source)).weights
+    expected = read_policy(str(source)).weights
     assert all(np.array_equal(found.weights[name], expected[name]) for name in expected)
     assert len({stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "exported").iterdir()}) == 1  # the umask's
     (tmp_path / "exported" / "policy.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="export it again"):
-        load_policy(str(tmp_path / "exported"))
+        read_policy(str(tmp_path / "exported"))
 
 
 def test_a_policy_that_does_not_fit_the_disk_leaves_nothing_half(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from addiffusion.configuration.yaml import read_yaml
 from addiffusion.errors import ConfigError, WeightsError
 from addiffusion.scorers.weights import WeightsFile
-from launch.configuration.yaml import read_yaml
 from tests.cluster.head import ROOT
 
 PACKAGES = ("addiffusion", "rollout_workers", "reward_service", "learner", "evaluation", "launch")

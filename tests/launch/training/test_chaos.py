@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from learner.checkpoint import latest_checkpoint, load_checkpoint
+from addiffusion.checkpoint_files import latest_checkpoint
+from learner.checkpoint import load_checkpoint
 from rollout_workers.recorder import read_episodes
 from tests.cluster.head import BIN, ROOT
 from tests.contract.test_runs import assert_same

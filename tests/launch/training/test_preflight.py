@@ -14,9 +14,9 @@ from rich.console import Console
 from addiffusion.backbones import model_files
 from addiffusion.backbones.model_files import own_image_size, scheduler_of, scheduler_options
 from addiffusion.config import BackboneSection
+from addiffusion.configuration.files import load_config
 from addiffusion.errors import UsageError, WeightsError
 from addiffusion.sampling.solver_tables.build import table_on
-from launch.configuration.files import load_config
 from launch.runtime.metrics import BETTER, ROW, checkpoint_score
 from launch.training.preflight import prepare
 from launch.training.train import run

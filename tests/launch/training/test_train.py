@@ -17,17 +17,18 @@ import pytest
 import torch
 from rich.console import Console
 
+from addiffusion.checkpoint_files import latest_checkpoint, list_checkpoints
 from addiffusion.config import Config, SamplerSection
 from addiffusion.errors import ConfigError, RolloutError, RunFolderError, UsageError
+from addiffusion.policy_files import read_policy
 from addiffusion.records import FailedEpisode, Ticket
 from addiffusion.rollouts import Collected, Rollouts
 from launch.runtime.components import Components
 from launch.runtime.folder_lock import locked
-from launch.training.policies import load_policy
 from launch.training.preflight import Plan, prepare
 from launch.training.tracking import check_tracking
 from launch.training.train import Outcome, run
-from learner.checkpoint import latest_checkpoint, list_checkpoints, load_checkpoint
+from learner.checkpoint import load_checkpoint
 from tests.disks import names, small_disk
 from tests.fakes import UNSCORABLE, make_prompt
 from tests.launch.runtime.toy_components import toy_components, toy_config, toy_plan
@@ -115,11 +116,11 @@ def test_the_best_checkpoint_is_found_with_and_without_links(
 ) -> None:
     run = Path(shutil.copytree(finished[0], tmp_path / "run", symlinks=True))
     best = run / "checkpoints" / "best"
-    expected = load_policy(str(best)).weights
+    expected = read_policy(str(best)).weights
     name = best.readlink().name
     best.unlink()
     best.write_text(name + "\n")
-    found = load_policy(str(best)).weights
+    found = read_policy(str(best)).weights
     assert all((found[key] == expected[key]).all() for key in expected)
 
 

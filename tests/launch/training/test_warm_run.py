@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from addiffusion.checkpoint_files import latest_checkpoint
+from addiffusion.configuration.files import load_config
 from addiffusion.errors import ConfigError
 from addiffusion.records import Prompt
-from launch.configuration.files import load_config
 from launch.training.references import known_references
 from launch.training.train import run
-from learner.checkpoint import latest_checkpoint, load_checkpoint
+from learner.checkpoint import load_checkpoint
 from tests.addiffusion.bank.toy_bank import toy_bank, toy_bank_config
 from tests.launch.runtime.toy_components import toy_components, toy_plan
 

@@ -9,10 +9,10 @@ from safetensors.numpy import save_file
 
 from addiffusion.actions import Action
 from addiffusion.config import Config
+from addiffusion.configuration.text import to_yaml
 from addiffusion.policy import PolicyNetwork
-from launch.configuration.text import to_yaml
+from addiffusion.policy_files import CONFIG_FILE, WEIGHTS_FILE
 from launch.runtime.components import observation_width
-from launch.training.policies import CONFIG_FILE, WEIGHTS_FILE
 from tests.fakes import ToyScoring
 from tests.launch.runtime.toy_components import toy_config
 

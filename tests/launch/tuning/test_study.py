@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from addiffusion.config import Config
-from launch.configuration.files import load_resolved
-from launch.configuration.text import to_yaml
+from addiffusion.configuration.files import load_resolved
+from addiffusion.configuration.text import to_yaml
 from launch.tuning import tune
 from launch.tuning.orders import TuneOrder
 from launch.tuning.study import Bounds, Study

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from addiffusion.configuration.files import load_config
 from addiffusion.errors import ArchiveError, ConfigError, RolloutError
-from launch.configuration.files import load_config
 from launch.tuning.orders import TuneOrder
 from launch.tuning.study import Bounds, Objective, Study, as_overrides, load_study
 from launch.tuning.trial import run_trial

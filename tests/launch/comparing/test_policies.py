@@ -11,10 +11,10 @@ from rich.console import Console
 from safetensors.numpy import save_file
 
 from addiffusion.errors import CheckpointError, RunFolderError
+from addiffusion.policy_files import CONFIG_FILE, WEIGHTS_FILE, read_policy
 from launch.comparing.evaluate import evaluate
 from launch.comparing.orders import EvaluateOrder, SampleOrder
 from launch.comparing.sample import draw
-from launch.training.policies import CONFIG_FILE, WEIGHTS_FILE, load_policy
 from tests.launch.runtime.toy_components import toy_components
 from tests.launch.training.toy_policy import toy_policy
 
@@ -54,7 +54,7 @@ def test_evaluate_refuses_it_before_its_folder_exists(tmp_path: Path, override: 
 def test_weights_of_something_else_fit_nothing(tmp_path: Path) -> None:
     folder = toy_policy(tmp_path / "policy")
     save_file({"bias": np.zeros(3, np.float32)}, folder / WEIGHTS_FILE)
-    policy = load_policy(str(folder))
+    policy = read_policy(str(folder))
     with pytest.raises(CheckpointError, match="sees 0 numbers"):
         policy.check_fits(policy.config([]), 20)
 
@@ -62,8 +62,8 @@ def test_weights_of_something_else_fit_nothing(tmp_path: Path) -> None:
 def test_the_home_folder_holds_policies_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     toy_policy(tmp_path / "policy")
-    assert load_policy("~/policy").config_file == tmp_path / "policy" / CONFIG_FILE
+    assert read_policy("~/policy").config_file == tmp_path / "policy" / CONFIG_FILE
     with pytest.raises(RunFolderError, match="There is no policy '~nosuchuser/p': ~nosuchuser is no user's home"):
-        load_policy("~nosuchuser/p")
+        read_policy("~nosuchuser/p")
     with pytest.raises(RunFolderError, match="There is no policy 'aaaa"):
-        load_policy("a" * 300)
+        read_policy("a" * 300)

@@ -11,10 +11,11 @@ import yaml
 from pydantic import ValidationError
 
 from addiffusion.config import Config
+from addiffusion.configuration.errors import describe
+from addiffusion.configuration.shown import dotted, shortened, shown
+from addiffusion.configuration.yaml import Tree, load_yaml, plain, read_yaml
 from addiffusion.errors import ConfigError
-from launch.configuration.errors import describe
-from launch.configuration.shown import dotted, shortened, shown
-from launch.configuration.yaml import Tree, load_yaml, plain, read_yaml
+from addiffusion.json_object import is_object
 
 _HERE = Path(__file__).resolve().parents[1]
 _TEXT_ERRORS = frozenset({"string_type", "path_type"})
@@ -35,8 +36,17 @@ def load_config(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Co
     The layers are: code defaults, ``configs/default.yaml``, ``configs/<backbone.kind>.yaml`` of the backbone that the
     user's layers select, ``files`` from left to right, ``overrides``.
 
+    Args:
+        files: of YAML.
+        overrides: as on the command line.
+
     Raises:
         ConfigError: a file can't be read, or a key or value can't be used; the message names it and what is allowed.
+
+    Example:
+        >>> from addiffusion import load_config
+        >>> load_config(overrides=["sampler.num_steps=20"]).sampler.num_steps
+        20
     """
     user: Tree = {}
     for file in files:
@@ -121,7 +131,7 @@ def _nest(path: Sequence[str], leaf: Any) -> Tree:
 def _merge(into: Tree, new: Mapping[str, Any]) -> None:
     for key, value in new.items():
         present = into.get(key)
-        if isinstance(value, dict) and isinstance(present, dict):
+        if is_object(value) and is_object(present):
             _merge(present, value)
         else:
             into[key] = value
@@ -129,7 +139,7 @@ def _merge(into: Tree, new: Mapping[str, Any]) -> None:
 
 def _backbone_kind(tree: Tree) -> str:
     section = tree.get("backbone")
-    kind = section.get("kind") if isinstance(section, dict) else None
+    kind = section.get("kind") if is_object(section) else None
     return kind if isinstance(kind, str) else Config().backbone.kind
 
 

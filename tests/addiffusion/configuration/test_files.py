@@ -13,10 +13,10 @@ import yaml
 from pydantic import BaseModel
 
 from addiffusion.config import Config
+from addiffusion.configuration import errors
+from addiffusion.configuration.files import load_config, load_resolved, shipped_files
+from addiffusion.configuration.text import to_yaml
 from addiffusion.errors import ConfigError
-from launch.configuration import errors
-from launch.configuration.files import load_config, load_resolved, shipped_files
-from launch.configuration.text import to_yaml
 
 
 def fields_of(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str | None]]:

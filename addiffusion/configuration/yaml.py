@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import yaml
 from yaml.composer import ComposerError
 
+from addiffusion.configuration.shown import dotted, shown
 from addiffusion.errors import ConfigError
-from launch.configuration.shown import dotted, shown
+from addiffusion.json_object import is_object
 
 Tree = dict[str, Any]
 _MOST_BYTES = 1_000_000
@@ -36,7 +37,7 @@ def read_yaml(file: Path, *, what: str = "configuration file") -> Tree:
         raise ConfigError(f"{what} {file}: {error.message}", file=str(file)) from error
     if tree is None:
         return {}
-    if not isinstance(tree, dict):
+    if not is_object(tree):
         raise ConfigError(f"{what} {file} must hold `key: value` lines, not {shown(tree)}.", file=str(file))
     return tree
 
@@ -77,9 +78,10 @@ class _Walk:
         if len(path) > _MOST_DEPTH:
             _refuse(path[:3], f"is nested more than {_MOST_DEPTH} deep, or holds itself")
         if isinstance(value, dict):
-            return self._mapping(value, path)
+            return self._mapping(cast("dict[Any, Any]", value), path)
         if isinstance(value, list):
-            return [self.copy(item, (*path, str(place))) for place, item in enumerate(value)]
+            items = cast("list[Any]", value)
+            return [self.copy(item, (*path, str(place))) for place, item in enumerate(items)]
         if not isinstance(value, bool | int | float | str | None):
             _refuse(path, f"can't be {shown(value)}: give a number, text, list or mapping")
         if isinstance(value, str) and not _encodable(value):
@@ -120,7 +122,7 @@ class _Loader(yaml.SafeLoader):
         """Compose, but not deeper than a configuration can be: the composer calls itself for each level."""
         self._depth += 1
         if self._depth > 2 * _MOST_DEPTH:
-            raise ComposerError(None, None, "it is nested too deep", self.peek_event().start_mark)
+            raise ComposerError(None, None, "it is nested too deep", cast("Any", self).peek_event().start_mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -144,10 +146,11 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """The value of ``node``; the text of a scalar that is written like a number or date and is none."""
+        construct = cast("Any", super()).construct_object
         if not isinstance(node, yaml.ScalarNode):
-            return super().construct_object(node, deep)
+            return construct(node, deep)
         try:
-            return super().construct_object(node, deep)
+            return construct(node, deep)
         except (ArithmeticError, AttributeError, LookupError, ValueError):
             return node.value
 

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 from addiffusion.assets import POLICY_FOLDER, SHIPPED
+from addiffusion.checkpoint_files import (
+    POLICY_FILE,
+    STATE_FILE,
+    damaged,
+    followed,
+    latest_checkpoint,
+    read_checked,
+    read_state,
+)
 from addiffusion.config import Config
 from addiffusion.config.section import expanded
+from addiffusion.configuration.files import load_config
+from addiffusion.configuration.shown import shown
+from addiffusion.configuration.text import to_yaml
 from addiffusion.errors import CheckpointError, RunFolderError
 from addiffusion.files import make_folder, write_bytes, write_text
-from launch.configuration.files import load_config
-from launch.configuration.shown import shown
-from launch.configuration.text import to_yaml
-from launch.training.run_folder import RunFolder
-from learner.checkpoint import STATE_FILE, followed, latest_checkpoint, load_checkpoint
+from addiffusion.json_object import is_object
 
 CONFIG_FILE, WEIGHTS_FILE = "config.yaml", "policy.safetensors"
+CARD_FILE, README_FILE = "policy_card.json", "README.md"
+"""The policy card, for programs and for readers."""
+COMPONENT_FILE = "diffusion_pytorch_model.safetensors"
+"""Weights of a policy that was saved as a component of a pipeline."""
+_NETWORK = "network."
+"""What the names of weights begin with there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +49,8 @@ class TrainedPolicy:
     """How a user named it."""
     config_file: Path
     weights: Mapping[str, NDArray[np.float32]]
+    card: Mapping[str, Any] | None = None
+    """The policy card, where its folder has one."""
 
     def config(self, overrides: list[str]) -> Config:
         """The configuration of its training under ``overrides``.
@@ -52,7 +70,7 @@ class TrainedPolicy:
         Raises:
             CheckpointError: they see another number of inputs, or have other layers.
         """
-        seen, *hidden = _widths(self.weights)
+        seen, *hidden = widths_of(self.weights)
         if (seen, tuple(hidden)) == (width, config.policy.hidden):
             return
         sees = f"sees {seen} numbers" if seen != width else f"has hidden layers {hidden}"
@@ -66,7 +84,7 @@ class TrainedPolicy:
         )
 
 
-def load_policy(name: str) -> TrainedPolicy:
+def read_policy(name: str) -> TrainedPolicy:
     """The policy called ``shipped``, or that of a run folder, a checkpoint folder, or an exported folder.
 
     Raises:
@@ -81,8 +99,12 @@ def load_policy(name: str) -> TrainedPolicy:
             f"`addiffusion export RUN --out {path}`.",
             path=str(path),
         )
-    if (path / WEIGHTS_FILE).is_file() and (path / CONFIG_FILE).is_file():
-        return TrainedPolicy(name=name, config_file=path / CONFIG_FILE, weights=_read(path / WEIGHTS_FILE))
+    for weights_file in (WEIGHTS_FILE, COMPONENT_FILE):
+        if (path / weights_file).is_file() and (path / CONFIG_FILE).is_file():
+            weights = _read(path / weights_file)
+            return TrainedPolicy(
+                name=name, config_file=path / CONFIG_FILE, weights=weights, card=_card(path / CARD_FILE)
+            )
     return _of_run(path, name)
 
 
@@ -96,7 +118,7 @@ def export_policy(run: str, out: Path) -> TrainedPolicy:
         OutputError: ``out`` can't be written.
         CheckpointError: it has no checkpoint, or a damaged one.
     """
-    policy = load_policy(run)
+    policy = read_policy(run)
     config = policy.config([])
     portable = config.model_copy(
         update={
@@ -115,10 +137,26 @@ def export_policy(run: str, out: Path) -> TrainedPolicy:
 
 def _of_run(path: Path, name: str) -> TrainedPolicy:
     checkpoint = path if (path / STATE_FILE).is_file() else None
-    folder, _ = RunFolder.open(checkpoint.absolute().parent.parent if checkpoint else path)
-    loaded = load_checkpoint(checkpoint or latest_checkpoint(folder.path))
-    weights = {key: tensor.numpy() for key, tensor in loaded.learner.policy.items()}
-    return TrainedPolicy(name=name, config_file=folder.config_file, weights=weights)
+    home = checkpoint.absolute().parent.parent if checkpoint else path
+    if not (home / CONFIG_FILE).is_file():
+        raise RunFolderError(f"{home} is no run folder: it has no {CONFIG_FILE}.", path=str(home))
+    folder = followed(checkpoint or latest_checkpoint(home))
+    checksums: Any = read_state(folder).get("sha256")
+    file = folder / POLICY_FILE
+    if not is_object(checksums) or POLICY_FILE not in checksums:
+        raise damaged(folder / STATE_FILE, f"it has no checksum of {POLICY_FILE}")
+    weights = load(read_checked(file, str(checksums[POLICY_FILE])))
+    return TrainedPolicy(name=name, config_file=home / CONFIG_FILE, weights=weights)
+
+
+def _card(path: Path) -> Mapping[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        card: Any = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise CheckpointError(f"The policy card {path} is no JSON ({error}): export it again.") from error
+    return card if is_object(card) else None
 
 
 def _located(name: str) -> Path:
@@ -128,7 +166,7 @@ def _located(name: str) -> Path:
         raise RunFolderError(f"There is no policy {shown(name)}: {error}.", path=name) from error
 
 
-def _widths(weights: Mapping[str, NDArray[np.float32]]) -> list[int]:
+def widths_of(weights: Mapping[str, NDArray[np.float32]]) -> list[int]:
     """Inputs of each layer of the policy network, the first one's before all."""
     return [weights[name].shape[1] for name in sorted(weights, key=_layer) if weights[name].ndim == 2] or [0]
 
@@ -141,6 +179,6 @@ def _layer(name: str) -> tuple[int, str]:
 
 def _read(path: Path) -> dict[str, NDArray[np.float32]]:
     try:
-        return load_file(path)
+        return {key.removeprefix(_NETWORK): value for key, value in load(path.read_bytes()).items()}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"The policy {path} can't be read ({error}): export it again.", path=str(path)) from error

@@ -1,9 +1,9 @@
-"""Observations of a group's decisions: from the scorers' answer, or from features of the denoiser."""
+"""Observations of the decisions of an engine's slots: from the scorers' answer, or from features of the denoiser."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -11,17 +11,51 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from addiffusion.backbones.base import Backbone
+from addiffusion.backbones.base import Backbone, PromptEmbedding
 from addiffusion.config import Config
 from addiffusion.observation.clip import ClipObservation, ImageScores
 from addiffusion.observation.latent import LatentObservation, convergence, prompt_vector
 from addiffusion.observation.layout import Layout
+from addiffusion.records import Ticket
 from addiffusion.sampling.engine import Engine
 from addiffusion.scorers.base import Scoring
-from rollout_workers.episode_builder import EpisodeBuilder
-from rollout_workers.ticket_queue import TicketQueue
 
 
+@runtime_checkable
+class DecidingEpisode(Protocol):
+    """What an observation takes from an episode under way."""
+
+    @property
+    def ticket(self) -> Ticket:
+        """The episode's ticket, for its price and its prompt."""
+        ...
+
+    @property
+    def decisions(self) -> Sequence[object]:
+        """Those taken so far."""
+        ...
+
+    @property
+    def last_judged(self) -> ImageScores | None:
+        """Scores at the previous decision; None before the first."""
+        ...
+
+    @property
+    def text_embedding(self) -> NDArray[np.float32]:
+        """(e,) CLIP embedding of the prompt; empty where the observation needs none."""
+        ...
+
+
+@runtime_checkable
+class EncodedPrompts(Protocol):
+    """Encoded prompts by ticket."""
+
+    def condition(self, ticket: Ticket) -> PromptEmbedding:
+        """The ticket's encoded prompt."""
+        ...
+
+
+@runtime_checkable
 class ObservationBuilder(Protocol):
     """Builds phi of deciding slots."""
 
@@ -32,14 +66,14 @@ class ObservationBuilder(Protocol):
     def rows(
         self,
         engine: Engine,
-        builders: Mapping[int, EpisodeBuilder],
+        builders: Mapping[int, DecidingEpisode],
         judged: Mapping[int, ImageScores],
         slots: Sequence[int],
     ) -> NDArray[np.float32]:
         """(S, p) phi of ``slots``; all other rows are 0.
 
         Args:
-            engine: of all slots of the group.
+            engine: of all the slots.
             builders: episodes under way, by slot.
             judged: scores of the present predictions, by slot; empty where decisions need no images.
             slots: those that decide.
@@ -59,7 +93,7 @@ class ClipObservationBuilder:
     def rows(
         self,
         engine: Engine,
-        builders: Mapping[int, EpisodeBuilder],
+        builders: Mapping[int, DecidingEpisode],
         judged: Mapping[int, ImageScores],
         slots: Sequence[int],
     ) -> NDArray[np.float32]:
@@ -82,7 +116,7 @@ class LatentObservationBuilder:
 
     needs_images = False
 
-    def __init__(self, observation: LatentObservation, tickets: TicketQueue) -> None:
+    def __init__(self, observation: LatentObservation, tickets: EncodedPrompts) -> None:
         self._observation = observation
         self._tickets = tickets
         self._before: Float[Tensor, "slot c h w"] | None = None
@@ -92,7 +126,7 @@ class LatentObservationBuilder:
     def rows(
         self,
         engine: Engine,
-        builders: Mapping[int, EpisodeBuilder],
+        builders: Mapping[int, DecidingEpisode],
         judged: Mapping[int, ImageScores],  # noqa: ARG002 - nothing was scored
         slots: Sequence[int],
     ) -> NDArray[np.float32]:
@@ -121,9 +155,9 @@ class LatentObservationBuilder:
 
 
 def make_observation_builder(
-    config: Config, *, backbone: Backbone, scoring: Scoring, tickets: TicketQueue
+    config: Config, *, backbone: Backbone, scoring: Scoring, tickets: EncodedPrompts
 ) -> ObservationBuilder:
-    """Observation builder of one group by ``observation.kind``.
+    """Observation builder of one engine by ``observation.kind``.
 
     Args:
         config: of the run.

@@ -9,8 +9,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from addiffusion.configuration.shown import LIMIT, quoted
 from launch.comparing.score import Scored, ScoredFile, table
-from launch.configuration.shown import LIMIT, quoted
 
 HOSTILE = {
     "escape sequence": "a \x1b[31mred\x1b[0m circle \x1b]0;title\x07",

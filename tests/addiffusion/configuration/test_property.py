@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from addiffusion.config import Config
+from addiffusion.configuration.files import load_config, load_resolved
+from addiffusion.configuration.text import to_yaml
 from addiffusion.errors import ConfigError
-from launch.configuration.files import load_config, load_resolved
-from launch.configuration.text import to_yaml
 from tests.generators import choices, keys, override_of, texts, values, yaml_of
 
 FAST = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from addiffusion.config import Config
-from launch.configuration.shown import dotted, shown
+from addiffusion.configuration.shown import dotted, shown
 
 _MOST_COMPLAINTS = 12
 _WORDS = {"Input should": "it should", "a valid array": "a list", "a valid string": "a text", "an object": "a mapping"}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from addiffusion.configuration.files import load_config, load_resolved
+from addiffusion.configuration.yaml import read_yaml
 from addiffusion.errors import ConfigError
 from launch.comparing.ablate import load_ablation
-from launch.configuration.files import load_config, load_resolved
-from launch.configuration.yaml import read_yaml
 from launch.doctor.cluster_file import load_cluster_file
 from launch.tuning.study import load_study
 

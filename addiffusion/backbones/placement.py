@@ -1,0 +1,42 @@
+"""Where a pipeline works, in which precision, and compiled or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from addiffusion.config import BackboneSection
+from addiffusion.devices import resolve_device
+from addiffusion.errors import ConfigError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""By their names in the configuration."""
+
+
+def own_placement(pipeline: Any, network: Any) -> tuple[torch.device, torch.dtype]:
+    """Where a pipeline works, offloaded or not, and the precision of its network."""
+    return torch.device(pipeline._execution_device), network.dtype
+
+
+def wanted_placement(section: BackboneSection) -> tuple[torch.device, torch.dtype]:
+    """Device and precision of the network that a configuration asks for.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    return resolve_device(section.device, key="backbone.device"), DTYPES[section.dtype]
+
+
+def compiled(network: nn.Module, section: BackboneSection, device: torch.device) -> Any:
+    """The network as ``backbone.compile`` asks for it.
+
+    Raises:
+        ConfigError: CUDA graphs without a GPU.
+    """
+    if section.compile == "off":
+        return network
+    if section.compile == "cuda_graphs" and device.type != "cuda":
+        raise ConfigError(f"backbone.compile=cuda_graphs needs a GPU, not {device.type}: use default or off.")
+    return torch.compile(network, mode="reduce-overhead" if section.compile == "cuda_graphs" else "default")

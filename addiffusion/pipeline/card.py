@@ -1,0 +1,158 @@
+"""The policy card: what a policy was trained for and what it costs at each price, for programs and for readers."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+from torch import nn
+
+_log = logging.getLogger(__name__)
+_TENSORS, _VALUES = 16, 4
+_TOLERANCE = 0.02
+"""Relative; half precision keeps values to 0.8 %."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePoint:
+    """What images cost at one price."""
+
+    c_nfe: float
+    """Price of one NFE."""
+    cost: float
+    """Mean cost of an image, in passes of the full run's kind."""
+    scores: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Mean scores of the images, where they were scored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyCard:
+    """What was measured when a policy was exported."""
+
+    backbone: str
+    """Name of the model: its folder's, hub id, or ``embedded``."""
+    digest: tuple[float, ...]
+    """Some of its weights (``weight_digest``), by which another model is told."""
+    full_cost: float
+    """Cost of the full run."""
+    curve: tuple[CurvePoint, ...]
+    """By price, ascending."""
+    prompt_count: int
+    """Validation prompts behind each point."""
+    facts: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What it was trained for, as readers want it: name to value."""
+    licence: str = "apache-2.0"
+
+    def price(self, speed: float) -> float:
+        """The price at which images cost ``full_cost / speed`` on average; warns and clamps outside what is known."""
+        points = sorted(self.curve, key=lambda point: point.cost)
+        speeds = [self.full_cost / point.cost for point in points]
+        if not min(speeds) <= speed <= max(speeds):
+            _log.warning(
+                "speed=%g is outside what this policy was measured at, %.2f to %.2f: the nearest of them is taken.",
+                speed,
+                min(speeds),
+                max(speeds),
+            )
+        wanted = self.full_cost / speed
+        logs = [math.log(point.c_nfe) for point in points]
+        return math.exp(float(np.interp(wanted, [point.cost for point in points], logs)))
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "backbone": self.backbone,
+            "digest": list(self.digest),
+            "full_cost": self.full_cost,
+            "prompt_count": self.prompt_count,
+            "licence": self.licence,
+            "facts": dict(self.facts),
+            "curve": [{"c_nfe": point.c_nfe, "cost": point.cost, "scores": dict(point.scores)} for point in self.curve],
+        }
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Self:
+        """The card that ``plain`` wrote."""
+        return cls(
+            backbone=plain["backbone"],
+            digest=tuple(plain["digest"]),
+            full_cost=plain["full_cost"],
+            prompt_count=plain["prompt_count"],
+            licence=plain["licence"],
+            facts=plain["facts"],
+            curve=tuple(CurvePoint(**point) for point in plain["curve"]),
+        )
+
+    def readme(self) -> str:
+        """A model card in the hub's form."""
+        facts = [f"| {name} | {value} |" for name, value in self.facts.items()]
+        scores = list(dict.fromkeys(name for point in self.curve for name in point.scores))
+        head = ["price of one NFE", "mean cost", "speed", *scores]
+        rows = [
+            _row([f"{point.c_nfe:g}", f"{point.cost:.2f}", f"{self.full_cost / point.cost:.2f}"], point, scores)
+            for point in self.curve
+        ]
+        return "\n".join(
+            [
+                "---",
+                "library_name: addiffusion",
+                f"license: {self.licence}",
+                "tags: [text-to-image, diffusers, adaptive-compute]",
+                "---",
+                "",
+                "# A policy for adaptive compute",
+                "",
+                "Decides for each image and each step of a diffusion model: continue, stop or refine.",
+                "",
+                "```python",
+                "from addiffusion import AdaptivePipeline",
+                "",
+                'pipe = AdaptivePipeline.from_pretrained("the model below", policy="this folder")',
+                'images = pipe("a prompt", speed=2).images',
+                "```",
+                "",
+                "## What it was trained for",
+                "",
+                "| | |",
+                "|---|---|",
+                *facts,
+                "",
+                "On another model or setting it decides by what it learned on this one; the pipeline warns.",
+                "",
+                "## What images cost",
+                "",
+                f"Means over {self.prompt_count} validation prompts, one image each; the full run costs "
+                f"{self.full_cost:g}.",
+                "",
+                f"| {' | '.join(head)} |",
+                f"|{'---|' * len(head)}",
+                *rows,
+                "",
+            ]
+        )
+
+
+def _row(cells: list[str], point: CurvePoint, scores: Sequence[str]) -> str:
+    values = [f"{point.scores[name]:.3f}" if name in point.scores else "" for name in scores]
+    return f"| {' | '.join([*cells, *values])} |"
+
+
+def weight_digest(network: nn.Module) -> tuple[float, ...]:
+    """A few values of a few tensors of a network, spread over it; empty where they lie elsewhere than in memory."""
+    named = sorted(network.named_parameters(), key=lambda pair: pair[0])
+    chosen = [named[int(place)][1] for place in np.linspace(0, len(named) - 1, min(_TENSORS, len(named)))]
+    if any(tensor.is_meta or not tensor.is_floating_point() for tensor in chosen):
+        return ()
+    values = [tensor.detach().flatten()[:_VALUES].float().cpu().numpy() for tensor in chosen]
+    return tuple(float(value) for value in np.concatenate(values))
+
+
+def same_weights(first: Sequence[float], second: Sequence[float]) -> bool:
+    """Whether two digests are of one network, whatever precision it is in; a missing one is no reason to doubt."""
+    if not first or not second:
+        return True
+    return len(first) == len(second) and bool(np.allclose(first, second, rtol=_TOLERANCE, atol=1e-4))

@@ -1,0 +1,65 @@
+"""Whether a policy is at home on a model and setting: an error where it can't work, else a warning."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from addiffusion.config import Config
+from addiffusion.errors import CheckpointError
+from addiffusion.observation.layout import Layout
+from addiffusion.pipeline.card import same_weights, weight_digest
+from addiffusion.pipeline.policy import Policy
+
+_log = logging.getLogger(__name__)
+
+
+def check_widths(policy: Policy, layout: Layout) -> None:
+    """Refuse a policy that sees another number of features.
+
+    Raises:
+        CheckpointError: it does.
+    """
+    if policy.input_width != layout.width:
+        raise CheckpointError(
+            f"The policy sees {policy.input_width} numbers, and this model gives {layout}: it was trained on a "
+            "model of other widths; train one on this model.",
+            seen=policy.input_width,
+            width=layout.width,
+        )
+
+
+def tell_once(difference: str, told: set[str]) -> None:
+    """Warn of a difference that is not among those ``told``."""
+    if difference not in told:
+        told.add(difference)
+        _log.warning("the policy was trained on another %s; its decisions may not suit this one.", difference)
+
+
+def differences(pipe: Any, policy: Policy, config: Config, *, scales: Sequence[float]) -> Iterator[str]:
+    """Each difference between a call and the policy's training, as ``<what> (<there>, and this is <here>)``.
+
+    Args:
+        pipe: the adaptive pipeline.
+        policy: decides.
+        config: what the call runs with.
+        scales: guidance scale of each image.
+    """
+    trained, card = policy.trained_with, policy.card
+    kind = "stable_diffusion" if trained.backbone.kind == "embedded" else trained.backbone.kind
+    if kind != pipe.backbone_kind:
+        yield f"family of models ({kind}, and this is {pipe.backbone_kind})"
+    elif card is not None and not same_weights(card.digest, weight_digest(_network(pipe))):
+        yield f"model ({card.backbone}, and this one has other weights)"
+    if config.sampler.num_steps != trained.sampler.num_steps:
+        yield f"schedule ({trained.sampler.num_steps} steps, and this is {config.sampler.num_steps})"
+    low, high = min(scales), max(scales)
+    wanted = max(trained.backbone.guidance_scale, 1.0)
+    if (low, high) != (wanted, wanted):
+        shown = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+        yield f"guidance scale ({wanted:g}, and this is {shown})"
+
+
+def _network(pipe: Any) -> Any:
+    return pipe.unet if hasattr(pipe, "unet") else pipe.transformer

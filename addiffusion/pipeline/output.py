@@ -1,0 +1,26 @@
+"""What a call of the pipeline gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from diffusers.utils.outputs import BaseOutput
+
+
+@dataclass
+class AdaptivePipelineOutput(BaseOutput):
+    """Images, and what each of them took. Lists are in the order of the images."""
+
+    images: Any
+    """As ``output_type`` asks for them: list of PIL images, array (n, H, W, 3), or tensor."""
+    nfe: list[int]
+    """Scheduler steps spent on each image; a guided pair of passes is 1."""
+    network_evals: list[int]
+    """Passes through the network for each image; with guidance 2 per NFE."""
+    actions: list[list[str]]
+    """Decisions by name, for each image; forced warm-up is none."""
+    stopped_at: list[int | None]
+    """Schedule index at which each image was stopped; None where it went to the end of the schedule."""
+    nsfw_content_detected: list[bool] | None = None
+    """What the pipeline's safety checker said; None without one."""

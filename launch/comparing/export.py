@@ -1,0 +1,133 @@
+"""`addiffusion export`: a policy in a small folder, with a policy card: what it was trained for and what it costs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from addiffusion import AdaptivePipeline, AdaptivePipelineOutput, Policy
+from addiffusion.backbones.placement import DTYPES
+from addiffusion.config import Config
+from addiffusion.files import write_text
+from addiffusion.pipeline.adaptive import EMBEDDED
+from addiffusion.pipeline.card import CurvePoint, PolicyCard, weight_digest
+from addiffusion.policy_files import CARD_FILE, README_FILE, TrainedPolicy, export_policy, read_policy
+from addiffusion.prompts import load_prompts
+from addiffusion.records import SCORE_NAMES, Prompt, ScoreRequest
+from addiffusion.seeds import derive_seed
+from addiffusion.threads import torch_threads
+from launch.comparing.orders import ExportOrder
+from launch.runtime.console import UNSEEN, Stage
+
+PRICES = 5
+"""Points of the curve of a policy that knows more than one price."""
+EMBEDDED_PROMPTS = 16
+"""Validation prompts behind each point where nobody says how many: half a minute of one core."""
+
+
+def export(order: ExportOrder, console: Console = UNSEEN) -> TrainedPolicy:
+    """Write policy, configuration and policy card.
+
+    Raises:
+        UsageError: the policy can't be read, does not fit the model it was trained on, or the folder can't be written.
+    """
+    policy = Policy.of(read_policy(order.run))
+    card = make_card(policy, order, console)
+    exported = export_policy(order.run, order.out)
+    write_text(order.out / CARD_FILE, json.dumps(card.plain(), indent=2) + "\n")
+    write_text(order.out / README_FILE, card.readme())
+    return exported
+
+
+def make_card(policy: Policy, order: ExportOrder, console: Console = UNSEEN) -> PolicyCard:
+    """The card of a policy, with its curve measured on the model it was trained on.
+
+    Raises:
+        UsageError: the model can't be loaded, or does not fit.
+    """
+    config = policy.trained_with
+    embedded = config.backbone.kind == "embedded"
+    count = (EMBEDDED_PROMPTS if embedded else 0) if order.prompts is None else order.prompts
+    curve: tuple[CurvePoint, ...] = ()
+    digest: tuple[float, ...] = ()
+    if count:
+        with Stage(console, "loading the model"):
+            pipe = _pipeline(policy)
+            prompts = load_prompts(config.prompts, split="validation", count=count, seed=config.run.seed)
+        digest = weight_digest(pipe.unet if hasattr(pipe, "unet") else pipe.transformer)
+        shown = Stage(console, "measuring the cost of each price", len(prices(config)), headline="")
+        with torch_threads(1), shown:  # as a rollout worker
+            curve = tuple(_point(pipe, prompts, price, shown) for price in prices(config))
+    return PolicyCard(
+        backbone=EMBEDDED if embedded else str(config.backbone.path),
+        digest=digest,
+        full_cost=float(config.sampler.num_steps),
+        curve=curve,
+        prompt_count=count,
+        facts=facts_of(config),
+        licence=order.licence,
+    )
+
+
+def prices(config: Config) -> list[float]:
+    """Prices a policy was trained at: evenly spaced over their range, by ratio."""
+    known = config.reward.c_nfe_range
+    return [config.reward.c_nfe] if known is None else [float(one) for one in np.geomspace(*known, PRICES).round(6)]
+
+
+def facts_of(config: Config) -> dict[str, str]:
+    """What a policy was trained for, as readers want it."""
+    backbone, sampler, reward = config.backbone, config.sampler, config.reward
+    known = reward.c_nfe_range
+    return {
+        "model": EMBEDDED if backbone.path is None else f"{backbone.path} ({backbone.kind})",
+        "guidance scale": f"{backbone.guidance_scale:g}",
+        "solver": sampler.solver,
+        "steps of the full run": str(sampler.num_steps),
+        "forced steps": str(sampler.warmup_steps),
+        "finish": f"{sampler.finish_steps} passes of {sampler.finish_solver}",
+        "observation": config.observation.kind,
+        "actions": ", ".join(config.policy.actions),
+        "reward": f"{reward.preset}, scored by the {config.scorers.kind} scorers",
+        "price of one NFE": f"{reward.c_nfe:g}" if known is None else f"{known[0]:g} to {known[1]:g}",
+        "prompts": config.prompts.source,
+    }
+
+
+def _pipeline(policy: Policy) -> Any:
+    """The model the policy was trained on, under that policy."""
+    backbone = policy.trained_with.backbone
+    pipe: Any = AdaptivePipeline.from_pretrained(
+        EMBEDDED if backbone.path is None else backbone.path, policy=policy, dtype=DTYPES[backbone.dtype]
+    )
+    pipe.set_progress_bar_config(disable=True)
+    if backbone.lora is not None:
+        pipe.load_lora_weights(backbone.lora)
+    return pipe.to("cuda") if torch.cuda.is_available() else pipe
+
+
+def _point(pipe: Any, prompts: Sequence[Prompt], price: float, shown: Stage) -> CurvePoint:
+    size = pipe.policy.trained_with.backbone.image_size
+    out: AdaptivePipelineOutput = pipe(
+        [prompt.text for prompt in prompts],
+        generator=[torch.Generator().manual_seed(derive_seed("export", prompt.prompt_id)) for prompt in prompts],
+        c_nfe=price,
+        height=size,
+        width=size,
+    )
+    shown.advance()
+    return CurvePoint(c_nfe=price, cost=float(np.mean(out.nfe)), scores=_scores(pipe, prompts, out))
+
+
+def _scores(pipe: Any, prompts: Sequence[Prompt], out: AdaptivePipelineOutput) -> dict[str, float]:
+    """Mean scores of the images, where the policy's own scorers are loaded anyway."""
+    if pipe.scoring is None:
+        return {}
+    images = np.stack([np.asarray(image) for image in out.images])
+    reply = pipe.scoring.score(ScoreRequest(images=images, prompts=tuple(prompt.text for prompt in prompts)))
+    return {name: float(np.nanmean(reply.values[:, column])) for column, name in enumerate(SCORE_NAMES)}
