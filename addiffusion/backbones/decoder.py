@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from addiffusion.errors import WeightsError
+from addiffusion.errors import ConfigError, WeightsError
 
 STATISTICS = ("latents_mean", "latents_std")
 """Options of an autoencoder whose latents are normalised channel by channel."""
@@ -93,3 +93,18 @@ def _per_channel(config: Mapping[str, Any], name: str, device: torch.device) -> 
             option=name,
         )
     return torch.tensor(values, device=device).view(1, -1, 1, 1)
+
+
+def check_channels(network: int, latent: int) -> None:
+    """Make sure that network and autoencoder are of the same latents.
+
+    Raises:
+        ConfigError: their channels differ.
+    """
+    if network != latent:
+        raise ConfigError(
+            f"The pipeline's network takes {network} channels but its autoencoder has {latent}: only plain "
+            "text-to-image pipelines can be sampled (no inpainting, no depth).",
+            network_channels=network,
+            vae_channels=latent,
+        )
