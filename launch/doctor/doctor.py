@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,7 +61,7 @@ def examine(order: DoctorOrder, config: Config, *, files: Sequence[Path], overri
         files: YAML that ``config`` was made of, for the tiny run.
         overrides: ``key=value`` that ``config`` was made of, for the tiny run.
     """
-    yield from (_versions(), _gpus(), _memory(), _disk(config), _token())
+    yield from (_versions(), _bytecode(), _gpus(), _memory(), _disk(config), _token())
     if order.cluster_file is not None:
         yield _attempt("cluster file", lambda: _cluster_file(order.cluster_file))
     yield _attempt("cluster", lambda: _cluster(config))
@@ -98,6 +100,19 @@ def _versions() -> Check:
     names = ("addiffusion", "ray", "torch", "diffusers", "transformers")
     found = {name: version(name) for name in names}
     return Check(name="versions", detail=", ".join(f"{key} {value}" for key, value in found.items()), facts=found)
+
+
+def _bytecode() -> Check:
+    """Whether processes find their libraries compiled; a container's image often keeps Python from writing that."""
+    if Path(cache_from_source(torch.__file__)).exists():
+        return Check(name="bytecode", detail="the libraries are compiled")
+    if not sys.dont_write_bytecode:
+        return Check(name="bytecode", detail="none yet; the first process writes it")
+    detail = (
+        "PYTHONDONTWRITEBYTECODE is set: every process of a run compiles what it imports, some 15 s of CPU each; unset "
+        "it, or run `python -m compileall -q` on this environment once"
+    )
+    return Check(name="bytecode", state="warning", detail=detail)
 
 
 def _gpus() -> Check:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from addiffusion.backbones import load_backbone
 from addiffusion.config import BackboneSection, Config
 from launch.cli.app import app
+from launch.doctor.doctor import _bytecode
 from launch.doctor.models import GATE_GB, GIB, Part, needed_bytes, parts_of
 from tests.addiffusion.tiny_models import save_flux_like, save_sd3_like, save_sd15_like, save_sdxl_like
 from tests.cluster.head import ROOT
@@ -54,6 +56,23 @@ def test_what_is_missing_or_too_large_fails_with_its_fix(tmp_path: Path) -> None
     failed = {name for name, check in checks.items() if check["state"] == "failed"}
     assert {"cluster file", "cluster", "backbone flux", "memory"} <= failed
     assert "rollout.workers" in str(checks["cluster"]["detail"])
+
+
+@pytest.mark.parametrize(
+    ("kept", "present", "state"), [(False, False, "warning"), (False, True, "ok"), (True, False, "ok")]
+)
+def test_processes_that_compile_what_they_import_are_a_warning(
+    kept: bool, present: bool, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "__init__.py"
+    if present:
+        (file := Path(cache_from_source(str(library)))).parent.mkdir()
+        file.write_bytes(b"")
+    monkeypatch.setattr("launch.doctor.doctor.torch.__file__", str(library))
+    monkeypatch.setattr("sys.dont_write_bytecode", not kept)
+    check = _bytecode()
+    assert check.state == state
+    assert ("compileall" in check.detail) == (state == "warning")
 
 
 def test_a_token_others_can_read_is_a_warning(tmp_path: Path) -> None:
