@@ -18,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from addiffusion.errors import AdDiffusionError, ConfigError
+from addiffusion.files import existing_parent, make_folder
 from launch.runtime.console import Stage
 from scripts.full_size.files import File, is_there
 from scripts.full_size.models import MODELS, Order, files_of
@@ -52,7 +53,7 @@ def write(root: Path, models: Sequence[str], order: Order, console: Console) -> 
                 stage.reach(_mb(done), name)
 
             path = root / file.path
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             file.write(root, advance)
             if file.size > 10**6:
                 console.print(f"{path}, {file.size / 1e9:.2f} GB", highlight=False, soft_wrap=True)
@@ -60,8 +61,7 @@ def write(root: Path, models: Sequence[str], order: Order, console: Console) -> 
 
 
 def _check_room(root: Path, missing: Sequence[File]) -> None:
-    home = next(parent for parent in (root.absolute(), *root.absolute().parents) if parent.is_dir())
-    free, needed = shutil.disk_usage(home).free, sum(file.size for file in missing)
+    free, needed = shutil.disk_usage(existing_parent(root / "new")).free, sum(file.size for file in missing)
     if needed + _SPARE > free:
         raise ConfigError(
             f"{root} needs {needed / 1e9:.1f} GB more, but the disk has {free / 1e9:.1f} GB free: ask for fewer "

@@ -14,6 +14,7 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from addiffusion.assets import weights_path
 from addiffusion.backbones.model_index import read_index, unused_parts
 from addiffusion.backbones.part_files import (
+    NETWORKS,
     PIPELINE_ADVICE,
     WHOLE,
     check_vocabulary,
@@ -26,8 +27,6 @@ from addiffusion.quiet_loading import quiet_loading
 from addiffusion.weights import LOAD_FAILURES, gist, load_whole
 
 _log = logging.getLogger(__name__)
-
-_NETWORKS = ("unet", "transformer")
 
 
 def load_pipeline(
@@ -59,7 +58,7 @@ def load_pipeline(
             whole_weights(folder / name, part=name, named=named)
     of_network = {"torch_dtype": dtype}
     parts = {
-        name: _load_part(name, kind, folder / name, named, **(of_network if name in _NETWORKS else {}))
+        name: _load_part(name, kind, folder / name, named, **(of_network if name in NETWORKS else {}))
         for name, kind in index.parts.items()
     }
     with _readable(loadable, WHOLE):

@@ -25,11 +25,20 @@ PIPELINES: Final = {
 """Classes that the values of ``backbone.kind`` stand for."""
 PIPELINE_ADVICE: Final = "give a folder with a model_index.json, or a hub id that can be reached"
 """Advice for what is no pipeline at all."""
+UNETS: Final = ("embedded", "stable_diffusion", "sdxl")
+"""Values of ``backbone.kind`` whose denoiser is a UNet."""
+NETWORKS: Final = ("unet", "transformer")
+"""Names that a denoiser has among a pipeline's parts."""
 _SAFETENSORS: Final = ".safetensors"
 _WEIGHTS = re.compile(
     r"^(?:diffusion_pytorch_model|pytorch_model|model)(?:\.(?P<variant>\w+))?(?:-\d+-of-\d+)?\.(?:safetensors|bin)$"
 )
 """Names diffusers and transformers save weights under: whole or in shards, plain or of a variant."""
+
+
+def network_name(kind: str) -> str:
+    """The denoiser's name among the parts of a pipeline of this ``backbone.kind``."""
+    return NETWORKS[kind not in UNETS]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,8 +51,8 @@ class PipelineBackbone(ABC):
             ConfigError: the pipeline is no plain text-to-image one, or can't make images of that size.
             WeightsError: the LoRA, the preview decoder or a tokenizer does not fit.
         """
-        self._pipeline = pipeline
-        self._section = section
+        self._refuse(pipeline, section)
+        self._pipeline, self._section = pipeline, section
         network = self._network
         self._device, self._dtype = own_placement(pipeline, network) if borrowed else wanted_placement(section)
         check_channels(self._latent_channels, pipeline.vae.config.latent_channels)
@@ -104,6 +104,10 @@ class PipelineBackbone(ABC):
             backbone._recorder.close()
 
     # ---------------------------------------------------------------- what a family adds
+
+    @classmethod  # noqa: B027 - most refuse nothing
+    def _refuse(cls, pipeline: Any, section: BackboneSection) -> None:
+        """Raise a ConfigError for a pipeline or a section that this family can't be sampled with."""
 
     @property
     @abstractmethod
@@ -261,13 +265,12 @@ class PipelineBackbone(ABC):
         return self._decoder(autoencoder)
 
     def _decoder(self, autoencoder: Any, *, borrowed: bool = False) -> LatentDecoder:
-        section = self._section
         return LatentDecoder(
             autoencoder,
             self._device,
             scaling=self.latent_scaling,
-            batch=section.decode_batch,
-            tiling=section.decode_tiling,
+            batch=self._section.decode_batch,
+            tiling=self._section.decode_tiling,
             borrowed=borrowed,
         )
 

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from addiffusion.config import Config
 from addiffusion.errors import AdDiffusionError
+from addiffusion.files import existing_parent
 from addiffusion.memory import machine_bytes
 from evaluation.tables import Table
 from launch.doctor.cluster_file import problems
@@ -129,8 +130,7 @@ def _memory() -> Check:
 
 
 def _disk(config: Config) -> Check:
-    folder = (config.run.dir or Path("runs")).absolute()
-    home = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    home = existing_parent((config.run.dir or Path("runs")) / "new")
     free = shutil.disk_usage(home).free / GIB
     short = free < _DISK_WARNING_GB
     advice = ": checkpoints may not fit, give run.dir a folder with more room" if short else ""

@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from addiffusion.assets import WEIGHTS_FOLDER
 from addiffusion.backbones.model_files import decoder_widths, own_image_size, read_object
-from addiffusion.backbones.part_files import WHOLE, weights_in
+from addiffusion.backbones.part_files import NETWORKS, WHOLE, weights_in
 from addiffusion.config import Config
 from addiffusion.errors import WeightsError
 from addiffusion.weights import LOAD_FAILURES, gist
@@ -46,7 +46,6 @@ _SCORERS: Final = {
     "pickscore": 986_000_000,
 }
 """The same of scorers."""
-_NETWORKS: Final = ("unet", "transformer")
 _SAFETENSORS: Final = ".safetensors"
 _PICKLES: Final = (".pt", ".pth", ".bin")
 
@@ -114,7 +113,7 @@ def _pipeline(config: Config) -> Part:
 def _is_cast(part: Path) -> bool:
     """Whether a part of a pipeline works in ``backbone.dtype``: the network, and T5 among the text encoders."""
     file = part / "config.json"
-    return part.name in _NETWORKS or (file.is_file() and read_object(file).get("model_type") == "t5")
+    return part.name in NETWORKS or (file.is_file() and read_object(file).get("model_type") == "t5")
 
 
 def _shipped(name: str, folder: Path) -> Part:

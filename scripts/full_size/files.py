@@ -13,7 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from addiffusion.files import whole_file
+from addiffusion.files import whole_file, write_text
 
 Shapes = Mapping[str, Tensor]
 """Tensors without content (on torch's device `meta`) by name: shape and type alone count."""
@@ -40,8 +40,7 @@ class TextFile:
 
     def write(self, root: Path, _advance: Callable[[int], None]) -> None:
         """Write it below ``root``."""
-        with whole_file(root / self.path) as draft:
-            draft.write_text(self.content, encoding="utf-8")
+        write_text(root / self.path, self.content)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
