@@ -27,6 +27,10 @@ test:
 slow:
     uv run pytest -n 0 -m slow
 
+# the documented commands on SD 1.5 and its scorers at full size, random weights: half an hour on two idle cores, 20 GB of memory
+full-size:
+    uv run pytest -n 0 -s -m fullsize tests/full_size
+
 # three simulated hosts, jobs, nodes that join, Prometheus, the dashboard in a browser: half an hour, as root; see docs/cluster.md
 test-cluster:
     uv run pytest -n 0 -m cluster -s tests/cluster

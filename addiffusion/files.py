@@ -113,6 +113,11 @@ def append_line(path: Path, line: str) -> None:
             raise
 
 
+def existing_parent(path: Path) -> Path:
+    """The nearest of the folders above ``path`` that is there."""
+    return next(parent for parent in path.absolute().parents if parent.exists())
+
+
 def make_folder(path: Path) -> None:
     """Make ``path`` and the folders above it, where they are missing.
 

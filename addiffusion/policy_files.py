@@ -108,17 +108,14 @@ def read_policy(name: str) -> TrainedPolicy:
     return _of_run(path, name)
 
 
-def export_policy(run: str, out: Path) -> TrainedPolicy:
-    """Write policy and configuration of a run into ``out``: all that is needed to use the policy elsewhere.
+def export_policy(policy: TrainedPolicy, out: Path) -> TrainedPolicy:
+    """Write policy and configuration into ``out``: all that is needed to use the policy elsewhere.
 
     Where the run and its bank were and what machine it had are left out of the configuration.
 
     Raises:
-        RunFolderError: there is no run.
         OutputError: ``out`` can't be written.
-        CheckpointError: it has no checkpoint, or a damaged one.
     """
-    policy = read_policy(run)
     config = policy.config([])
     portable = config.model_copy(
         update={

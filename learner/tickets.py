@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ from addiffusion.records import Episode, FailedEpisode, Prompt, Reference, Ticke
 from addiffusion.seeds import derive_seed, generator
 from addiffusion.setting import Setting
 from learner.curriculum import Stage
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +145,12 @@ class TicketLedger:
                     ticket_id=ticket_id,
                     reason=reason,
                 )
+        if again:
+            _log.warning(
+                "%d of the iteration's images failed and are drawn again; the first one: %s",
+                len(again),
+                next(iter(again.values())),
+            )
         self.state = replace(
             self.state,
             failed_count=self.state.failed_count + failed_count,

@@ -18,7 +18,6 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 import tests.typecheck  # noqa: F401 - checked modules import only the package and expect it there
-from tests.forked_workers import ForkServer
 
 torch.set_num_threads(1)
 
@@ -88,17 +87,14 @@ def pytest_runtest_setup() -> None:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Ray of four (nominal) CPUs on this machine, whose workers are forks; yields the namespace of its actors."""
+def ray_cluster() -> Iterator[str]:
+    """A Ray of four (nominal) CPUs on this machine; yields the namespace of its named actors."""
     _show_fakes_to_workers()
-    workers = ForkServer(str(tmp_path_factory.mktemp("workers") / "socket"), ROOT)
-    start_ray(workers.executable)
-    workers.start()
+    start_ray()
     yield RAY_NAMESPACE
     import ray  # noqa: PLC0415 - see start_ray
 
     ray.shutdown()
-    workers.stop()
 
 
 def _show_fakes_to_workers() -> None:
@@ -106,7 +102,7 @@ def _show_fakes_to_workers() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def start_ray(executable: str) -> None:
+def start_ray() -> None:
     """Ray's start can starve beside other work: a second attempt is part of starting it."""
     import ray  # noqa: PLC0415 - takes a second, which files without Ray need not wait for
 
@@ -118,7 +114,6 @@ def start_ray(executable: str) -> None:
                 log_to_driver=False,
                 namespace=RAY_NAMESPACE,
                 object_store_memory=OBJECT_STORE_BYTES,
-                runtime_env={"py_executable": executable},
             )
         except Exception:
             ray.shutdown()

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from addiffusion.errors import WeightsError
+from addiffusion.errors import ConfigError, WeightsError
 
-DECODE_BATCH = 16
-"""Most latents per pass of the decoder."""
 STATISTICS = ("latents_mean", "latents_std")
 """Options of an autoencoder whose latents are normalised channel by channel."""
 
@@ -23,7 +22,14 @@ class LatentDecoder:
     """Decodes in float32, in equal batches: a row's image never depends on what else is decoded."""
 
     def __init__(
-        self, autoencoder: Any, device: torch.device, *, scaling: Sequence[str], borrowed: bool = False
+        self,
+        autoencoder: Any,
+        device: torch.device,
+        *,
+        scaling: Sequence[str],
+        batch: int,
+        tiling: bool = False,
+        borrowed: bool = False,
     ) -> None:
         """Put an autoencoder to use.
 
@@ -31,6 +37,8 @@ class LatentDecoder:
             autoencoder: it is moved and cast.
             device: where it works.
             scaling: options of the autoencoder by which the family's pipeline scales latents.
+            batch: most latents per pass.
+            tiling: decode each image in tiles where it is larger than the autoencoder's own; a tiny one needs none.
             borrowed: the autoencoder stays where it is and in its own precision.
 
         Raises:
@@ -41,11 +49,14 @@ class LatentDecoder:
             autoencoder.to(device=device, dtype=torch.float32).eval()
             if device.type == "cpu":
                 autoencoder.to(memory_format=torch.channels_last)  # convolutions run a third faster
+            if tiling and isinstance(autoencoder, AutoencoderKL):
+                autoencoder.enable_tiling()
         self._unscaled = _unscaling(autoencoder.config, scaling, device)
+        self._batch = batch
 
     def __call__(self, z0: Float[Tensor, "b c h w"]) -> UInt8[np.ndarray, "b H W 3"]:
-        """Images, in equal batches of at most DECODE_BATCH rows."""
-        batch = min(len(z0), DECODE_BATCH)
+        """Images, in equal batches of at most ``batch`` rows."""
+        batch = min(len(z0), self._batch)
         parts = [self._decode_batch(part, batch) for part in torch.split(z0, batch)]
         return torch.cat(parts).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
@@ -82,3 +93,18 @@ def _per_channel(config: Mapping[str, Any], name: str, device: torch.device) -> 
             option=name,
         )
     return torch.tensor(values, device=device).view(1, -1, 1, 1)
+
+
+def check_channels(network: int, latent: int) -> None:
+    """Make sure that network and autoencoder are of the same latents.
+
+    Raises:
+        ConfigError: their channels differ.
+    """
+    if network != latent:
+        raise ConfigError(
+            f"The pipeline's network takes {network} channels but its autoencoder has {latent}: only plain "
+            "text-to-image pipelines can be sampled (no inpainting, no depth).",
+            network_channels=network,
+            vae_channels=latent,
+        )

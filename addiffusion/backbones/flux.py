@@ -43,17 +43,8 @@ class FluxBackbone(PipelineBackbone):
     guided: ClassVar[bool] = False
     latent_scaling: ClassVar[tuple[str, ...]] = ("scaling_factor", "shift_factor")
 
-    def __init__(
-        self, pipeline: Any, section: BackboneSection, *, preview: Any | None = None, borrowed: bool = False
-    ) -> None:
-        """As of ``PipelineBackbone``.
-
-        Args:
-            pipeline: the same.
-            section: the same.
-            preview: the same.
-            borrowed: the same.
-        """
+    @classmethod
+    def _refuse(cls, pipeline: Any, section: BackboneSection) -> None:
         if pipeline.transformer.config.guidance_embeds:
             raise ConfigError("backbone.kind=flux takes schnell; this network wants its guidance scale as an input.")
         if section.guidance_scale > 1:
@@ -62,7 +53,6 @@ class FluxBackbone(PipelineBackbone):
                 "do without: set it to 1.",
                 guidance_scale=section.guidance_scale,
             )
-        super().__init__(pipeline, section, preview=preview, borrowed=borrowed)
 
     @property
     def _network(self) -> Any:

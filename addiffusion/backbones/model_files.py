@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from addiffusion.assets import weights_path
 from addiffusion.backbones.base import Scheduler
-from addiffusion.backbones.part_files import WHOLE
+from addiffusion.backbones.part_files import WHOLE, network_name
 from addiffusion.config import BackboneSection
 from addiffusion.errors import WeightsError
 from addiffusion.json_object import is_object
@@ -68,13 +68,24 @@ def own_image_size(section: BackboneSection) -> int | None:
     folder = pipeline_folder(section)
     if section.image_size is not None or folder is None:
         return section.image_size
-    network = "unet" if section.kind in {"embedded", "stable_diffusion", "sdxl"} else "transformer"
+    network = network_name(section.kind)
     latent = _FLUX_LATENT if section.kind == "flux" else _found(folder / network / "config.json").get("sample_size")
+    widths = decoder_widths(section)
+    return latent * 2 ** (len(widths) - 1) if isinstance(latent, int) and widths is not None else None
+
+
+def decoder_widths(section: BackboneSection) -> tuple[int, ...] | None:
+    """Channels of each level of the autoencoder, that of the image first; None where its file is not on this machine.
+
+    Raises:
+        WeightsError: the file is no JSON object.
+    """
+    folder = pipeline_folder(section)
+    if folder is None:
+        return None
     vae = _found(folder / "vae" / "config.json")
     blocks = vae.get("block_out_channels", vae.get("decoder_block_out_channels"))  # a tiny autoencoder has the latter
-    if not isinstance(latent, int) or not isinstance(blocks, list):
-        return None
-    return latent * 2 ** (len(cast("list[Any]", blocks)) - 1)
+    return tuple(cast("list[int]", blocks)) if isinstance(blocks, list) else None
 
 
 def scheduler_options(section: BackboneSection) -> SchedulerOptions | None:

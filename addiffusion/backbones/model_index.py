@@ -9,16 +9,11 @@ from pathlib import Path
 from typing import Any, Final, cast, get_type_hints
 
 from addiffusion.backbones.model_files import read_object
-from addiffusion.backbones.part_files import PIPELINE_ADVICE, WHOLE
+from addiffusion.backbones.part_files import PIPELINE_ADVICE, PIPELINES, WHOLE, whole_weights
 from addiffusion.errors import ConfigError, WeightsError
 
 INDEX: Final = "model_index.json"
-KINDS: Final = {
-    "StableDiffusionPipeline": "stable_diffusion",
-    "StableDiffusionXLPipeline": "sdxl",
-    "StableDiffusion3Pipeline": "sd3",
-    "FluxPipeline": "flux",
-}
+KINDS: Final = {name: kind for kind, name in PIPELINES.items()}
 """Class of a pipeline to its ``backbone.kind``."""
 _UNUSED: Final = ("safety_checker", "feature_extractor", "image_encoder")
 _SPARED: Final = {"text_encoder_3": "tokenizer_3"}
@@ -48,10 +43,7 @@ def read_index(folder: Path, pipeline_class: Any, *, named: str) -> Index:
         ConfigError: it is a pipeline of another class.
         WeightsError: the index can't be read, or a part is missing or of another class.
     """
-    try:
-        content = read_object(folder / INDEX)
-    except FileNotFoundError as error:
-        raise WeightsError(f"{named} has no {INDEX}: {PIPELINE_ADVICE}.", path=str(folder)) from error
+    content = _content(folder, named)
     _check_class(content.get("_class_name"), pipeline_class.__name__, named)
     unused = unused_parts(pipeline_class)
     expected: dict[str, Any] = {
@@ -68,6 +60,24 @@ def read_index(folder: Path, pipeline_class: Any, *, named: str) -> Index:
     return Index(parts=parts, spared=spared)
 
 
+def check_folder(folder: Path, pipeline: str, *, named: str) -> None:
+    """Refuse a folder of another family, or one that is not whole; of its weights only the headers are read.
+
+    Args:
+        folder: local.
+        pipeline: class of the family.
+        named: key and value of the configuration, for messages.
+
+    Raises:
+        ConfigError: it is a pipeline of another class.
+        WeightsError: the index is missing or can't be read, or a file of weights is missing or was cut off.
+    """
+    _check_class(_content(folder, named).get("_class_name"), pipeline, named)
+    for part in sorted(filter(Path.is_dir, folder.iterdir())):
+        if part.name not in _UNUSED:
+            whole_weights(part, part=part.name, named=named)
+
+
 def unused_parts(pipeline_class: Any) -> tuple[str, ...]:
     """Parts of a class that take no part in drawing an image from a prompt."""
     return tuple(name for name in get_type_hints(pipeline_class.__init__) if name in _UNUSED)
@@ -79,6 +89,13 @@ def _spared(expected: Mapping[str, Any], content: Mapping[str, Any], folder: Pat
         if name in expected and absent:
             return name, tokenizer
     return ()
+
+
+def _content(folder: Path, named: str) -> Mapping[str, Any]:
+    try:
+        return read_object(folder / INDEX)
+    except FileNotFoundError as error:
+        raise WeightsError(f"{named} has no {INDEX}: {PIPELINE_ADVICE}.", path=str(folder)) from error
 
 
 def _check_class(found: Any, expected: str, named: str) -> None:

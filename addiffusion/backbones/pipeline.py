@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from addiffusion.backbones.attention import AttentionRecorder
 from addiffusion.backbones.base import PassRecord, PromptEmbedding, Scheduler
-from addiffusion.backbones.decoder import LatentDecoder
+from addiffusion.backbones.decoder import LatentDecoder, check_channels
 from addiffusion.backbones.loading import load_pipeline, load_preview
-from addiffusion.backbones.lora import fuse_lora
-from addiffusion.backbones.placement import compiled, own_placement, wanted_placement
+from addiffusion.backbones.placement import DTYPES, claim, compiled, own_placement, wanted_placement
 from addiffusion.backbones.prompt_cache import PromptCache, Reader
 from addiffusion.config import BackboneSection
 from addiffusion.errors import ConfigError, WeightsError
@@ -52,16 +51,16 @@ class PipelineBackbone(ABC):
             ConfigError: the pipeline is no plain text-to-image one, or can't make images of that size.
             WeightsError: the LoRA, the preview decoder or a tokenizer does not fit.
         """
-        self._pipeline = pipeline
-        self._section = section
+        self._refuse(pipeline, section)
+        self._pipeline, self._section = pipeline, section
         network = self._network
         self._device, self._dtype = own_placement(pipeline, network) if borrowed else wanted_placement(section)
-        _check_channels(self._latent_channels, pipeline.vae.config.latent_channels)
+        check_channels(self._latent_channels, pipeline.vae.config.latent_channels)
         self._latent_size = self._latent_size_of(section.image_size)
         self._latent_shape = self._latent_channels, self._latent_size, self._latent_size
         if not borrowed:
-            self._claim(network)
-        self._decode = LatentDecoder(pipeline.vae, self._device, scaling=self.latent_scaling, borrowed=borrowed)
+            claim(pipeline, network, section, device=self._device, dtype=self._dtype)
+        self._decode = self._decoder(pipeline.vae, borrowed=borrowed)
         self._preview = None if preview is None else self._make_preview(preview)
         for reader in self._readers():
             reader.check(getattr(pipeline, reader.name).config)
@@ -77,7 +76,9 @@ class PipelineBackbone(ABC):
             WeightsError: the folder or hub id can't be loaded.
             ConfigError: the pipeline is not of this family, or no plain text-to-image one.
         """
-        pipeline = load_pipeline(section, cls.pipeline_class, **cls.load_options)
+        # A LoRA is added in full precision, before the network is cast.
+        dtype = torch.float32 if section.lora is not None else DTYPES[section.dtype]
+        pipeline = load_pipeline(section, cls.pipeline_class, dtype=dtype, **cls.load_options)
         with quiet_loading():
             return cls(pipeline, section, preview=load_preview(section))
 
@@ -103,6 +104,10 @@ class PipelineBackbone(ABC):
             backbone._recorder.close()
 
     # ---------------------------------------------------------------- what a family adds
+
+    @classmethod  # noqa: B027 - most refuse nothing
+    def _refuse(cls, pipeline: Any, section: BackboneSection) -> None:
+        """Raise a ConfigError for a pipeline or a section that this family can't be sampled with."""
 
     @property
     @abstractmethod
@@ -249,17 +254,6 @@ class PipelineBackbone(ABC):
 
     # ---------------------------------------------------------------- sizes and parts
 
-    def _claim(self, network: nn.Module) -> None:
-        """Fuse, move and cast what will do nothing else from now on."""
-        section = self._section
-        if section.lora is not None:
-            fuse_lora(self._pipeline, section.lora)
-        network.to(device=self._device, dtype=self._dtype).eval()
-        if section.channels_last:
-            network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stub
-        for name, encoder in self._text_encoders().items():
-            encoder.to(device=self._device, dtype=self._dtype if "T5" in name else torch.float32).eval()
-
     def _make_preview(self, autoencoder: Any) -> LatentDecoder:
         channels = autoencoder.config.latent_channels
         if channels != self._latent_channels:
@@ -268,7 +262,17 @@ class PipelineBackbone(ABC):
                 f"{self._latent_channels}: give a tiny autoencoder of this model's latents.",
                 channels=channels,
             )
-        return LatentDecoder(autoencoder, self._device, scaling=self.latent_scaling)
+        return self._decoder(autoencoder)
+
+    def _decoder(self, autoencoder: Any, *, borrowed: bool = False) -> LatentDecoder:
+        return LatentDecoder(
+            autoencoder,
+            self._device,
+            scaling=self.latent_scaling,
+            batch=self._section.decode_batch,
+            tiling=self._section.decode_tiling,
+            borrowed=borrowed,
+        )
 
     def _encode_quietly(self, prompts: list[str]) -> list[PromptEmbedding]:
         # What the libraries say of a cut is about the whole padded batch; the cache says it of the prompt.
@@ -294,17 +298,3 @@ class PipelineBackbone(ABC):
                 image_size=image_size,
             )
         return latent_size
-
-    def _text_encoders(self) -> dict[str, Any]:
-        parts = {name: part for name, part in self._pipeline.components.items() if name.startswith("text_encoder")}
-        return {f"{name} {type(part).__name__}": part for name, part in parts.items() if part is not None}
-
-
-def _check_channels(network: int, latent: int) -> None:
-    if network != latent:
-        raise ConfigError(
-            f"The pipeline's network takes {network} channels but its autoencoder has {latent}: only plain "
-            "text-to-image pipelines can be sampled (no inpainting, no depth).",
-            network_channels=network,
-            vae_channels=latent,
-        )

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from addiffusion.backbones.lora import fuse_lora
 from addiffusion.config import BackboneSection
 from addiffusion.devices import resolve_device
 from addiffusion.errors import ConfigError
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""By their names in the configuration."""
 
 
 def own_placement(pipeline: Any, network: Any) -> tuple[torch.device, torch.dtype]:
@@ -25,7 +27,32 @@ def wanted_placement(section: BackboneSection) -> tuple[torch.device, torch.dtyp
     Raises:
         ConfigError: there is no such device here.
     """
-    return resolve_device(section.device, key="backbone.device"), _DTYPES[section.dtype]
+    return resolve_device(section.device, key="backbone.device"), DTYPES[section.dtype]
+
+
+def claim(
+    pipeline: Any, network: nn.Module, section: BackboneSection, *, device: torch.device, dtype: torch.dtype
+) -> None:
+    """Fuse, move and cast what will do nothing else from now on.
+
+    Args:
+        pipeline: of diffusers.
+        network: its denoiser.
+        section: ``lora`` and ``channels_last`` are used.
+        device: where networks work.
+        dtype: precision of the denoiser and of a T5 encoder; other text encoders work in float32.
+
+    Raises:
+        WeightsError: the LoRA does not fit.
+    """
+    if section.lora is not None:
+        fuse_lora(pipeline, section.lora)
+    network.to(device=device, dtype=dtype).eval()
+    if section.channels_last:
+        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - missing in torch's stub
+    for name, part in pipeline.components.items():
+        if name.startswith("text_encoder") and part is not None:
+            part.to(device=device, dtype=dtype if "T5" in type(part).__name__ else torch.float32).eval()
 
 
 def compiled(network: nn.Module, section: BackboneSection, device: torch.device) -> Any:

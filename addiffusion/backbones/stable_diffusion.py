@@ -23,19 +23,9 @@ class UNetBackbone(PipelineBackbone):
     fed: ClassVar[dict[str, Any]] = {}
     """Options of the UNet whose inputs the family feeds, with the value it feeds them for."""
 
-    def __init__(
-        self, pipeline: Any, section: BackboneSection, *, preview: Any | None = None, borrowed: bool = False
-    ) -> None:
-        """As of ``PipelineBackbone``.
-
-        Args:
-            pipeline: the same.
-            section: the same.
-            preview: the same.
-            borrowed: the same.
-        """
-        check_conditions(pipeline.unet.config, **self.fed)
-        super().__init__(pipeline, section, preview=preview, borrowed=borrowed)
+    @classmethod
+    def _refuse(cls, pipeline: Any, section: BackboneSection) -> None:  # noqa: ARG003 - any section will do
+        check_conditions(pipeline.unet.config, **cls.fed)
 
     @property
     def _network(self) -> Any:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from addiffusion.backbones.model_files import pipeline_folder, read_object
-from addiffusion.backbones.part_files import PIPELINE_ADVICE
+from addiffusion.backbones.part_files import PIPELINE_ADVICE, UNETS, network_name
 from addiffusion.config import BackboneSection
 from addiffusion.errors import WeightsError
 from addiffusion.weights import gist
 
-_UNETS = ("embedded", "stable_diffusion", "sdxl")
 _SIZE_CONDITIONS = 6
 """SDXL embeds the original size, the crop's corner and the target size beside the pooled text vector."""
 
@@ -45,7 +44,7 @@ def feature_widths(section: BackboneSection) -> FeatureWidths:
 
 
 def _widths(section: BackboneSection, config: Mapping[str, Any]) -> FeatureWidths:
-    if section.kind not in _UNETS:
+    if section.kind not in UNETS:
         return FeatureWidths(
             middle=config["num_attention_heads"] * config["attention_head_dim"], text=config["pooled_projection_dim"]
         )
@@ -59,7 +58,7 @@ def _widths(section: BackboneSection, config: Mapping[str, Any]) -> FeatureWidth
 def _network_config(section: BackboneSection) -> Mapping[str, Any]:
     folder = pipeline_folder(section)
     source = str(section.path if folder is None else folder)
-    network = "unet" if section.kind in _UNETS else "transformer"
+    network = network_name(section.kind)
     try:
         file = _from_hub(source, network) if folder is None else folder / network / "config.json"
         return read_object(file)

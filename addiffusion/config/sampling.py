@@ -77,6 +77,11 @@ class BackboneSection(Section):
     """torch device of denoiser and decoder; `auto` takes the GPU Ray gave, else the CPU."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the network; latents are always float32."""
+    decode_batch: int = Field(default=16, ge=1, le=4096)
+    """Most images that are decoded at once, in float32 whatever `dtype` is; fewer take less memory, and 1 the least."""
+    decode_tiling: bool = False
+    """Decode images that are larger than the model's own in overlapping tiles, which differ a little from the image
+    decoded whole; a tiny autoencoder needs none."""
     channels_last: bool = False
     """Keep the network's convolutions in channels-last memory: faster on GPUs with bfloat16 or float16."""
     compile: Annotated[Literal["off", "default", "cuda_graphs"], OR_OFF] = "off"

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from torch import nn
+
+from addiffusion.files import write_text
+from addiffusion.policy_files import CARD_FILE, README_FILE
 
 _log = logging.getLogger(__name__)
 _TENSORS, _VALUES = 16, 4
@@ -86,6 +91,15 @@ class PolicyCard:
             facts=plain["facts"],
             curve=tuple(CurvePoint(**point) for point in plain["curve"]),
         )
+
+    def write(self, folder: Path) -> None:
+        """Write the card beside its policy, for programs and for readers.
+
+        Raises:
+            OutputError: the folder can't be written.
+        """
+        write_text(folder / CARD_FILE, json.dumps(self.plain(), indent=2) + "\n")
+        write_text(folder / README_FILE, self.readme())
 
     def readme(self) -> str:
         """A model card in the hub's form."""

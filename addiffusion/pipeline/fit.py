@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from addiffusion.backbones.part_files import network_name
 from addiffusion.config import Config
 from addiffusion.errors import CheckpointError
 from addiffusion.observation.layout import Layout
@@ -50,7 +51,7 @@ def differences(pipe: Any, policy: Policy, config: Config, *, scales: Sequence[f
     kind = "stable_diffusion" if trained.backbone.kind == "embedded" else trained.backbone.kind
     if kind != pipe.backbone_kind:
         yield f"family of models ({kind}, and this is {pipe.backbone_kind})"
-    elif card is not None and not same_weights(card.digest, weight_digest(_network(pipe))):
+    elif card is not None and not same_weights(card.digest, weight_digest(network_of(pipe))):
         yield f"model ({card.backbone}, and this one has other weights)"
     if config.sampler.num_steps != trained.sampler.num_steps:
         yield f"schedule ({trained.sampler.num_steps} steps, and this is {config.sampler.num_steps})"
@@ -61,5 +62,6 @@ def differences(pipe: Any, policy: Policy, config: Config, *, scales: Sequence[f
         yield f"guidance scale ({wanted:g}, and this is {shown})"
 
 
-def _network(pipe: Any) -> Any:
-    return pipe.unet if hasattr(pipe, "unet") else pipe.transformer
+def network_of(pipe: Any) -> Any:
+    """The denoiser of an adaptive pipeline."""
+    return getattr(pipe, network_name(pipe.backbone_kind))

@@ -122,11 +122,6 @@ class ImageLoop:
         """Whether an image is not done yet."""
         return bool(self._waiting or self._episodes)
 
-    @property
-    def done_count(self) -> int:
-        """Images that are done."""
-        return len(self._drawn)
-
     def tick(self) -> None:
         """One network pass over all slots, and the decisions that follow it.
 

@@ -25,7 +25,7 @@ from addiffusion.errors import CheckpointError
 from addiffusion.files import write_text
 from addiffusion.pipeline.card import PolicyCard
 from addiffusion.policy import PolicyNetwork
-from addiffusion.policy_files import CARD_FILE, CONFIG_FILE, README_FILE, TrainedPolicy, read_policy, widths_of
+from addiffusion.policy_files import CONFIG_FILE, TrainedPolicy, read_policy, widths_of
 from addiffusion.torch_typed import from_numpy
 
 _registered: Any = cast("Any", diffusers_configuration).register_to_config
@@ -161,8 +161,7 @@ class Policy(ModelMixin, ConfigMixin):
         )
         write_text(Path(save_directory) / CONFIG_FILE, to_yaml(self.trained_with))
         if self.card is not None:
-            write_text(Path(save_directory) / CARD_FILE, json.dumps(self.card.plain(), indent=2) + "\n")
-            write_text(Path(save_directory) / README_FILE, self.card.readme())
+            self.card.write(Path(save_directory))
 
 
 def load_policy(name: str | PathLike[str]) -> Policy:

@@ -25,12 +25,15 @@ from addiffusion.scorers.base import ScorerSpec
 from addiffusion.scorers.images import ImageBatch, Preprocessing
 from addiffusion.scorers.weights import WeightsFile
 from addiffusion.text_cache import TextCache, one_by_one
+from addiffusion.weights import LOAD_FAILURES
 
 MEAN: Final = 0.16717362830052426
 STD: Final = 1.0333394966054072
 """Of the raw output over the training set; the published score is standardised with them."""
 MAX_TOKENS: Final = 35
 _IMAGE_SIZE: Final = 224
+_OWN_WORDS: Final = 2
+"""BLIP's, which follow BERT's and are in no prompt."""
 _VISION_MODEL: Final = "vit_large_patch16_224"
 _UNUSED: Final = ("blip.vision_proj.", "blip.text_proj.", "blip.text_encoder.embeddings.position_ids")
 """BLIP's contrastive projections and a constant buffer: in the checkpoint, but no part of the score."""
@@ -122,8 +125,9 @@ def load_image_reward(section: ScorersSection, device: torch.device) -> ImageRew
         WeightsError: checkpoint or vocabulary are missing or do not fit.
     """
     path = _WEIGHTS.find(section.image_reward.weights)
-    tokenizer = bert_tokenizer(_VOCABULARY.find(section.image_reward.tokenizer))
-    model = ImageRewardModel(ImageRewardShape())
+    shape = ImageRewardShape()
+    tokenizer = _fitting_tokenizer(_VOCABULARY.find(section.image_reward.tokenizer), shape.vocab_size - _OWN_WORDS)
+    model = ImageRewardModel(shape)
     _WEIGHTS.fill(model, rehosted(_WEIGHTS.tensors(path)), path)
     return ImageRewardScorer(model, tokenizer, device)
 
@@ -137,6 +141,17 @@ def package_files(section: ScorersSection) -> tuple[Path, Path | None]:
     weights = _WEIGHTS.find(section.image_reward.weights)
     beside = weights.parent / "med_config.json"
     return weights, beside if beside.is_file() else None
+
+
+def _fitting_tokenizer(vocabulary: Path, known: int) -> BertTokenizer:
+    """The tokenizer whose words are those the model knows."""
+    try:
+        tokenizer = bert_tokenizer(vocabulary)
+    except LOAD_FAILURES as error:
+        raise _VOCABULARY.misfit(vocabulary, error) from error
+    if len(tokenizer) != known:
+        raise _VOCABULARY.misfit(vocabulary, f"it has {len(tokenizer)} words, and the model knows {known}")
+    return tokenizer
 
 
 def bert_tokenizer(vocabulary: Path) -> BertTokenizer:

@@ -28,6 +28,8 @@ COLLAPSE_FRAC = 0.99
 """A policy that takes one action at a larger share of its decisions has collapsed."""
 STATIC = "static"
 _SHOWN = (("scene", "scene_soft"), ("CLIP", "clip"))
+_SHOWN_OF_REAL = (("CLIP", "clip"), ("pref.", "image_reward"))
+"""Of images whose scenes nobody knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,20 @@ class HeldOut:
     """The policy is its agent; the others are ``full`` and ``static``."""
     episodes: tuple[Episode, ...]
     """Of the policy."""
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Why images of any contestant could not be drawn; one reason for each."""
+        return tuple(reason for one in self.result.all for reason in one.errors)
+
+    def warning(self) -> str | None:
+        """What is missing from the table, in one sentence; None where nothing is."""
+        if not self.lost:
+            return None
+        return (
+            f"{len(self.lost)} of the held-out images could not be drawn and are in no number above; the first one: "
+            f"{self.lost[0]}"
+        )
 
 
 def compare_held_out(
@@ -111,7 +127,8 @@ def collapse(episodes: Sequence[Episode]) -> str | None:
 
 def evidence_line(result: ComparisonResult) -> str:
     """How sure the comparison is, and whether more is spent where more is asked: one line for under the table."""
-    differences = [f"{title} {_difference(result.against('full', name))}" for title, name in _SHOWN]
+    shown = _SHOWN if result.knows_scenes else _SHOWN_OF_REAL
+    differences = [f"{title} {_difference(result.against('full', name))}" for title, name in shown]
     by_tier, rho = result.agent.mean_by_tier("nfe"), tier_correlation(result.agent)
     spent = " / ".join(f"{nfe:.1f}" for nfe in by_tier.values())
     return (

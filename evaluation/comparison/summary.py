@@ -62,6 +62,11 @@ class ComparisonResult:
         """Quality scores that the agent has, in their order."""
         return [name for name in QUALITY if math.isfinite(self.agent.mean(name))]
 
+    @property
+    def knows_scenes(self) -> bool:
+        """Whether the images were held against their captions exactly, as only the embedded world's can be."""
+        return "scene_soft" in self.metrics()
+
     def against(self, name: str, metric: str) -> Comparison | None:
         """Agent minus a contestant, prompt by prompt; None with too few pairs."""
         key = (name, metric)

@@ -24,6 +24,8 @@ class Line:
     """Of metrics.jsonl."""
     name: str
     color: str
+    optional: bool = False
+    """Left out where it is 0 throughout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +45,11 @@ def _head(key: str, title: str, words: str) -> Head:
     return Head(id=key, section="Training", title=title, words=words, x="iteration")
 
 
-def _lines(prefix: str, names: Sequence[str], colors: Sequence[str], suffix: str = "") -> tuple[Line, ...]:
+def _lines(
+    prefix: str, names: Sequence[str], colors: Sequence[str], suffix: str = "", *, optional: bool = False
+) -> tuple[Line, ...]:
     return tuple(
-        Line(metric=f"{prefix}{name}{suffix}", name=name.replace("_", " "), color=color)
+        Line(metric=f"{prefix}{name}{suffix}", name=name.replace("_", " "), color=color, optional=optional)
         for name, color in zip(names, colors, strict=True)
     )
 
@@ -54,7 +58,7 @@ TRAINING = (
     Panel(
         head=_head("reward", "Reward per episode", "Terms after weights, and their sum."),
         lines=(
-            *_lines("term_", TERM_NAMES, (BLUE, VERMILLION, ORANGE, GREEN)),
+            *_lines("term_", TERM_NAMES, (BLUE, VERMILLION, ORANGE, GREEN), optional=True),
             Line(metric="return", name="total", color=GREY),
         ),
     ),
@@ -147,6 +151,6 @@ def column(rows: Sequence[Row], name: str) -> NDArray[np.float64]:
 
 
 def drawn_lines(panel: Panel, rows: Sequence[Mapping[str, float | None]]) -> list[tuple[Line, NDArray[np.float64]]]:
-    """Lines with their values (iterations,); terms of the reward that are 0 throughout are left out."""
+    """Lines with their values (iterations,)."""
     found = [(line, column(rows, line.metric)) for line in panel.lines]
-    return [(line, values) for line, values in found if line.metric[:5] != "term_" or np.nan_to_num(values).any()]
+    return [(line, values) for line, values in found if not line.optional or np.nan_to_num(values).any()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from evaluation.comparison.held_out import STATIC, HeldOut, action_fractions, collapse
@@ -11,25 +12,23 @@ from evaluation.numbers import json_number, number_text
 from evaluation.seconds import SECONDS_NOTE
 from evaluation.tables import Table, samplers_table
 
-_COLUMNS = (
-    ("NFE", "nfe", 1),
-    ("evals", "network_evals", 1),
-    ("scene", "scene_soft", 3),
-    ("strict", "scene_strict", 3),
-    ("CLIP", "clip", 3),
-    ("s/image", "seconds", 3),
-)
+_PASSES = (("NFE", "nfe", 1), ("evals", "network_evals", 1))
+_SCENE = (("scene", "scene_soft", 3), ("strict", "scene_strict", 3), ("CLIP", "clip", 3))
+_REAL = (("CLIP", "clip", 3), ("aesth.", "aesthetic", 2), ("pref.", "image_reward", 2))
+"""Scores of images that no checker knows."""
+_SECONDS = ("s/image", "seconds", 3)
 
 
 def held_out_table(result: ComparisonResult) -> Table:
     """One block of rows per contestant: all prompts first, then each tier."""
     count, tiers = int(result.full.drawn.sum()), result.full.tiers()
     title = f"{count} held-out prompts, same seeds in every row"
-    table = samplers_table(title, (head for head, _, _ in _COLUMNS))
+    columns = (*_PASSES, *(_SCENE if result.knows_scenes else _REAL), _SECONDS)
+    table = samplers_table(title, (head for head, _, _ in columns))
     for one in result.all:
-        table.add_row(one.contestant.title, *_cells(one), style="bold" if one is result.agent else "")
+        table.add_row(one.contestant.title, *_cells(one, columns), style="bold" if one is result.agent else "")
         for tier in tiers if len(tiers) > 1 else ():
-            table.add_row(f"  tier {tier}", *_cells(one, tier)[:-1], "", style="dim")
+            table.add_row(f"  tier {tier}", *_cells(one, columns, tier)[:-1], "", style="dim")
         table.add_section()
     return table
 
@@ -61,6 +60,6 @@ def summary(held_out: HeldOut) -> dict[str, Any]:
     return {name: json_number(value) for name, value in numbers.items()}
 
 
-def _cells(table: MetricTable, tier: int | None = None) -> list[str]:
+def _cells(table: MetricTable, columns: Sequence[tuple[str, str, int]], tier: int | None = None) -> list[str]:
     rows = None if tier is None else table.tier == tier
-    return [number_text(table.mean(name, rows), digits) for _, name, digits in _COLUMNS]
+    return [number_text(table.mean(name, rows), digits) for _, name, digits in columns]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from addiffusion.pipeline.adaptive import EMBEDDED
 from addiffusion.threads import torch_threads
 from evaluation.tables import Table
 from launch.bench.orders import PipelineOrder
+from launch.bench.rounds import shown_turns
 from launch.runtime.console import UNSEEN, Stage
 
 
@@ -36,7 +38,7 @@ def bench_pipeline(order: PipelineOrder, console: Console = UNSEEN) -> dict[str,
         pipe = _pipeline(order)
     if pipe.device.type == "cpu":
         keep_freed_memory()  # for both: docs/pipeline.md says what a script gains by it
-    policy, shown = _going_on(pipe, order), Stage(console, "rounds", order.rounds, headline="")
+    policy = _going_on(pipe, order)
     given: dict[str, Any] = {
         "num_images_per_prompt": order.images,
         "num_inference_steps": order.steps,
@@ -50,15 +52,12 @@ def bench_pipeline(order: PipelineOrder, console: Console = UNSEEN) -> dict[str,
     def led() -> Any:
         return pipe("a red circle and a blue square", **given, policy=policy, generator=_seeded(), slots=order.images)
 
-    seconds: dict[str, list[float]] = {"stock": [], "led": []}
-    with torch_threads(order.threads), shown:
+    with torch_threads(order.threads):
         with _decodes_counted(pipe) as counted:
             found = led()
         difference = float(np.abs(found.images - stock().images).max())
-        for _ in range(order.rounds):
-            for name, draw in (("stock", stock), ("led", led)):
-                seconds[name].append(_timed(draw, pipe.device))
-            shown.advance()
+        contestants = {"stock": partial(_timed, stock, pipe.device), "led": partial(_timed, led, pipe.device)}
+        seconds = shown_turns(contestants, order.rounds, console)
     ratios = np.array(seconds["led"]) / np.array(seconds["stock"])
     return {
         "backbone": order.backbone,

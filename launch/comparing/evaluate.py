@@ -85,6 +85,7 @@ def evaluate(
     policy = read_policy(order.policy)
     asked = policy.config(list(overrides))
     config = _for_images(asked)
+    order = replace(order, prompts=order.prompts or f"{config.prompts.source}/test")
     prompts = evaluation_prompts(order.prompts, config, limit=order.limit)
     extra = (
         literature(config, lcm_lora=order.lcm_lora, sdxl_turbo=order.sdxl_turbo) if order.literature else Literature()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,12 @@ import torch
 from rich.console import Console
 
 from addiffusion import AdaptivePipeline, AdaptivePipelineOutput, Policy
+from addiffusion.backbones.placement import DTYPES
 from addiffusion.config import Config
-from addiffusion.files import write_text
 from addiffusion.pipeline.adaptive import EMBEDDED
 from addiffusion.pipeline.card import CurvePoint, PolicyCard, weight_digest
-from addiffusion.policy_files import CARD_FILE, README_FILE, TrainedPolicy, export_policy, read_policy
+from addiffusion.pipeline.fit import network_of
+from addiffusion.policy_files import TrainedPolicy, export_policy, read_policy
 from addiffusion.prompts import load_prompts
 from addiffusion.records import SCORE_NAMES, Prompt, ScoreRequest
 from addiffusion.seeds import derive_seed
@@ -27,11 +27,6 @@ PRICES = 5
 """Points of the curve of a policy that knows more than one price."""
 EMBEDDED_PROMPTS = 16
 """Validation prompts behind each point where nobody says how many: half a minute of one core."""
-_DTYPES: Mapping[str, torch.dtype] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 
 
 def export(order: ExportOrder, console: Console = UNSEEN) -> TrainedPolicy:
@@ -40,11 +35,10 @@ def export(order: ExportOrder, console: Console = UNSEEN) -> TrainedPolicy:
     Raises:
         UsageError: the policy can't be read, does not fit the model it was trained on, or the folder can't be written.
     """
-    policy = Policy.of(read_policy(order.run))
-    card = make_card(policy, order, console)
-    exported = export_policy(order.run, order.out)
-    write_text(order.out / CARD_FILE, json.dumps(card.plain(), indent=2) + "\n")
-    write_text(order.out / README_FILE, card.readme())
+    trained = read_policy(order.run)
+    card = make_card(Policy.of(trained), order, console)
+    exported = export_policy(trained, order.out)
+    card.write(order.out)
     return exported
 
 
@@ -63,7 +57,7 @@ def make_card(policy: Policy, order: ExportOrder, console: Console = UNSEEN) -> 
         with Stage(console, "loading the model"):
             pipe = _pipeline(policy)
             prompts = load_prompts(config.prompts, split="validation", count=count, seed=config.run.seed)
-        digest = weight_digest(pipe.unet if hasattr(pipe, "unet") else pipe.transformer)
+        digest = weight_digest(network_of(pipe))
         shown = Stage(console, "measuring the cost of each price", len(prices(config)), headline="")
         with torch_threads(1), shown:  # as a rollout worker
             curve = tuple(_point(pipe, prompts, price, shown) for price in prices(config))
@@ -107,7 +101,7 @@ def _pipeline(policy: Policy) -> Any:
     """The model the policy was trained on, under that policy."""
     backbone = policy.trained_with.backbone
     pipe: Any = AdaptivePipeline.from_pretrained(
-        EMBEDDED if backbone.path is None else backbone.path, policy=policy, dtype=_DTYPES[backbone.dtype]
+        EMBEDDED if backbone.path is None else backbone.path, policy=policy, dtype=DTYPES[backbone.dtype]
     )
     pipe.set_progress_bar_config(disable=True)
     if backbone.lora is not None:

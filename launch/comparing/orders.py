@@ -83,9 +83,14 @@ class EvaluateOrder:
     """What to compare, on what, and where to put it."""
 
     policy: Policy = SHIPPED
-    prompts: Annotated[str, typer.Option(help="embedded/test (or validation, compositional), or a prompt file.")] = (
-        "embedded/test"
-    )
+    prompts: Annotated[
+        str,
+        typer.Option(
+            metavar="SOURCE",
+            help="embedded/test (or validation, compositional), or a prompt file; by default the test split of what "
+            "the policy was trained on.",
+        ),
+    ] = ""
     limit: Annotated[int, typer.Option(min=1, help="Prompts.")] = HELD_OUT
     repeats: Annotated[
         int, typer.Option("--seeds", min=1, help="Images per prompt; a prompt's images are averaged first.")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,19 +19,22 @@ from rich.console import Console
 
 from addiffusion.config import Config
 from addiffusion.errors import AdDiffusionError
+from addiffusion.files import existing_parent
 from addiffusion.memory import machine_bytes
 from evaluation.tables import Table
 from launch.doctor.cluster_file import problems
-from launch.doctor.models import GATE_GB, GIB, Part, needed_bytes, parts_of
+from launch.doctor.models import GATE_GB, GIB, Part, decode_bytes, needed_bytes, parts_of
 from launch.doctor.orders import DoctorOrder
 from launch.runtime import token
 from launch.runtime.cluster import check_resources, ray_joined, usable_cpus
 from launch.runtime.gpus import GpuOffer, shared_out
 from launch.runtime.placement import REWARD, ROLLOUT, running_offer
+from launch.training.checks import works_here
 
 State = Literal["ok", "warning", "failed"]
 _STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 _DISK_WARNING_GB = 5.0
+_DECODING = "decoding"
 SMOKE = (
     "cluster.mode=serial", "rollout.slots=2", "sampler.num_steps=6", "sampler.finish_steps=2",
     "ppo.iterations=1", "ppo.batch_size=2", "prompts.train_count=2", "evaluation.prompt_count=1",
@@ -57,13 +62,11 @@ def examine(order: DoctorOrder, config: Config, *, files: Sequence[Path], overri
         files: YAML that ``config`` was made of, for the tiny run.
         overrides: ``key=value`` that ``config`` was made of, for the tiny run.
     """
-    yield from (_versions(), _gpus(), _memory(), _disk(config), _token())
+    yield from (_versions(), _bytecode(), _gpus(), _memory(), _disk(config), _token())
     if order.cluster_file is not None:
         yield _attempt("cluster file", lambda: _cluster_file(order.cluster_file))
     yield _attempt("cluster", lambda: _cluster(config))
-    parts = parts_of(config)
-    yield from map(_weights, parts)
-    yield _audit(parts)
+    yield from _models(config)
     if order.smoke:
         yield _attempt("smoke", lambda: _smoke(files, overrides))
 
@@ -100,6 +103,19 @@ def _versions() -> Check:
     return Check(name="versions", detail=", ".join(f"{key} {value}" for key, value in found.items()), facts=found)
 
 
+def _bytecode() -> Check:
+    """Whether processes find their libraries compiled; a container's image often keeps Python from writing that."""
+    if Path(cache_from_source(torch.__file__)).exists():
+        return Check(name="bytecode", detail="the libraries are compiled")
+    if not sys.dont_write_bytecode:
+        return Check(name="bytecode", detail="none yet; the first process writes it")
+    detail = (
+        "PYTHONDONTWRITEBYTECODE is set: every process of a run compiles what it imports, some 15 s of CPU each; unset "
+        "it, or run `python -m compileall -q` on this environment once"
+    )
+    return Check(name="bytecode", state="warning", detail=detail)
+
+
 def _gpus() -> Check:
     devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     found = [{"name": device.name, "memory_gb": round(device.total_memory / GIB, 1)} for device in devices]
@@ -114,8 +130,7 @@ def _memory() -> Check:
 
 
 def _disk(config: Config) -> Check:
-    folder = (config.run.dir or Path("runs")).absolute()
-    home = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    home = existing_parent((config.run.dir or Path("runs")) / "new")
     free = shutil.disk_usage(home).free / GIB
     short = free < _DISK_WARNING_GB
     advice = ": checkpoints may not fit, give run.dir a folder with more room" if short else ""
@@ -166,6 +181,16 @@ def _cluster(config: Config) -> Check:
     return Check(name="cluster", detail=f"{config.cluster.address} offers {detail}", facts=shown)
 
 
+def _models(config: Config) -> Iterator[Check]:
+    """Each model's files, and the memory that all take."""
+    try:
+        parts = parts_of(config)
+        yield from map(_weights, parts)
+        yield _audit(config, parts)
+    except AdDiffusionError as error:
+        yield Check(name="models", state="failed", detail=error.message)
+
+
 def _weights(part: Part) -> Check:
     facts = {"path": str(part.path or ""), "bytes": part.bytes_on_disk, "parameters": part.parameters}
     if part.path is None:
@@ -174,19 +199,33 @@ def _weights(part: Part) -> Check:
     return Check(name=part.name, detail=f"{part.path}, {part.bytes_on_disk / 1e6:.1f} MB", facts=facts)
 
 
-def _audit(parts: Sequence[Part]) -> Check:
-    """Denoiser and all scorers on one device, the hardest placement."""
-    needed = sum(map(needed_bytes, parts)) / GIB
-    count = torch.cuda.device_count()
-    limit = min(torch.cuda.get_device_properties(i).total_memory for i in range(count)) / GIB if count else GATE_GB
-    where = "the smallest GPU here has" if count else "the limit is"
-    facts = {"needed_gb": needed, "limit_gb": limit, "parts": {part.name: needed_bytes(part) / GIB for part in parts}}
+def _audit(config: Config, parts: Sequence[Part]) -> Check:
+    """Denoiser and all scorers on one device, the hardest placement; without a GPU, all roles in this machine."""
+    backbone, *scorers = parts
+    sizes = {part.name: needed_bytes(part) / GIB for part in parts} | {_DECODING: decode_bytes(config) / GIB}
+    workers, replicas, limit, where = _room(config)
+    drawing, scoring = sizes[backbone.name] + sizes[_DECODING], sum(sizes[part.name] for part in scorers)
+    needed = workers * drawing + replicas * scoring
     return Check(
         name="memory",
         state="ok" if needed <= limit else "failed",
-        detail=f"denoiser and scorers on one device need about {needed:.1f} GB, {where} {limit:.0f} GB",
-        facts=facts,
+        detail=f"{workers} x denoiser and {replicas} x scorers need about {needed:.1f} GB, {where} {limit:.0f} GB",
+        facts={"needed_gb": needed, "limit_gb": limit, "parts": sizes},
     )
+
+
+def _room(config: Config) -> tuple[int, int, float, str]:
+    """Rollout workers and reward services on one device, its memory in GB, and which it is."""
+    count = torch.cuda.device_count()
+    if count:
+        smallest = min(torch.cuda.get_device_properties(index).total_memory for index in range(count))
+        return 1, 1, smallest / GIB, "the smallest GPU here has"
+    if not works_here(config):
+        return 1, 1, GATE_GB, "the limit is"
+    size, where = machine_bytes() / GIB, "this machine has"
+    if config.cluster.mode == "serial":
+        return 1, 1, size, where
+    return config.rollout.workers, config.scorers.replicas, size, where
 
 
 def _smoke(files: Sequence[Path], overrides: Sequence[str]) -> Check:

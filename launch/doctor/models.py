@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import HF_HUB_CACHE
 from safetensors import safe_open
 
 from addiffusion.assets import WEIGHTS_FOLDER
+from addiffusion.backbones.model_files import decoder_widths, own_image_size, read_object
+from addiffusion.backbones.part_files import NETWORKS, WHOLE, weights_in
 from addiffusion.config import Config
+from addiffusion.errors import WeightsError
+from addiffusion.weights import LOAD_FAILURES, gist
 
 GIB: Final = 2**30
 GATE_GB: Final = 35.0
 """Denoiser and all scorers have to fit, where there is no GPU to ask: SD 1.5 and everything that judges it do."""
+_T5: Final = 4_762_000_000
 _ACTIVATIONS: Final = 1.25
 """Weights times this, as a rule of thumb for what a pass needs besides them."""
-_BYTES: Final = {"float32": 4, "bfloat16": 2, "float16": 2}
+_DECODE_TENSORS: Final = 4
+"""Tensors of an image's full size and the decoder's second width that are in memory at once: measured 3 to 4."""
+_FULL: Final = 4
+"""Bytes of a float32."""
+_BYTES: Final = {"float32": _FULL, "bfloat16": 2, "float16": 2}
 _PIPELINES: Final = {
-    "stable_diffusion": 1_066_000_000,
-    "sdxl": 3_469_000_000,
-    "sd3": 7_690_000_000,
-    "flux": 16_870_000_000,
+    "stable_diffusion": (860_000_000, 206_000_000),
+    "sdxl": (2_567_000_000, 902_000_000),
+    "sd3": (2_085_000_000 + _T5, 902_000_000),
+    "flux": (11_901_000_000 + _T5, 207_000_000),
 }
-"""Parameters of a pipeline with its text encoders and autoencoder."""
+"""Parameters in ``backbone.dtype`` and in float32 of pipelines whose files are not here."""
 _SCORERS: Final = {
     "clip": 427_600_000,
     "aesthetic": 864_000,
@@ -34,7 +45,9 @@ _SCORERS: Final = {
     "hps": 986_000_000,
     "pickscore": 986_000_000,
 }
-_SUFFIXES: Final = (".safetensors", ".pt", ".pth", ".bin")
+"""The same of scorers."""
+_SAFETENSORS: Final = ".safetensors"
+_PICKLES: Final = (".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +60,8 @@ class Part:
     path: Path | None
     """Where it lies on this machine; None if it does not."""
     parameters: int
-    bytes_each: int = 4
-    """Of a parameter in memory."""
+    weights_bytes: int
+    """Its parameters in memory."""
 
     @property
     def bytes_on_disk(self) -> int:
@@ -63,7 +76,17 @@ class Part:
 
 def needed_bytes(part: Part) -> float:
     """Memory a model takes while it works, roughly."""
-    return part.parameters * part.bytes_each * _ACTIVATIONS
+    return part.weights_bytes * _ACTIVATIONS
+
+
+def decode_bytes(config: Config) -> float:
+    """Memory that decoding ``backbone.decode_batch`` images takes; 0 where the model's small files are not here."""
+    side = own_image_size(config.backbone)
+    widths = decoder_widths(config.backbone)
+    if side is None or widths is None:
+        return 0
+    images = min(config.backbone.decode_batch, config.rollout.slots)
+    return images * side**2 * _DECODE_TENSORS * widths[min(1, len(widths) - 1)] * _FULL
 
 
 def parts_of(config: Config) -> list[Part]:
@@ -73,26 +96,34 @@ def parts_of(config: Config) -> list[Part]:
 
 
 def _pipeline(config: Config) -> Part:
-    section = config.backbone
+    section, name = config.backbone, f"backbone {config.backbone.kind}"
     if section.path is None:
-        folder = WEIGHTS_FOLDER / "pipeline"
-        return Part(name="backbone embedded", source="shipped", path=folder, parameters=_count(folder))
-    return Part(
-        name=f"backbone {section.kind}",
-        source=section.path,
-        path=_find(section.path, "model_index.json"),
-        parameters=_PIPELINES[section.kind],
-        bytes_each=_BYTES[section.dtype],
-    )
+        return _shipped(name, WEIGHTS_FOLDER / "pipeline")
+    path, each = _find(section.path, "model_index.json"), _BYTES[section.dtype]
+    if path is None or not path.is_dir():
+        cast, full = _PIPELINES[section.kind]
+        parameters, size = cast + full, cast * each + full * _FULL
+    else:
+        counts = {part.name: (_count(part), _is_cast(part)) for part in path.iterdir() if part.is_dir()}
+        parameters = sum(count for count, _ in counts.values())
+        size = sum(count * (each if cast else _FULL) for count, cast in counts.values())
+    return Part(name=name, source=section.path, path=path, parameters=parameters, weights_bytes=size)
+
+
+def _is_cast(part: Path) -> bool:
+    """Whether a part of a pipeline works in ``backbone.dtype``: the network, and T5 among the text encoders."""
+    file = part / "config.json"
+    return part.name in NETWORKS or (file.is_file() and read_object(file).get("model_type") == "t5")
+
+
+def _shipped(name: str, folder: Path) -> Part:
+    count = _count(folder)
+    return Part(name=name, source="shipped", path=folder, parameters=count, weights_bytes=count * _FULL)
 
 
 def _embedded_scorers() -> list[Part]:
     folders = [WEIGHTS_FOLDER / name for name in ("clip", "aesthetic", "preference", "dino")]
-    return [
-        Part(name=f"scorer {folder.name}", source="shipped", path=folder, parameters=_count(folder))
-        for folder in folders
-        if folder.is_dir()
-    ]
+    return [_shipped(f"scorer {folder.name}", folder) for folder in folders if folder.is_dir()]
 
 
 def _pretrained_scorers(config: Config) -> list[Part]:
@@ -106,15 +137,15 @@ def _pretrained_scorers(config: Config) -> list[Part]:
         "pickscore": (section.pickscore.weights, "model.safetensors"),
     }
     wanted = [name for name in sources if name not in {"hps", "pickscore"} or name in section.metrics]
-    return [
-        Part(
-            name=f"scorer {name}",
-            source=sources[name][0],
-            path=_find(*sources[name]),
-            parameters=_SCORERS[name],
-        )
-        for name in wanted
-    ]
+    return [_scorer(name, *sources[name]) for name in wanted]
+
+
+def _scorer(name: str, source: str, filename: str) -> Part:
+    path = _find(source, filename)
+    parameters = _SCORERS[name] if path is None else _count(path)
+    return Part(
+        name=f"scorer {name}", source=source, path=path, parameters=parameters, weights_bytes=parameters * _FULL
+    )
 
 
 def _find(source: str, filename: str) -> Path | None:
@@ -129,21 +160,32 @@ def _find(source: str, filename: str) -> Path | None:
 
 
 def _weight_files(path: Path) -> list[Path]:
+    """Files that are loaded: a folder may hold its weights in several forms."""
     if path.is_file():
         return [path]
-    return [file for file in path.rglob("*") if file.suffix in _SUFFIXES]
+    files = [file for file in sorted(path.rglob("*")) if file.suffix in {_SAFETENSORS, *_PICKLES}]
+    folders = {file.parent: weights_in(file.parent).names for file in files}
+    return [file for file in files if not folders[file.parent] or file.name in folders[file.parent]]
 
 
-def _count(folder: Path) -> int:
-    return sum(map(_parameters, folder.rglob("*.safetensors")))
+def _count(path: Path) -> int:
+    """Parameters, from the files' headers alone."""
+    return sum(map(_parameters, _weight_files(path)))
 
 
 def _parameters(file: Path) -> int:
-    total = 0
+    try:
+        return _of_safetensors(file) if file.suffix == _SAFETENSORS else _of_pickle(file)
+    except LOAD_FAILURES as error:
+        raise WeightsError(f"{file} can't be read as weights ({gist(error)}): {WHOLE}.", path=str(file)) from error
+
+
+def _of_safetensors(file: Path) -> int:
     with safe_open(file, framework="np") as opened:
-        for name in opened.keys():  # noqa: SIM118 - no mapping
-            size = 1
-            for side in opened.get_slice(name).get_shape():
-                size *= side
-            total += size
-    return total
+        return sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118 - no mapping
+
+
+def _of_pickle(file: Path) -> int:
+    tree = torch.load(file, map_location="meta", weights_only=True)
+    tensors = tree.get("state_dict", tree)
+    return sum(tensor.numel() for tensor in tensors.values() if isinstance(tensor, torch.Tensor))

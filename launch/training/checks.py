@@ -8,6 +8,8 @@ from types import MappingProxyType
 
 from addiffusion.assets import weights_path
 from addiffusion.backbones.model_files import SchedulerOptions, own_image_size, scheduler_of, scheduler_options
+from addiffusion.backbones.model_index import check_folder
+from addiffusion.backbones.part_files import PIPELINES, refuse_file
 from addiffusion.config import BackboneSection, Config, SamplerSection
 from addiffusion.config.sampling import steps_named
 from addiffusion.embedded.world.scenes import IMAGE_SIZE
@@ -26,6 +28,7 @@ def check_models(config: Config, schedules: Mapping[str, SamplerSection] = Mappi
     """
     check_files(config)
     check_scorers_fit(config)
+    check_prompts_fit(config)
     if works_here(config):
         check_devices(config)
         check_own_scorers(config)
@@ -41,11 +44,17 @@ def check_files(config: Config) -> None:
     """Refuse model files that are named as local and do not lie there.
 
     Raises:
-        WeightsError: the pipeline, its tiny autoencoder or its LoRA is missing.
+        WeightsError: the pipeline, its tiny autoencoder or its LoRA is missing, or not whole.
+        ConfigError: the pipeline is of another family.
     """
     section = config.backbone
     if section.kind == "embedded":
         weights_path("pipeline", "model_index.json")
+    if section.path is not None:
+        named, pipeline = f"backbone.path={section.path!r}", PIPELINES[section.kind]
+        refuse_file(named, section.path, pipeline)
+        if Path(section.path).is_dir():
+            check_folder(Path(section.path), pipeline, named=named)
     for key, source in (("path", section.path), ("preview", section.preview)):
         if source is not None and source.startswith((".", "/")) and not Path(source).is_dir():
             raise WeightsError(f"backbone.{key}={source} is no folder: give a model's folder or a hub id.", path=source)
@@ -75,6 +84,23 @@ def check_scorers_fit(config: Config) -> None:
         "from).",
         image_size=size,
     )
+
+
+def check_prompts_fit(config: Config) -> None:
+    """Refuse the embedded world's captions for models and scorers of the real one.
+
+    Raises:
+        ConfigError: no prompts are given; the message has the key.
+    """
+    real = config.backbone.kind != "embedded" and config.scorers.kind != "embedded"
+    if real and config.prompts.source == "embedded":
+        raise ConfigError(
+            f"prompts.source=embedded describes shapes of the embedded world, but backbone.kind={config.backbone.kind} "
+            "draws anything: add `prompts.source=prompts.txt` to the command, or `prompts: {source: prompts.txt}` as a "
+            "line of a --config file, with your own file of prompts (PartiPrompts' .tsv, COCO's .json and others are "
+            "read as they are published).",
+            kind=config.backbone.kind,
+        )
 
 
 def check_devices(config: Config) -> None:

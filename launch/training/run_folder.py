@@ -17,7 +17,7 @@ from addiffusion.config import Config
 from addiffusion.configuration.files import load_resolved
 from addiffusion.configuration.text import to_yaml
 from addiffusion.errors import OutputError, RunFolderError
-from addiffusion.files import append_line, write_text
+from addiffusion.files import append_line, existing_parent, write_text
 from evaluation.numbers import json_number
 from launch.runtime.folder_lock import FolderLock, is_vacant, locked
 from learner.checkpoint import config_digest
@@ -43,7 +43,7 @@ def planned_path(config: Config, *, now: datetime | None = None) -> Path:
             f"run folder {path} exists already: give another run.dir, or go on with that run by resume={path}.",
             path=str(path),
         )
-    home = next(parent for parent in path.absolute().parents if parent.exists())
+    home = existing_parent(path)
     if not (home.is_dir() and os.access(home, os.W_OK)):
         raise RunFolderError(f"run folder {path} can't be made: {home} is no folder you may write to.", path=str(path))
     return path

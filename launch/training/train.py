@@ -156,6 +156,10 @@ class _Run:
             return self._stopped()
         self.promise = "training is saved and the comparison goes on"
         held_out = self._compare()
+        if not held_out.episodes:
+            raise RolloutError(
+                f"none of the policy's held-out images could be drawn; the first one: {held_out.lost[0]}"
+            )
         return Outcome(result=self._report(held_out, self._gap(pool, held_out.episodes)))
 
     def _stopped(self) -> Outcome:
@@ -267,6 +271,8 @@ class _Run:
         self.view.say(gap.line())
         self.folder.write_result(result)
         self._draw(held_out.episodes)
+        if lost := held_out.warning():
+            self.view.say(f"warning: {lost}")
         if advice := gap.advice():
             self.view.say(f"note: {advice}")
         if warning := collapse(held_out.episodes):

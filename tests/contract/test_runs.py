@@ -60,7 +60,7 @@ def small_config() -> Config:
 
 @dataclass(slots=True)
 class Recording:
-    """Rollouts that keep every episode, and run ``before`` ahead of each call."""
+    """Rollouts that keep every episode, and run ``before`` ahead of each call but those for failed tickets."""
 
     rollouts: Rollouts
     before: Callable[[int], None]
@@ -72,9 +72,10 @@ class Recording:
         self.rollouts.set_weights(weights, version)
 
     def collect(self, tickets: Sequence[Ticket], *, sampler: SamplerSection | None = None) -> Collected:
-        self.before(len(self.calls))
-        collected = self.rollouts.collect(tickets, sampler=sampler)
         again = bool(self.failed) and {ticket.ticket_id for ticket in tickets} <= self.failed
+        if not again:
+            self.before(len(self.calls))
+        collected = self.rollouts.collect(tickets, sampler=sampler)
         earlier = self.calls.pop() if again else ()
         episodes = (*earlier, *collected.episodes)
         self.calls.append(tuple(sorted(episodes, key=lambda episode: episode.ticket.ticket_id)))

@@ -58,10 +58,13 @@ def test_a_ticket_comes_back_unchanged_until_it_succeeds() -> None:
     assert ledger.state == LedgerState(iteration=1, trained_count=8, failed_count=1, reissued_count=2)
 
 
-def test_a_ticket_that_keeps_failing_ends_the_run_with_its_reason() -> None:
+def test_a_ticket_that_keeps_failing_ends_the_run_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
     ledger = make_ledger(max_reissues=2)
     tickets = ledger.issue(0)
     ledger.reissue(map(failure_of, tickets))
+    assert (
+        f"{len(tickets)} of the iteration's images failed and are drawn again; the first one: it rained" in caplog.text
+    )
     ledger.reissue(map(failure_of, tickets))
     with pytest.raises(RolloutError, match=r"Ticket 0 was handed out 3 times .* it rained"):
         ledger.reissue(map(failure_of, tickets))

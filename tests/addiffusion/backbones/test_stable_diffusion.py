@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
-from addiffusion.backbones import decoder, load_backbone
+from addiffusion.backbones import load_backbone
 from addiffusion.backbones.base import Backbone
 from addiffusion.backbones.stable_diffusion import StableDiffusionBackbone
 from addiffusion.config import BackboneSection
@@ -96,14 +96,35 @@ def test_images_equal_the_pipelines_postprocessing(backbone: StableDiffusionBack
     np.testing.assert_array_equal(images, np.stack([np.asarray(image) for image in expected]))
 
 
-def test_many_latents_are_decoded_in_equal_batches(
-    backbone: StableDiffusionBackbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("batch", [1, 3])
+def test_many_latents_are_decoded_in_equal_batches(folder: Path, batch: int) -> None:
     """A part-filled last batch is padded, so a row decodes to the same image whatever follows it."""
-    monkeypatch.setattr(decoder, "DECODE_BATCH", 3)
+    backbone = StableDiffusionBackbone.from_section(section(folder, decode_batch=batch))
+    rows: list[int] = []
+    decode = backbone.pipeline.vae.decode
+
+    def counted(z: torch.Tensor, **options: Any) -> Any:
+        rows.append(len(z))
+        return decode(z, **options)
+
+    backbone.pipeline.vae.decode = counted
     z0 = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     images = backbone.decode(z0)
+    assert rows == [batch] * -(-5 // batch)
     np.testing.assert_array_equal(images[3:], backbone.decode(torch.cat([z0[3:], z0[:1]]))[:2])
+
+
+def test_an_image_larger_than_the_models_own_can_be_decoded_in_tiles(sd15_like: Path, embedded_like: Path) -> None:
+    """Tiles have their own norms, so they differ; a tiny autoencoder, which looks only around each pixel, has none."""
+    for folder, differs in ((sd15_like, True), (embedded_like, False)):
+        backbones = [
+            StableDiffusionBackbone.from_section(section(folder, decode_tiling=tiling)) for tiling in (False, True)
+        ]
+        side = 2 * backbones[1].pipeline.vae.tile_latent_min_size
+        z0 = torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(0))
+        images = [one.decode(z0) for one in backbones]
+        assert images[0].shape == images[1].shape
+        assert (images[0] != images[1]).any() == differs
 
 
 def test_the_network_runs_in_its_dtype_and_answers_in_float32(folder: Path, backbone: StableDiffusionBackbone) -> None:

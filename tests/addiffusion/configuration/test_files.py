@@ -53,7 +53,12 @@ RECIPES = sorted((shipped_files()[0].parent / "recipes").glob("*.yaml"))
 
 @pytest.mark.parametrize("file", [*shipped_files(), *RECIPES], ids=lambda file: file.stem)
 def test_every_shipped_file_loads(file: Path) -> None:
-    assert load_config([file]).sampler.num_steps >= 2
+    kind = (yaml.safe_load(file.read_text()) or {}).get("backbone", {}).get("kind", "embedded")
+    config = load_config([file], [] if kind == "embedded" else ["backbone.path=folder"])
+    assert config.sampler.num_steps >= 2
+    assert config.backbone.kind == kind
+    if kind != "embedded":  # the family's file is found by its kind as well, and says the same
+        assert config == load_config([], [f"backbone.kind={kind}", "backbone.path=folder"])
 
 
 def test_later_layers_win(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from addiffusion.scorers.image_reward import (
     rehosted,
     rehosted_name,
 )
+from scripts.full_size.models import published_tensors
+from scripts.full_size.vocabularies import bert_vocabulary
 from tests.addiffusion.scorers.tiny_scorers import CPU, batch_of, pictures
 
 TINY = ImageRewardShape(
@@ -38,30 +40,15 @@ GOLDEN_SWAPPED = [-1.4053615, -1.9950503]
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "circle", "##s", "dog", ",")
 
 
-def published_shapes(model: ImageRewardModel) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a checkpoint of this size as the original package writes it, unused entries and all."""
-    shapes: dict[str, tuple[int, ...]] = {
-        "blip.vision_proj.weight": (256, model.vision.num_features),
-        "blip.vision_proj.bias": (256,),
-        "blip.text_proj.weight": (256, model.text.config.hidden_size),
-        "blip.text_proj.bias": (256,),
-    }
-    for name, tensor in model.state_dict().items():
-        original = name if name.startswith("mlp.") else f"blip.{name}"
-        original = original.replace("blip.vision.", "blip.visual_encoder.").replace("blip.text.", "blip.text_encoder.")
-        shapes[original] = tuple(tensor.shape)
-    return shapes
-
-
 def golden_checkpoint(model: ImageRewardModel) -> dict[str, Tensor]:
     """The weights the golden values were made with: a sine by position in the sorted list of names."""
-    shapes = published_shapes(model)
+    shapes = published_tensors(model)
     position_ids = "blip.text_encoder.embeddings.position_ids"
-    checkpoint = {position_ids: torch.arange(40)[None]}
-    for index, name in enumerate(sorted([*shapes, position_ids])):
+    checkpoint = {position_ids: shapes[position_ids]}
+    for index, name in enumerate(sorted(shapes)):
         if name == position_ids:
             continue
-        shape = shapes[name]
+        shape = shapes[name].shape
         count = int(torch.tensor(shape).prod())
         scale = 1.5 / max(1, shape[-1]) ** 0.5 if len(shape) > 1 else 0.3
         values = torch.sin(torch.arange(count, dtype=torch.float64) ** 1.5 + index) * scale
@@ -140,3 +127,21 @@ def test_missing_files_are_one_sentence(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "ImageReward.pt")
     with pytest.raises(WeightsError, match=r"scorers\.image_reward\.tokenizer=.* does not give vocab\.txt"):
         load()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"[PAD]\n[UNK]\n", r"it has \d words, and the model knows 30522"),
+        (bert_vocabulary().encode()[:-2000], r"it has 30\d\d\d words, and the model knows 30522"),
+        (b"\xff\xfe\x00", "codec can't decode"),
+    ],
+)
+def test_a_vocabulary_that_does_not_fit_is_refused_before_the_model_is_built(
+    content: bytes, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "vocab.txt").write_bytes(content)
+    torch.save({}, tmp_path / "ImageReward.pt")
+    paths = ImageRewardSection(weights=str(tmp_path), tokenizer=str(tmp_path))
+    with pytest.raises(WeightsError, match=rf"scorers\.image_reward\.tokenizer names, .*{words}.*: get it again"):
+        load_image_reward(ScorersSection(kind="pretrained", image_reward=paths), CPU)

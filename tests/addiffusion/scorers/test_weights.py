@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -16,7 +17,6 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
 from addiffusion.assets import weights_path
 from addiffusion.config import ScorersSection
@@ -31,7 +31,7 @@ from addiffusion.scorers.clip import load_tower, tower_of
 from addiffusion.scorers.dino import load_timm_dino
 from addiffusion.scorers.hps import load_hps
 from addiffusion.scorers.pickscore import load_pickscore
-from tests.addiffusion.scorers.tiny_scorers import CLIP_NAME, CPU, register_tiny_clip
+from tests.addiffusion.scorers.tiny_scorers import CLIP_NAME, CPU, make_pickscore, register_tiny_clip
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +73,8 @@ def save(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def pickscore_folder(folder: Path) -> Path:
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = CLIPConfig(
-        text_config=CLIPTextConfig(vocab_size=49408, **size).to_dict(),
-        vision_config=CLIPVisionConfig(image_size=32, patch_size=8, **size).to_dict(),
-        projection_dim=12,
-    )
-    CLIPModel(config).save_pretrained(folder / "pickscore")
+    model: Any = make_pickscore()
+    model.save_pretrained(folder / "pickscore")
     return folder / "pickscore" / "model.safetensors"
 
 

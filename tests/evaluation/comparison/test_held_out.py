@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from addiffusion.actions import Action
 from addiffusion.config import Config, EvaluationSection, RunSection, SamplerSection
 from addiffusion.records import METRIC_NAMES, FailedEpisode, Prompt, ScoreReply, ScoreRequest, Ticket
 from addiffusion.rollouts import Collected
-from evaluation.comparison.held_out import HeldOut, collapse, compare_held_out
+from evaluation.comparison.held_out import HeldOut, collapse, compare_held_out, evidence_line
 from evaluation.comparison.scores import paid_scores
 from evaluation.report.training_table import held_out_table, summary
 from evaluation.seconds import SECONDS_NOTE
@@ -121,7 +122,11 @@ def test_the_summary_is_json_with_the_promised_names() -> None:
 
 
 def test_failed_images_are_counted_not_scored() -> None:
-    result = summary(compare(KnownRollouts(frozenset({"scene 1"}))))
+    assert compare(KnownRollouts()).warning() is None
+    held_out = compare(KnownRollouts(frozenset({"scene 1"})))
+    assert "3 of the held-out images could not be drawn" in (held_out.warning() or "")
+    assert (held_out.warning() or "").endswith("the first one: made to fail")
+    result = summary(held_out)
     assert result["episodes_dropped"] == 3
     assert result["mean_nfe"] == pytest.approx((10 * 3 + 14 * 2) / 5)
 
@@ -171,3 +176,16 @@ def test_a_collapsed_policy_is_called_so(actions: list[list[Action]], nfe: list[
 
 def test_a_policy_that_tells_images_apart_has_not_collapsed() -> None:
     assert collapse([toy_episode(0, nfe=8), toy_episode(1, nfe=20)]) is None
+
+
+def test_the_table_of_real_images_has_the_scores_that_they_have() -> None:
+    held_out = compare_held_out(
+        KnownRollouts(), SceneBlindScoring(), prompts=PROMPTS, config=CONFIG, advance=lambda count: None
+    )
+    console = Console(width=120, file=io.StringIO())
+    console.print(held_out_table(held_out.result))
+    console.print(evidence_line(held_out.result))
+    text = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    assert "scene" not in text
+    for words in ("CLIP", "aesth.", "pref."):
+        assert words in text

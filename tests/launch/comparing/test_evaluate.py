@@ -337,7 +337,7 @@ def test_an_exported_policy_is_the_same_without_its_machine(tmp_path: Path) -> N
     bank = {"bank": "/somewhere/banks/train"}
     config = toy_config(run={"dir": "/somewhere/else"}, rollout={"workers": 7}, warm_start=bank)
     source = toy_policy(tmp_path / "source", config)
-    export_policy(str(source), tmp_path / "exported")
+    export_policy(read_policy(str(source)), tmp_path / "exported")
     found = read_policy(str(tmp_path / "exported"))
     assert "somewhere" not in found.config_file.read_text()
     assert found.config([]).rollout == Config().rollout
@@ -354,5 +354,5 @@ def test_a_policy_that_does_not_fit_the_disk_leaves_nothing_half(tmp_path: Path)
     with small_disk(tmp_path / "disk", 64) as disk:
         refused = pytest.raises(OutputError, match=r"policy.safetensors can't be written \(No space left on device\)")
         with refused:
-            export_policy("shipped", disk / "out")
+            export_policy(read_policy("shipped"), disk / "out")
         assert names(disk) == ["out"]

@@ -28,6 +28,8 @@ TINY = (
     "evaluation.prompt_count=3", "run.film_strips=0", "sampler.num_steps=6", "evaluation.static_steps=4",
     "rollout.slots=2", "run.dir=run",
 )  # fmt: skip
+SMALL = ("backbone.image_size=64", "scorers.kind=embedded")
+"""A model that draws what the embedded scorers can judge."""
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +129,7 @@ def test_embedded_scorers_are_refused_for_images_of_another_size(
 ) -> None:
     model = [f"backbone.kind={kind}", f"backbone.path={models / name}"]
     assert own_image_size(BackboneSection(kind="sdxl", path=str(models / name))) == pixels
-    message = refused(*model)
+    message = refused(*model, "scorers.kind=embedded")
     assert f"draws images of {pixels} pixels a side" in message
     keys, first, second = (part for part in message.split("`")[1::2])
     assert keys == "scorers.kind=pretrained prompts.source=prompts.txt"
@@ -140,21 +142,50 @@ def test_embedded_scorers_are_refused_for_images_of_another_size(
 
 @pytest.mark.parametrize("kind", ["stable_diffusion", "sdxl", "sd3", "flux"])
 def test_a_family_file_with_a_hub_id_is_refused_before_the_model_is_fetched(place: Path, kind: str) -> None:
-    message = refused(f"backbone.kind={kind}", "backbone.path=owner/name")
+    message = refused(f"backbone.kind={kind}", "backbone.path=owner/name", "scorers.kind=embedded")
     assert f"backbone.kind={kind} draws images of another size" in message
     assert "`scorers: {kind: pretrained}`" in message
 
 
+@pytest.mark.parametrize("kind", ["stable_diffusion", "sdxl", "sd3", "flux"])
+def test_a_familys_file_brings_its_scorers_and_wants_prompts(place: Path, kind: str) -> None:
+    model = [f"backbone.kind={kind}", "backbone.path=owner/name"]
+    message = refused(*model)
+    assert f"but backbone.kind={kind} draws anything: add `prompts.source=prompts.txt`" in message
+    (place / "prompts.txt").write_text("a cat\na dog\na cow\n")
+    config = prepare([], [*TINY, *model, message.split("`")[1]]).config
+    assert config.scorers.kind == "pretrained"
+    full_run = config.reward.c_nfe * load_config([], model).sampler.num_steps
+    assert full_run == pytest.approx(0.5, abs=0.01), "as much as of the code's 50 passes"
+    assert (config.backbone.dtype == "bfloat16") == (kind != "stable_diffusion")
+
+
 def test_a_model_of_the_same_size_may_keep_the_embedded_scorers(place: Path, models: Path) -> None:
-    model = ["backbone.kind=stable_diffusion", f"backbone.path={models / 'sd15'}", "backbone.image_size=64"]
+    model = ["backbone.kind=stable_diffusion", f"backbone.path={models / 'sd15'}", *SMALL]
     assert prepare([], [*TINY, *model]).config.backbone.image_size == 64
+
+
+def test_a_folder_of_another_family_or_a_file_that_was_cut_is_refused_before_anything_is_started(
+    place: Path, models: Path
+) -> None:
+    message = refused("backbone.kind=sdxl", f"backbone.path={models / 'sd15'}", *SMALL)
+    assert (
+        "holds a StableDiffusionPipeline, which backbone.kind does not stand for: set backbone.kind=stable" in message
+    )
+    shutil.copytree(models / "sd15", "broken")
+    file = Path("broken/unet/diffusion_pytorch_model.safetensors")
+    file.write_bytes(file.read_bytes()[:-100])
+    message = refused("backbone.kind=stable_diffusion", "backbone.path=./broken", *SMALL)
+    assert f"unet can't be loaded from broken/unet ({file.name}: " in message
+    message = refused("backbone.kind=stable_diffusion", f"backbone.path={file}", *SMALL)
+    assert "is a single file: make a folder of it once, by `python -c" in message
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"_class_name": "DDIMScheduler", "beta_schedule": "none"}'])
 def test_a_damaged_scheduler_file_is_named(place: Path, models: Path, content: str) -> None:
     shutil.copytree(models / "sd15", "broken")
     Path("broken/scheduler/scheduler_config.json").write_text(content)
-    message = refused("backbone.kind=stable_diffusion", "backbone.path=./broken", "backbone.image_size=64")
+    message = refused("backbone.kind=stable_diffusion", "backbone.path=./broken", *SMALL)
     assert "scheduler_config.json can't be " in message
 
 
@@ -164,7 +195,7 @@ def test_a_damaged_scheduler_file_is_named(place: Path, models: Path, content: s
 def test_what_no_file_could_tell_is_refused_in_the_same_words_once_the_model_is_there(
     place: Path, models: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
 ) -> None:
-    model = ["backbone.kind=stable_diffusion", f"backbone.path={models / 'sd15'}", "backbone.image_size=64", *overrides]
+    model = ["backbone.kind=stable_diffusion", f"backbone.path={models / 'sd15'}", *SMALL, *overrides]
     at_once = refused(*model)
     assert "evaluation.static_steps" in at_once
     with monkeypatch.context() as patch:  # as of a hub id, whose files are not here before the model is loaded
@@ -179,7 +210,7 @@ def test_what_no_file_could_tell_is_refused_in_the_same_words_once_the_model_is_
 def test_the_file_of_the_scheduler_is_read_once(place: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     monkeypatch.setattr(model_files, "read_object", lambda file: read.append(file.name) or json.loads(file.read_text()))
-    prepare([], [*TINY, "backbone.kind=stable_diffusion", f"backbone.path={models / 'sd15'}", "backbone.image_size=64"])
+    prepare([], [*TINY, "backbone.kind=stable_diffusion", f"backbone.path={models / 'sd15'}", *SMALL])
     assert read.count("scheduler_config.json") == 1
 
 
@@ -187,7 +218,7 @@ def test_a_model_that_can_not_be_loaded_leaves_no_folder(place: Path, models: Pa
     shutil.copytree(models / "sd15", "broken")
     Path("broken/unet/config.json").unlink()
     (place / "lora.safetensors").write_bytes((models / "sd15/vae/diffusion_pytorch_model.safetensors").read_bytes())
-    model = ["backbone.kind=stable_diffusion", "backbone.image_size=64"]
+    model = ["backbone.kind=stable_diffusion", *SMALL]
     for overrides in (
         ["backbone.path=./broken"],
         [f"backbone.path={models / 'sd15'}", "backbone.lora=lora.safetensors"],

@@ -21,7 +21,7 @@ from addiffusion.checkpoint_files import latest_checkpoint, list_checkpoints
 from addiffusion.config import Config, SamplerSection
 from addiffusion.errors import ConfigError, RolloutError, RunFolderError, UsageError
 from addiffusion.policy_files import read_policy
-from addiffusion.records import Ticket
+from addiffusion.records import FailedEpisode, Ticket
 from addiffusion.rollouts import Collected, Rollouts
 from launch.runtime.components import Components
 from launch.runtime.folder_lock import locked
@@ -202,6 +202,27 @@ class Counting:
 
     def advance(self, tickets: Sequence[Ticket]) -> Collected:
         return self.rollouts.advance(tickets)
+
+
+class BlindAtTheEnd(SignalAfter):
+    """Rollouts of which no image of the comparison comes back: its contestants name their sampler."""
+
+    def collect(self, tickets: Sequence[Ticket], *, sampler: SamplerSection | None = None) -> Collected:
+        if sampler is None:
+            return self.rollouts.collect(tickets)
+        return Collected(
+            episodes=(), failed=tuple(FailedEpisode(ticket=one, reason="`clip` did not finish.") for one in tickets)
+        )
+
+
+def test_a_comparison_without_an_image_fails_with_the_reason_and_can_be_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with pytest.raises(RolloutError, match=r"none of the policy's held-out images could be drawn; .*`clip` did not"):
+        train(toy_plan(path, toy_config()), interrupted_components(0, BlindAtTheEnd))
+    assert not (path / "result.json").exists()
+    checkpoint = load_checkpoint(latest_checkpoint(path))
+    outcome, _ = train(replace(toy_plan(path, toy_config()), checkpoint=checkpoint))
+    assert outcome.result is not None
 
 
 @pytest.mark.parametrize(("calls", "kept"), [(1, 2), (2, 4), (3, 6)])  # of six, two at a time
