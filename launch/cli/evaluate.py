@@ -24,9 +24,12 @@ def evaluate(order: EvaluateOrder, *, overrides: Overrides = (), as_json: AsJson
     """Compare a policy with static samplers and stopping rules on held-out prompts, same seeds for all.
 
     Every static solver also runs with the agent's mean NFE and in the agent's time. A run that was interrupted goes on
-    with the same --out.
+    with the same --out. With --guidance and --steps there is a comparison for each pair of them, and a table over all.
     """
     console = prepared_console(as_json=as_json)
+    if order.guidance or order.steps:
+        _across(order, overrides, console, as_json=as_json)
+        return
     from launch.comparing.evaluate import evaluate as run
     from launch.comparing.evaluate_view import standings_table
 
@@ -36,6 +39,18 @@ def evaluate(order: EvaluateOrder, *, overrides: Overrides = (), as_json: AsJson
     else:
         console.print(standings_table(evaluated.result))
         console.print(f"tables, figures and images are in {evaluated.path}", highlight=False)
+
+
+def _across(order: EvaluateOrder, overrides: tuple[str, ...], console: Console, *, as_json: bool) -> None:
+    from launch.comparing.across import evaluate_across
+    from launch.comparing.evaluate_view import settings_table
+
+    across = evaluate_across(order, overrides=overrides, console=console)
+    if as_json:
+        typer.echo(json.dumps(across.as_json()))
+    else:
+        console.print(settings_table(across.rows, across.metric))
+        console.print(f"a comparison for each setting and settings.md are in {across.path}", highlight=False)
 
 
 def export(order: ExportOrder) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from evaluation.comparison.across import SettingRow, setting_cells, settings_head
 from evaluation.comparison.metric_table import MetricTable
 from evaluation.comparison.summary import ComparisonResult
 from evaluation.comparison.tables import sections, spent_cells, standings_head
@@ -23,6 +26,16 @@ def standings_table(result: ComparisonResult) -> Table:
     for name, reason in result.skipped.items():
         table.add_row(f"{name} skipped", *[""] * (3 + len(metrics)), style="dim")
         table.add_row(f"  {reason}", *[""] * (3 + len(metrics)), style="dim")
+    return table
+
+
+def settings_table(rows: Sequence[SettingRow], metric: str) -> Table:
+    """A row per setting, as in settings.md."""
+    table = Table(title=f"{len(rows)} settings, same prompts and seeds in every one", box=None, header_style="bold")
+    for name in settings_head(metric):
+        table.add_column(name, justify="left" if name == "setting" else "right")
+    for row in rows:
+        table.add_row(row.title, *setting_cells(row))
     return table
 
 

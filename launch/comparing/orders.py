@@ -126,6 +126,16 @@ class EvaluateOrder:
         Path | None, typer.Option(metavar="FOLDER", help="SDXL-Turbo's pipeline, for SDXL-Turbo-4.")
     ] = None
     literature: WithLiterature = True
+    guidance: Annotated[
+        tuple[float, ...],
+        typer.Option(
+            "--guidance", min=0.0, help="Compare at this guidance scale; may be repeated, for a table over settings."
+        ),
+    ] = ()
+    steps: Annotated[
+        tuple[int, ...],
+        typer.Option("--steps", min=2, help="Compare at so many steps of the schedule; may be repeated, likewise."),
+    ] = ()
     films: Annotated[int, typer.Option(min=0, help="Images whose every decision is kept for the report.")] = 24
     margin: Annotated[
         float,
