@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from addiffusion.errors import WeightsError
 
-WEIGHTS_FOLDER: Final = Path(__file__).parent / "embedded" / "weights"
+_EMBEDDED: Final = Path(__file__).parent / "embedded"
+WEIGHTS_FOLDER: Final = _EMBEDDED / "weights"
 SHIPPED: Final = "shipped"
 """Name of the policy that ships, wherever a policy is asked for."""
-POLICY_FOLDER: Final = Path(__file__).parent / "embedded" / "policy"
-"""The policy that ships: ``policy.safetensors`` and the ``config.yaml`` it was trained with."""
+SHIPPED_LATENT: Final = "shipped-latent"
+"""Name of the one that decides without scorers, trained over guidance scales, steps and prices."""
+POLICY_FOLDERS: Final[Mapping[str, Path]] = {SHIPPED: _EMBEDDED / "policy", SHIPPED_LATENT: _EMBEDDED / "policy_latent"}
+"""By name: ``policy.safetensors``, the ``config.yaml`` it was trained with, and its policy card."""
 
 REINSTALL: Final = "reinstall the package, or train the models with `addiffusion embedded train`"
 """What to do where embedded weights are missing or do not fit: the end of a sentence."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from addiffusion.assets import POLICY_FOLDER, SHIPPED
+from addiffusion.assets import POLICY_FOLDERS
 from addiffusion.checkpoint_files import (
     POLICY_FILE,
     STATE_FILE,
@@ -85,16 +85,16 @@ class TrainedPolicy:
 
 
 def read_policy(name: str) -> TrainedPolicy:
-    """The policy called ``shipped``, or that of a run folder, a checkpoint folder, or an exported folder.
+    """A policy that ships by its name, or that of a run folder, a checkpoint folder, or an exported folder.
 
     Raises:
         RunFolderError: there is none.
         CheckpointError: its files are missing or damaged.
     """
-    path = POLICY_FOLDER if name == SHIPPED else followed(_located(name))
-    if name == SHIPPED and not (path / WEIGHTS_FILE).is_file():
+    path = POLICY_FOLDERS.get(name) or followed(_located(name))
+    if name in POLICY_FOLDERS and not (path / WEIGHTS_FILE).is_file():
         raise RunFolderError(
-            f"There is no shipped policy in this installation ({path} has no {WEIGHTS_FILE}): train one with "
+            f"There is no policy {name!r} in this installation ({path} has no {WEIGHTS_FILE}): train one with "
             "`addiffusion train`, then give its run folder, or make it the shipped one with "
             f"`addiffusion export RUN --out {path}`.",
             path=str(path),

@@ -93,6 +93,11 @@ class BackboneSection(Section):
             raise ValueError("path must be null for kind=embedded and given for any other kind")
         return self
 
+    @property
+    def guidance_scales(self) -> tuple[float, float]:
+        """Least and greatest guidance scale of a training episode; equal without ``guidance_scale_range``."""
+        return self.guidance_scale_range or (self.guidance_scale, self.guidance_scale)
+
     @model_validator(mode="after")
     def _range_rises_and_is_guided(self) -> Self:
         if self.guidance_scale_range is not None:
@@ -140,6 +145,11 @@ class SamplerSection(Section):
         if self.warmup_steps >= self.num_steps:
             raise ValueError("warmup_steps must be smaller than num_steps: lower the one or raise the other")
         return self
+
+    @property
+    def step_counts(self) -> tuple[int, int]:
+        """Fewest and most steps of a training episode; equal without ``num_steps_range``."""
+        return self.num_steps_range or (self.num_steps, self.num_steps)
 
     @model_validator(mode="after")
     def _range_leaves_a_decision(self) -> Self:

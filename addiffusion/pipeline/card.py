@@ -30,6 +30,8 @@ class CurvePoint:
     """Price of one NFE."""
     cost: float
     """Mean cost of an image, in passes of the full run's kind."""
+    steps: int
+    """Steps of the full run it was measured on."""
     scores: Mapping[str, float] = field(default_factory=dict[str, float])
     """Mean scores of the images, where they were scored."""
 
@@ -52,20 +54,29 @@ class PolicyCard:
     """What it was trained for, as readers want it: name to value."""
     licence: str = "apache-2.0"
 
-    def price(self, speed: float) -> float:
-        """The price at which images cost ``full_cost / speed`` on average; warns and clamps outside what is known."""
-        points = sorted(self.curve, key=lambda point: point.cost)
-        speeds = [self.full_cost / point.cost for point in points]
+    def price(self, speed: float, steps: int) -> float:
+        """The price at which images cost a full run's ``steps / speed`` on average.
+
+        Between numbers of steps that were measured it is interpolated; outside what is known it warns and clamps.
+        """
+        counts = sorted({point.steps for point in self.curve})
+        logs = [self._log_price(speed, count) for count in counts]
+        return math.exp(float(np.interp(steps, counts, logs)))
+
+    def _log_price(self, speed: float, steps: int) -> float:
+        points = sorted((point for point in self.curve if point.steps == steps), key=lambda point: point.cost)
+        speeds = [steps / point.cost for point in points]
         if not min(speeds) <= speed <= max(speeds):
             _log.warning(
-                "speed=%g is outside what this policy was measured at, %.2f to %.2f: the nearest of them is taken.",
+                "speed=%g is outside what this policy was measured at with %d steps, %.2f to %.2f: the nearest of them "
+                "is taken.",
                 speed,
+                steps,
                 min(speeds),
                 max(speeds),
             )
-        wanted = self.full_cost / speed
         logs = [math.log(point.c_nfe) for point in points]
-        return math.exp(float(np.interp(wanted, [point.cost for point in points], logs)))
+        return float(np.interp(steps / speed, [point.cost for point in points], logs))
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -76,7 +87,10 @@ class PolicyCard:
             "prompt_count": self.prompt_count,
             "licence": self.licence,
             "facts": dict(self.facts),
-            "curve": [{"c_nfe": point.c_nfe, "cost": point.cost, "scores": dict(point.scores)} for point in self.curve],
+            "curve": [
+                {"c_nfe": point.c_nfe, "cost": point.cost, "steps": point.steps, "scores": dict(point.scores)}
+                for point in self.curve
+            ],
         }
 
     @classmethod
@@ -89,7 +103,8 @@ class PolicyCard:
             prompt_count=plain["prompt_count"],
             licence=plain["licence"],
             facts=plain["facts"],
-            curve=tuple(CurvePoint(**point) for point in plain["curve"]),
+            # Cards of before were measured on the full run alone.
+            curve=tuple(CurvePoint(**{"steps": round(plain["full_cost"])} | point) for point in plain["curve"]),
         )
 
     def write(self, folder: Path) -> None:
@@ -105,9 +120,13 @@ class PolicyCard:
         """A model card in the hub's form."""
         facts = [f"| {name} | {value} |" for name, value in self.facts.items()]
         scores = list(dict.fromkeys(name for point in self.curve for name in point.scores))
-        head = ["price of one NFE", "mean cost", "speed", *scores]
+        head = ["steps", "price of one NFE", "mean cost", "speed", *scores]
         rows = [
-            _row([f"{point.c_nfe:g}", f"{point.cost:.2f}", f"{self.full_cost / point.cost:.2f}"], point, scores)
+            _row(
+                [f"{point.steps}", f"{point.c_nfe:g}", f"{point.cost:.2f}", f"{point.steps / point.cost:.2f}"],
+                point,
+                scores,
+            )
             for point in self.curve
         ]
         return "\n".join(
@@ -139,8 +158,8 @@ class PolicyCard:
                 "",
                 "## What images cost",
                 "",
-                f"Means over {self.prompt_count} validation prompts, one image each; the full run costs "
-                f"{self.full_cost:g}.",
+                f"Means over {self.prompt_count} validation prompts, one image each; the full run costs its steps, "
+                f"{self.full_cost:g} by default.",
                 "",
                 f"| {' | '.join(head)} |",
                 f"|{'---|' * len(head)}",

@@ -53,13 +53,19 @@ def differences(pipe: Any, policy: Policy, config: Config, *, scales: Sequence[f
         yield f"family of models ({kind}, and this is {pipe.backbone_kind})"
     elif card is not None and not same_weights(card.digest, weight_digest(network_of(pipe))):
         yield f"model ({card.backbone}, and this one has other weights)"
-    if config.sampler.num_steps != trained.sampler.num_steps:
-        yield f"schedule ({trained.sampler.num_steps} steps, and this is {config.sampler.num_steps})"
-    low, high = min(scales), max(scales)
-    wanted = max(trained.backbone.guidance_scale, 1.0)
-    if (low, high) != (wanted, wanted):
-        shown = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-        yield f"guidance scale ({wanted:g}, and this is {shown})"
+    steps, known_steps = config.sampler.num_steps, trained.sampler.step_counts
+    if not known_steps[0] <= steps <= known_steps[1]:
+        yield f"schedule ({span(known_steps)} steps, and this is {steps})"
+    asked = min(scales), max(scales)
+    least, greatest = (max(scale, 1.0) for scale in trained.backbone.guidance_scales)
+    if not (least <= asked[0] and asked[1] <= greatest):
+        yield f"guidance scale ({span((least, greatest))}, and this is {span(asked)})"
+
+
+def span(bounds: tuple[float, float]) -> str:
+    """A range as people write it, or the one value it has."""
+    low, high = bounds
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
 def network_of(pipe: Any) -> Any:

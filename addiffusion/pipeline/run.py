@@ -184,7 +184,7 @@ class PolicyRun:
                 "`c_nfe`, or export the policy again by `addiffusion export`.",
                 speed=call.speed,
             )
-        return card.price(call.speed)
+        return card.price(call.speed, self._table.num_steps)
 
     def _texts(self, tasks: Sequence[ImageTask], scoring: Any) -> EncodedTexts:
         """Every text of the call in one go, the empty one that guidance leads away from too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from addiffusion.backbones.placement import DTYPES
 from addiffusion.config import Config
 from addiffusion.pipeline.adaptive import EMBEDDED
 from addiffusion.pipeline.card import CurvePoint, PolicyCard, weight_digest
-from addiffusion.pipeline.fit import network_of
+from addiffusion.pipeline.fit import network_of, span
 from addiffusion.policy_files import TrainedPolicy, export_policy, read_policy
 from addiffusion.prompts import load_prompts
 from addiffusion.records import SCORE_NAMES, Prompt, ScoreRequest
@@ -58,9 +59,10 @@ def make_card(policy: Policy, order: ExportOrder, console: Console = UNSEEN) -> 
             pipe = _pipeline(policy)
             prompts = load_prompts(config.prompts, split="validation", count=count, seed=config.run.seed)
         digest = weight_digest(network_of(pipe))
-        shown = Stage(console, "measuring the cost of each price", len(prices(config)), headline="")
+        points = list(product(dict.fromkeys(config.sampler.step_counts), prices(config)))
+        shown = Stage(console, "measuring the cost of each price", len(points), headline="")
         with torch_threads(1), shown:  # as a rollout worker
-            curve = tuple(_point(pipe, prompts, price, shown) for price in prices(config))
+            curve = tuple(_point(pipe, prompts, price, steps, shown) for steps, price in points)
     return PolicyCard(
         backbone=EMBEDDED if embedded else str(config.backbone.path),
         digest=digest,
@@ -81,18 +83,17 @@ def prices(config: Config) -> list[float]:
 def facts_of(config: Config) -> dict[str, str]:
     """What a policy was trained for, as readers want it."""
     backbone, sampler, reward = config.backbone, config.sampler, config.reward
-    known = reward.c_nfe_range
     return {
         "model": EMBEDDED if backbone.path is None else f"{backbone.path} ({backbone.kind})",
-        "guidance scale": f"{backbone.guidance_scale:g}",
+        "guidance scale": span(backbone.guidance_scales),
         "solver": sampler.solver,
-        "steps of the full run": str(sampler.num_steps),
+        "steps of the full run": span(sampler.step_counts),
         "forced steps": str(sampler.warmup_steps),
         "finish": f"{sampler.finish_steps} passes of {sampler.finish_solver}",
         "observation": config.observation.kind,
         "actions": ", ".join(config.policy.actions),
         "reward": f"{reward.preset}, scored by the {config.scorers.kind} scorers",
-        "price of one NFE": f"{reward.c_nfe:g}" if known is None else f"{known[0]:g} to {known[1]:g}",
+        "price of one NFE": span(reward.prices),
         "prompts": config.prompts.source,
     }
 
@@ -109,17 +110,18 @@ def _pipeline(policy: Policy) -> Any:
     return pipe.to("cuda") if torch.cuda.is_available() else pipe
 
 
-def _point(pipe: Any, prompts: Sequence[Prompt], price: float, shown: Stage) -> CurvePoint:
+def _point(pipe: Any, prompts: Sequence[Prompt], price: float, steps: int, shown: Stage) -> CurvePoint:
     size = pipe.policy.trained_with.backbone.image_size
     out: AdaptivePipelineOutput = pipe(
         [prompt.text for prompt in prompts],
         generator=[torch.Generator().manual_seed(derive_seed("export", prompt.prompt_id)) for prompt in prompts],
         c_nfe=price,
+        num_inference_steps=steps,
         height=size,
         width=size,
     )
     shown.advance()
-    return CurvePoint(c_nfe=price, cost=float(np.mean(out.nfe)), scores=_scores(pipe, prompts, out))
+    return CurvePoint(c_nfe=price, cost=float(np.mean(out.nfe)), steps=steps, scores=_scores(pipe, prompts, out))
 
 
 def _scores(pipe: Any, prompts: Sequence[Prompt], out: AdaptivePipelineOutput) -> dict[str, float]:

@@ -22,7 +22,10 @@ METRICS = ("clip",)
 
 Policy: TypeAlias = Annotated[
     str,
-    typer.Option(metavar="shipped|RUN|PATH", help="The policy that ships, a run, a checkpoint, an exported folder."),
+    typer.Option(
+        metavar="shipped|RUN|PATH",
+        help="A policy that ships (also shipped-latent), a run, a checkpoint, an exported folder.",
+    ),
 ]
 Samplers: TypeAlias = Annotated[
     tuple[str, ...] | None,
@@ -44,7 +47,9 @@ Prompts: TypeAlias = Annotated[
 class ExportOrder:
     """Which policy to write where, and how well to measure it."""
 
-    run: Annotated[str, typer.Argument(metavar="RUN", help="shipped, or a run, checkpoint or exported folder.")]
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="shipped, shipped-latent, or a run, checkpoint or exported folder.")
+    ]
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder to write.")]
     prompts: Annotated[
         int | None,
@@ -64,7 +69,7 @@ class SampleOrder:
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="shipped, or the run, checkpoint or exported folder of a policy; without it: always continue.",
+            help="shipped, shipped-latent, or a policy's run, checkpoint or folder; without it: always continue.",
         ),
     ] = None
     seed: Annotated[int, typer.Option(min=0, help="Seed of the image.")] = 0

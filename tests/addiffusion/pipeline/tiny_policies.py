@@ -30,7 +30,9 @@ def scale_of(family: str) -> float:
     return 1.0 if family == "flux" else 4.0
 
 
-def make_config(family: str, folder: Path, **sampler: Any) -> Config:
+def make_config(
+    family: str, folder: Path, guidance_scale_range: tuple[float, float] | None = None, **sampler: Any
+) -> Config:
     """A training of a ``latent`` policy on a tiny pipeline, by its own solver."""
     return Config.model_validate(
         {
@@ -38,6 +40,7 @@ def make_config(family: str, folder: Path, **sampler: Any) -> Config:
                 "kind": KINDS[family],
                 "path": str(folder),
                 "guidance_scale": scale_of(family),
+                "guidance_scale_range": guidance_scale_range,
                 "image_size": SIZE,
             },
             "sampler": {
@@ -57,7 +60,8 @@ def make_config(family: str, folder: Path, **sampler: Any) -> Config:
 
 def make_policy(family: str, folder: Path, always: Action | None = None, **options: Any) -> Policy:
     """A policy of random weights, or one that always does the same."""
-    config = make_config(family, folder, **options.pop("sampler", {}))
+    guidance = options.pop("guidance_scale_range", None)
+    config = make_config(family, folder, guidance, **options.pop("sampler", {}))
     widths = feature_widths(BackboneSection(kind=KINDS[family], path=str(folder)))  # pyright: ignore[reportArgumentType]
     layout = latent_layout(middle_width=widths.middle, text_width=widths.text, timestep_width=TIMESTEP_WIDTH)
     torch.manual_seed(3)

@@ -329,8 +329,8 @@ def test_a_sampler_that_is_none_lists_those_there_are(prompt_file: Path, tmp_pat
 def test_without_a_shipped_policy_one_sentence_says_how_to_make_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("addiffusion.policy_files.POLICY_FOLDER", tmp_path)
-    with pytest.raises(RunFolderError, match=r"no shipped policy .*addiffusion export RUN --out"):
+    monkeypatch.setattr("addiffusion.policy_files.POLICY_FOLDERS", {"shipped": tmp_path})
+    with pytest.raises(RunFolderError, match=r"no policy .shipped. .*addiffusion export RUN --out"):
         read_policy("shipped")
 
 
