@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -139,6 +139,13 @@ class SamplerSection(Section):
     """Intervals of the schedule that the action `leap` goes over at once: 2 or 4, say. null: it can't be taken."""
     max_redraws: int = Field(default=2, ge=0, le=1000)
     """Most times that the action `redraw` may begin an image again."""
+
+    def identity(self) -> dict[str, Any]:
+        """JSON values by key; keys that came to this section later only where they say something."""
+        values = self.model_dump(mode="json")
+        later = ("num_steps_range", "solvers", "max_cost", "leap_steps", "max_redraws")
+        fields = type(self).model_fields
+        return {key: value for key, value in values.items() if key not in later or value != fields[key].default}
 
     @model_validator(mode="after")
     def _warmup_leaves_a_decision(self) -> Self:

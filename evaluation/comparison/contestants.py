@@ -58,7 +58,7 @@ class Contestant:
         return {
             "name": self.name,
             "via": self.via,
-            "sampler": self.sampler.model_dump(mode="json"),
+            "sampler": self.sampler.identity(),
             "policy": self.policy,
             "c_nfe": self.c_nfe,
             "stop_steps": self.stop_steps,

@@ -222,7 +222,7 @@ def _manifest(order: EvaluateOrder, policy: TrainedPolicy, config: Config, promp
     )
     manifest = {
         "policy": _digest(policy),
-        "sampler": config.sampler.model_dump(mode="json"),
+        "sampler": config.sampler.identity(),
         "backbone": {key: value for key, value in model.items() if key not in later or value != later[key]},
         "refine": config.refine.model_dump(mode="json"),
         "seed": config.run.seed,

@@ -177,24 +177,24 @@ class _Builder:
         place = {node: number for number, node in enumerate(nodes)}
         for node in nodes:
             row = self._row(node, 1)
-            self._add(self._t[node.index], row, self._ratios[node.index], final=node.index == self._steps.last)
+            self._add(self._t[node.point], row, self._ratios[node.point], final=node.point == self._steps.last)
             self._next[-1] = place.get(self._steps.following(node, 1), place[node])
         for node in nodes:
             after = self._steps.leap_of(node)
             if after is not None:
                 self._leap[place[node]] = len(self._passes)
-                row = self._row(node, after.index - node.index)
-                self._add(self._t[node.index], row, self._ratios[node.index])
+                row = self._row(node, after.point - node.point)
+                self._add(self._t[node.point], row, self._ratios[node.point])
                 self._next[-1] = place[after]
         return np.array([place[Node(index, 0)] for index in range(len(self._t))], np.int64)
 
     def _row(self, node: Node, steps: int) -> Row:
         """A step over some intervals of the schedule."""
         if steps == 1 and set(node.gaps) <= {1}:
-            return self._probe.row(node.index, node.order)
+            return self._probe.row(node.point, node.order)
         if steps_equally(self._probe):
-            ratios = self._ratios[node.index], self._ratios[node.index + steps]
-            return replace(self._probe.row(node.index, node.order), transition=self._finish_solver.step(ratios))
+            ratios = self._ratios[node.point], self._ratios[node.point + steps]
+            return replace(self._probe.row(node.point, node.order), transition=self._finish_solver.step(ratios))
         path, index = on_path(self._probe.scheduler, node, steps)
         return self._probe.row(index, node.order, path)
 

@@ -25,8 +25,8 @@ _EQUAL_STEPS = ("DDIMScheduler",)
 class Node(NamedTuple):
     """A pass of the base schedule."""
 
-    index: int
-    """Schedule point."""
+    point: int
+    """Of the schedule."""
     order: int
     """Earlier passes that the solver knows."""
     gaps: tuple[int, ...] = ()
@@ -44,14 +44,14 @@ class Steps:
 
     def following(self, node: Node, steps: int) -> Node:
         """The pass after a step over some intervals; at the last point, that one again."""
-        order = self.history.following(node.index, node.order)
+        order = self.history.following(node.point, node.order)
         gaps = () if self.leap_steps is None else (steps, *node.gaps)[:order]
-        return Node(min(node.index + steps, self.last), order, gaps)
+        return Node(min(node.point + steps, self.last), order, gaps)
 
     def leap_of(self, node: Node) -> Node | None:
         """The pass after a leap; None where it goes over the end."""
         steps = self.leap_steps
-        return None if steps is None or node.index + steps > self.last else self.following(node, steps)
+        return None if steps is None or node.point + steps > self.last else self.following(node, steps)
 
     def nodes(self) -> list[Node]:
         """Every pass that an image can come to, by index."""
@@ -60,7 +60,7 @@ class Steps:
             for node in known[index]:
                 for after in (self.following(node, 1), self.leap_of(node)):
                     if after is not None:
-                        known[after.index].add(after)
+                        known[after.point].add(after)
         return [node for nodes in known for node in sorted(nodes)]
 
 
@@ -97,8 +97,8 @@ def on_path(scheduler: Any, node: Node, steps: int) -> tuple[Any, int]:
     """
     count = len(scheduler.timesteps)
     behind = _behind(node)
-    ahead = range(node.index + steps, count)
-    points = [*behind, node.index, *ahead]
+    ahead = range(node.point + steps, count)
+    points = [*behind, node.point, *ahead]
     points = [points[0]] * (count - len(points)) + points
     path = copy.copy(scheduler)
     path.timesteps = scheduler.timesteps[points]
@@ -109,7 +109,7 @@ def on_path(scheduler: Any, node: Node, steps: int) -> tuple[Any, int]:
 
 def _behind(node: Node) -> Sequence[int]:
     """Points of the known passes, the earliest first."""
-    points = [node.index]
+    points = [node.point]
     for gap in node.gaps:
         points.append(points[-1] - gap)
     return points[:0:-1]
