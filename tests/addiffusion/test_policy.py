@@ -83,7 +83,7 @@ def test_without_a_generator_the_likeliest_action_is_taken() -> None:
     assert choose(np.array([0.0, 3.0, 1.0], np.float32), None)[0] is Action.STOP
 
 
-@pytest.mark.parametrize("sure", list(Action))
+@pytest.mark.parametrize("sure", list(Action)[:3])
 def test_extreme_logits_draw_the_sure_action(sure: Action) -> None:
     logits = np.full(3, -1e30, np.float32)
     logits[sure] = 1e30
