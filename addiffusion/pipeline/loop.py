@@ -18,7 +18,7 @@ from addiffusion.backbones.base import PromptEmbedding
 from addiffusion.errors import RolloutError, ScorerError
 from addiffusion.observation.builder import ObservationBuilder
 from addiffusion.observation.clip import ImageScores
-from addiffusion.policy import FORBIDDEN_LOGIT, choose
+from addiffusion.policy import choose, payable
 from addiffusion.records import ScoreRequest, Ticket
 from addiffusion.sampling.engine import Engine
 from addiffusion.sampling.solver_tables.table import SolverTable
@@ -55,7 +55,7 @@ class Decider:
     """All that a decision depends on beside the slot itself."""
 
     act: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-    """phi (S, p) to logits (S, 3), always of as many rows."""
+    """phi (S, p) to logits (S, a), always of as many rows."""
     observations: ObservationBuilder
     scoring: Scoring
     """Scores of previews, where the observation needs them."""
@@ -77,6 +77,11 @@ class _Episode:
     decisions: list[Action] = field(default_factory=list[Action])
     last_judged: ImageScores | None = None
     stopped_at: int | None = None
+
+    @property
+    def begins(self) -> bool:
+        """Whether nothing was decided about its present latent."""
+        return not self.decisions or self.decisions[-1] is Action.REDRAW
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,10 +240,9 @@ class ImageLoop:
         episode = self._episodes[slot]
         if not np.isfinite(logits).all():
             raise RolloutError(f"The policy gave image {episode.index} {logits.tolist()}, which is no distribution.")
-        payable = np.where(self._engine.allowed(slot), logits, np.float32(FORBIDDEN_LOGIT))
-        action, _ = choose(payable, episode.draws)
+        action, _ = choose(payable(logits, self._engine.allowed(slot)), episode.draws)
         episode.decisions.append(action)
-        episode.last_judged = judged
+        episode.last_judged = None if action is Action.REDRAW else judged
         if action is Action.STOP:
             episode.stopped_at = self._engine.info(slot).step
         return action

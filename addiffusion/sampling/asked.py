@@ -88,6 +88,7 @@ class Asked(Seen):
             num_steps=schedule.sampler.num_steps,
             solver_memory=schedule.memory,
             cost_left_frac=self._slots.cost_left_frac(slot),
+            redraws=self._slots.redraws(slot),
             attention_entropy=episode.attention_entropy,
         )
 
@@ -96,7 +97,7 @@ class Asked(Seen):
         return self._episode(slot).mask
 
     def allowed(self, slot: int) -> tuple[bool, ...]:
-        """For each ``Action`` whether a slot that waits for one could pay for it, and for an end after it.
+        """For each ``Action`` whether a slot that waits for one can take it, and pay for it and an end after it.
 
         Raises:
             SlotError: the slot is not DECIDING.

@@ -201,7 +201,7 @@ class Engine(Asked):
     def put_back(self, slot: int, snapshot: SlotSnapshot) -> None:
         """Bring a slot back to the decision of a snapshot, once what was tried there is DONE.
 
-        Attention is not part of it: a refine must not be what comes next.
+        Attention and raw output are not part of it: neither a refine nor a leap may be what comes next.
 
         Raises:
             SlotError: the slot is not DONE.
@@ -229,7 +229,10 @@ class Engine(Asked):
         return min(self._rows, 1 << (pick.rows - 1).bit_length()) if self._row_buckets else self._rows
 
     def _move(self, moves: Moves) -> None:
+        self._latents.leap(moves.leap)
         self._latents.commit(moves.commit, lambda slot: self._draw(self._episode(slot).solver_noise))
+        for slot in moves.redraw:
+            self._begin_again(slot)
         slots = [*moves.refine, *moves.renoise]
         if slots:
             which = torch.tensor(slots, device=self._backbone.device)
@@ -237,6 +240,13 @@ class Engine(Asked):
                 self.z0_pred.index_select(0, which), refine=self._at(moves.refine), renoise=self._at(moves.renoise)
             )
             self._latents.put(which, noised)
+
+    def _begin_again(self, slot: int) -> None:
+        """Draw an episode's next noise, and forget what was seen of the latent before."""
+        episode = self._episode(slot)
+        noise = self._draw(generator(episode.seed, "latent", self._slots.redraws(slot)))
+        self._latents.start(slot, noise * self._slots.schedule(slot).init_noise_sigma)
+        episode.mask, episode.attention_entropy = None, 0.0
 
     def _draw(self, stream: torch.Generator) -> Float[Tensor, "c h w"]:
         return torch.randn(self._backbone.latent_shape, generator=stream).to(self._backbone.device)

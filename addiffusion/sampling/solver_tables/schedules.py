@@ -68,6 +68,10 @@ class Schedules:
         self._tables: list[SolverTable] = []
         self.next_row: list[int] = []
         """Table row of the pass that follows once a row's step is committed."""
+        self.leap_row: list[int] = []
+        """Table row whose step a leap commits after the pass of a row; -1 where none can be taken."""
+        self.leaps = False
+        """Whether one can be taken anywhere."""
         self.state_size = 0
         """K: entries of a slot's state, as many as the solver with the longest memory needs."""
         self.coefficients: NDArray[np.float32] = np.zeros((0, 0), np.float32)
@@ -92,6 +96,8 @@ class Schedules:
         self.state_size = max(self.state_size, table.state_size)
         self.coefficients = np.concatenate([_by_source(one, self.state_size) for one in self._tables], axis=1)
         self.noise_levels += table.rows[HEAD.index("noise")].tolist()
+        self.leap_row += [start + row if row >= 0 else -1 for row in table.leap_row.tolist()]
+        self.leaps |= bool((table.leap_row >= 0).any())
         self.next_row += (start + table.next_row).tolist()
         schedule = Schedule(
             sampler=sampler,

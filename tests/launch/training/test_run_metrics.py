@@ -41,7 +41,10 @@ def test_a_row_holds_exactly_what_is_declared(tmp_path: Path) -> None:
     assert {key for key in row if not key.startswith("stage_")} == {entry.key for entry in ROW} - {
         "nfe_tier2",
         "nfe_tier3",
-    }, "the toy's prompts are all of tier 1"
+        "leap_frac",
+        "unguided_frac",
+        "redraw_frac",
+    }, "the toy's prompts are all of tier 1, and its policy has three actions"
     notebook = Notebook()
     export(row, notebook)
     assert notebook.values["addiffusion_run_workers_lost"] == 3
