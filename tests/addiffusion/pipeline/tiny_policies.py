@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
 
-from addiffusion.actions import Action
+from addiffusion.actions import FIRST_ACTIONS, Action
 from addiffusion.backbones.widths import feature_widths
 from addiffusion.config import BackboneSection, Config
 from addiffusion.observation.layout import latent_layout
@@ -30,7 +31,7 @@ def scale_of(family: str) -> float:
     return 1.0 if family == "flux" else 4.0
 
 
-def make_config(family: str, folder: Path, **sampler: Any) -> Config:
+def make_config(family: str, folder: Path, *, actions: Sequence[str] = FIRST_ACTIONS, **sampler: Any) -> Config:
     """A training of a ``latent`` policy on a tiny pipeline, by its own solver."""
     return Config.model_validate(
         {
@@ -50,20 +51,22 @@ def make_config(family: str, folder: Path, **sampler: Any) -> Config:
             "refine": {"k": K},
             "observation": {"kind": "latent", "timestep_width": TIMESTEP_WIDTH},
             "reward": {"preset": "paired", "credit": "final"},
-            "policy": {"hidden": (8,)},
+            "policy": {"hidden": (8,), "actions": actions},
         }
     )
 
 
 def make_policy(family: str, folder: Path, always: Action | None = None, **options: Any) -> Policy:
     """A policy of random weights, or one that always does the same."""
-    config = make_config(family, folder, **options.pop("sampler", {}))
+    actions = options.pop("actions", FIRST_ACTIONS)
+    config = make_config(family, folder, actions=actions, **options.pop("sampler", {}))
     widths = feature_widths(BackboneSection(kind=KINDS[family], path=str(folder)))  # pyright: ignore[reportArgumentType]
     layout = latent_layout(middle_width=widths.middle, text_width=widths.text, timestep_width=TIMESTEP_WIDTH)
     torch.manual_seed(3)
     policy = Policy(layout.width, config.model_dump(mode="json"), **options).eval()
     if always is not None:
         with torch.no_grad():
+            policy.network.layers[-1].bias[Action.CONTINUE] += 20.0  # where that can't be taken
             policy.network.layers[-1].bias[always] = 50.0
     return policy
 
