@@ -52,16 +52,28 @@ class PolicyCard:
     """What it was trained for, as readers want it: name to value."""
     licence: str = "apache-2.0"
 
+    @property
+    def speeds(self) -> tuple[float, float]:
+        """Least and greatest speed that was measured."""
+        found = [self.full_cost / point.cost for point in self.curve]
+        return min(found), max(found)
+
+    def cost(self, c_nfe: float) -> float:
+        """Mean cost of images at a price; outside what is known, that of the nearest."""
+        points = sorted(self.curve, key=lambda point: point.c_nfe)
+        logs = [math.log(point.c_nfe) for point in points]
+        return float(np.interp(math.log(max(c_nfe, points[0].c_nfe)), logs, [point.cost for point in points]))
+
     def price(self, speed: float) -> float:
         """The price at which images cost ``full_cost / speed`` on average; warns and clamps outside what is known."""
         points = sorted(self.curve, key=lambda point: point.cost)
-        speeds = [self.full_cost / point.cost for point in points]
-        if not min(speeds) <= speed <= max(speeds):
+        least, greatest = self.speeds
+        if not least <= speed <= greatest:
             _log.warning(
                 "speed=%g is outside what this policy was measured at, %.2f to %.2f: the nearest of them is taken.",
                 speed,
-                min(speeds),
-                max(speeds),
+                least,
+                greatest,
             )
         wanted = self.full_cost / speed
         logs = [math.log(point.c_nfe) for point in points]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -20,7 +21,7 @@ from addiffusion.sampling.moves import Moves, Pick
 from addiffusion.sampling.refining import AtStep, Refining, SlotEpisode
 from addiffusion.sampling.slot import Phase
 from addiffusion.sampling.slots import Slots
-from addiffusion.sampling.solver_tables.schedules import Schedules
+from addiffusion.sampling.solver_tables.schedules import Schedule, Schedules
 from addiffusion.seeds import generator
 from addiffusion.setting import Setting
 
@@ -113,9 +114,8 @@ class Engine(Asked):
         """
         self._slots.require(slot, Phase.EMPTY)
         setting = setting or _NO_SETTING
-        schedule = self._schedules.of(setting.sampler(self._sampler))
+        schedule, limit = self._planned(setting)
         scale = setting.guidance_scale if guidance_scale is None else guidance_scale
-        limit = self._sampler.max_cost if setting.max_cost is None else setting.max_cost
         guided = self._condition.put(slot, embedding, negative=negative, guidance_scale=scale)
         self._slots.admit(slot, guided=guided, schedule=schedule, max_cost=limit)
         drawn = self._draw(generator(seed, "latent")) if noise is None else noise.to(self._backbone.device)
@@ -127,6 +127,17 @@ class Engine(Asked):
             solver_noise=generator(seed, "solver"),
             guidance_scale=self._guidance_scale if scale is None else scale,
         )
+
+    def check(self, setting: Setting) -> Schedule:
+        """The schedule of a setting that could be admitted.
+
+        Raises:
+            ConfigError: as of ``admit``.
+        """
+        schedule, limit = self._planned(setting)
+        guided = self._condition.is_guided(setting.guidance_scale, away=setting.negative_prompt is not None)
+        self._slots.check_payable(schedule, guided=guided, max_cost=math.inf if limit is None else limit)
+        return schedule
 
     @torch.inference_mode()
     def tick(self) -> None:
@@ -218,11 +229,26 @@ class Engine(Asked):
         Raises:
             SlotError: its episode is in the middle of its passes, or there is none.
         """
-        self._slots.release(slot)
+        self._slots.require(slot, Phase.DONE, Phase.FAILED, Phase.DECIDING)
+        self.give_up(slot)
+
+    def give_up(self, slot: int) -> None:
+        """Empty a slot, wherever its episode is; no other one notices.
+
+        Raises:
+            SlotError: there is none.
+        """
+        self._slots.give_up(slot)
+        self._moves.drop(slot)
         self._episodes[slot] = None
         self._last.forget([slot])
         with torch.inference_mode():
             self._latents.clear(slot)
+
+    def _planned(self, setting: Setting) -> tuple[Schedule, float | None]:
+        """Schedule and cap of a setting."""
+        limit = self._sampler.max_cost if setting.max_cost is None else setting.max_cost
+        return self._schedules.of(setting.sampler(self._sampler)), limit
 
     def _rows_of(self, pick: Pick) -> int:
         """Rows of the network batch."""
