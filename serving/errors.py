@@ -8,7 +8,10 @@ from addiffusion.errors import AdDiffusionError
 
 
 class RequestError(AdDiffusionError):
-    """A request that gets no images. ``facts`` may name the field (``param``) and seconds to wait (``retry_after_s``)."""
+    """A request that gets no images.
+
+    ``facts`` may name the field (``param``) and seconds to wait (``retry_after_s``).
+    """
 
     status: ClassVar[int] = 500
     kind: ClassVar[str] = "server_error"

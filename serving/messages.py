@@ -70,6 +70,9 @@ class Steer:
 class Close:
     """Take nothing in any more, finish what is under way, and end."""
 
+    within_s: float
+    """What is not done then is answered by an error."""
+
 
 Message: TypeAlias = Submit | Cancel | Steer | Close
 
@@ -130,6 +133,7 @@ class Drawn:
     """Of the full run at its setting."""
     actions: tuple[Action, ...]
     stopped_at: int | None
+    prompt_tokens: int
     seconds: float
     """From the arrival of its request."""
     engine_seconds: float

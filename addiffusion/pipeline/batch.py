@@ -18,6 +18,7 @@ from addiffusion.backbones.base import PromptEmbedding
 from addiffusion.errors import ScorerError
 from addiffusion.observation.builder import ObservationBuilder
 from addiffusion.observation.clip import ImageScores
+from addiffusion.observation.layout import Layout
 from addiffusion.policy import FORBIDDEN_LOGIT, choose
 from addiffusion.records import ScoreRequest, Ticket
 from addiffusion.sampling.engine import Engine
@@ -95,6 +96,11 @@ class ImageBatch:
         """By slot."""
         self._previews: dict[int, NDArray[np.uint8]] = {}
 
+    @property
+    def layout(self) -> Layout:
+        """Slices of phi."""
+        return self._decider.observations.layout
+
     def admit(self, ticket: Ticket, *, noise: Float[Tensor, "c h w"] | None = None) -> int:
         """Begin an image.
 
@@ -154,6 +160,10 @@ class ImageBatch:
         if missing:
             self._previews |= zip(missing, self.engine.preview(missing), strict=True)
         return {slot: self._previews[slot] for slot in slots}
+
+    def prompt_tokens(self, slot: int) -> int:
+        """Words of the prompt, in tokens of the first text encoder."""
+        return int(self._texts.condition(self.episodes[slot].ticket).keep.sum())
 
     def drawn(self, slot: int) -> DrawnLatent:
         """The image of a slot as it is now: done, or in its clean prediction."""

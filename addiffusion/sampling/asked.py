@@ -61,6 +61,11 @@ class Asked(Seen):
         return self._slots.running_rows > 0
 
     @property
+    def rows_wanted(self) -> int:
+        """Rows of the next tick that images take."""
+        return min(self._slots.running_rows, self._rows)
+
+    @property
     def fill(self) -> float:
         """Share of the rows that the next tick could take; above 1, slots are left over."""
         return self._slots.running_rows / self._rows

@@ -139,6 +139,11 @@ class Engine(Asked):
         self._slots.check_payable(schedule, guided=guided, max_cost=math.inf if limit is None else limit)
         return schedule
 
+    @property
+    def schedule_count(self) -> int:
+        """Schedules that were asked for; they stay in memory."""
+        return len(self._schedules)
+
     @torch.inference_mode()
     def tick(self) -> None:
         """One network call; each slot that takes part is one NFE further.
