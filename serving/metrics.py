@@ -1,13 +1,10 @@
-"""Metrics of a server, each declared once, and their form for Prometheus without Ray."""
+"""Metrics of a server, each declared once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-
-from addiffusion.metrics import Meters, Metric
+from addiffusion.metrics import Metric
 
 _SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0)
 _PASSES: Final = (1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 20.0, 25.0, 30.0, 40.0, 50.0, 75.0, 100.0, 200.0)
@@ -116,45 +113,3 @@ ALL: Final = (
     RAISED,
     RESTARTS,
 )
-
-
-class PrometheusMeters:
-    """Carries ``metrics`` to whoever scrapes this process."""
-
-    def __init__(self, metrics: Sequence[Metric] = ALL) -> None:
-        self._registry = CollectorRegistry()
-        self._instruments = {metric.name: self._instrument(metric) for metric in metrics}
-
-    def record(self, metric: Metric, value: float, **tags: str) -> None:
-        """See ``Meters.record``."""
-        instrument = self._instruments[metric.name]
-        if tags:
-            instrument = instrument.labels(**tags)
-        if isinstance(instrument, Gauge):
-            instrument.set(value)
-        elif isinstance(instrument, Histogram):
-            instrument.observe(value)
-        else:
-            instrument.inc(value)
-
-    def page(self) -> bytes:
-        """All of them in Prometheus's text format."""
-        return generate_latest(self._registry)
-
-    def _instrument(self, metric: Metric) -> Counter | Gauge | Histogram:
-        described = metric.name, f"{metric.description} [{metric.unit}]", metric.tags
-        if metric.kind == "histogram":
-            return Histogram(*described, buckets=metric.boundaries, registry=self._registry)
-        return (Gauge if metric.kind == "gauge" else Counter)(*described, registry=self._registry)
-
-
-class BothMeters:
-    """Carries numbers to two places."""
-
-    def __init__(self, first: Meters, second: Meters) -> None:
-        self._both = first, second
-
-    def record(self, metric: Metric, value: float, **tags: str) -> None:
-        """See ``Meters.record``."""
-        for meters in self._both:
-            meters.record(metric, value, **tags)

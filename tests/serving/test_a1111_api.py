@@ -32,7 +32,14 @@ def asked(server: Served, path: str, body: object = None) -> Any:
 
 
 def test_images_with_info(server: Served) -> None:
-    body = {"prompt": "a toy scene", "seed": 5, "steps": 6, "batch_size": 2, "sampler_name": "DPM++ 2M Karras", "eta": 0}
+    body = {
+        "prompt": "a toy scene",
+        "seed": 5,
+        "steps": 6,
+        "batch_size": 2,
+        "sampler_name": "DPM++ 2M Karras",
+        "eta": 0,
+    }
     answer = asked(server, "txt2img", body)
     info = json.loads(answer["info"])
     assert (len(answer["images"]), info["all_seeds"], info["steps"]) == (2, [5, 6], 6)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import pickle
+import urllib.request
 from collections.abc import Iterator
 
 import openai
@@ -130,8 +132,6 @@ def test_a_poisoned_request_fails_alone(client: openai.OpenAI, server: Served) -
 
 
 def test_models_health_and_metrics(client: openai.OpenAI, server: Served) -> None:
-    import urllib.request
-
     (model,) = client.models.list().data
     assert (model.id, client.models.retrieve("toy").id) == ("toy", "toy")
     with pytest.raises(openai.NotFoundError):
@@ -140,12 +140,10 @@ def test_models_health_and_metrics(client: openai.OpenAI, server: Served) -> Non
         assert json.load(answer) == {"status": "ok"}
     with urllib.request.urlopen(f"{server.url}/metrics") as answer:
         page = answer.read().decode()
-    assert 'addiffusion_serve_requests_total{outcome="done"}' in page
+    assert 'ray_addiffusion_serve_requests_total{outcome="done"}' in page
     assert "addiffusion_serve_image_cost_bucket" in page
 
 
 def test_an_order_is_plain_values() -> None:
-    import pickle
-
     made = Order(request_id="a", prompt="p", seeds=(1,), c_nfe=0.1)
     assert pickle.loads(pickle.dumps(made)) == made

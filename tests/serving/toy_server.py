@@ -23,8 +23,8 @@ from serving.drawing import LocalDrawing
 from serving.limits import Limits
 from serving.loop import EngineLoop
 from serving.messages import Order, Outcome, Submit
-from serving.metrics import PrometheusMeters
 from serving.model import ServedModel
+from serving.prometheus import PrometheusMeters
 from serving.security import Access
 from serving.shared_batch import SharedBatch
 from serving.web import WebSettings, make_app
