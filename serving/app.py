@@ -19,7 +19,7 @@ from serving.errors import OverloadedError, RequestError, UnavailableError
 from serving.limits import Limits
 from serving.loop import EngineLoop
 from serving.messages import Accepted, Cancel, Decided, Drawn, Failed, Order, Outcome, Refused, Steer
-from serving.model import ServedFacts, load_served_model
+from serving.model import ServedFacts, ServedModel
 from serving.security import AsgiApp, access_for, read_key
 from serving.web import WebSettings, make_app
 
@@ -29,6 +29,12 @@ _ATTEMPTS = 3
 """Engines that a request is given to before it is answered by an error: those before have died with it."""
 _TAKEN_IN_S = 60.0
 """Longest wait for an engine that takes a request in."""
+_REQUESTS = 8
+"""Requests of an engine, waiting ones among them, above which another one is wanted; `serve.yaml` says otherwise."""
+_GRACE_S = 120.0
+"""Longest time that a replica which is taken away may finish its requests in."""
+_LAST_S = 1.0
+"""For what is left when Serve ends a replica, which it does once no request is under way."""
 _SILENCE_S = 3600.0
 """Longest wait for anything more of a request."""
 
@@ -37,8 +43,8 @@ _SILENCE_S = 3600.0
 class ReplicaOptions:
     """What every replica is made by."""
 
-    policy: str
-    overrides: tuple[str, ...]
+    load: Callable[[], ServedModel]
+    """Loads what an engine draws with, on its node."""
     host: str
     """On which Serve's proxies listen; beyond loopback the API needs a key."""
     key_file: Path | None
@@ -55,8 +61,7 @@ class Engine:
             options: of the application.
             meters: makes the meters of a replica by its name.
         """
-        model = load_served_model(options.policy, overrides=options.overrides)
-        self._grace_s = 1.0
+        model = options.load()
         name = serve.get_replica_context().replica_tag
         self._loop = EngineLoop(model, limits=options.limits, meters=meters(name))
         self._loop.start()
@@ -89,7 +94,7 @@ class Engine:
     def __del__(self) -> None:
         """Serve has let the requests end before."""
         if hasattr(self, "_loop"):
-            self._loop.close(within_s=self._grace_s)
+            self._loop.close(within_s=_LAST_S)
 
 
 class RemoteDrawing:
@@ -206,16 +211,18 @@ def application(options: ReplicaOptions, meters: Callable[[str], Meters]) -> ser
         options: what the replicas are made by.
         meters: makes the meters of an engine by its name.
     """
-    slots = 8
     engine = serve.deployment(
         name=ENGINE,
-        max_ongoing_requests=16 * slots,
-        autoscaling_config={"min_replicas": 1, "max_replicas": 1, "target_ongoing_requests": slots},
-        graceful_shutdown_timeout_s=120,
-        health_check_period_s=10,
-        health_check_timeout_s=30,
+        max_ongoing_requests=8 * _REQUESTS,
+        autoscaling_config={"min_replicas": 1, "max_replicas": 1, "target_ongoing_requests": _REQUESTS},
+        graceful_shutdown_timeout_s=_GRACE_S,
     )(Engine)
-    api = serve.deployment(name=API, max_ongoing_requests=1024, graceful_shutdown_timeout_s=120)(serve.ingress()(Api))
+    api = serve.deployment(
+        name=API,
+        max_ongoing_requests=1024,
+        graceful_shutdown_timeout_s=_GRACE_S,
+        ray_actor_options={"num_cpus": 0.1},
+    )(serve.ingress()(Api))
     return api.bind(engine.bind(options, meters), options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -11,6 +12,7 @@ from ray.serve import Application
 from launch.runtime.meters import engine_meters
 from serving.app import ReplicaOptions, application
 from serving.limits import Limits
+from serving.model import load_served_model
 from serving.security import access_for, read_key
 
 
@@ -39,8 +41,7 @@ def build(arguments: ServeArguments) -> Application:
     """
     access_for(arguments.host, read_key(arguments.api_key_file))
     options = ReplicaOptions(
-        policy=arguments.policy,
-        overrides=arguments.overrides,
+        load=partial(load_served_model, arguments.policy, overrides=arguments.overrides),
         host=arguments.host,
         key_file=arguments.api_key_file,
         limits=replace(Limits(), waiting_images=arguments.waiting),
