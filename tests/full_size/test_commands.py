@@ -35,7 +35,7 @@ PROMPTS = (
 )  # fmt: skip
 SMALL = (
     "backbone.image_size=64", "sampler.num_steps=3", "sampler.warmup_steps=1", "sampler.finish_steps=1",
-    "rollout.slots=2", "rollout.groups=1", "scorers.batch_images=1",
+    "rollout.slots=2", "rollout.rows=4", "scorers.batch_images=1",
 )  # fmt: skip
 """Few pixels, steps and images: models and code paths are whole, and a CPU gets through."""
 TRAIN = (

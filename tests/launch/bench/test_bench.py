@@ -131,7 +131,7 @@ def test_ratios_are_medians_of_rounds() -> None:
 
 @pytest.mark.parametrize("sees", ["clip", "latent"])
 def test_the_loop_is_measured_against_its_parts(sees: str) -> None:
-    config = toy_config(rollout={"slots": 4, "groups": 2}, reward={"preset": "phase1"})
+    config = toy_config(rollout={"slots": 4}, reward={"preset": "phase1"})
     config = unpaid(config.model_copy(update={"observation": config.observation.model_copy(update={"kind": sees})}))
     scoring = ToyScoring()
     width = observation_width(config, scoring) if sees == "clip" else 8 + 4 + 8 + 4 + 4
