@@ -77,7 +77,14 @@ class OpenRequests:
         self._open[request.order.request_id] = request
 
     def place(self, request: OpenRequest, image: int, slot: int, now_s: float) -> None:
-        """An image has got a slot."""
+        """An image has got a slot.
+
+        Args:
+            request: whose it is.
+            image: which of its images.
+            slot: where.
+            now_s: the time.
+        """
         self._places[slot] = request, image
         request.slots[image] = slot
         request.admitted_s.setdefault(image, now_s)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from addiffusion.actions import Action
 from addiffusion.errors import ConfigError
 from addiffusion.metrics import Meters
+from addiffusion.sampling.slot import SlotInfo
 from serving import metrics
 from serving.deadlines import Hurry, Pace, hurried
 from serving.errors import (
@@ -282,7 +283,7 @@ class SharedBatch:
         info, told, wanted = self._batch.engine.info(slot), request.previews_told.get(image, 0), request.order.previews
         first = request.least_passes - request.finish_passes
         cost = self._model.dial.expected_cost(self._batch.episodes[slot].ticket.c_nfe)
-        end = info.num_steps if cost is None or request.order.full_run else cost * info.nfe / info.cost
+        end = info.num_steps if cost is None or request.order.full_run else cost / self._pass_cost(info)
         if told < wanted and info.nfe >= first + (min(end, info.num_steps) - first) * told / wanted:
             return [told]
         return [None] if request.order.every_decision else []
@@ -290,7 +291,7 @@ class SharedBatch:
     def _tell_drawn(self, request: OpenRequest, image: int, slot: int, *, whole: bool = True) -> None:
         engine, now = self._batch.engine, self._clock()
         drawn, info = self._batch.drawn(slot), engine.info(slot)
-        full_cost = info.num_steps * info.cost / info.nfe
+        full_cost = info.num_steps * self._pass_cost(info)
         engine_s = now - request.admitted_s[image]
         request.tell(
             Drawn(
@@ -319,6 +320,10 @@ class SharedBatch:
             self._meters.record(metrics.COST, drawn.cost)
             self._meters.record(metrics.SPENT, drawn.cost)
             self._meters.record(metrics.FULL, full_cost)
+
+    def _pass_cost(self, info: SlotInfo) -> float:
+        """Of a pass of the full run at an image's setting."""
+        return 0.5 if self._model.facts.guided and info.guidance_scale <= 1 else 1.0
 
     def _close(
         self, request: OpenRequest, error: RequestError | None, *, image: int | None = None, outcome: str = ""

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from addiffusion.errors import ConfigError, UsageError
 from launch.runtime.console import Stage
+from launch.runtime.interrupt import interruptible
 from launch.serving.orders import ServeOrder
 from serving.drawing import LocalDrawing
 from serving.limits import Limits
@@ -50,7 +51,8 @@ def serve(order: ServeOrder, console: Console, *, files: Sequence[Path] = (), ov
             highlight=False,
             soft_wrap=True,
         )
-        server(app, order.grace_s).run(sockets=[listening])
+        with interruptible(lambda: None):  # uvicorn raises the signal once more when it has ended
+            server(app, order.grace_s).run(sockets=[listening])
 
 
 def server(app: AsgiApp, grace_s: float) -> uvicorn.Server:
