@@ -196,6 +196,12 @@ class SharedBatch:
     # ---------------------------------------------------------------- parts
 
     def _check_room(self, order: Order) -> None:
+        if len(order.seeds) > self._limits.waiting_images:
+            raise RefusedError(
+                f"n={len(order.seeds)} images are more than the {self._limits.waiting_images} that may wait here: ask "
+                "for fewer.",
+                param="n",
+            )
         room = self._limits.waiting_images - len(self._waiting)
         if len(order.seeds) > room:
             seconds = max(1, math.ceil(len(self._waiting) * self._image_s.tick_s / self.slots))

@@ -17,7 +17,7 @@ from addiffusion.sampling.slots import Slots
 class Asked(Seen):
     """Phases and counts of an engine's slots, beside what can be seen of them."""
 
-    def __init__(  # noqa: PLR0913 - what an engine is made of, by name
+    def __init__(
         self,
         backbone: Backbone,
         slots: Slots,

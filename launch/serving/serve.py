@@ -11,7 +11,7 @@ from pathlib import Path
 import uvicorn
 from rich.console import Console
 
-from addiffusion.errors import ConfigError, UsageError
+from addiffusion.errors import ConfigError, DeviceLostError, UsageError
 from launch.runtime.console import Stage
 from launch.runtime.interrupt import interruptible
 from launch.serving.orders import ServeOrder
@@ -37,11 +37,13 @@ def serve(order: ServeOrder, console: Console, *, files: Sequence[Path] = (), ov
 
     Raises:
         UsageError: policy, configuration, key, host or port can't be used.
+        DeviceLostError: the engine can draw nothing any more.
     """
     access = access_for(order.host, read_key(order.api_key_file))
     limits = replace(Limits(), waiting_images=order.waiting)
     listening = _listening(order)
     with listening, _drawing(order, limits, console, files=files, overrides=overrides) as (drawing, meters):
+        listening.listen(_CONNECTIONS)
         app = make_app(drawing, WebSettings(access=access, limits=limits), meters.page)
         host, port = listening.getsockname()[:2]
         facts = drawing.facts
@@ -52,14 +54,29 @@ def serve(order: ServeOrder, console: Console, *, files: Sequence[Path] = (), ov
             soft_wrap=True,
         )
         with interruptible(lambda: None):  # uvicorn raises the signal once more when it has ended
-            server(app, order.grace_s).run(sockets=[listening])
+            server(app, drawing, order.grace_s).run(sockets=[listening])
+        if drawing.refusal is not None:
+            raise DeviceLostError(drawing.refusal.message)
 
 
-def server(app: AsgiApp, grace_s: float) -> uvicorn.Server:
-    """Uvicorn for an app.
+class Server(uvicorn.Server):
+    """Uvicorn, which ends by itself once its engine can draw nothing any more: a supervisor starts a new process."""
+
+    def __init__(self, config: uvicorn.Config, drawing: LocalDrawing) -> None:
+        super().__init__(config)
+        self._drawing = drawing
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second; whether to end."""
+        return await super().on_tick(counter) or self._drawing.refusal is not None
+
+
+def server(app: AsgiApp, drawing: LocalDrawing, grace_s: float) -> Server:
+    """A server for an app.
 
     Args:
         app: answers.
+        drawing: draws for it.
         grace_s: how long a stop waits for answers under way.
     """
     config = uvicorn.Config(
@@ -70,7 +87,7 @@ def server(app: AsgiApp, grace_s: float) -> uvicorn.Server:
         timeout_graceful_shutdown=round(grace_s),
         server_header=False,
     )
-    return uvicorn.Server(config)
+    return Server(config, drawing)
 
 
 @contextmanager

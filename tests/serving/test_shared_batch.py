@@ -263,6 +263,9 @@ def test_a_full_queue_says_when_to_come_again() -> None:
     assert refused.error.facts["retry_after_s"] >= 1
     drained(shared)
     assert all(len(one.of(Drawn)) == 1 for one in taken)
+    (never,) = submitted(shared, "never", images=4).outcomes
+    assert isinstance(never, Refused)
+    assert isinstance(never.error, RefusedError)
 
 
 def test_values_that_are_not_finite_fail_their_own_request_alone() -> None:

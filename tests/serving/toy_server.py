@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -10,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import uvicorn
 from numpy.typing import NDArray
 
 from addiffusion.actions import Action
@@ -19,6 +19,7 @@ from addiffusion.configuration.files import load_config
 from addiffusion.pipeline.card import CurvePoint, PolicyCard
 from addiffusion.pipeline.price import PriceDial
 from addiffusion.scorers.base import Unscored
+from launch.serving.serve import server
 from serving.drawing import LocalDrawing
 from serving.limits import Limits
 from serving.loop import EngineLoop
@@ -124,8 +125,7 @@ class Served:
     url: str
     loop: EngineLoop
     meters: PrometheusMeters
-    drawing: LocalDrawing
-    app: object
+    thread: threading.Thread
 
 
 @contextmanager
@@ -136,16 +136,15 @@ def served(model: ServedModel, *, key: str | None = None, limits: Limits | None 
     loop.start()
     drawing = LocalDrawing(loop, model.facts, limits)
     app = make_app(drawing, WebSettings(access=Access(key=key, loopback=True), limits=limits), meters.page)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
+    listening = socket.create_server(("127.0.0.1", 0))
+    running = server(app, drawing, grace_s=5)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
     thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
+    port = listening.getsockname()[1]
     try:
-        yield Served(url=f"http://127.0.0.1:{port}", loop=loop, meters=meters, drawing=drawing, app=app)
+        yield Served(url=f"http://127.0.0.1:{port}", loop=loop, meters=meters, thread=thread)
     finally:
-        server.should_exit = True
+        running.should_exit = True
         thread.join(20)
         assert loop.close(within_s=5)
 
