@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,16 @@ def uv(*arguments: str) -> str:
     return done.stdout
 
 
+def lend_bytecode(environment: Path) -> None:
+    """Its files come from uv's cache as ours do, so what is compiled here need not be compiled again there."""
+    here = Path(sysconfig.get_path("purelib"))
+    (there,) = environment.glob("lib/python*/site-packages")
+    for compiled in here.rglob("__pycache__"):
+        place = there / compiled.relative_to(here)
+        if place.parent.is_dir() and not place.exists():
+            shutil.copytree(compiled, place)
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     base = tmp_path_factory.mktemp("wheel")
@@ -52,6 +63,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     locked = base / "locked.txt"
     locked.write_text(uv("export", "--locked", "--no-dev", "--all-extras", "--no-emit-project", "--no-hashes", "-q"))
     uv("pip", "install", "--python", str(base / "environment"), "--constraints", str(locked), str(wheel))
+    lend_bytecode(base / "environment")
     (base / "elsewhere").mkdir()
     return Installed(base / "environment", base / "elsewhere")
 
