@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +119,21 @@ def tick(shared: SharedBatch) -> None:
     shared.network_pass()
     shared.update()
     shared.outcomes()
+
+
+def submitted(shared: SharedBatch, name: str, **changes: Any) -> Told:
+    told = Told(order(name, **changes))
+    shared.submit(told.message())
+    return told
+
+
+def drained(shared: SharedBatch, ticks: int = 1000) -> int:
+    """Ticks until nothing is left."""
+    for count in range(ticks):
+        if not shared.busy:
+            return count
+        tick(shared)
+    raise AssertionError(f"not done after {ticks} ticks")
 
 
 @dataclass(frozen=True, kw_only=True)
