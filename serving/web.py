@@ -83,7 +83,7 @@ async def _no_route(request: Request, error: Exception) -> JSONResponse:
     return answer
 
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
+_ERRORS: dict[int | str, dict[str, Any]] = {"4XX": {"description": "What was asked can't be answered."}} | {
     status: {
         "description": text,
         "content": {"application/json": {"schema": {"type": "object", "properties": {"error": {"type": "object"}}}}},

@@ -114,7 +114,7 @@ def test_anything_at_all_gets_an_answer_below_500() -> None:
     with served(toy_model()) as running:
         for operation in schemathesis.openapi.from_url(f"{running.url}/openapi.json").get_all_operations():
 
-            @settings(max_examples=8, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+            @settings(max_examples=6, deadline=None, database=None, suppress_health_check=list(HealthCheck))
             @given(case=operation.ok().as_strategy())
             def send(case: schemathesis.Case) -> None:
                 case.call_and_validate(checks=[schemathesis.checks.not_a_server_error])
