@@ -28,6 +28,12 @@ class Moves:
         self.refine += moves.refine
         self.renoise += moves.renoise
 
+    def drop(self, slot: int) -> None:
+        """Take out whatever is to happen to a slot."""
+        for slots in (self.commit, self.refine, self.renoise):
+            if slot in slots:
+                slots.remove(slot)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pick:

@@ -127,16 +127,29 @@ class Slots:
         self._admitted += 1
         schedule = schedule or self._schedules.first
         limit = math.inf if max_cost is None else max_cost
+        self.check_payable(schedule, guided=guided, max_cost=limit)
         new = Slot(phase=Phase.WARMUP, guided=guided, guided_by_itself=guided, schedule=schedule, max_cost=limit)
         new.age, new.row = self._admitted, schedule.entry_row[0]
-        least = self._cost_of(new, Action.REDRAW)
-        if least > limit:
-            raise ConfigError(
-                f"max_cost={limit:g} is less than the {least:g} that warm-up, first decision and finish of an image "
-                "cost: give more, or fewer sampler.warmup_steps or sampler.finish_steps.",
-                max_cost=limit,
-            )
         self._slots[slot] = new
+
+    def check_payable(self, schedule: Schedule, *, guided: bool, max_cost: float) -> None:
+        """Refuse a cap within which no image can be had.
+
+        Args:
+            schedule: of the image.
+            guided: whether its passes take two rows.
+            max_cost: the cap.
+
+        Raises:
+            ConfigError: even a stop at the first decision costs more.
+        """
+        least = schedule.least_passes * (1 + guided) / self._rows_per_pass
+        if least > max_cost:
+            raise ConfigError(
+                f"max_cost={max_cost:g} is less than the {least:g} that warm-up, first decision and finish of an image "
+                "cost: give more, or fewer sampler.warmup_steps or sampler.finish_steps.",
+                max_cost=max_cost,
+            )
 
     def set_guided(self, slot: int, *, guided: bool) -> None:
         """Let the passes to come take two rows, or one; its max_cost leaves it as many passes as before."""
@@ -149,6 +162,11 @@ class Slots:
     def release(self, slot: int) -> None:
         """DONE, FAILED or DECIDING (its episode is given up) to EMPTY."""
         self.require(slot, Phase.DONE, Phase.FAILED, Phase.DECIDING)
+        self.give_up(slot)
+
+    def give_up(self, slot: int) -> None:
+        """Any phase to EMPTY."""
+        self.require(slot, *(phase for phase in Phase if phase is not Phase.EMPTY))
         self._slots[slot].phase = Phase.EMPTY
 
     def state(self, slot: int) -> SlotState:
@@ -220,9 +238,9 @@ class Slots:
     def _cost_of(self, slot: Slot, action: Action) -> float:
         """Cost of an action that can be taken and of a stop at the next decision, or of the end it is."""
         schedule = slot.schedule
-        ends, warmup = schedule.finish_count, schedule.sampler.warmup_steps
+        ends = schedule.finish_count
         if action is Action.REDRAW:
-            passes = warmup + 1 + ends[warmup]
+            passes = schedule.least_passes
         elif action is Action.LEAP:
             passes = 1 + ends[slot.step + (schedule.sampler.leap_steps or 1)]
         elif action is Action.STOP:

@@ -21,6 +21,7 @@ from launch.cli.measure import judge, metrics
 from launch.cli.options import Command, typer_command
 from launch.cli.reward import score, status, stop
 from launch.cli.sample import sample
+from launch.cli.serve import serve
 from launch.cli.train import show_config, train
 from launch.cli.tune import tune
 
@@ -41,6 +42,7 @@ COMMANDS: Mapping[str, Command] = {
     "train": train,
     "config": show_config,
     "sample": sample,
+    "serve": serve,
     "embedded train": embedded_train,
     "embedded card": embedded_card,
     "embedded prompts": embedded_prompts,

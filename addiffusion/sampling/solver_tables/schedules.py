@@ -45,6 +45,12 @@ class Schedule:
     memory: int
     """Entries of the state that its solver needs."""
 
+    @property
+    def least_passes(self) -> int:
+        """Warm-up, first decision, and the finish of a stop there."""
+        warmup = self.sampler.warmup_steps
+        return warmup + 1 + self.finish_count[warmup]
+
 
 class Schedules:
     """Schedules of one model, and the rows of all of them."""
@@ -80,6 +86,9 @@ class Schedules:
         self.noise_levels: list[float] = []
         """Fresh noise that each row's step adds."""
         self.first = self._add(sampler, table or table_for(backbone, sampler, refine))
+
+    def __len__(self) -> int:
+        return len(self._known)
 
     def of(self, sampler: SamplerSection) -> Schedule:
         """The schedule of a sampler, laid out (a tenth of a second or more) when it is first asked for.

@@ -17,10 +17,11 @@ from launch.runtime.metrics import ROW, _worker_metrics, export
 from launch.training.train import run
 from reward_service import metrics as reward_metrics
 from rollout_workers import metrics as rollout_metrics
+from serving import metrics as serve_metrics
 from tests.cluster.head import ROOT
 from tests.launch.runtime.toy_components import toy_components, toy_config, toy_plan
 
-DECLARED = (*run_metrics.ALL, *reward_metrics.ALL, *rollout_metrics.ALL)
+DECLARED = (*run_metrics.ALL, *reward_metrics.ALL, *rollout_metrics.ALL, *serve_metrics.ALL)
 
 
 class Notebook:
