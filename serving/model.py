@@ -132,7 +132,7 @@ def load_served_model(policy: str, *, files: Sequence[Path] = (), overrides: Seq
     """Load what a server draws with.
 
     Args:
-        policy: ``shipped``, a run, a checkpoint or an exported folder, or ``none``.
+        policy: one that ships, a run, a checkpoint or an exported folder, or ``none``.
         files: of YAML, over the configuration of the policy's training.
         overrides: as on the command line.
 
@@ -155,7 +155,7 @@ def _served(name: str, config: Config, scoring: Scoring, policy: Policy | None) 
     path = config.backbone.path
     return ServedModel(
         name=config.backbone.kind if path is None else Path(str(path)).name,
-        policy_name=name if name in {NO_POLICY, "shipped"} else Path(name).name,
+        policy_name=Path(name).name,
         config=config,
         backbone=load_backbone(config.backbone),
         scoring=scoring,

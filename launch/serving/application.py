@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from ray.serve import Application
 
+from addiffusion.assets import SHIPPED_LATENT
 from launch.runtime.meters import engine_meters
 from serving.app import ReplicaOptions, application
 from serving.limits import Limits
@@ -21,8 +22,8 @@ class ServeArguments(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    policy: str = "shipped"
-    """The policy that ships, a run, a checkpoint or an exported folder on every node, or none."""
+    policy: str = SHIPPED_LATENT
+    """One that ships, a run, a checkpoint or an exported folder on every node, or none."""
     overrides: tuple[str, ...] = ()
     """Configuration overrides such as rollout.slots=16."""
     host: str = "127.0.0.1"

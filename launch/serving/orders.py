@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from addiffusion.assets import SHIPPED
+from addiffusion.assets import SHIPPED_LATENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,10 +18,10 @@ class ServeOrder:
     policy: Annotated[
         str,
         typer.Option(
-            metavar="shipped|RUN|PATH|none",
-            help="The policy that ships, a run, a checkpoint, an exported folder; none: every image to full length.",
+            metavar="shipped-latent|RUN|PATH|none",
+            help="A policy that ships (also shipped), a run, a checkpoint, an exported folder; none: every image to full length.",
         ),
-    ] = SHIPPED
+    ] = SHIPPED_LATENT
     host: Annotated[str, typer.Option(help="Address to listen on; any other than loopback needs an API key.")] = (
         "127.0.0.1"
     )
