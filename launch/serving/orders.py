@@ -19,7 +19,7 @@ class ServeOrder:
         str,
         typer.Option(
             metavar="shipped-latent|RUN|PATH|none",
-            help="A policy that ships (also shipped), a run, a checkpoint, an exported folder; none: every image to full length.",
+            help="A policy that ships, a run, a checkpoint, an exported folder; none: every image to full length.",
         ),
     ] = SHIPPED_LATENT
     host: Annotated[str, typer.Option(help="Address to listen on; any other than loopback needs an API key.")] = (
