@@ -43,7 +43,7 @@ class AdaptivePipeline(DiffusionPipeline):
 
     Example:
         >>> from addiffusion import AdaptivePipeline
-        >>> pipe = AdaptivePipeline.from_pretrained("embedded", policy="shipped")
+        >>> pipe = AdaptivePipeline.from_pretrained("embedded", policy="shipped-latent")
         >>> out = pipe("a red circle left of a blue square", num_images_per_prompt=2)
         >>> len(out.images), all(nfe < 50 for nfe in out.nfe)
         (2, True)
