@@ -207,6 +207,7 @@ def _model(drawing: Drawing) -> dict[str, Any]:
             "guidance_scale": facts.guidance_scale,
             "guided": facts.guided,
             "speeds": None if facts.dial.speeds is None else list(facts.dial.speeds),
+            "speed": facts.dial.own_speed,
             "slots": facts.slots,
         },
     }

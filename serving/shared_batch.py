@@ -263,7 +263,7 @@ class SharedBatch:
                 Decided(
                     request_id=request.order.request_id,
                     image=image,
-                    step=info.step,
+                    step=info.step - (action is Action.CONTINUE),  # which has led on to the next one already
                     num_steps=info.num_steps,
                     action=action,
                     nfe=info.nfe,

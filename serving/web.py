@@ -19,6 +19,7 @@ from serving.error_shape import error_response
 from serving.errors import NoSuchError, RefusedError, RequestError
 from serving.limits import Limits
 from serving.openai_api import openai_routes
+from serving.page.assembled import assembled
 from serving.request_models import refusal_of
 from serving.security import Access, AsgiApp, Guard
 
@@ -45,6 +46,13 @@ def make_app(drawing: Drawing, settings: WebSettings, metrics_page: Callable[[],
     app.add_exception_handler(RequestError, _said)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _no_route)
+
+    page = assembled()
+
+    @app.get("/", response_class=Response)
+    async def index() -> Response:
+        """A page for people."""
+        return Response(page.content, media_type="text/html; charset=utf-8", headers=page.headers)
 
     @app.get("/health")
     async def health() -> dict[str, str]:

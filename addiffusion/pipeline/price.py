@@ -44,6 +44,11 @@ class PriceDial:
         """Least and greatest speed that was measured; None without a card."""
         return None if self.card is None else self.card.speeds
 
+    @property
+    def own_speed(self) -> float | None:
+        """Speed at the own price; None without a card."""
+        return None if self.card is None else self.card.full_cost / self.card.cost(self.own)
+
     def at_speed(self, speed: float) -> float:
         """Price at which images cost so many times less than the full run on average.
 

@@ -20,7 +20,7 @@ from serving.errors import DeadlineError, ImageError, OverloadedError, RefusedEr
 from serving.fair_queue import FairQueue
 from serving.limits import Limits
 from serving.loop import EngineLoop
-from serving.messages import Accepted, Cancel, Drawn, Failed, Refused, Steer
+from serving.messages import Accepted, Cancel, Decided, Drawn, Failed, Refused, Steer
 from serving.shared_batch import SharedBatch
 from tests.fakes import DIVERGENT
 from tests.serving.toy_server import STEPS, WARMUP, SlowBackbone, Told, always, order, shared_batch, tick, toy_model
@@ -61,6 +61,14 @@ class ClockedBackbone(SlowBackbone):
     def denoise(self, z, t, hidden, pooled=None):
         self.clock.now += self.clock.tick_s
         return super().denoise(z, t, hidden, pooled)
+
+
+def test_a_decision_is_told_with_the_step_at_which_it_was_taken() -> None:
+    for action, steps in {Action.CONTINUE: list(range(WARMUP, STEPS)), Action.STOP: [WARMUP]}.items():
+        shared = shared_batch(toy_model(act=always(action)))
+        told = submitted(shared, action.name, every_decision=True)
+        drained(shared)
+        assert [one.step for one in told.of(Decided)] == steps  # type: ignore[attr-defined]
 
 
 # ---------------------------------------------------------------- fairness
