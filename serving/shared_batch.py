@@ -56,6 +56,8 @@ class SharedBatch:
         self._batch = model.make_batch(self.slots)
         self._open, self._waiting, self._pace = OpenRequests(), FairQueue(), Pace()
         self._decided: dict[int, Action] = {}
+        self._decided_at: dict[int, int] = {}
+        """Step by slot: an action may have led on from it."""
         self._ticket_count = 0
         self._began_s = 0.0
         self._image_s = Pace()
@@ -147,6 +149,7 @@ class SharedBatch:
 
     def update(self) -> None:
         """Decide about the images that wait for it."""
+        self._decided_at = {slot: self._batch.engine.info(slot).step for slot in self._batch.engine.deciding()}
         self._decided, failed = self._batch.decide()
         self._fail_images(failed)
 
@@ -263,7 +266,7 @@ class SharedBatch:
                 Decided(
                     request_id=request.order.request_id,
                     image=image,
-                    step=info.step - (action is Action.CONTINUE),  # which has led on to the next one already
+                    step=self._decided_at[slot],
                     num_steps=info.num_steps,
                     action=action,
                     nfe=info.nfe,
