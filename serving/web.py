@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -22,6 +23,8 @@ from serving.openai_api import openai_routes
 from serving.page.assembled import assembled
 from serving.request_models import refusal_of
 from serving.security import Access, AsgiApp, Guard
+
+_CONNECTIONS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,24 @@ def make_app(drawing: Drawing, settings: WebSettings, metrics_page: Callable[[],
         return Response(metrics_page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return Guard(app, access=settings.access, body_bytes=settings.limits.body_bytes)
+
+
+def http_server(app: AsgiApp, grace_s: float) -> uvicorn.Server:
+    """Uvicorn for an app.
+
+    Args:
+        app: answers.
+        grace_s: how long a stop waits for answers under way.
+    """
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=round(grace_s),
+        server_header=False,
+    )
+    return uvicorn.Server(config)
 
 
 async def _said(_request: Request, error: Exception) -> JSONResponse:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import uvicorn
 from rich.console import Console
 
 from addiffusion.errors import ConfigError, UsageError
@@ -20,10 +19,8 @@ from serving.limits import Limits
 from serving.loop import EngineLoop
 from serving.model import load_served_model
 from serving.prometheus import PrometheusMeters
-from serving.security import AsgiApp, access_for, read_key
-from serving.web import WebSettings, make_app
-
-_CONNECTIONS = 1024
+from serving.security import access_for, read_key
+from serving.web import WebSettings, http_server, make_app
 
 
 def serve(order: ServeOrder, console: Console, *, files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> None:
@@ -52,25 +49,7 @@ def serve(order: ServeOrder, console: Console, *, files: Sequence[Path] = (), ov
             soft_wrap=True,
         )
         with interruptible(lambda: None):  # uvicorn raises the signal once more when it has ended
-            server(app, order.grace_s).run(sockets=[listening])
-
-
-def server(app: AsgiApp, grace_s: float) -> uvicorn.Server:
-    """Uvicorn for an app.
-
-    Args:
-        app: answers.
-        grace_s: how long a stop waits for answers under way.
-    """
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        limit_concurrency=_CONNECTIONS,
-        timeout_graceful_shutdown=round(grace_s),
-        server_header=False,
-    )
-    return uvicorn.Server(config)
+            http_server(app, order.grace_s).run(sockets=[listening])
 
 
 @contextmanager
