@@ -110,6 +110,7 @@ class ServingOrder:
 
     images: Annotated[int, typer.Option(min=4, help="Requests of one image, of a contestant at a load.")] = 32
     slots: Annotated[int, typer.Option(min=1, help="Images at once, and of a static batch.")] = 8
+    steps: Annotated[int, typer.Option(min=4, help="Of half of the full runs; the others have a fifth less.")] = 50
     clients: Annotated[int, typer.Option(min=1, help="Processes that send them.")] = 2
     loads: Annotated[
         tuple[float, ...],

@@ -51,11 +51,9 @@ TITLES: Final = {
     STATIC_FULL: "stock diffusers, static batches",
     STATIC_POLICY: "the policy, static batches",
 }
-_SETTINGS: Final = tuple(
-    {"num_inference_steps": steps, "guidance_scale": scale} for steps in (50, 40) for scale in (2.0, 3.0)
-)
-"""Requests have these in turn."""
-_HEAD_START_S: Final = 1.0
+_SCALES: Final = (2.0, 3.0)
+"""Guidance of requests: that of the policy's training, and another one."""
+_HEAD_START_S: Final = 0.5
 _ALL_S: Final = 1800.0
 """Longest wait for all requests of a turn."""
 _ALONE: Final = 6
@@ -183,10 +181,11 @@ def _listening(drawing: Drawing) -> Iterator[str]:
 
 def _bodies(order: ServingOrder, model: ServedModel) -> list[dict[str, Any]]:
     """Requests of held-out prompts, one image each, their settings in turn."""
-    section = model.config.prompts
+    section, steps = model.config.prompts, (order.steps, order.steps - order.steps // 5)
+    settings = [{"num_inference_steps": count, "guidance_scale": scale} for count in steps for scale in _SCALES]
     prompts = load_prompts(section, split=section.test_split, count=order.images, seed=0)
     return [
-        {"prompt": prompts[number % len(prompts)].text, "seed": number, **_SETTINGS[number % len(_SETTINGS)]}
+        {"prompt": prompts[number % len(prompts)].text, "seed": number, **settings[number % len(settings)]}
         for number in range(order.images)
     ]
 
