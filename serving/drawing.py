@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Protocol, runtime_checkable
 
-from serving.errors import UnavailableError
+from serving.errors import RequestError, UnavailableError
 from serving.limits import Limits
 from serving.loop import EngineLoop
 from serving.messages import Cancel, Drawn, Failed, Order, Outcome, Refused, Steer, Submit
@@ -62,6 +62,11 @@ class LocalDrawing:
     def facts(self) -> ServedFacts:
         """See ``Drawing.facts``."""
         return self._facts
+
+    @property
+    def refusal(self) -> RequestError | None:
+        """Why nothing can be drawn any more; None while it can."""
+        return self._loop.refusal
 
     async def draw(self, order: Order) -> AsyncGenerator[Outcome]:
         """See ``Drawing.draw``.

@@ -167,10 +167,10 @@ def _served(name: str, config: Config, scoring: Scoring, policy: Policy | None) 
 def _scoring(config: Config) -> Scoring:
     if config.observation.kind != "clip":
         return Unscored()
-    from addiffusion.scorers.factory import load_scoring  # noqa: PLC0415 - its libraries take seconds to import
+    from addiffusion.scorers.factory import load_suite  # noqa: PLC0415 - its libraries take seconds to import
+    from serving.sized_scoring import SizedScoring  # noqa: PLC0415
 
-    images = min(config.scorers.batch_images, config.rollout.slots)
-    return load_scoring(config.scorers.model_copy(update={"batch_images": images}))
+    return SizedScoring(load_suite(config.scorers), most=min(config.scorers.batch_images, config.rollout.slots))
 
 
 def _solvers(backbone: Backbone, config: Config) -> Iterator[str]:

@@ -22,6 +22,12 @@ KEY_VARIABLE = "ADDIFFUSION_API_KEY"
 _SHORTEST = 16
 _OPEN_PATHS = frozenset({"/", "/health"})
 """Without a key: the page asks for it, and health says no more than whether images can be drawn."""
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
 _BODY_S = 30.0
 """Longest time that the body of a request may take to arrive."""
 
@@ -122,7 +128,7 @@ class Guard:
             await error_response(error)(scope, receive, send)
             return
         if body is not None:
-            await self._app(scope, _replayed(body, receive), send)
+            await self._app(scope, _replayed(body, receive), _with_headers(send))
 
     def _check_origin(self, headers: dict[str, str]) -> None:
         host, origin = headers.get("host", ""), headers.get("origin")
@@ -161,6 +167,17 @@ class Guard:
 
     def _too_large(self) -> TooLargeError:
         return TooLargeError(f"The body of a request may have {self._body_bytes} bytes at most: send less.")
+
+
+def _with_headers(send: Send) -> Send:
+    """A sender of answers that no other page may frame, and no browser takes for something else."""
+
+    async def sent(event: Event) -> None:
+        if event["type"] == "http.response.start":
+            event["headers"] = [*event.get("headers", ()), *_HEADERS]
+        await send(event)
+
+    return sent
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

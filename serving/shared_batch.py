@@ -9,7 +9,6 @@ from dataclasses import replace
 from addiffusion.actions import Action
 from addiffusion.errors import ConfigError
 from addiffusion.metrics import Meters
-from addiffusion.sampling.slot import SlotInfo
 from serving import metrics
 from serving.deadlines import Hurry, Pace, hurried
 from serving.errors import (
@@ -23,9 +22,10 @@ from serving.errors import (
 )
 from serving.fair_queue import FairQueue
 from serving.limits import Limits
-from serving.messages import Accepted, Cancel, Decided, Drawn, Order, Refused, Steer, Submit
+from serving.messages import Accepted, Cancel, Order, Refused, Steer, Submit
 from serving.model import ServedModel
 from serving.open_requests import OpenRequest, OpenRequests
+from serving.outcomes import Outcomes
 
 _FIELDS = {
     "num_steps": "num_inference_steps",
@@ -55,6 +55,7 @@ class SharedBatch:
         self.slots = model.config.rollout.slots
         self._batch = model.make_batch(self.slots)
         self._open, self._waiting, self._pace = OpenRequests(), FairQueue(), Pace()
+        self._outcomes = Outcomes(model, self._open, meters=meters, clock=clock)
         self._decided: dict[int, Action] = {}
         self._decided_at: dict[int, int] = {}
         """Step by slot: an action may have led on from it."""
@@ -107,9 +108,10 @@ class SharedBatch:
         if request is None:
             return
         if message.as_they_are:
-            for image, slot in dict(request.slots).items():
+            for slot in list(request.slots.values()):
                 if self._batch.engine.info(slot).nfe:
-                    self._tell_drawn(request, image, slot, whole=False)
+                    self._outcomes.tell_drawn(self._batch, slot, whole=False)
+                    self._leave(slot)
         self._meters.record(metrics.CANCELLED, request.left)
         error = CancelledError("The request was called off.") if message.as_they_are and request.left else None
         self._close(request, error, outcome="cancelled")
@@ -155,10 +157,11 @@ class SharedBatch:
 
     def outcomes(self) -> None:
         """Tell what was decided and what is done."""
-        self._tell_decisions()
+        self._outcomes.tell_decisions(self._batch, self._decided, self._decided_at)
         for slot in self._batch.engine.done():
-            request, image = self._open.at(slot)
-            self._tell_drawn(request, image, slot)
+            request, _ = self._open.at(slot)
+            self._image_s.note(self._outcomes.tell_drawn(self._batch, slot))
+            self._leave(slot)
             if not request.left:
                 self._meters.record(metrics.END_TO_END, self._clock() - request.arrived_s)
                 self._close(request, None, outcome="done")
@@ -199,6 +202,12 @@ class SharedBatch:
     # ---------------------------------------------------------------- parts
 
     def _check_room(self, order: Order) -> None:
+        if len(order.seeds) > self._limits.waiting_images:
+            raise RefusedError(
+                f"n={len(order.seeds)} images are more than the {self._limits.waiting_images} that may wait here: ask "
+                "for fewer.",
+                param="n",
+            )
         room = self._limits.waiting_images - len(self._waiting)
         if len(order.seeds) > room:
             seconds = max(1, math.ceil(len(self._waiting) * self._image_s.tick_s / self.slots))
@@ -249,84 +258,6 @@ class SharedBatch:
         failing = {slot: self._open.at(slot) for slot in failed}
         for slot, (request, image) in failing.items():
             self._close(request, ImageError(f"Image {image} could not be drawn. {failed[slot]}"), image=image)
-
-    def _tell_decisions(self) -> None:
-        due = {slot: index for slot in self._decided if slot in self._batch.episodes for index in self._due(slot)}
-        previews = self._batch.previews(list(due))
-        for slot, preview_index in due.items():
-            request, image = self._open.at(slot)
-            info, action = self._batch.engine.info(slot), self._decided[slot]
-            shows = action is Action.REFINE and request.order.every_decision
-            mask = self._batch.engine.refine_mask(slot) if shows else None
-            if preview_index is not None:
-                if not request.previews_told:
-                    self._meters.record(metrics.FIRST_PREVIEW, self._clock() - request.arrived_s)
-                request.previews_told[image] = preview_index + 1
-            request.tell(
-                Decided(
-                    request_id=request.order.request_id,
-                    image=image,
-                    step=self._decided_at[slot],
-                    num_steps=info.num_steps,
-                    action=action,
-                    nfe=info.nfe,
-                    cost=info.cost,
-                    preview_index=preview_index,
-                    preview=previews[slot].copy(),
-                    mask=None if mask is None else mask.cpu().numpy().copy(),
-                )
-            )
-
-    def _due(self, slot: int) -> list[int | None]:
-        """Number of the preview that a decision is to be told with, or None without a number; nothing: not told.
-
-        Previews are spread evenly from the first decision to where the image is expected to end.
-        """
-        request, image = self._open.at(slot)
-        info, told, wanted = self._batch.engine.info(slot), request.previews_told.get(image, 0), request.order.previews
-        first = request.least_passes - request.finish_passes
-        cost = self._model.dial.expected_cost(self._batch.episodes[slot].ticket.c_nfe)
-        end = info.num_steps if cost is None or request.order.full_run else cost / self._pass_cost(info)
-        if told < wanted and info.nfe >= first + (min(end, info.num_steps) - first) * told / wanted:
-            return [told]
-        return [None] if request.order.every_decision else []
-
-    def _tell_drawn(self, request: OpenRequest, image: int, slot: int, *, whole: bool = True) -> None:
-        engine, now = self._batch.engine, self._clock()
-        drawn, info = self._batch.drawn(slot), engine.info(slot)
-        full_cost = info.num_steps * self._pass_cost(info)
-        engine_s = now - request.admitted_s[image]
-        request.tell(
-            Drawn(
-                request_id=request.order.request_id,
-                image=image,
-                pixels=engine.decode_one(slot) if whole else engine.preview([slot])[0].copy(),
-                seed=request.order.seeds[image],
-                c_nfe=self._batch.episodes[slot].ticket.c_nfe,
-                nfe=drawn.nfe,
-                network_evals=drawn.network_evals,
-                cost=drawn.cost,
-                full_cost=full_cost,
-                actions=drawn.actions,
-                stopped_at=drawn.stopped_at,
-                prompt_tokens=self._batch.prompt_tokens(slot),
-                seconds=now - request.arrived_s,
-                engine_seconds=engine_s,
-                whole=whole,
-            )
-        )
-        request.done.add(image)
-        self._leave(slot)
-        if whole:
-            self._image_s.note(engine_s)
-            self._meters.record(metrics.IMAGES, 1)
-            self._meters.record(metrics.COST, drawn.cost)
-            self._meters.record(metrics.SPENT, drawn.cost)
-            self._meters.record(metrics.FULL, full_cost)
-
-    def _pass_cost(self, info: SlotInfo) -> float:
-        """Of a pass of the full run at an image's setting."""
-        return 0.5 if self._model.facts.guided and info.guidance_scale <= 1 else 1.0
 
     def _close(
         self, request: OpenRequest, error: RequestError | None, *, image: int | None = None, outcome: str = ""

@@ -24,7 +24,8 @@ from serving.page.assembled import assembled
 from serving.request_models import refusal_of
 from serving.security import Access, AsgiApp, Guard
 
-_CONNECTIONS = 1024
+CONNECTIONS = 1024
+"""Open at once, and waiting to be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,22 +72,36 @@ def make_app(drawing: Drawing, settings: WebSettings, metrics_page: Callable[[],
     return Guard(app, access=settings.access, body_bytes=settings.limits.body_bytes)
 
 
-def http_server(app: AsgiApp, grace_s: float) -> uvicorn.Server:
-    """Uvicorn for an app.
+class Server(uvicorn.Server):
+    """Uvicorn, which ends by itself where there is nothing left to serve: a supervisor starts a new process."""
+
+    def __init__(self, config: uvicorn.Config, ended: Callable[[], bool]) -> None:
+        super().__init__(config)
+        self._ended = ended
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second; whether to end."""
+        return await super().on_tick(counter) or self._ended()
+
+
+def http_server(app: AsgiApp, grace_s: float, *, ended: Callable[[], bool]) -> Server:
+    """A server for an app, on whichever socket it is given, else on a free port of loopback.
 
     Args:
         app: answers.
         grace_s: how long a stop waits for answers under way.
+        ended: whether nothing can be drawn any more.
     """
     config = uvicorn.Config(
         app,
+        port=0,
         log_level="warning",
         access_log=False,
-        limit_concurrency=_CONNECTIONS,
+        limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=round(grace_s),
         server_header=False,
     )
-    return uvicorn.Server(config)
+    return Server(config, ended)
 
 
 async def _said(_request: Request, error: Exception) -> JSONResponse:
@@ -112,7 +127,7 @@ async def _no_route(request: Request, error: Exception) -> JSONResponse:
     return answer
 
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
+_ERRORS: dict[int | str, dict[str, Any]] = {"4XX": {"description": "What was asked can't be answered."}} | {
     status: {
         "description": text,
         "content": {"application/json": {"schema": {"type": "object", "properties": {"error": {"type": "object"}}}}},

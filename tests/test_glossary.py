@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -65,13 +66,10 @@ def words(name: str) -> list[str]:
     return re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
 
 
-def trees() -> Iterator[tuple[Path, ast.Module]]:
-    for package in PACKAGES:
-        for file in sorted((ROOT / package).rglob("*.py")):
-            yield file, ast.parse(file.read_text(encoding="utf-8"))
-
-
-TREES = dict(trees())
+@cache
+def trees() -> dict[Path, ast.Module]:
+    files = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+    return {file: ast.parse(file.read_text(encoding="utf-8")) for file in files}
 
 
 def names_of(tree: ast.Module) -> Iterator[str]:
@@ -88,14 +86,17 @@ def names_of(tree: ast.Module) -> Iterator[str]:
                 pass
 
 
-NAMES = {name for file, tree in TREES.items() for name in (*names_of(tree), file.stem)}
-WORDS = {word for name in NAMES for word in words(name)}
+@cache
+def written_in_code() -> frozenset[str]:
+    """Names, and the words in them."""
+    names = {name for file, tree in trees().items() for name in (*names_of(tree), file.stem)}
+    return frozenset(names | {word for name in names for word in words(name)})
 
 
 @pytest.mark.parametrize("entry", [name for name, _ in ENTRIES])
 def test_every_entry_is_a_name_in_the_code(entry: str) -> None:
     written = WRITTEN.get(entry) or re.findall(r"`([^`]+)`", entry) or [entry]
-    assert [name for name in written if name not in NAMES and name not in WORDS] == []
+    assert [name for name in written if name not in written_in_code()] == []
 
 
 def sections(section: type[BaseModel]) -> Iterator[type[BaseModel]]:
@@ -144,6 +145,6 @@ def explained() -> frozenset[str]:
 
 
 def test_private_nouns_do_not_come_back() -> None:
-    modules = {file.stem for file in TREES} | {file.parent.name for file in TREES}
-    classes = {node.name for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    modules = {file.stem for file in trees()} | {file.parent.name for file in trees()}
+    classes = {node.name for tree in trees().values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
     assert [name for name in sorted(modules | classes) if "_".join(words(name)) in BANNED] == []

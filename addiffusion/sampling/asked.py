@@ -17,7 +17,16 @@ from addiffusion.sampling.slots import Slots
 class Asked(Seen):
     """Phases and counts of an engine's slots, beside what can be seen of them."""
 
-    def __init__(self, backbone: Backbone, slots: Slots, latents: Latents, *, rows: int, images_per_pass: int) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        slots: Slots,
+        latents: Latents,
+        *,
+        rows: int,
+        images_per_pass: int,
+        buckets: bool,
+    ) -> None:
         """Slots without episodes.
 
         Args:
@@ -26,8 +35,9 @@ class Asked(Seen):
             latents: their tensors.
             rows: of a network pass (R).
             images_per_pass: guided as the engine is by itself.
+            buckets: as of ``Seen``.
         """
-        super().__init__(backbone, latents, images_per_pass=images_per_pass)
+        super().__init__(backbone, latents, images_per_pass=images_per_pass, buckets=buckets)
         self._slots, self._rows = slots, rows
         self._episodes: list[SlotEpisode | None] = [None] * len(slots)
 

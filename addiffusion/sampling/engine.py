@@ -19,6 +19,7 @@ from addiffusion.sampling.condition import Condition
 from addiffusion.sampling.latents import Latents, SlotSnapshot
 from addiffusion.sampling.moves import Moves, Pick
 from addiffusion.sampling.refining import AtStep, Refining, SlotEpisode
+from addiffusion.sampling.seen import bucket
 from addiffusion.sampling.slot import Phase
 from addiffusion.sampling.slots import Slots
 from addiffusion.sampling.solver_tables.schedules import Schedule, Schedules
@@ -60,7 +61,8 @@ class Engine(Asked):
             slots: images under way at once (S).
             guidance_scale: of episodes that bring none; 1 or less computes no guidance for any of them.
             rows: of a network pass (R); None: what all slots take together.
-            row_buckets: a pass has the smallest power of two of rows that holds what is picked, at most R.
+            row_buckets: a pass, and a batch of decoded images, has the smallest power of two of rows that holds what is
+                in it, at most R.
             schedules: of the first three, where they are at hand; None makes them.
 
         Raises:
@@ -70,7 +72,6 @@ class Engine(Asked):
         rows = per_image * slots if rows is None else rows
         if rows < per_image:
             raise ConfigError(f"rows={rows} hold no image, which takes {per_image} of them: give more.", rows=rows)
-        self._row_buckets = row_buckets
         self._sampler, self._guidance_scale = sampler, guidance_scale
         self._schedules = schedules or Schedules(backbone, sampler, refine)
         self._refining = Refining(backbone, refine)
@@ -80,6 +81,7 @@ class Engine(Asked):
             Latents(self._schedules, slots, backbone.latent_shape, backbone.device),
             rows=rows,
             images_per_pass=rows // per_image,
+            buckets=row_buckets,
         )
         self._condition = Condition(backbone, slots, guidance_scale=guidance_scale)
         self._moves = Moves()
@@ -257,7 +259,7 @@ class Engine(Asked):
 
     def _rows_of(self, pick: Pick) -> int:
         """Rows of the network batch."""
-        return min(self._rows, 1 << (pick.rows - 1).bit_length()) if self._row_buckets else self._rows
+        return bucket(pick.rows, self._rows) if self._buckets else self._rows
 
     def _move(self, moves: Moves) -> None:
         self._latents.commit(moves.commit, lambda slot: self._draw(self._episode(slot).solver_noise))

@@ -160,8 +160,7 @@ def _continuous(model: ServedModel) -> Iterator[LocalDrawing]:
 def _listening(drawing: Drawing) -> Iterator[str]:
     """The app of `addiffusion serve` before a drawing; its address."""
     app = make_app(drawing, WebSettings(access=Access(key=None, loopback=True), limits=_LIMITS), bytes)
-    server = http_server(app, _ALL_S)
-    server.config.port = 0
+    server = http_server(app, _ALL_S, ended=lambda: False)
     thread = threading.Thread(target=server.run, name="http", daemon=True)
     thread.start()
     while not server.started:

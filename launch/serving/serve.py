@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from addiffusion.errors import ConfigError, UsageError
+from addiffusion.errors import ConfigError, DeviceLostError, UsageError
 from launch.runtime.console import Stage
 from launch.runtime.interrupt import interruptible
 from launch.serving.orders import ServeOrder
@@ -20,7 +20,7 @@ from serving.loop import EngineLoop
 from serving.model import load_served_model
 from serving.prometheus import PrometheusMeters
 from serving.security import access_for, read_key
-from serving.web import WebSettings, http_server, make_app
+from serving.web import CONNECTIONS, WebSettings, http_server, make_app
 
 
 def serve(order: ServeOrder, console: Console, *, files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> None:
@@ -34,11 +34,13 @@ def serve(order: ServeOrder, console: Console, *, files: Sequence[Path] = (), ov
 
     Raises:
         UsageError: policy, configuration, key, host or port can't be used.
+        DeviceLostError: the engine can draw nothing any more.
     """
     access = access_for(order.host, read_key(order.api_key_file))
     limits = replace(Limits(), waiting_images=order.waiting)
     listening = _listening(order)
     with listening, _drawing(order, limits, console, files=files, overrides=overrides) as (drawing, meters):
+        listening.listen(CONNECTIONS)
         app = make_app(drawing, WebSettings(access=access, limits=limits), meters.page)
         host, port = listening.getsockname()[:2]
         facts = drawing.facts
@@ -49,7 +51,9 @@ def serve(order: ServeOrder, console: Console, *, files: Sequence[Path] = (), ov
             soft_wrap=True,
         )
         with interruptible(lambda: None):  # uvicorn raises the signal once more when it has ended
-            http_server(app, order.grace_s).run(sockets=[listening])
+            http_server(app, order.grace_s, ended=lambda: drawing.refusal is not None).run(sockets=[listening])
+        if drawing.refusal is not None:
+            raise DeviceLostError(drawing.refusal.message)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -115,6 +116,7 @@ def is_there(file: File, root: Path) -> bool:
     return size >= file.size if isinstance(file, TorchFile) else size == file.size
 
 
+@cache
 def _noise() -> Tensor:
     return torch.randn(_PERIOD, generator=torch.Generator().manual_seed(0))
 
@@ -126,7 +128,8 @@ def _pieces(noise: Tensor, name: str, tensor: Tensor) -> Iterator[Tensor]:
         yield torch.arange(count, dtype=tensor.dtype)
         return
     mean, std = _spread(name, tensor)
-    period = (mean + std * noise.roll(zlib.crc32(name.encode()) % _PERIOD)).to(tensor.dtype)
+    places = (torch.arange(min(count, _PERIOD)) - zlib.crc32(name.encode())) % _PERIOD  # a roll, of what is needed
+    period = (mean + std * noise[places]).to(tensor.dtype)
     for start in range(0, count, _PERIOD):
         yield period[: count - start]
 

@@ -44,8 +44,6 @@ def assembled() -> Page:
     }
     headers = {
         "Content-Security-Policy": "; ".join(f"{name} {allowed}" for name, allowed in policy.items()),
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-cache",
     }
     return Page(content=content.encode(), headers=headers)

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +27,13 @@ from rich.console import Console
 from addiffusion.checkpoint_files import latest_checkpoint
 from addiffusion.config import Config, SamplerSection
 from addiffusion.configuration.text import to_yaml
+from addiffusion.errors import ConfigError
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Episode, Ticket
 from addiffusion.rollouts import Collected, Rollouts
 from launch.runtime.components import Components
 from launch.runtime.serial import serial_components
-from launch.training.preflight import Plan
+from launch.training.preflight import STATIC_STEPS, Plan
 from launch.training.train import Outcome, run
 from learner.checkpoint import load_checkpoint
 
@@ -93,6 +94,8 @@ class Finished:
     """Episodes of each collected batch: references, iterations, then the held-out arms."""
     weights: dict[str, torch.Tensor]
     path: Path
+    refusal: str = ""
+    """What a schedule that the workers can't lay out is refused with."""
 
 
 def train(
@@ -143,10 +146,17 @@ def distributed(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> F
         if number == REFERENCE_CALLS + 2:
             threading.Timer(0.2, os.kill, (service_pids[-1], signal.SIGKILL)).start()
 
-    service_pids: list[int] = []
-    finished = train(tmp_path_factory.mktemp("ray") / "run", distributed_components, kill_somebody)
+    def before(components: Components, number: int) -> None:
+        if number == 0:
+            with pytest.raises(ConfigError) as caught:
+                components.lay_out(SamplerSection(num_steps=5000), STATIC_STEPS)
+            refusals.append(caught.value.message)
+        kill_somebody(components, number)
+
+    service_pids, refusals = list[int](), list[str]()
+    finished = train(tmp_path_factory.mktemp("ray") / "run", distributed_components, before)
     assert len(set(service_pids)) == 2, "the reward service was killed and came back, once"
-    return finished
+    return replace(finished, refusal=refusals[0])
 
 
 DRIVER = "from launch.cli.app import main; main()"
@@ -189,6 +199,11 @@ def test_1_distribution_changes_nothing(serial: Finished, distributed: Finished)
     known = ("mean_nfe", "scene", "scene_full", "clip", "clip_full", "actions", "episodes_dropped")
     for name in (*known, "return_training", "return_held_out"):
         assert results[0][name] == results[1][name], name
+
+
+def test_what_is_found_out_on_the_workers_is_refused_in_one_sentence(distributed: Finished) -> None:
+    """`tests/launch/training/test_preflight.py` has that a run then ends before it begins."""
+    assert distributed.refusal.startswith("evaluation.static_steps is 5000, but the model's scheduler knows only")
 
 
 def test_3_losses_cost_time_only(distributed: Finished) -> None:

@@ -63,6 +63,12 @@ def train(training: Training) -> list[tuple[Episode, ...]]:
     return batches
 
 
+@pytest.fixture(scope="module")
+def serial() -> list[tuple[Episode, ...]]:
+    """What a run in one process trains."""
+    return train(start(carry_config()))
+
+
 def ids(batches: Sequence[tuple[Episode, ...]]) -> list[int]:
     return [episode.ticket.ticket_id for episodes in batches for episode in episodes]
 
@@ -80,8 +86,8 @@ def test_every_ticket_is_trained_once_in_its_iteration_and_lag_is_bounded() -> N
         assert episode.weight_version == episode.weight_versions[-1]
 
 
-def test_behaviour_probabilities_are_those_of_the_weights_that_acted() -> None:
-    for episodes in train(start(carry_config())):
+def test_behaviour_probabilities_are_those_of_the_weights_that_acted(serial: list[tuple[Episode, ...]]) -> None:
+    for episodes in serial:
         for episode in episodes:
             probabilities = np.exp(episode.logits.astype(np.float64))
             probabilities /= probabilities.sum(axis=1, keepdims=True)
@@ -101,11 +107,9 @@ def test_without_learning_it_trains_the_very_episodes_of_synchronous_collection(
             assert one.terms.tobytes() == other.terms.tobytes()
 
 
-def test_a_serial_run_is_a_function_of_its_seed() -> None:
-    first, second = start(carry_config()), start(carry_config())
-    assert [e.actions.tolist() for b in train(first) for e in b] == [
-        e.actions.tolist() for b in train(second) for e in b
-    ]
+def test_a_serial_run_is_a_function_of_its_seed(serial: list[tuple[Episode, ...]]) -> None:
+    again = train(start(carry_config()))
+    assert [e.actions.tolist() for b in serial for e in b] == [e.actions.tolist() for b in again for e in b]
 
 
 def test_a_resumed_run_begins_unfinished_tickets_again_and_trains_each_once() -> None:
@@ -226,11 +230,12 @@ def started(ray_cluster: str) -> Iterator[list[RayRollouts]]:
             ray.kill(rollouts.pool.actor(number))
 
 
-def test_one_remote_worker_gives_the_episodes_of_a_serial_run(started: list[RayRollouts]) -> None:
+def test_one_remote_worker_gives_the_episodes_of_a_serial_run(
+    started: list[RayRollouts], serial: list[tuple[Episode, ...]]
+) -> None:
     config = carry_config()
     started.append(remote(config, None))
-    ours, theirs = train(start(config, started[0])), train(start(config))
-    for mine, yours in zip(ours, theirs, strict=True):
+    for mine, yours in zip(train(start(config, started[0])), serial, strict=True):
         for one, other in zip(mine, yours, strict=True):
             assert one.ticket.ticket_id == other.ticket.ticket_id
             assert one.weight_versions.tolist() == other.weight_versions.tolist()

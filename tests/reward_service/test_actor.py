@@ -136,7 +136,7 @@ def test_what_a_failed_start_has_made_is_ended(ray_cluster: str) -> None:
             name="roomless",
             detached=True,
             load=load_slow_toy,
-            start=Start(timeout_s=20),
+            start=Start(timeout_s=10),
         )
     with pytest.raises(ClusterError, match="could not start"):
         get_or_create(SECTION, namespace=ray_cluster, name="unloadable", detached=True, load=load_missing_weights)

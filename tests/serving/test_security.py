@@ -34,6 +34,9 @@ def status(server: Served, path: str, headers: dict[str, str] | None = None, bod
     connection.request("GET" if body is None else "POST", path, body, headers or {})
     answer = connection.getresponse()
     content = answer.read()
+    if answer.status < 400:
+        assert (answer.headers["X-Frame-Options"], answer.headers["X-Content-Type-Options"]) == ("DENY", "nosniff")
+        assert "Access-Control-Allow-Origin" not in answer.headers
     if answer.status >= 400:
         assert set(json.loads(content)["error"]) == {"message", "type", "param", "code"}
         assert KEY.encode() not in content

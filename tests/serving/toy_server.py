@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import uvicorn
 from numpy.typing import NDArray
 
 from addiffusion.actions import Action
@@ -27,7 +28,7 @@ from serving.model import ServedModel
 from serving.prometheus import PrometheusMeters
 from serving.security import Access
 from serving.shared_batch import SharedBatch
-from serving.web import WebSettings, make_app
+from serving.web import WebSettings, http_server, make_app
 from tests.fakes import ToyBackbone
 
 STEPS, WARMUP = 8, 2
@@ -119,13 +120,27 @@ def tick(shared: SharedBatch) -> None:
     shared.outcomes()
 
 
+def submitted(shared: SharedBatch, name: str, **changes: Any) -> Told:
+    told = Told(order(name, **changes))
+    shared.submit(told.message())
+    return told
+
+
+def drained(shared: SharedBatch, ticks: int = 1000) -> int:
+    """Ticks until nothing is left."""
+    for count in range(ticks):
+        if not shared.busy:
+            return count
+        tick(shared)
+    raise AssertionError(f"not done after {ticks} ticks")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Served:
     url: str
     loop: EngineLoop
     meters: PrometheusMeters
-    drawing: LocalDrawing
-    app: object
+    thread: threading.Thread
 
 
 @contextmanager
@@ -136,16 +151,15 @@ def served(model: ServedModel, *, key: str | None = None, limits: Limits | None 
     loop.start()
     drawing = LocalDrawing(loop, model.facts, limits)
     app = make_app(drawing, WebSettings(access=Access(key=key, loopback=True), limits=limits), meters.page)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
+    listening = socket.create_server(("127.0.0.1", 0))
+    running = http_server(app, 5, ended=lambda: drawing.refusal is not None)
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
     thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
+    port = listening.getsockname()[1]
     try:
-        yield Served(url=f"http://127.0.0.1:{port}", loop=loop, meters=meters, drawing=drawing, app=app)
+        yield Served(url=f"http://127.0.0.1:{port}", loop=loop, meters=meters, thread=thread)
     finally:
-        server.should_exit = True
+        running.should_exit = True
         thread.join(20)
         assert loop.close(within_s=5)
 

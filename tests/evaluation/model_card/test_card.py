@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from addiffusion.assets import WEIGHTS_FOLDER
 from addiffusion.embedded.world.scenes import TIERS
 from addiffusion.errors import WeightsError
+from evaluation.model_card import drawing
 from evaluation.model_card.curves import arrival
 from evaluation.model_card.drawing import BATCH, CardRunner, Setting
 from evaluation.model_card.model_card import ModelCard, measure_card
@@ -34,6 +36,14 @@ SMALL = CardPlan(
     slots=2,
     repeats=3,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_batches() -> Iterator[None]:
+    """Six prompts need no passes over 32 rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "BATCH", 8)
+        yield
 
 
 @pytest.fixture(scope="module")

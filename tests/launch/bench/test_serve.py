@@ -1,4 +1,4 @@
-"""What `bench serve` compares: every request answered by every contestant, the same images, batches of equal setting."""
+"""What `bench serve` compares: the same requests, all answered, by batches of equal setting."""
 
 from __future__ import annotations
 

@@ -18,15 +18,15 @@ from launch.cli.app import app
 
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
 SMALL = shlex.split(
-    "sampler.num_steps=6 sampler.finish_steps=2 ppo.iterations=1 ppo.batch_size=6 ppo.epochs=1 policy.hidden=[16] "
-    "rollout.slots=4 prompts.train_count=4 evaluation.prompt_count=6 evaluation.static_steps=4 run.film_strips=1 "
+    "sampler.num_steps=5 sampler.warmup_steps=1 sampler.finish_steps=1 ppo.iterations=1 ppo.batch_size=2 ppo.epochs=1 "
+    "policy.hidden=[16] prompts.train_count=2 evaluation.prompt_count=2 evaluation.static_steps=4 run.film_strips=1 "
     "cluster.mode=serial"
 )
 ADDED = {
     "train": SMALL,
     "sample": [],
     "config": [],
-    "evaluate": ["--quick", "--limit=6", "--films=0", "--stops=0"],
+    "evaluate": ["--quick", "--limit=2", "--films=0", "--stops=0"],
     "report": ["--films=1"],
     "bank": SMALL,
     "doctor": [],

@@ -23,7 +23,7 @@ SMALL = {
     "ppo": {"iterations": 3, "batch_size": 4, "minibatch_size": 8, "epochs": 1},
     "checkpoint": {"every": 1},
     "evaluation": {"static_steps": 4},
-    "run": {"film_strips": 2},
+    "run": {"film_strips": 0},
 }
 
 

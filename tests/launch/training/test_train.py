@@ -42,7 +42,7 @@ def train(plan: Plan, roles: object = toy_components) -> tuple[Outcome, str]:
 
 def test_many_visits_of_few_pairs_are_foretold(tmp_path: Path) -> None:
     config = toy_config(ppo={"iterations": 3, "batch_size": 24})
-    _, said = train(toy_plan(tmp_path / "often", config))
+    _, said = train(toy_plan(tmp_path / "often", config), interrupted_components(1))
     assert "each of 6 training pairs will be visited 12 times" in said
     assert "prompts.train_count=8" in said
 
@@ -85,7 +85,7 @@ def interrupted_components(count: int, kind: type[SignalAfter] = SignalAfter) ->
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome, str]:
     path = tmp_path_factory.mktemp("runs") / "run"
-    return path, *train(toy_plan(path, toy_config()))
+    return path, *train(toy_plan(path, toy_config(run={"film_strips": 2})))
 
 
 def test_the_end_says_what_training_pairs_and_new_prompts_earn(finished: tuple[Path, Outcome, str]) -> None:
