@@ -116,7 +116,7 @@ async function submit() {
   complain(null);
   for (let index = 0; index < fields.n; index += 1) pictures.push(new Picture({ ...fields, seed: fields.seed + index }, index, facts));
   place(fields, pictures);
-  if (byId("beside").checked) for (const picture of pictures) picture.compare();
+  if (byId("beside").checked) compare(pictures);
   const begun = (requestId) => { for (const picture of pictures) picture.begin(requestId); };
   const told = (event) => {
     const picture = pictures[event.image_index];

@@ -152,7 +152,7 @@ class Picture {
 
   act(wanted) {
     if (wanted === "stop" || wanted === "continue") this.override(wanted);
-    if (wanted === "full") this.compare();
+    if (wanted === "full") compare([this]);
     if (wanted === "save") save(this.image, this.record.seed);
   }
 
@@ -163,23 +163,33 @@ class Picture {
     for (const name of ["stop", "continue"]) this.find(`[data-do=${name}]`).disabled = name === action;
   }
 
-  /** The full run of the same seed beside it. */
-  compare() {
-    const caption = this.find(".full figcaption"), image = this.find(".full .still");
+  /** Make room for the full run beside it. */
+  beginFull() {
     this.element.classList.add("compared");
     this.find(".full").hidden = false;
     this.find("[data-do=full]").hidden = true;
-    const { speed, quality, every_decision, ...fields } = this.fields;
-    const told = (event) => {
-      setImage(image, event.b64_json, `${fields.prompt}, full run`);
-      const { step, cost } = event.addiffusion;
-      const far = step === undefined ? `${number(cost)} passes` : `step ${step + 1} of ${fields.num_inference_steps}`;
-      caption.textContent = `full run: ${far}`;
-    };
-    underWay((signal) => draw({ ...fields, n: 1, full_run: true, partial_images: 3 }, { signal, begun() {}, told })).catch((error) => {
-      caption.textContent = `full run: ${wordsOf(error)}`;
-    });
   }
+
+  toldFull(event) {
+    const { step, cost } = event.addiffusion, steps = this.fields.num_inference_steps;
+    setImage(this.find(".full .still"), event.b64_json, `${this.fields.prompt}, full run`);
+    this.sayFull(step === undefined ? `${number(cost)} passes` : `step ${step + 1} of ${steps}`);
+  }
+
+  sayFull(words) {
+    this.find(".full figcaption").textContent = `full run: ${words}`;
+  }
+}
+
+/** Draw the full runs of images of one request: of all by one connection, for a browser has few of them. */
+function compare(pictures) {
+  const { speed, quality, every_decision, ...fields } = pictures[0].fields, n = pictures.length;
+  for (const picture of pictures) picture.beginFull();
+  const told = (event) => pictures[event.image_index].toldFull(event);
+  const drawn = (signal) => draw({ ...fields, n, full_run: true, partial_images: 3 }, { signal, begun() {}, told });
+  underWay(drawn).catch((error) => {
+    for (const picture of pictures) picture.sayFull(wordsOf(error));
+  });
 }
 
 function setImage(image, base64, alt) {

@@ -141,6 +141,16 @@ def test_images_come_step_by_step_and_are_counted_kept_and_compared(page: Page, 
 
 
 @in_a_browser
+def test_full_runs_of_all_images_are_drawn_beside_them(page: Page, policy: Moody) -> None:
+    policy.action = Action.STOP
+    page.run("document.getElementById('beside').checked = true")
+    draw(page, "a toy scene", count=8)
+    said = "[...document.querySelectorAll('.full figcaption')].map((one) => one.textContent)"
+    shows(page, f"{said}.every((words) => words === 'full run: 8 passes') && {said}.length === 8")
+    shows(page, "document.querySelectorAll('[data-do=save]:not([hidden])').length === 8")
+
+
+@in_a_browser
 def test_looking_back_shows_the_refined_region(page: Page, policy: Moody) -> None:
     policy.action = Action.REFINE
     draw(page, "a toy scene")
