@@ -22,7 +22,7 @@ from tests.cluster.waiting import wait_for
 from tests.serving.toy_server import Served, SlowBackbone, always, served, toy_model
 
 ROOT = Path(__file__).parents[2]
-LONG, SHOWN_S = 150, 20.0
+LONG, SHOWN_S = 200, 20.0
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 
@@ -187,7 +187,7 @@ def test_go_further(page: Page, policy: Moody) -> None:
 def test_cancel_frees_the_rows(page: Page, server: Served) -> None:
     draw(page, "a scene nobody wants any more", count=3, steps=LONG)
     shows(page, "document.querySelector('.look:not([hidden])') !== null")
-    assert server.loop._shared.rows_wanted == 6
+    wait_for("six rows", lambda: server.loop._shared.rows_wanted == 6, timeout_s=SHOWN_S)
     page.press("Escape")
     wait_for("empty rows", lambda: not server.loop._shared.busy, timeout_s=SHOWN_S)
     shows(page, "[...document.querySelectorAll('.own figcaption')].every((one) => one.textContent === 'cancelled')")
