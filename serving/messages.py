@@ -103,6 +103,7 @@ class Decided:
     request_id: str
     image: int
     step: int
+    """At which it was taken, from 0."""
     num_steps: int
     action: Action
     nfe: int

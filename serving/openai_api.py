@@ -207,6 +207,7 @@ def _model(drawing: Drawing) -> dict[str, Any]:
             "guidance_scale": facts.guidance_scale,
             "guided": facts.guided,
             "speeds": None if (speeds := facts.dial.speeds(facts.num_steps)) is None else list(speeds),
+            "speed": facts.dial.own_speed(facts.num_steps),
             "slots": facts.slots,
         },
     }

@@ -30,12 +30,13 @@ class Outcomes:
         """
         self._model, self._open, self._meters, self._clock = model, requests, meters, clock
 
-    def tell_decisions(self, batch: ImageBatch, decided: Mapping[int, Action]) -> None:
+    def tell_decisions(self, batch: ImageBatch, decided: Mapping[int, Action], at: Mapping[int, int]) -> None:
         """Tell the decisions of a tick that are to be told.
 
         Args:
             batch: after the decisions.
             decided: action by slot.
+            at: step by slot, before the action led on from it.
         """
         due = {slot: index for slot in decided if slot in batch.episodes for index in self._due(batch, slot)}
         previews = batch.previews(list(due))
@@ -52,7 +53,7 @@ class Outcomes:
                 Decided(
                     request_id=request.order.request_id,
                     image=image,
-                    step=info.step,
+                    step=at[slot],
                     num_steps=info.num_steps,
                     action=action,
                     nfe=info.nfe,

@@ -57,6 +57,8 @@ class SharedBatch:
         self._open, self._waiting, self._pace = OpenRequests(), FairQueue(), Pace()
         self._outcomes = Outcomes(model, self._open, meters=meters, clock=clock)
         self._decided: dict[int, Action] = {}
+        self._decided_at: dict[int, int] = {}
+        """Step by slot: an action may have led on from it."""
         self._ticket_count = 0
         self._began_s = 0.0
         self._image_s = Pace()
@@ -149,12 +151,13 @@ class SharedBatch:
 
     def update(self) -> None:
         """Decide about the images that wait for it."""
+        self._decided_at = {slot: self._batch.engine.info(slot).step for slot in self._batch.engine.deciding()}
         self._decided, failed = self._batch.decide()
         self._fail_images(failed)
 
     def outcomes(self) -> None:
         """Tell what was decided and what is done."""
-        self._outcomes.tell_decisions(self._batch, self._decided)
+        self._outcomes.tell_decisions(self._batch, self._decided, self._decided_at)
         for slot in self._batch.engine.done():
             request, _ = self._open.at(slot)
             self._image_s.note(self._outcomes.tell_drawn(self._batch, slot))

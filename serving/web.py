@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -19,8 +20,12 @@ from serving.error_shape import error_response
 from serving.errors import NoSuchError, RefusedError, RequestError
 from serving.limits import Limits
 from serving.openai_api import openai_routes
+from serving.page.assembled import assembled
 from serving.request_models import refusal_of
 from serving.security import Access, AsgiApp, Guard
+
+CONNECTIONS = 1024
+"""Open at once, and waiting to be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +51,13 @@ def make_app(drawing: Drawing, settings: WebSettings, metrics_page: Callable[[],
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _no_route)
 
+    page = assembled()
+
+    @app.get("/", response_class=Response)
+    async def index() -> Response:
+        """A page for people."""
+        return Response(page.content, media_type="text/html; charset=utf-8", headers=page.headers)
+
     @app.get("/health")
     async def health() -> dict[str, str]:
         """Whether images can be drawn."""
@@ -58,6 +70,38 @@ def make_app(drawing: Drawing, settings: WebSettings, metrics_page: Callable[[],
         return Response(metrics_page(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return Guard(app, access=settings.access, body_bytes=settings.limits.body_bytes)
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, which ends by itself where there is nothing left to serve: a supervisor starts a new process."""
+
+    def __init__(self, config: uvicorn.Config, ended: Callable[[], bool]) -> None:
+        super().__init__(config)
+        self._ended = ended
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second; whether to end."""
+        return await super().on_tick(counter) or self._ended()
+
+
+def http_server(app: AsgiApp, grace_s: float, *, ended: Callable[[], bool]) -> Server:
+    """A server for an app, on whichever socket it is given, else on a free port of loopback.
+
+    Args:
+        app: answers.
+        grace_s: how long a stop waits for answers under way.
+        ended: whether nothing can be drawn any more.
+    """
+    config = uvicorn.Config(
+        app,
+        port=0,
+        log_level="warning",
+        access_log=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=round(grace_s),
+        server_header=False,
+    )
+    return Server(config, ended)
 
 
 async def _said(_request: Request, error: Exception) -> JSONResponse:

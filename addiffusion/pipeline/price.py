@@ -43,6 +43,10 @@ class PriceDial:
         """Least and greatest speed that was measured at so many steps; None without a card."""
         return None if self.card is None else self.card.speeds(steps)
 
+    def own_speed(self, steps: int) -> float | None:
+        """Speed at the own price and so many steps; None without a card."""
+        return None if self.card is None else steps / self.card.cost(self.own, steps)
+
     def at_speed(self, speed: float, steps: int) -> float:
         """Price at which images cost so many times less than the full run on average.
 

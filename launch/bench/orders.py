@@ -102,3 +102,18 @@ class TrainOrder:
 
     iterations: Annotated[int, typer.Option(min=1, help="Measured iterations; one more loads the models.")] = 3
     tickets: Annotated[int, typer.Option(min=1, help="Tickets of a simulated worker per iteration.")] = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingOrder:
+    """How many requests to send to how large servers."""
+
+    images: Annotated[int, typer.Option(min=4, help="Requests of one image, of a contestant at a load.")] = 32
+    slots: Annotated[int, typer.Option(min=1, help="Images at once, and of a static batch.")] = 8
+    steps: Annotated[int, typer.Option(min=4, help="Of half of the full runs; the others have a fifth less.")] = 50
+    clients: Annotated[int, typer.Option(min=1, help="Processes that send them.")] = 2
+    loads: Annotated[
+        tuple[float, ...],
+        typer.Option("--load", min=0.01, help="Arrivals as a share of the policy's capacity; may be repeated."),
+    ] = (0.5, 0.8, 1.2)
+    rounds: Annotated[int, typer.Option(min=1, help="Contestants take turns; ratios are medians over rounds.")] = 1

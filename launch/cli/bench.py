@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from launch.bench.orders import EngineOrder, FinishOrder, PipelineOrder, RewardOrder, TrainOrder
+from launch.bench.orders import EngineOrder, FinishOrder, PipelineOrder, RewardOrder, ServingOrder, TrainOrder
 from launch.cli.options import Files, Settings, prepared_console
 from launch.cli.reward import Json
 
@@ -80,6 +80,21 @@ def pipeline(order: PipelineOrder, *, as_json: AsJson = False) -> None:
     from launch.bench.pipeline import bench_pipeline, table_of
 
     result = bench_pipeline(order, Console(stderr=True))
+    if not as_json:
+        Console().print(table_of(result))
+    typer.echo(json.dumps(result))
+
+
+def bench_serve(order: ServingOrder, *, as_json: AsJson = False) -> None:
+    """Compare the server under the shipped policy with itself without one, and with static batches with and without.
+
+    Client processes send requests of mixed settings at random times (a Poisson process), whether or not earlier ones
+    are answered. Loads are shares of what the engine draws under the policy when it is never idle.
+    """
+    from launch.bench.serve import bench_serve as measure
+    from launch.bench.serve import table_of
+
+    result = measure(order, Console(stderr=True))
     if not as_json:
         Console().print(table_of(result))
     typer.echo(json.dumps(result))

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import uvicorn
 from rich.console import Console
 
 from addiffusion.errors import ConfigError, DeviceLostError, UsageError
@@ -20,10 +19,8 @@ from serving.limits import Limits
 from serving.loop import EngineLoop
 from serving.model import load_served_model
 from serving.prometheus import PrometheusMeters
-from serving.security import AsgiApp, access_for, read_key
-from serving.web import WebSettings, make_app
-
-_CONNECTIONS = 1024
+from serving.security import access_for, read_key
+from serving.web import CONNECTIONS, WebSettings, http_server, make_app
 
 
 def serve(order: ServeOrder, console: Console, *, files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> None:
@@ -43,7 +40,7 @@ def serve(order: ServeOrder, console: Console, *, files: Sequence[Path] = (), ov
     limits = replace(Limits(), waiting_images=order.waiting)
     listening = _listening(order)
     with listening, _drawing(order, limits, console, files=files, overrides=overrides) as (drawing, meters):
-        listening.listen(_CONNECTIONS)
+        listening.listen(CONNECTIONS)
         app = make_app(drawing, WebSettings(access=access, limits=limits), meters.page)
         host, port = listening.getsockname()[:2]
         facts = drawing.facts
@@ -54,40 +51,9 @@ def serve(order: ServeOrder, console: Console, *, files: Sequence[Path] = (), ov
             soft_wrap=True,
         )
         with interruptible(lambda: None):  # uvicorn raises the signal once more when it has ended
-            server(app, drawing, order.grace_s).run(sockets=[listening])
+            http_server(app, order.grace_s, ended=lambda: drawing.refusal is not None).run(sockets=[listening])
         if drawing.refusal is not None:
             raise DeviceLostError(drawing.refusal.message)
-
-
-class Server(uvicorn.Server):
-    """Uvicorn, which ends by itself once its engine can draw nothing any more: a supervisor starts a new process."""
-
-    def __init__(self, config: uvicorn.Config, drawing: LocalDrawing) -> None:
-        super().__init__(config)
-        self._drawing = drawing
-
-    async def on_tick(self, counter: int) -> bool:
-        """Called ten times a second; whether to end."""
-        return await super().on_tick(counter) or self._drawing.refusal is not None
-
-
-def server(app: AsgiApp, drawing: LocalDrawing, grace_s: float) -> Server:
-    """A server for an app.
-
-    Args:
-        app: answers.
-        drawing: draws for it.
-        grace_s: how long a stop waits for answers under way.
-    """
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        limit_concurrency=_CONNECTIONS,
-        timeout_graceful_shutdown=round(grace_s),
-        server_header=False,
-    )
-    return Server(config, drawing)
 
 
 @contextmanager

@@ -38,6 +38,31 @@ class Page:
         self._loop = asyncio.new_event_loop()
         self._session, self._socket = self._loop.run_until_complete(_connect(port))
         self._count = 0
+        self.errors: list[str] = []
+        """Errors on the console and exceptions that nobody caught, from ``watch_errors`` on."""
+
+    def watch_errors(self) -> None:
+        """Note errors from here on."""
+        self._call("Runtime.enable")
+        self._call("Log.enable")
+
+    def resize(self, width: int, height: int) -> None:
+        """Give the tab another size, in CSS pixels."""
+        self._call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+
+    def prefer(self, scheme: str) -> None:
+        """What the system prefers: ``light`` or ``dark``."""
+        self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def press(self, key: str, *, control: bool = False) -> None:
+        """A key goes down and up again where the focus is."""
+        code = ord(key.upper()) if len(key) == 1 else {"Enter": 13, "Escape": 27}[key]
+        text = {} if control else {"text": "\r"} if key == "Enter" else {"text": key} if len(key) == 1 else {}
+        common = {"key": key, "windowsVirtualKeyCode": code, "modifiers": 2 if control else 0}
+        self._call("Input.dispatchKeyEvent", type="keyDown", **common, **text)
+        self._call("Input.dispatchKeyEvent", type="keyUp", **common)
 
     def close(self) -> None:
         """End the connection, not the browser."""
@@ -78,11 +103,23 @@ class Page:
     async def _exchange(self, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
         await self._socket.send_json({"id": self._count, "method": method, "params": parameters})
         while (answer := await self._socket.receive_json()).get("id") != self._count:
-            pass  # events nobody has asked for
+            self._note(answer)
         if "navigated" in answer.get("error", {}).get("message", ""):
             raise NavigatedError
         assert "error" not in answer, answer
         return answer["result"]
+
+    def _note(self, event: dict[str, Any]) -> None:
+        said = event.get("params", {})
+        match event.get("method"):
+            case "Runtime.exceptionThrown":
+                self.errors.append(str(said["exceptionDetails"]))
+            case "Runtime.consoleAPICalled" if said["type"] == "error":
+                self.errors.append(str(said["args"]))
+            case "Log.entryAdded" if said["entry"]["level"] == "error":
+                self.errors.append(f"{said['entry']['text']} {said['entry'].get('url', '')}")
+            case _:
+                pass  # nobody has asked for it
 
 
 async def _connect(port: int) -> tuple[aiohttp.ClientSession, aiohttp.ClientWebSocketResponse]:

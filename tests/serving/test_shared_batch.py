@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from addiffusion.actions import Action
 from addiffusion.setting import Setting
 from serving.fair_queue import FairQueue
-from serving.messages import Cancel, Drawn, Failed, Steer
+from serving.messages import Cancel, Decided, Drawn, Failed, Steer
 from tests.serving.toy_server import (
     STEPS,
     WARMUP,
@@ -23,6 +23,15 @@ from tests.serving.toy_server import (
     tick,
     toy_model,
 )
+
+
+def test_a_decision_is_told_with_the_step_at_which_it_was_taken() -> None:
+    for action, steps in {Action.CONTINUE: list(range(WARMUP, STEPS)), Action.STOP: [WARMUP]}.items():
+        shared = shared_batch(toy_model(act=always(action)))
+        told = submitted(shared, action.name, every_decision=True)
+        drained(shared)
+        assert [one.step for one in told.of(Decided)] == steps  # type: ignore[attr-defined]
+
 
 # ---------------------------------------------------------------- fairness
 

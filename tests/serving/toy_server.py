@@ -20,7 +20,6 @@ from addiffusion.configuration.files import load_config
 from addiffusion.pipeline.card import CurvePoint, PolicyCard
 from addiffusion.pipeline.price import PriceDial
 from addiffusion.scorers.base import Unscored
-from launch.serving.serve import server
 from serving.drawing import LocalDrawing
 from serving.limits import Limits
 from serving.loop import EngineLoop
@@ -29,7 +28,7 @@ from serving.model import ServedModel
 from serving.prometheus import PrometheusMeters
 from serving.security import Access
 from serving.shared_batch import SharedBatch
-from serving.web import WebSettings, make_app
+from serving.web import WebSettings, http_server, make_app
 from tests.fakes import ToyBackbone
 
 STEPS, WARMUP = 8, 2
@@ -155,7 +154,7 @@ def served(model: ServedModel, *, key: str | None = None, limits: Limits | None 
     drawing = LocalDrawing(loop, model.facts, limits)
     app = make_app(drawing, WebSettings(access=Access(key=key, loopback=True), limits=limits), meters.page)
     listening = socket.create_server(("127.0.0.1", 0))
-    running = server(app, drawing, grace_s=5)
+    running = http_server(app, 5, ended=lambda: drawing.refusal is not None)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
     thread.start()
     port = listening.getsockname()[1]
