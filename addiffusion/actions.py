@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 
 
@@ -14,7 +15,19 @@ class Action(IntEnum):
     """End the image: return z0_pred, or arrive with the finish passes when there are any."""
     REFINE = 2
     """Re-noise and re-denoise the under-attended region, then go on."""
+    LEAP = 3
+    """Commit a solver step over several intervals of the schedule at once."""
+    UNGUIDED = 4
+    """As continue, but the next pass is without guidance, at half its cost."""
+    REDRAW = 5
+    """Give the latent up and begin again with the next noise."""
 
 
-ACTION_COUNT = len(Action)
 ACTION_NAMES = tuple(action.name.lower() for action in Action)
+FIRST_ACTIONS = ACTION_NAMES[:3]
+"""What a policy may do unless ``policy.actions`` says more."""
+
+
+def action_count(names: Iterable[str]) -> int:
+    """Logits of a policy that may take these actions: those of FIRST_ACTIONS, or of all."""
+    return len(FIRST_ACTIONS) if set(names) <= set(FIRST_ACTIONS) else len(ACTION_NAMES)

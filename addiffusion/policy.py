@@ -13,7 +13,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from addiffusion.actions import ACTION_COUNT, ACTION_NAMES, Action
+from addiffusion.actions import ACTION_NAMES, FIRST_ACTIONS, Action, action_count
 
 HIDDEN_GAIN = math.sqrt(2.0)
 """Orthogonal gain that keeps the variance through a ReLU (arXiv:1502.01852 Sec. 2.2)."""
@@ -21,12 +21,14 @@ POLICY_GAIN = 0.01
 """Gain of the policy head: the first policy is close to its prior, whatever phi is (arXiv:2006.05990 Sec. 3.2)."""
 FORBIDDEN_LOGIT = -1.0e4
 """Logit of an action the policy may not take: its probability is 0 in every precision, its entropy term too."""
+OTHER_PRIOR = 0.02
+"""Probability before training of each action that ``policy.prior`` does not name."""
 VALUE_GAIN = 1.0
 """Gain of the value head."""
 
 
 class PolicyNetwork(nn.Module):
-    """phi to the logits of the three actions, in the order of ``Action``."""
+    """phi to logits in the order of ``Action``: of FIRST_ACTIONS, or of all where it may take another."""
 
     allowed: Tensor
 
@@ -36,30 +38,31 @@ class PolicyNetwork(nn.Module):
         hidden: Sequence[int],
         *,
         prior: Sequence[float] | None = None,
-        actions: Sequence[str] = ACTION_NAMES,
+        actions: Sequence[str] = FIRST_ACTIONS,
     ) -> None:
         """An untrained network.
 
         Args:
             input_width: width of phi.
             hidden: widths of the hidden layers.
-            prior: action probabilities the untrained policy is close to; None for uniform.
+            prior: action probabilities the untrained policy is close to, see ``prior_of``; None for uniform.
             actions: names of the actions it may take.
         """
         super().__init__()
-        self.layers = build_mlp((input_width, *hidden, ACTION_COUNT), head_gain=POLICY_GAIN)
+        count = action_count(actions)
+        self.layers = build_mlp((input_width, *hidden, count), head_gain=POLICY_GAIN)
         # Not part of the state: it says what is allowed, not what was learned.
-        allowed = torch.tensor([name in actions for name in ACTION_NAMES])
+        allowed = torch.tensor([name in actions for name in ACTION_NAMES[:count]])
         self.register_buffer("allowed", allowed, persistent=False)
         if prior is not None:
             head = self.layers[-1]
             assert isinstance(head, nn.Linear)
             with torch.no_grad():
-                head.bias.copy_(torch.tensor(prior).log())
+                head.bias.copy_(torch.tensor(prior_of(prior, count)).log())
 
     @torch.no_grad()
     def sharpen(self, factor: float) -> None:
-        """Multiply the log odds of stop against continue by ``factor``; their sum, and refine's logit, stay."""
+        """Multiply the log odds of stop against continue by ``factor``; their sum, and all other logits, stay."""
         head = self.layers[-1]
         assert isinstance(head, nn.Linear)
         pair = [Action.CONTINUE, Action.STOP]
@@ -84,6 +87,17 @@ class ValueNetwork(nn.Module):
         return self.layers(phi).squeeze(-1)
 
 
+def prior_of(prior: Sequence[float], count: int) -> list[float]:
+    """Probabilities of ``count`` actions: those that ``prior`` leaves out have OTHER_PRIOR each."""
+    others = count - len(prior)
+    return [share * (1 - others * OTHER_PRIOR) for share in prior] + [OTHER_PRIOR] * others
+
+
+def payable(logits: NDArray[np.float32], allowed: Sequence[bool]) -> NDArray[np.float32]:
+    """Logits (a,) of a decision with FORBIDDEN_LOGIT for what ``allowed``, by ``Action``, forbids there."""
+    return np.where(allowed[: len(logits)], logits, np.float32(FORBIDDEN_LOGIT))
+
+
 def masked_like(logits: Float[Tensor, "*row action"], acted: Float[Tensor, "*row action"]) -> Tensor:
     """Logits with the actions forbidden that were forbidden when these decisions were taken.
 
@@ -95,7 +109,7 @@ def masked_like(logits: Float[Tensor, "*row action"], acted: Float[Tensor, "*row
 
 
 def choose(logits: NDArray[np.float32], generator: torch.Generator | None) -> tuple[Action, float]:
-    """One action and its log-probability from the logits (3,) of one decision.
+    """One action and its log-probability from the logits (a,) of one decision.
 
     Row by row and in float64, so that a draw depends on nothing but its own logits and its own generator.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from addiffusion.actions import action_count
 from addiffusion.assets import POLICY_FOLDERS
 from addiffusion.checkpoint_files import (
     POLICY_FILE,
@@ -68,10 +69,11 @@ class TrainedPolicy:
             width: p, the width of phi under it.
 
         Raises:
-            CheckpointError: they see another number of inputs, or have other layers.
+            CheckpointError: they see another number of inputs, have other layers, or decide about other actions.
         """
         seen, *hidden = widths_of(self.weights)
         if (seen, tuple(hidden)) == (width, config.policy.hidden):
+            self._check_actions(config.policy.actions)
             return
         sees = f"sees {seen} numbers" if seen != width else f"has hidden layers {hidden}"
         gives = str(width) if seen != width else str(list(config.policy.hidden))
@@ -82,6 +84,15 @@ class TrainedPolicy:
             seen=seen,
             width=width,
         )
+
+    def _check_actions(self, actions: Sequence[str]) -> None:
+        logits, wanted = len(self.weights[max(self.weights, key=_layer)]), action_count(actions)
+        if logits != wanted:
+            raise CheckpointError(
+                f"The policy {self.name} has {logits} logits, but policy.actions=[{','.join(actions)}] need {wanted}: "
+                "leave policy.actions as they were (its own config.yaml has them), or train a policy of these.",
+                policy=self.name,
+            )
 
 
 def read_policy(name: str) -> TrainedPolicy:

@@ -80,6 +80,8 @@ class Ticket:
     unless ``record_stops`` asks for them."""
     stop_rule: StopRule | None = None
     """With ``forced=CONTINUE``: where this control stops instead."""
+    script: tuple[Action, ...] | None = None
+    """With ``forced=CONTINUE``: the action at each schedule index, where it can be taken; continue everywhere else."""
     explore: bool = True
     """Draw actions from the policy's distribution; False takes the most likely one."""
     reference: Reference | None = None
@@ -232,9 +234,9 @@ class Episode:
     log_prob: NDArray[np.float32]
     """(d,) behaviour log-probability of the action taken."""
     logits: NDArray[np.float32]
-    """(d, 3); FORBIDDEN_LOGIT of actions that could not be paid."""
+    """(d, a) of FIRST_ACTIONS or of all; FORBIDDEN_LOGIT of actions that could not be taken or paid."""
     steps: NDArray[np.int64]
-    """(d,) schedule index i of each decision."""
+    """(d,) schedule index i of each decision; it falls where a redraw has begun the image again."""
     nfe_spent: NDArray[np.int64]
     """(d,) passes that followed each decision up to the next one or the end."""
     scores: NDArray[np.float32]
@@ -269,6 +271,11 @@ class Episode:
         if self.carried_versions is not None:
             return self.carried_versions
         return np.full(len(self.actions), self.weight_version, np.int64)
+
+    @property
+    def attempts(self) -> NDArray[np.int64]:
+        """(d,) how often the image had been begun again before each decision."""
+        return np.cumsum(self.actions == Action.REDRAW) - (self.actions == Action.REDRAW)
 
     @property
     def rewards(self) -> NDArray[np.float32]:

@@ -18,7 +18,14 @@ from addiffusion.files import make_folder, whole_file
 BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 INK, GREY, PALE = "#222222", "#8A8A8A", "#E6E6E6"
 
-ACTION_COLORS = {Action.CONTINUE: BLUE, Action.STOP: VERMILLION, Action.REFINE: GREEN}
+ACTION_COLORS = {
+    Action.CONTINUE: BLUE,
+    Action.STOP: VERMILLION,
+    Action.REFINE: GREEN,
+    Action.LEAP: ORANGE,
+    Action.UNGUIDED: SKY,
+    Action.REDRAW: PURPLE,
+}
 TIER_COLORS = {0: GREY, 1: SKY, 2: ORANGE, 3: PURPLE}
 
 _STYLE: dict[Any, Any] = {

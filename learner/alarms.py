@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 
 import numpy as np
 
-from addiffusion.actions import Action
+from addiffusion.actions import ACTION_NAMES
 from addiffusion.config.training import ALARM_NAMES, AlarmName, AlarmsSection
 from addiffusion.records import Episode
 
@@ -31,6 +31,8 @@ class _Check:
     wrong: Callable[[float, AlarmsSection], bool]
     says: str
     """With the metric's latest value for {}."""
+    action: str | None = None
+    """It means something only where this action is possible."""
 
 
 _CHECKS = (
@@ -54,6 +56,18 @@ _CHECKS = (
         wrong=lambda value, section: value <= section.refine_frac,
         says="{:.2%} of the decisions refine: right where refine does not pay, otherwise raise ppo.entropy_start "
         "or reward.refine_bonus",
+        action="refine",
+    ),
+    *(
+        _Check(
+            name="never_tried",
+            metric=f"{action}_frac",
+            wrong=lambda value, section: value <= section.refine_frac,
+            says=f"{{:.2%}} of the decisions are {action}: right where it does not pay, otherwise raise "
+            f"ppo.entropy_start, or leave it out of policy.actions",
+            action=action,
+        )
+        for action in ACTION_NAMES[3:]
     ),
     _Check(
         name="entropy_floor",
@@ -72,13 +86,13 @@ _CHECKS = (
 )
 
 
-def raised_alarms(rows: Sequence[Row], section: AlarmsSection, *, refine_allowed: bool) -> tuple[Alarm, ...]:
+def raised_alarms(rows: Sequence[Row], section: AlarmsSection, *, possible: Collection[str]) -> tuple[Alarm, ...]:
     """The alarms that hold after the last of ``rows``, in the order of ``ALARM_NAMES``.
 
     Args:
         rows: lines of metrics.jsonl from the first iteration on.
         section: thresholds, grace and patience.
-        refine_allowed: whether ``never_refine`` means anything.
+        possible: actions that the policies could take; of others it means nothing that they don't.
     """
     latest = rows[-section.patience :]
     if len(rows) < section.grace + section.patience:
@@ -86,14 +100,15 @@ def raised_alarms(rows: Sequence[Row], section: AlarmsSection, *, refine_allowed
     return tuple(
         Alarm(name=check.name, message=check.says.format(_number(latest[-1], check.metric)))
         for check in _CHECKS
-        if (refine_allowed or check.name != "never_refine") and all(_is_wrong(row, check, section) for row in latest)
+        if (check.action is None or check.action in possible) and all(_is_wrong(row, check, section) for row in latest)
     )
 
 
-def refine_possible(episodes: Sequence[Episode]) -> bool:
-    """Whether the policies that acted could refine anywhere: a masked action has probability 0."""
+def possible_actions(episodes: Sequence[Episode]) -> frozenset[str]:
+    """Actions that the policies could take anywhere: a masked action has probability 0."""
     logits = np.concatenate([episode.logits for episode in episodes])
-    return bool((np.exp(logits[:, Action.REFINE] - logits.max(axis=1)) > 0).any())
+    seen = (np.exp(logits - logits.max(axis=1, keepdims=True)) > 0).any(axis=0)
+    return frozenset(name for name, possible in zip(ACTION_NAMES, seen.tolist(), strict=False) if possible)
 
 
 def alarm_metrics(raised: Sequence[Alarm]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.env_runner import EnvRunner
 
-from addiffusion.actions import ACTION_COUNT
+from addiffusion.actions import action_count
 from addiffusion.config import Config, PpoSection
 from learner.marwil_learner import EpisodeMarwilLearner
 from learner.module import PolicyModule
@@ -43,7 +43,7 @@ def build_ppo_config(
         algorithm_class: the algorithm ``build_algo`` makes.
     """
     space = gym.spaces.Box(-np.inf, np.inf, (observation_width,), np.float32)
-    actions = gym.spaces.Discrete(ACTION_COUNT)
+    actions = gym.spaces.Discrete(action_count(config.policy.actions))
     model_config = {
         "hidden": list(config.policy.hidden),
         "prior": list(config.policy.prior),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from addiffusion.actions import ACTION_COUNT, ACTION_NAMES, Action
+from addiffusion.actions import ACTION_NAMES, Action
 from addiffusion.records import SCORE_NAMES, TERM_NAMES, Episode, Ticket
 from addiffusion.rollouts import Rollouts
 from learner.batch import Batch
@@ -97,12 +97,13 @@ def episode_statistics(episodes: Sequence[Episode]) -> dict[str, float]:
     """Means over ``episodes`` of return, reward terms, final scores, NFE and decisions, and the action mix.
 
     Names: ``return``, ``term_<name>``, ``score_<name>``, ``nfe``, ``network_evals``, ``cost``, ``decisions``,
-    ``<action>_frac`` (of all decisions), ``only_continue_frac`` (of all episodes: nothing but continue),
-    ``stop_at_once_frac`` (of all episodes: stop at the first decision).
+    ``<action>_frac`` (of all decisions, for actions that the policy has a logit for), ``only_continue_frac`` (of all
+    episodes: nothing but continue), ``stop_at_once_frac`` (of all episodes: stop at the first decision).
     """
     terms = np.stack([episode.terms.sum(axis=0) for episode in episodes])
     scores = np.stack([episode.scores[-1] for episode in episodes])
-    actions = np.bincount(np.concatenate([episode.actions for episode in episodes]), minlength=ACTION_COUNT)
+    names = ACTION_NAMES[: episodes[0].logits.shape[1]]
+    actions = np.bincount(np.concatenate([episode.actions for episode in episodes]), minlength=len(names))
     return {
         "return": float(terms.sum(axis=1).mean()),
         **{f"term_{name}": float(value) for name, value in zip(TERM_NAMES, terms.mean(axis=0), strict=True)},
@@ -111,7 +112,7 @@ def episode_statistics(episodes: Sequence[Episode]) -> dict[str, float]:
         "network_evals": float(np.mean([episode.network_evals for episode in episodes])),
         "cost": float(np.mean([episode.cost for episode in episodes])),
         "decisions": float(np.mean([len(episode.actions) for episode in episodes])),
-        **{f"{name}_frac": float(n / actions.sum()) for name, n in zip(ACTION_NAMES, actions, strict=True)},
+        **{f"{name}_frac": float(n / actions.sum()) for name, n in zip(names, actions, strict=True)},
         "only_continue_frac": float(np.mean([(e.actions == Action.CONTINUE).all() for e in episodes])),
         "stop_at_once_frac": float(np.mean([e.actions[0] == Action.STOP for e in episodes])),
     }

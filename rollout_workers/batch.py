@@ -11,8 +11,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from addiffusion.actions import ACTION_COUNT, Action
-from addiffusion.config import RewardSection
+from addiffusion.actions import Action, action_count
+from addiffusion.config import Config
 from addiffusion.errors import ConfigError, ContractError, ScorerError
 from addiffusion.observation.builder import ObservationBuilder
 from addiffusion.observation.clip import ImageScores
@@ -27,7 +27,7 @@ from rollout_workers.scored_images import Images, Pending, ScoredImages
 from rollout_workers.ticket_queue import TicketQueue
 
 PolicyFunction: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""phi (n, p) to logits (n, 3), always of as many rows."""
+"""phi (n, p) to logits (n, a), always of as many rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class Batch:
         observations: ObservationBuilder,
         scorer: AsyncScorer,
         tickets: TicketQueue,
-        reward: RewardSection,
+        config: Config,
         timed: Stopwatch,
     ) -> None:
         """Empty slots.
@@ -58,11 +58,12 @@ class Batch:
             observations: phi of their decisions.
             scorer: scores of their images.
             tickets: what to roll out.
-            reward: how episodes are paid.
+            config: says how episodes are paid, and what a policy may do.
             timed: seconds of each stage.
         """
         self._engine, self._observations, self.scorer, self._tickets = engine, observations, scorer, tickets
-        self._reward, self._timed = reward, timed
+        self._reward, self._timed = config.reward, timed
+        self._logit_count = action_count(config.policy.actions)
         # Where slots are left over while others are scored, a pass of half of the rows is worth it.
         self._least_fill = 0.5 if len(engine) > engine.images_per_pass else 1.0
         self._builders: dict[int, EpisodeBuilder] = {}
@@ -169,7 +170,8 @@ class Batch:
 
     def _forced_action(self, slot: int) -> Action | None:
         step, z0_pred = self._engine.info(slot).step, self._engine.z0_pred[slot]
-        return self._builders[slot].forced_action(step=step, z0_pred=z0_pred)
+        action = self._builders[slot].forced_action(step=step, z0_pred=z0_pred)
+        return action if action is None or self._engine.allowed(slot)[action] else Action.CONTINUE
 
     # ---------------------------------------------------------------- after it
 
@@ -201,7 +203,7 @@ class Batch:
                 phi[: len(some)] = self._observations.rows(self._engine, self._builders, judged, some)
             with self._timed("policy"):
                 logits = policy.act(phi)
-                _check_logits(logits, size)
+                _check_logits(logits, (size, self._logit_count))
                 for slot, seen, answer in zip(some, phi, logits, strict=False):
                     if self._can_choose(slot, answer):
                         chosen[slot] = self._builders[slot].decide(
@@ -291,8 +293,6 @@ def _paid(ticket: Ticket) -> Setting | None:
     return ticket.setting if ticket.forced is None else replace(ticket.setting or Setting(), max_cost=math.inf)
 
 
-def _check_logits(logits: NDArray[np.float32], rows: int) -> None:
-    if logits.shape != (rows, ACTION_COUNT):
-        raise ContractError(
-            f"The policy must return logits of shape {(rows, ACTION_COUNT)}, not {logits.shape}.", shape=logits.shape
-        )
+def _check_logits(logits: NDArray[np.float32], shape: tuple[int, int]) -> None:
+    if logits.shape != shape:
+        raise ContractError(f"The policy must return logits of shape {shape}, not {logits.shape}.", shape=logits.shape)

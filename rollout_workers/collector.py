@@ -42,7 +42,7 @@ class Collector:
 
         Args:
             tickets: distinct by ticket id; worked off in this order.
-            act: phi (n, p) to logits (n, 3). Always called with as many rows as a network pass has images
+            act: phi (n, p) to logits (n, a). Always called with as many rows as a network pass has images
                 (``Config.images_per_pass``); those that nobody decides with are 0.
             weight_version: version of the weights behind ``act``.
 
@@ -138,7 +138,7 @@ class Collector:
             ),
             scorer=AsyncScorer(self._scoring, timed),
             tickets=tickets,
-            reward=config.reward,
+            config=config,
             timed=timed,
         )
 

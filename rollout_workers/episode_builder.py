@@ -12,10 +12,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from addiffusion.actions import ACTION_COUNT, Action
+from addiffusion.actions import FIRST_ACTIONS, Action
 from addiffusion.config import RewardSection
 from addiffusion.observation.clip import ImageScores
-from addiffusion.policy import FORBIDDEN_LOGIT, choose
+from addiffusion.policy import choose, payable
 from addiffusion.records import TERM_NAMES, Episode, Frames, StopRecords, Ticket
 from addiffusion.reward import compute_terms
 from addiffusion.sampling.latents import SlotSnapshot
@@ -29,7 +29,7 @@ class Decision:
     phi: NDArray[np.float32]
     """(p,)."""
     logits: NDArray[np.float32]
-    """(3,)."""
+    """(a,)."""
     action: Action
     log_prob: float
     weight_version: int
@@ -81,8 +81,13 @@ class EpisodeBuilder:
 
     @property
     def last_judged(self) -> ImageScores | None:
-        """Scores at the previous decision; None before the first."""
-        return self.decisions[-1].judged if self.decisions else None
+        """Scores at the previous decision about this latent; None before the first."""
+        return None if self.begins else self.decisions[-1].judged
+
+    @property
+    def begins(self) -> bool:
+        """Whether nothing was decided about its present latent."""
+        return not self.decisions or self.decisions[-1].action is Action.REDRAW
 
     @property
     def at_branch(self) -> bool:
@@ -91,13 +96,15 @@ class EpisodeBuilder:
         return wanted is not None and (len(self.decisions) - 1) % wanted.stride == 0
 
     def forced_action(self, *, step: int, z0_pred: Float[Tensor, "c h w"]) -> Action | None:
-        """Action that the ticket prescribes at a decision; None asks the policy.
+        """Action that the ticket prescribes at a decision, where it can be taken; None asks the policy.
 
         Args:
             step: schedule index of the decision.
             z0_pred: clean prediction at the decision.
         """
         ticket = self.ticket
+        if ticket.script is not None:
+            return ticket.script[step] if step < len(ticket.script) else Action.CONTINUE
         if ticket.forced is not Action.CONTINUE or ticket.stop_rule is None:
             return ticket.forced
         at_step = ticket.stop_rule.at_step
@@ -132,13 +139,13 @@ class EpisodeBuilder:
 
         Args:
             phi: (p,) the observation.
-            logits: (3,) the policy's answer, finite.
+            logits: (a,) the policy's answer, finite.
             info: where the slot stands.
             judged: scores of the prediction; None where the policy decides without them.
-            allowed: actions that can be paid; the probability of any other one is 0.
+            allowed: by ``Action`` whether it can be taken and paid; the probability of any other one is 0.
             weight_version: version of the policy weights.
         """
-        logits = np.where(allowed, logits, np.float32(FORBIDDEN_LOGIT))
+        logits = payable(logits, allowed)
         if self.ticket.forced is None:
             action, log_prob = choose(logits, self.draws)
         else:
@@ -187,7 +194,7 @@ class EpisodeBuilder:
             phi=_rows([decision.phi for decision in self.decisions], phi_width),
             actions=actions,
             log_prob=np.array([decision.log_prob for decision in self.decisions], np.float32),
-            logits=_rows([decision.logits for decision in self.decisions], ACTION_COUNT),
+            logits=_rows([decision.logits for decision in self.decisions], len(FIRST_ACTIONS)),
             steps=np.array([decision.info.step for decision in self.decisions], np.int64),
             nfe_spent=self._nfe_spent(info.nfe),
             scores=np.stack([one.scores for one in judged]),

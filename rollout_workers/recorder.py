@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from addiffusion.actions import ACTION_COUNT, Action
+from addiffusion.actions import FIRST_ACTIONS, Action
 from addiffusion.errors import ArchiveError
 from addiffusion.files import make_folder, whole_file
 from addiffusion.records import SCORE_NAMES, TERM_NAMES, Episode, Prompt, Reference, Ticket
@@ -225,7 +225,7 @@ def _from_rows(rows: Sequence[_Row]) -> Episode:
         phi=_matrix(decisions, "phi", whole["phi_width"]),
         actions=np.array([row["action"] for row in decisions], np.int64),
         log_prob=np.array([row["log_prob"] for row in decisions], np.float32),
-        logits=_matrix(decisions, "logits", ACTION_COUNT),
+        logits=_matrix(decisions, "logits", len(decisions[0]["logits"] if decisions else FIRST_ACTIONS)),
         steps=np.array([row["step"] for row in decisions], np.int64),
         nfe_spent=np.array([row["nfe_spent"] for row in decisions], np.int64),
         scores=_columns(rows, "score", SCORE_NAMES),

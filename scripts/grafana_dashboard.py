@@ -14,6 +14,7 @@ from addiffusion.metrics import Metric
 from launch.runtime import metrics as run_metrics
 from reward_service import metrics as reward_metrics
 from rollout_workers import metrics as rollout_metrics
+from serving import metrics as serve_metrics
 
 FILE: Final = Path(__file__).parents[1] / "cluster/monitoring/grafana_dashboard.json"
 COLUMNS, WIDTH, HEIGHT = 4, 6, 7
@@ -31,6 +32,7 @@ ROWS: Final[Sequence[tuple[str, Sequence[Metric]]]] = (
     ("Rollout workers", rollout_metrics.ALL),
     ("Reward service", reward_metrics.ALL),
     ("Learner", _of_group("learner")),
+    ("Server", serve_metrics.ALL),
 )
 
 
@@ -62,7 +64,7 @@ def queries(metric: Metric) -> list[tuple[str, str]]:
     if metric.kind == "histogram":
         rate = f"sum by (le{tags}) (rate({name}_bucket[1m]))"
         return [(f"histogram_quantile({q}, {rate})", f"{legend} p{100 * q:.0f}".strip()) for q in (0.5, 0.95)]
-    source = {"addiffusion_rollout": "worker", "addiffusion_reward": "replica"}
+    source = {"addiffusion_rollout": "worker", "addiffusion_reward": "replica", "addiffusion_serve": "replica"}
     owner = next((tag for start, tag in source.items() if metric.name.startswith(start)), "run")
     return [(f"max by ({owner}) ({name})", f"{{{{{owner}}}}}")]
 

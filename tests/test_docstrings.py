@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("addiffusion", "rollout_workers", "reward_service", "learner", "evaluation", "launch")
+PACKAGES = ("addiffusion", "rollout_workers", "reward_service", "learner", "evaluation", "serving", "launch")
 COMMANDS = ROOT / "launch" / "cli"
 """A command's docstring is what `--help` shows above its options, each of which says itself what it is."""
 FEW = 3

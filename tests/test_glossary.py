@@ -16,7 +16,7 @@ from addiffusion import records, rollouts
 from addiffusion.config import Config
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("addiffusion", "rollout_workers", "reward_service", "learner", "evaluation", "launch")
+PACKAGES = ("addiffusion", "rollout_workers", "reward_service", "learner", "evaluation", "serving", "launch")
 GLOSSARY = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
 ENTRIES = re.findall(r"^\| (?!name \||---)(.+?) \| (.+) \|$", GLOSSARY, re.MULTILINE)
 WRITTEN = {

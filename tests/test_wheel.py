@@ -88,12 +88,14 @@ def test_the_built_in_model_draws(installed: Installed) -> None:
 
 
 @pytest.mark.parametrize(
-    "command",
-    [("train",), ("sample", "a red circle", "--policy", "shipped")],
-    ids=["training", "a policy that looks by CLIP"],
+    ("command", "extra"),
+    [(("train",), "train"), (("sample", "a red circle", "--policy", "shipped"), "train"), (("serve",), "serve")],
+    ids=["training", "a policy that looks by CLIP", "a server"],
 )
-def test_what_an_extra_brings_is_missed_in_one_sentence(installed: Installed, command: tuple[str, ...]) -> None:
+def test_what_an_extra_brings_is_missed_in_one_sentence(
+    installed: Installed, command: tuple[str, ...], extra: str
+) -> None:
     done = installed.run("addiffusion", *command)
     assert done.returncode == 2
-    assert "pip install 'addiffusion[train]'" in " ".join(done.stderr.split())
+    assert f"pip install 'addiffusion[{extra}]'" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

@@ -20,6 +20,8 @@ TEXT_BATCH = 8
 """Prompts per pass of the text encoder, always: an embedding must not depend on how many were asked for."""
 _SHOWN_CHARACTERS = 60
 """Of a prompt in a warning."""
+_TOLD = 4096
+"""Prompts that are remembered as told: a process may see prompts without end."""
 CACHE_BYTES = 256 * 2**20
 """Most memory of kept embeddings: 236 kB each for SD 1.5, 5 MB for SD3."""
 
@@ -92,6 +94,8 @@ class PromptCache:
             counts = [(reader, reader.count(prompt)) for reader in readers]
             if all(count <= reader.length for reader, count in counts):
                 continue
+            if len(self._told) >= _TOLD:
+                self._told.clear()
             self._told.add(prompt)
             parts = [f"{reader.name} reads {min(count, reader.length)} of {count} tokens" for reader, count in counts]
             _log.warning(

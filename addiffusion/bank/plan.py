@@ -31,6 +31,10 @@ _DEPENDS_ON: Any = {
     "scorers": {"kind", "clip", "aesthetic", "dino", "image_reward"},
 }
 """Keys of the configuration that a bank's numbers depend on. Scales are in phi."""
+_NEVER_TAKEN = ("leap_steps", "max_redraws")
+"""Keys about actions that no trajectory of a bank takes."""
+REPLAYS = ("continue", "stop")
+"""Actions whose outcome a trajectory knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,8 @@ class BankPlan:
     """Names of the metric columns."""
     shard_size: int
     """Trajectories per file."""
+    replays: tuple[str, ...] = REPLAYS
+    """Names of the actions that can be played from it."""
 
     def write(self, folder: Path) -> None:
         """Put the plan into ``folder``, which is made when missing."""
@@ -64,6 +70,7 @@ class BankPlan:
             _STRIDE_KEY: self.stride,
             "metrics": self.metrics,
             "shard_size": self.shard_size,
+            "replays": self.replays,
         }
         write_text(folder / PLAN_FILE, json.dumps(values, indent=2) + "\n")
 
@@ -112,6 +119,7 @@ def _first(error: ValidationError | ContractError) -> str:
 def bank_identity(config: Config) -> dict[str, Any]:
     """Configuration that a bank depends on, by dotted key; ``weights`` is a digest of the model's files."""
     tree = config.model_dump(mode="json", include=_DEPENDS_ON)
+    tree["sampler"] = {key: value for key, value in config.sampler.identity().items() if key not in _NEVER_TAKEN}
     if not config.observation.setting:  # as in banks from before there was such a key
         del tree["observation"]["setting"]
     return {**_flat(tree), "weights": _weights_digest(config)}

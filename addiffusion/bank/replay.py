@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from addiffusion.actions import ACTION_COUNT, Action
+from addiffusion.actions import FIRST_ACTIONS, Action
 from addiffusion.bank.archive import Bank
 from addiffusion.bank.oracle import oracle_end, reward_of_ends
 from addiffusion.bank.trajectory import Trajectory
@@ -53,16 +53,18 @@ class BankRollouts:
 
         Args:
             bank: of this configuration.
-            config: the run's; ``policy.actions`` must leave refine out, which a bank knows nothing of.
+            config: the run's; ``policy.actions`` must be among ``BankPlan.replays``.
             chooser: who decides instead of the policy (demonstrations for offline learning).
 
         Raises:
-            ConfigError: the policy may refine.
+            ConfigError: the policy may do something else.
         """
-        if chooser is None and Action.REFINE.name.lower() in config.policy.actions:
+        known = bank.plan.replays
+        unknown = [name for name in config.policy.actions if name not in known]
+        if chooser is None and unknown:
             raise ConfigError(
-                "A trajectory bank holds what follows continue and stop only: set policy.actions=[continue,stop] to "
-                "train or play a policy on it."
+                f"A trajectory bank holds what follows {' and '.join(known)} only, not {', '.join(unknown)}: set "
+                f"policy.actions=[{','.join(known)}] to train or play a policy on it."
             )
         self._bank, self._config, self._chooser = bank, config, chooser
         self._rows = config.images_per_pass
@@ -110,7 +112,7 @@ class BankRollouts:
         phi[:, self._bank.plan.layout.price_column] = log_price(ticket.c_nfe)
         if self._chooser is not None:
             stop = self._chooser(trajectory, ticket)
-            nothing = np.zeros((len(phi), ACTION_COUNT), np.float32)
+            nothing = np.zeros((len(phi), len(FIRST_ACTIONS)), np.float32)
             actions = np.full(stop + 1, Action.CONTINUE, np.int64)
             actions[-1] = Action.STOP if stop < len(phi) - 1 else Action.CONTINUE
             taken = _Taken(phi=phi, logits=nothing, actions=actions, log_prob=np.zeros(stop + 1, np.float32))
@@ -155,7 +157,7 @@ class BankRollouts:
             phi=taken.phi[:seen] if taken is not None else trajectory.phi[:0],
             actions=actions,
             log_prob=taken.log_prob if taken is not None else np.zeros(0, np.float32),
-            logits=taken.logits[:seen] if taken is not None else np.zeros((0, ACTION_COUNT), np.float32),
+            logits=taken.logits[:seen] if taken is not None else np.zeros((0, len(FIRST_ACTIONS)), np.float32),
             steps=trajectory.steps[:seen],
             nfe_spent=spent,
             scores=scores,
@@ -191,8 +193,8 @@ class BankRollouts:
 
 def _forced_stop(ticket: Ticket, trajectory: Trajectory) -> int:
     """The decision at which a forced episode ends."""
-    if ticket.forced is Action.REFINE:
-        raise ContractError("A trajectory bank can't play a forced refine.")
+    if ticket.script is not None or ticket.forced not in (Action.CONTINUE, Action.STOP):
+        raise ContractError("A trajectory bank can't play forced actions other than continue and stop.")
     return 0 if ticket.forced is Action.STOP else len(trajectory.steps) - 1
 
 

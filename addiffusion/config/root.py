@@ -7,14 +7,12 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from addiffusion.config.bank import BankSection, WarmStartSection
+from addiffusion.config.policy import PolicySection
 from addiffusion.config.reward import RewardSection
 from addiffusion.config.sampling import BackboneSection, ObservationSection, RefineSection, SamplerSection
 from addiffusion.config.scorers import ScorersSection
 from addiffusion.config.section import Cpus, Gpus, LocalPath, Section, Source
 from addiffusion.config.training import AlarmsSection, CurriculumSection, TrackingSection
-
-Probability = Annotated[float, Field(gt=0, lt=1)]
-Width = Annotated[int, Field(ge=1, le=16_384)]
 
 
 class RunSection(Section):
@@ -82,30 +80,6 @@ class RolloutSection(Section):
     def _limit_leaves_room_for_the_first(self) -> Self:
         if self.max_workers is not None and self.max_workers < self.workers:
             raise ValueError(f"max_workers={self.max_workers} must not be below workers={self.workers}")
-        return self
-
-
-class PolicySection(Section):
-    """Policy and value networks."""
-
-    hidden: Annotated[tuple[Width, ...], Field(max_length=16)] = (512, 256)
-    """Widths of the hidden layers of policy and value network."""
-    prior: tuple[Probability, Probability, Probability] = (0.88, 0.06, 0.06)
-    """Probabilities of continue, stop and refine before training: they must see late steps to learn about them."""
-
-    actions: tuple[Literal["continue", "stop", "refine"], ...] = ("continue", "stop", "refine")
-    """Actions the policy may take; `[continue, stop]` is the simple form, and what a trajectory bank can replay."""
-
-    @model_validator(mode="after")
-    def _can_go_on_and_end(self) -> Self:
-        if not {"continue", "stop"} <= set(self.actions):
-            raise ValueError("actions must hold continue and stop")
-        return self
-
-    @model_validator(mode="after")
-    def _prior_is_a_distribution(self) -> Self:
-        if abs(sum(self.prior) - 1.0) > 1e-6:
-            raise ValueError("prior must sum to 1")
         return self
 
 
@@ -264,6 +238,19 @@ class Config(Section):
             raise ValueError(
                 f"rollout.rows={self.rollout.rows} must be from {least}, which one image takes, to {most}, which "
                 f"rollout.slots={self.rollout.slots} images take"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _actions_can_be_taken(self) -> Self:
+        if "leap" in self.policy.actions and self.sampler.leap_steps is None:
+            raise ValueError(
+                "policy.actions has leap, which needs sampler.leap_steps: set it to 2 or 4, or leave leap out"
+            )
+        if "unguided" in self.policy.actions and self.rows_per_image == 1:
+            raise ValueError(
+                f"policy.actions has unguided, but nothing is guided at backbone.guidance_scale="
+                f"{self.backbone.guidance_scale:g}: raise it above 1, or leave unguided out"
             )
         return self
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -140,6 +140,18 @@ class SamplerSection(Section):
     """Most that an image may cost, in guided passes (a pass without guidance is half of one): actions that it could not
     pay for are forbidden to the policy. null: anything."""
 
+    leap_steps: int | None = Field(default=None, ge=2, le=1000)
+    """Intervals of the schedule that the action `leap` goes over at once: 2 or 4, say. null: it can't be taken."""
+    max_redraws: int = Field(default=2, ge=0, le=1000)
+    """Most times that the action `redraw` may begin an image again."""
+
+    def identity(self) -> dict[str, Any]:
+        """JSON values by key; keys that came to this section later only where they say something."""
+        values = self.model_dump(mode="json")
+        later = ("num_steps_range", "solvers", "max_cost", "leap_steps", "max_redraws")
+        fields = type(self).model_fields
+        return {key: value for key, value in values.items() if key not in later or value != fields[key].default}
+
     @model_validator(mode="after")
     def _warmup_leaves_a_decision(self) -> Self:
         if self.warmup_steps >= self.num_steps:
@@ -158,6 +170,22 @@ class SamplerSection(Section):
                 raise ValueError("num_steps_range must not fall")
             if self.warmup_steps >= self.num_steps_range[0]:
                 raise ValueError("warmup_steps must be smaller than the fewest steps of num_steps_range")
+        return self
+
+    @model_validator(mode="after")
+    def _leaps_have_room_and_a_solver(self) -> Self:
+        if self.leap_steps is None:
+            return self
+        if self.leap_steps >= self.num_steps - self.warmup_steps:
+            raise ValueError(
+                f"leap_steps={self.leap_steps} goes over the end from every decision: it must be smaller than "
+                "num_steps - warmup_steps"
+            )
+        if "pndm" in (self.solver, *(self.solvers or ())):
+            raise ValueError(
+                "leap_steps needs a solver with steps of any length, and pndm has only equal ones: choose another "
+                "solver, or leave leap out"
+            )
         return self
 
     @model_validator(mode="after")

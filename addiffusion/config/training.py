@@ -8,7 +8,7 @@ from pydantic import Field
 
 from addiffusion.config.section import OR_OFF, Section
 
-AlarmName = Literal["always_continue", "always_stop", "never_refine", "entropy_floor", "value_useless"]
+AlarmName = Literal["always_continue", "always_stop", "never_refine", "never_tried", "entropy_floor", "value_useless"]
 ALARM_NAMES: tuple[AlarmName, ...] = get_args(AlarmName)
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -24,7 +24,8 @@ class AlarmsSection(Section):
     """`always_continue` and `always_stop`: this share of the episodes does nothing but continue, or stops at its first
     decision."""
     refine_frac: float = Field(default=0.001, ge=0, lt=1)
-    """`never_refine`: refine has at most this share of the decisions, though it is allowed."""
+    """`never_refine`, `never_tried` (leap, unguided, redraw): an action has at most this share of the decisions, though
+    it is allowed."""
     entropy: float = Field(default=0.01, ge=0, le=1000)
     """`entropy_floor`: the policy has less entropy than this, in nats per decision."""
     explained_variance: float = Field(default=-0.5, le=1, ge=-1e12)

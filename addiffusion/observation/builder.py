@@ -31,13 +31,13 @@ class DecidingEpisode(Protocol):
         ...
 
     @property
-    def decisions(self) -> Sequence[object]:
-        """Those taken so far."""
+    def begins(self) -> bool:
+        """Whether nothing was decided about its present latent."""
         ...
 
     @property
     def last_judged(self) -> ImageScores | None:
-        """Scores at the previous decision; None before the first."""
+        """Scores at the previous decision about this latent; None before the first."""
         ...
 
     @property
@@ -151,7 +151,7 @@ class LatentObservationBuilder:
         """(at least n, 4) statistics of each slot, at one batch shape: so none depends on how many decide with it."""
         which = [*slots, *[slots[0]] * (engine.images_per_pass - len(slots))]
         now = engine.z0_pred[which]
-        new = {slot for slot in slots if not builders[slot].decisions}
+        new = {slot for slot in slots if builders[slot].begins}
         before = [one if slot in new else self._before[slot] for slot, one in zip(which, now, strict=True)]
         self._before |= zip(slots, now, strict=False)
         return convergence(now, torch.stack(before)).cpu().numpy()

@@ -54,26 +54,49 @@ class PolicyCard:
     """What it was trained for, as readers want it: name to value."""
     licence: str = "apache-2.0"
 
+    def speeds(self, steps: int) -> tuple[float, float]:
+        """Least and greatest speed that was measured, at the number of steps that is nearest."""
+        points = self._points(steps)
+        found = [point.steps / point.cost for point in points]
+        return min(found), max(found)
+
+    def cost(self, c_nfe: float, steps: int) -> float:
+        """Mean cost of images at a price; outside what is known, that of the nearest."""
+        counts = self._step_counts
+        return float(np.interp(steps, counts, [self._cost(c_nfe, count) for count in counts]))
+
     def price(self, speed: float, steps: int) -> float:
         """The price at which images cost a full run's ``steps / speed`` on average.
 
         Between numbers of steps that were measured it is interpolated; outside what is known it warns and clamps.
         """
-        counts = sorted({point.steps for point in self.curve})
-        logs = [self._log_price(speed, count) for count in counts]
-        return math.exp(float(np.interp(steps, counts, logs)))
+        counts = self._step_counts
+        return math.exp(float(np.interp(steps, counts, [self._log_price(speed, count) for count in counts])))
+
+    @property
+    def _step_counts(self) -> list[int]:
+        return sorted({point.steps for point in self.curve})
+
+    def _points(self, steps: int) -> list[CurvePoint]:
+        """By cost, of the measured number of steps that is nearest."""
+        nearest = min(self._step_counts, key=lambda count: abs(count - steps))
+        return sorted((point for point in self.curve if point.steps == nearest), key=lambda point: point.cost)
+
+    def _cost(self, c_nfe: float, steps: int) -> float:
+        points = sorted(self._points(steps), key=lambda point: point.c_nfe)
+        logs = [math.log(point.c_nfe) for point in points]
+        return float(np.interp(math.log(max(c_nfe, points[0].c_nfe)), logs, [point.cost for point in points]))
 
     def _log_price(self, speed: float, steps: int) -> float:
-        points = sorted((point for point in self.curve if point.steps == steps), key=lambda point: point.cost)
-        speeds = [steps / point.cost for point in points]
-        if not min(speeds) <= speed <= max(speeds):
+        points, (least, greatest) = self._points(steps), self.speeds(steps)
+        if not least <= speed <= greatest:
             _log.warning(
                 "speed=%g is outside what this policy was measured at with %d steps, %.2f to %.2f: the nearest of them "
                 "is taken.",
                 speed,
                 steps,
-                min(speeds),
-                max(speeds),
+                least,
+                greatest,
             )
         logs = [math.log(point.c_nfe) for point in points]
         return float(np.interp(steps / speed, [point.cost for point in points], logs))

@@ -20,17 +20,20 @@ from addiffusion.config import BackboneSection, Config, RefineSection, SamplerSe
 from addiffusion.errors import ArgumentError
 from addiffusion.observation.builder import make_observation_builder
 from addiffusion.pipeline.arguments import CallArguments, initial_noise, per_image, seed_of
+from addiffusion.pipeline.batch import Decider, EncodedTexts, ImageBatch
 from addiffusion.pipeline.bound import check_bound
 from addiffusion.pipeline.fit import check_widths, differences, tell_once
-from addiffusion.pipeline.loop import Decider, EncodedTexts, ImageLoop, ImageTask
+from addiffusion.pipeline.loop import ImageLoop, ImageTask, setting_of
 from addiffusion.pipeline.output import AdaptivePipelineOutput
 from addiffusion.pipeline.policy import Policy
+from addiffusion.pipeline.price import PriceDial
 from addiffusion.pipeline.scoring import scoring_of
 from addiffusion.records import Prompt, Ticket
 from addiffusion.sampling.engine import Engine
 from addiffusion.sampling.solver_tables.build import table_for
 from addiffusion.sampling.solver_tables.schedules import Schedules
 from addiffusion.sampling.solver_tables.table import SolverTable
+from addiffusion.setting import Setting
 
 MOST_SLOTS = 8
 """Images at once, where a call does not say how many."""
@@ -74,7 +77,8 @@ class PolicyRun:
         scoring = scoring_of(pipe, policy)
         tasks = self._tasks()
         texts = self._texts(tasks, scoring)
-        for difference in differences(pipe, policy, self._config, scales=[task.guidance_scale for task in tasks]):
+        scales = [_setting(task).guidance_scale or 0.0 for task in tasks]
+        for difference in differences(pipe, policy, self._config, scales=scales):
             tell_once(difference, pipe.remembered.told)
         self._prompt_embeds = [texts.condition(task.ticket).hidden for task in tasks]
         observations = make_observation_builder(self._config, backbone=backbone, scoring=scoring, tickets=texts)
@@ -83,11 +87,9 @@ class PolicyRun:
             act=policy.act,
             observations=observations,
             scoring=scoring,
-            table=self._table,
-            cap=sampler.max_cost if call.max_cost is None else call.max_cost,
             deterministic=call.deterministic,
         )
-        scale = max(task.guidance_scale for task in tasks)
+        scale = max(scales)
         engine = Engine(
             backbone,
             sampler,
@@ -96,7 +98,7 @@ class PolicyRun:
             guidance_scale=scale,
             schedules=Schedules(backbone, sampler, refine, table=self._table),
         )
-        self._loop = ImageLoop(engine, decider, tasks, texts)
+        self._loop = ImageLoop(ImageBatch(engine, decider, texts), self._table, tasks)
         self._count = len(tasks)
         pipe._guidance_scale = call.guidance_scale if isinstance(call.guidance_scale, int | float) else scale
         pipe._num_timesteps = self._table.num_steps
@@ -160,42 +162,31 @@ class PolicyRun:
         noise = initial_noise(
             call, self._backbone.latent_shape, count, device=self._backbone.device, dtype=self._backbone.dtype
         )
-        guided, price = max(scales) > 1, self._price()
+        guided, price, cap = max(scales) > 1, self._price(), self._call.max_cost or self._config.sampler.max_cost
         texts = per_image(prompts, name="prompt", **spread)
-        return [
-            ImageTask(
-                ticket=Ticket.greedy(
-                    index, Prompt(prompt_id=index, text=text, tier=0), seed=seed_of(noise[index]), c_nfe=price
-                ),
-                noise=noise[index],
-                guidance_scale=scale,
-                negative=negative if guided else None,
-            )
-            for index, (text, negative, scale) in enumerate(zip(texts, negatives, scales, strict=True))
-        ]
+        tasks: list[ImageTask] = []
+        for index, (text, negative, scale) in enumerate(zip(texts, negatives, scales, strict=True)):
+            prompt, own_noise = Prompt(prompt_id=index, text=text, tier=0), noise[index]
+            setting = setting_of(guidance_scale=scale, negative=negative if guided else None, cap=cap, guided=guided)
+            ticket = Ticket.greedy(index, prompt, seed=seed_of(own_noise), c_nfe=price, setting=setting)
+            tasks.append(ImageTask(ticket=ticket, noise=own_noise))
+        return tasks
 
     def _price(self) -> float:
-        call, card = self._call, self._policy.card
-        if call.speed is None:
-            return call.c_nfe or self._config.reward.c_nfe
-        if card is None or not card.curve:
-            raise ArgumentError(
-                "`speed` needs a policy card with the measured cost of each price, which this policy has not: give "
-                "`c_nfe`, or export the policy again by `addiffusion export`.",
-                speed=call.speed,
-            )
-        return card.price(call.speed, self._table.num_steps)
+        call, dial = self._call, PriceDial.of(self._config, self._policy.card)
+        own = call.c_nfe or dial.own
+        return own if call.speed is None else dial.at_speed(call.speed, self._table.num_steps)
 
     def _texts(self, tasks: Sequence[ImageTask], scoring: Any) -> EncodedTexts:
         """Every text of the call in one go, the empty one that guidance leads away from too."""
         prompts = list(dict.fromkeys(task.ticket.prompt.text for task in tasks))
-        negatives = [task.negative for task in tasks if task.negative is not None]
+        negatives = [text for task in tasks if (text := _setting(task).negative_prompt) is not None]
         texts = list(dict.fromkeys([*prompts, *negatives, ""]))
         embeddings = dict(zip(texts, self._backbone.encode_prompts(texts), strict=True))
         if self._config.observation.kind != "clip":
-            return EncodedTexts(embeddings=embeddings, clip={})
+            return EncodedTexts(embeddings=embeddings, clip_embeddings={})
         vectors = scoring.embed_text(prompts)
-        return EncodedTexts(embeddings=embeddings, clip=dict(zip(prompts, vectors, strict=True)))
+        return EncodedTexts(embeddings=embeddings, clip_embeddings=dict(zip(prompts, vectors, strict=True)))
 
     # ---------------------------------------------------------------- on the way
 
@@ -231,6 +222,11 @@ class PolicyRun:
             image = pipe.watermark.apply_watermark(image)
         kept = {} if flagged is None else {"do_denormalize": [not one for one in flagged]}
         return pipe.image_processor.postprocess(image, output_type=wanted, **kept), flagged
+
+
+def _setting(task: ImageTask) -> Setting:
+    assert task.ticket.setting is not None
+    return task.ticket.setting
 
 
 def _config_of(policy: Policy, call: CallArguments) -> Config:

@@ -17,7 +17,16 @@ from addiffusion.sampling.slots import Slots
 class Asked(Seen):
     """Phases and counts of an engine's slots, beside what can be seen of them."""
 
-    def __init__(self, backbone: Backbone, slots: Slots, latents: Latents, *, rows: int, images_per_pass: int) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        slots: Slots,
+        latents: Latents,
+        *,
+        rows: int,
+        images_per_pass: int,
+        buckets: bool,
+    ) -> None:
         """Slots without episodes.
 
         Args:
@@ -26,8 +35,9 @@ class Asked(Seen):
             latents: their tensors.
             rows: of a network pass (R).
             images_per_pass: guided as the engine is by itself.
+            buckets: as of ``Seen``.
         """
-        super().__init__(backbone, latents, images_per_pass=images_per_pass)
+        super().__init__(backbone, latents, images_per_pass=images_per_pass, buckets=buckets)
         self._slots, self._rows = slots, rows
         self._episodes: list[SlotEpisode | None] = [None] * len(slots)
 
@@ -61,6 +71,11 @@ class Asked(Seen):
         return self._slots.running_rows > 0
 
     @property
+    def rows_wanted(self) -> int:
+        """Rows of the next tick that images take."""
+        return min(self._slots.running_rows, self._rows)
+
+    @property
     def fill(self) -> float:
         """Share of the rows that the next tick could take; above 1, slots are left over."""
         return self._slots.running_rows / self._rows
@@ -88,6 +103,7 @@ class Asked(Seen):
             num_steps=schedule.sampler.num_steps,
             solver_memory=schedule.memory,
             cost_left_frac=self._slots.cost_left_frac(slot),
+            redraws=self._slots.redraws(slot),
             attention_entropy=episode.attention_entropy,
         )
 
@@ -96,7 +112,7 @@ class Asked(Seen):
         return self._episode(slot).mask
 
     def allowed(self, slot: int) -> tuple[bool, ...]:
-        """For each ``Action`` whether a slot that waits for one could pay for it, and for an end after it.
+        """For each ``Action`` whether a slot that waits for one can take it, and pay for it and an end after it.
 
         Raises:
             SlotError: the slot is not DECIDING.

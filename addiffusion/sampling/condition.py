@@ -50,13 +50,13 @@ class Condition:
         Raises:
             ConfigError: the scale is negative, or asks for guidance that this engine does not compute.
         """
+        guided = self.is_guided(guidance_scale, away=negative is not None)
         scale = self._guidance_scale if guidance_scale is None else guidance_scale
-        self._check(scale, negative)
         self._write(slot, negative or self._uncond)
         self._write(self._slots + slot, embedding)
         self._scale[slot] = scale
         self._gathered = None
-        return scale > 1
+        return guided
 
     def set_scale(self, slot: int, guidance_scale: float) -> bool:
         """Give a slot another scale; returns as ``put`` does.
@@ -64,18 +64,29 @@ class Condition:
         Raises:
             ConfigError: it is negative, or asks for guidance that this engine does not compute.
         """
-        self._check(guidance_scale, None)
+        guided = self.is_guided(guidance_scale, away=False)
         self._scale[slot] = guidance_scale
-        return guidance_scale > 1
+        return guided
 
-    def _check(self, scale: float, negative: PromptEmbedding | None) -> None:
+    def is_guided(self, guidance_scale: float | None, *, away: bool) -> bool:
+        """Whether an image's passes are guided.
+
+        Args:
+            guidance_scale: its own; None is the engine's.
+            away: it has a negative prompt.
+
+        Raises:
+            ConfigError: the scale is negative, or asks for guidance that this engine does not compute.
+        """
+        scale = self._guidance_scale if guidance_scale is None else guidance_scale
         _check_scale(scale)
-        if self._guidance_scale <= 1 and (scale > 1 or negative is not None):
+        if self._guidance_scale <= 1 and (scale > 1 or away):
             raise ConfigError(
                 f"guidance_scale={scale:g} or a negative prompt needs guidance, but this engine was built with "
                 f"backbone.guidance_scale={self._guidance_scale:g}: set it above 1.",
                 guidance_scale=scale,
             )
+        return scale > 1
 
     def predict(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -18,9 +19,10 @@ from addiffusion.sampling.condition import Condition
 from addiffusion.sampling.latents import Latents, SlotSnapshot
 from addiffusion.sampling.moves import Moves, Pick
 from addiffusion.sampling.refining import AtStep, Refining, SlotEpisode
+from addiffusion.sampling.seen import bucket
 from addiffusion.sampling.slot import Phase
 from addiffusion.sampling.slots import Slots
-from addiffusion.sampling.solver_tables.schedules import Schedules
+from addiffusion.sampling.solver_tables.schedules import Schedule, Schedules
 from addiffusion.seeds import generator
 from addiffusion.setting import Setting
 
@@ -59,7 +61,8 @@ class Engine(Asked):
             slots: images under way at once (S).
             guidance_scale: of episodes that bring none; 1 or less computes no guidance for any of them.
             rows: of a network pass (R); None: what all slots take together.
-            row_buckets: a pass has the smallest power of two of rows that holds what is picked, at most R.
+            row_buckets: a pass, and a batch of decoded images, has the smallest power of two of rows that holds what is
+                in it, at most R.
             schedules: of the first three, where they are at hand; None makes them.
 
         Raises:
@@ -69,7 +72,6 @@ class Engine(Asked):
         rows = per_image * slots if rows is None else rows
         if rows < per_image:
             raise ConfigError(f"rows={rows} hold no image, which takes {per_image} of them: give more.", rows=rows)
-        self._row_buckets = row_buckets
         self._sampler, self._guidance_scale = sampler, guidance_scale
         self._schedules = schedules or Schedules(backbone, sampler, refine)
         self._refining = Refining(backbone, refine)
@@ -79,6 +81,7 @@ class Engine(Asked):
             Latents(self._schedules, slots, backbone.latent_shape, backbone.device),
             rows=rows,
             images_per_pass=rows // per_image,
+            buckets=row_buckets,
         )
         self._condition = Condition(backbone, slots, guidance_scale=guidance_scale)
         self._moves = Moves()
@@ -113,9 +116,8 @@ class Engine(Asked):
         """
         self._slots.require(slot, Phase.EMPTY)
         setting = setting or _NO_SETTING
-        schedule = self._schedules.of(setting.sampler(self._sampler))
+        schedule, limit = self._planned(setting)
         scale = setting.guidance_scale if guidance_scale is None else guidance_scale
-        limit = self._sampler.max_cost if setting.max_cost is None else setting.max_cost
         guided = self._condition.put(slot, embedding, negative=negative, guidance_scale=scale)
         self._slots.admit(slot, guided=guided, schedule=schedule, max_cost=limit)
         drawn = self._draw(generator(seed, "latent")) if noise is None else noise.to(self._backbone.device)
@@ -127,6 +129,22 @@ class Engine(Asked):
             solver_noise=generator(seed, "solver"),
             guidance_scale=self._guidance_scale if scale is None else scale,
         )
+
+    def check(self, setting: Setting) -> Schedule:
+        """The schedule of a setting that could be admitted.
+
+        Raises:
+            ConfigError: as of ``admit``.
+        """
+        schedule, limit = self._planned(setting)
+        guided = self._condition.is_guided(setting.guidance_scale, away=setting.negative_prompt is not None)
+        self._slots.check_payable(schedule, guided=guided, max_cost=math.inf if limit is None else limit)
+        return schedule
+
+    @property
+    def schedule_count(self) -> int:
+        """Schedules that were asked for; they stay in memory."""
+        return len(self._schedules)
 
     @torch.inference_mode()
     def tick(self) -> None:
@@ -201,7 +219,7 @@ class Engine(Asked):
     def put_back(self, slot: int, snapshot: SlotSnapshot) -> None:
         """Bring a slot back to the decision of a snapshot, once what was tried there is DONE.
 
-        Attention is not part of it: a refine must not be what comes next.
+        Attention and raw output are not part of it: neither a refine nor a leap may be what comes next.
 
         Raises:
             SlotError: the slot is not DONE.
@@ -218,18 +236,36 @@ class Engine(Asked):
         Raises:
             SlotError: its episode is in the middle of its passes, or there is none.
         """
-        self._slots.release(slot)
+        self._slots.require(slot, Phase.DONE, Phase.FAILED, Phase.DECIDING)
+        self.give_up(slot)
+
+    def give_up(self, slot: int) -> None:
+        """Empty a slot, wherever its episode is; no other one notices.
+
+        Raises:
+            SlotError: there is none.
+        """
+        self._slots.give_up(slot)
+        self._moves.drop(slot)
         self._episodes[slot] = None
         self._last.forget([slot])
         with torch.inference_mode():
             self._latents.clear(slot)
 
+    def _planned(self, setting: Setting) -> tuple[Schedule, float | None]:
+        """Schedule and cap of a setting."""
+        limit = self._sampler.max_cost if setting.max_cost is None else setting.max_cost
+        return self._schedules.of(setting.sampler(self._sampler)), limit
+
     def _rows_of(self, pick: Pick) -> int:
         """Rows of the network batch."""
-        return min(self._rows, 1 << (pick.rows - 1).bit_length()) if self._row_buckets else self._rows
+        return bucket(pick.rows, self._rows) if self._buckets else self._rows
 
     def _move(self, moves: Moves) -> None:
+        self._latents.leap(moves.leap)
         self._latents.commit(moves.commit, lambda slot: self._draw(self._episode(slot).solver_noise))
+        for slot in moves.redraw:
+            self._begin_again(slot)
         slots = [*moves.refine, *moves.renoise]
         if slots:
             which = torch.tensor(slots, device=self._backbone.device)
@@ -237,6 +273,13 @@ class Engine(Asked):
                 self.z0_pred.index_select(0, which), refine=self._at(moves.refine), renoise=self._at(moves.renoise)
             )
             self._latents.put(which, noised)
+
+    def _begin_again(self, slot: int) -> None:
+        """Draw an episode's next noise, and forget what was seen of the latent before."""
+        episode = self._episode(slot)
+        noise = self._draw(generator(episode.seed, "latent", self._slots.redraws(slot)))
+        self._latents.start(slot, noise * self._slots.schedule(slot).init_noise_sigma)
+        episode.mask, episode.attention_entropy = None, 0.0
 
     def _draw(self, stream: torch.Generator) -> Float[Tensor, "c h w"]:
         return torch.randn(self._backbone.latent_shape, generator=stream).to(self._backbone.device)

@@ -57,6 +57,8 @@ class Latents:
         self._next = torch.zeros_like(self._state)
         self.z0_pred: Float[Tensor, "slot c h w"] = torch.zeros(slots, *shape, device=device)
         """One-step clean prediction of each slot. Later ticks never change this tensor: they make a new one."""
+        self._outputs = torch.zeros(slots if schedules.leaps else 0, *shape, device=device)
+        """Raw output of each slot's last pass, which a leap steps by."""
 
     def step(self, slots: Sequence[int], rows: Sequence[int], network: Network) -> list[bool]:
         """Run the network on some slots; all others keep their clean prediction.
@@ -74,11 +76,8 @@ class Latents:
         which = None if everyone else self._index(slots)
         state = self._state if which is None else self._state.index_select(1, which)
         t, in_scale = gathered[:2]
-        first, *others = gathered[2:].view(size + 1, size + 1, len(slots), 1, 1, 1)
         u = network(state[0], in_scale.view(-1, 1, 1, 1), t)
-        mixed = first * state[0]
-        for weights, source in zip(others, (*state[1:], u), strict=True):
-            mixed.addcmul_(weights, source)
+        mixed = _mixed(gathered[2:].view(size + 1, size + 1, len(slots), 1, 1, 1), (*state, u))
         for slot, row in zip(slots, rows, strict=True):
             self._rows[slot] = row
         if which is None:
@@ -86,7 +85,22 @@ class Latents:
         else:
             self.z0_pred = self.z0_pred.index_copy(0, which, mixed[0])
             self._next.index_copy_(1, which, mixed[1:])
+        if self._schedules.leaps:
+            self._keep(slots, u)
         return _finite(mixed[0])
+
+    def leap(self, slot_rows: Mapping[int, int]) -> None:
+        """Let the step that some slots take next be another row's: from the same pass to a later schedule point."""
+        if not slot_rows:
+            return
+        rows, which = list(slot_rows.values()), self._index(list(slot_rows))
+        gathered = from_numpy(self._schedules.coefficients.take(rows, axis=1)).to(self._state.device)
+        size = len(self._state)
+        weights = gathered[2:].view(size + 1, size + 1, len(rows), 1, 1, 1)[:, 1:]
+        sources = (*self._state.index_select(1, which), self._outputs.index_select(0, which))
+        self._next.index_copy_(1, which, _mixed(weights, sources))
+        for slot, row in slot_rows.items():
+            self._rows[slot] = row
 
     def commit(self, slots: Sequence[int], draw: Callable[[int], Float[Tensor, "c h w"]]) -> None:
         """Take the solver's step in some slots: once between two passes, for all that take it.
@@ -103,7 +117,8 @@ class Latents:
             self._add_noise(slot, self._schedules.noise_levels[self._rows[slot]], draw)
 
     def start(self, slot: int, z: Float[Tensor, "c h w"]) -> None:
-        """Set the latent of one slot."""
+        """Set the latent of one slot, with nothing remembered."""
+        self._state[:, slot] = 0
         self._state[0, slot] = z
 
     def put(self, slots: Int[Tensor, " some"], z: Float[Tensor, "some c h w"]) -> None:
@@ -137,6 +152,11 @@ class Latents:
         """Forget all of a slot but its clean prediction."""
         self._state[:, slot] = 0
 
+    def _keep(self, slots: Sequence[int], u: Float[Tensor, "some c h w"]) -> None:
+        if not len(self._outputs):  # the first schedule with leaps has come later
+            self._outputs = torch.zeros_like(self._state[0])
+        self._outputs.index_copy_(0, self._index(slots), u)
+
     def _with_room(self) -> int:
         """K: entries of the state, which are as many as the schedules have come to need."""
         missing = self._schedules.state_size - len(self._state)
@@ -151,6 +171,15 @@ class Latents:
 
     def _index(self, slots: Sequence[int]) -> Int[Tensor, " some"]:
         return torch.tensor(slots, device=self._state.device)
+
+
+def _mixed(weights: Float[Tensor, "source entry some 1 1 1"], sources: Sequence[Tensor]) -> Tensor:
+    """(entry, some, c, h, w) weighted sums of (some, c, h, w) sources."""
+    first, *others = weights
+    mixed = first * sources[0]
+    for weight, source in zip(others, sources[1:], strict=True):
+        mixed.addcmul_(weight, source)
+    return mixed
 
 
 def _finite(z: Float[Tensor, "some c h w"]) -> list[bool]:

@@ -11,6 +11,10 @@ class Moves:
 
     commit: list[int] = field(default_factory=list[int])
     """Their latent becomes the solver's next one."""
+    leap: dict[int, int] = field(default_factory=dict[int, int])
+    """Of some who commit, the table row whose step it is, in place of their pass's own."""
+    redraw: list[int] = field(default_factory=list[int])
+    """Their latent becomes the episode's next noise."""
     refine: list[int] = field(default_factory=list[int])
     """Their latent becomes the input of a refine pass."""
     renoise: list[int] = field(default_factory=list[int])
@@ -19,8 +23,16 @@ class Moves:
     def add(self, moves: Moves) -> None:
         """Append the changes of another record."""
         self.commit += moves.commit
+        self.leap |= moves.leap
+        self.redraw += moves.redraw
         self.refine += moves.refine
         self.renoise += moves.renoise
+
+    def drop(self, slot: int) -> None:
+        """Take out whatever is to happen to a slot."""
+        for slots in (self.commit, self.refine, self.renoise):
+            if slot in slots:
+                slots.remove(slot)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,16 @@ from addiffusion.sampling.latents import Latents
 class Seen:
     """Predictions, images and features of an engine's slots."""
 
-    def __init__(self, backbone: Backbone, latents: Latents, *, images_per_pass: int) -> None:
-        self._backbone, self._latents = backbone, latents
+    def __init__(self, backbone: Backbone, latents: Latents, *, images_per_pass: int, buckets: bool) -> None:
+        """Slots without episodes.
+
+        Args:
+            backbone: the model.
+            latents: their tensors.
+            images_per_pass: guided as the engine is by itself.
+            buckets: batches have the smallest power of two of rows that holds what is in them.
+        """
+        self._backbone, self._latents, self._buckets = backbone, latents, buckets
         self._last = LastPasses(width=backbone.middle_width, device=backbone.device)
         self.images_per_pass = images_per_pass
         """Images that a pass leads on when all are guided as the engine is by itself; batch of the decoders."""
@@ -62,11 +70,16 @@ class Seen:
     def _decoded(
         self, decoder: Callable[[Tensor], NDArray[np.uint8]], slots: Sequence[int] | None
     ) -> NDArray[np.uint8]:
-        """Images of slots at a fixed batch shape, so that none depends on another."""
+        """Images of slots at a fixed batch shape, so that none depends on another; or at one for their number."""
         if slots is None:
             return decoder(self.z0_pred.nan_to_num())
-        batch = self.images_per_pass
+        batch = bucket(len(slots), self.images_per_pass) if self._buckets else self.images_per_pass
         padded = torch.tensor([*slots, *[slots[0]] * (-len(slots) % batch)], device=self._backbone.device)
         clean = self.z0_pred.index_select(0, padded).nan_to_num()
         parts = [decoder(clean[start : start + batch]) for start in range(0, len(clean), batch)]
         return np.concatenate(parts)[: len(slots)]
+
+
+def bucket(count: int, most: int) -> int:
+    """The smallest power of two that holds ``count``, at most ``most``."""
+    return min(most, 1 << max(count - 1, 0).bit_length())

@@ -51,6 +51,8 @@ class SlotInfo:
     """Entries of a slot's state that its solver needs, the latent among them."""
     cost_left_frac: float
     """Share of its max_cost that is not spent; 1 without one."""
+    redraws: int
+    """Times it began again."""
     attention_entropy: float
     """Entropy of the last attention map of the prompt's words, 1 = spread evenly. Maps cost extra compute, so they
     exist only after a refine with attention masks; 0.0 before that."""
@@ -67,6 +69,10 @@ class Slot:
     row: int = 0
     left: int = 0
     guided: bool = False
+    """Whether its next pass takes two rows."""
+    guided_by_itself: bool = False
+    """Whether its passes do where no action says otherwise."""
+    redraws: int = 0
     age: int = 0
     """Number of its episode, in order of admission."""
     schedule: Schedule

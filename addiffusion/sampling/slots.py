@@ -60,6 +60,10 @@ class Slots:
         """Share of its max_cost that its episode has not spent; 1 without one."""
         return 1 - self.cost(slot) / self._slots[slot].max_cost
 
+    def redraws(self, slot: int) -> int:
+        """Times its episode began again."""
+        return self._slots[slot].redraws
+
     def schedule(self, slot: int) -> Schedule:
         """Schedule of its episode."""
         return self._slots[slot].schedule
@@ -123,28 +127,46 @@ class Slots:
         self._admitted += 1
         schedule = schedule or self._schedules.first
         limit = math.inf if max_cost is None else max_cost
-        new = Slot(phase=Phase.WARMUP, guided=guided, age=self._admitted, schedule=schedule, max_cost=limit)
-        new.row = schedule.entry_row[0]
-        warmup = schedule.sampler.warmup_steps
-        least = self._cost_of(new, warmup + 1 + schedule.finish_count[warmup])
-        if least > limit:
-            raise ConfigError(
-                f"max_cost={limit:g} is less than the {least:g} that warm-up, first decision and finish of an image "
-                "cost: give more, or fewer sampler.warmup_steps or sampler.finish_steps.",
-                max_cost=limit,
-            )
+        self.check_payable(schedule, guided=guided, max_cost=limit)
+        new = Slot(phase=Phase.WARMUP, guided=guided, guided_by_itself=guided, schedule=schedule, max_cost=limit)
+        new.age, new.row = self._admitted, schedule.entry_row[0]
         self._slots[slot] = new
+
+    def check_payable(self, schedule: Schedule, *, guided: bool, max_cost: float) -> None:
+        """Refuse a cap within which no image can be had.
+
+        Args:
+            schedule: of the image.
+            guided: whether its passes take two rows.
+            max_cost: the cap.
+
+        Raises:
+            ConfigError: even a stop at the first decision costs more.
+        """
+        least = schedule.least_passes * (1 + guided) / self._rows_per_pass
+        if least > max_cost:
+            raise ConfigError(
+                f"max_cost={max_cost:g} is less than the {least:g} that warm-up, first decision and finish of an image "
+                "cost: give more, or fewer sampler.warmup_steps or sampler.finish_steps.",
+                max_cost=max_cost,
+            )
 
     def set_guided(self, slot: int, *, guided: bool) -> None:
         """Let the passes to come take two rows, or one; its max_cost leaves it as many passes as before."""
         at = self._slots[slot]
-        left = at.max_cost - self.cost(slot)
-        at.max_cost = self.cost(slot) + left * (1 + guided) / (1 + at.guided)
-        at.guided = guided
+        rests = at.guided != at.guided_by_itself  # the next pass goes without guidance as it is
+        spent = self.cost(slot) + rests / self._rows_per_pass
+        at.max_cost = spent + (at.max_cost - spent) * (1 + guided) / (1 + at.guided_by_itself)
+        at.guided, at.guided_by_itself = guided and not rests, guided
 
     def release(self, slot: int) -> None:
         """DONE, FAILED or DECIDING (its episode is given up) to EMPTY."""
         self.require(slot, Phase.DONE, Phase.FAILED, Phase.DECIDING)
+        self.give_up(slot)
+
+    def give_up(self, slot: int) -> None:
+        """Any phase to EMPTY."""
+        self.require(slot, *(phase for phase in Phase if phase is not Phase.EMPTY))
         self._slots[slot].phase = Phase.EMPTY
 
     def state(self, slot: int) -> SlotState:
@@ -169,6 +191,7 @@ class Slots:
             slot = self._slots[number]
             slot.nfe += 1
             slot.network_evals += 1 + slot.guided
+            slot.guided = slot.guided_by_itself
             slot.left -= 1
             if fine:
                 self._passed(number, slot, moves)
@@ -180,14 +203,13 @@ class Slots:
         """Take decisions: all of them, or none if one is refused.
 
         Raises:
-            SlotError: a slot is not DECIDING, or could not pay for the action.
+            SlotError: a slot is not DECIDING, can't take the action, or could not pay for it.
         """
         for number, action in actions.items():
             self.require(number, Phase.DECIDING)
             if not self.allowed(number, action):
                 raise SlotError(
-                    f"Slot {number} can't {action.name.lower()}: that would cost more than its max_cost="
-                    f"{self._slots[number].max_cost:g}.",
+                    f"Slot {number} can't {action.name.lower()}: {self._hindrance(self._slots[number], action)}.",
                     slot=number,
                     action=action.name,
                 )
@@ -197,21 +219,37 @@ class Slots:
         return moves
 
     def allowed(self, number: int, action: Action) -> bool:
-        """Whether a slot that waits for an action could pay for this one, and for the cheapest end after it."""
-        slot = self._slots[number]
-        if slot.max_cost == math.inf:
-            return True
-        ends, last = slot.schedule.finish_count, slot.schedule.last_step
-        go_on = 1 + ends[slot.step + 1] if slot.step < last else 0
-        passes = {
-            Action.CONTINUE: go_on,
-            Action.STOP: ends[slot.step],
-            Action.REFINE: self._refine_passes + go_on,
-        }[action]
-        return slot.network_evals / self._rows_per_pass + self._cost_of(slot, passes) <= slot.max_cost
+        """Whether a slot that waits for an action can take this one, and pay for it and the cheapest end after it."""
+        return self._hindrance(self._slots[number], action) is None
 
-    def _cost_of(self, slot: Slot, passes: int) -> float:
-        return passes * (1 + slot.guided) / self._rows_per_pass
+    def _hindrance(self, slot: Slot, action: Action) -> str | None:
+        """Why an action can't be taken; None where it can."""
+        if action is Action.LEAP and self._schedules.leap_row[slot.row] < 0:
+            return "sampler.leap_steps is null, or goes over the end of the schedule from here"
+        if action is Action.UNGUIDED and not (slot.guided and slot.step < slot.schedule.last_step):
+            return "no guided pass follows"
+        if action is Action.REDRAW and slot.redraws >= slot.schedule.sampler.max_redraws:
+            return f"it has begun again {slot.redraws} times, which is sampler.max_redraws"
+        if slot.max_cost == math.inf:
+            return None
+        cost = slot.network_evals / self._rows_per_pass + self._cost_of(slot, action)
+        return None if cost <= slot.max_cost else f"that would cost more than its max_cost={slot.max_cost:g}"
+
+    def _cost_of(self, slot: Slot, action: Action) -> float:
+        """Cost of an action that can be taken and of a stop at the next decision, or of the end it is."""
+        schedule = slot.schedule
+        ends = schedule.finish_count
+        if action is Action.REDRAW:
+            passes = schedule.least_passes
+        elif action is Action.LEAP:
+            passes = 1 + ends[slot.step + (schedule.sampler.leap_steps or 1)]
+        elif action is Action.STOP:
+            passes = ends[slot.step]
+        else:
+            passes = 1 + ends[slot.step + 1] if slot.step < schedule.last_step else 0
+            passes += self._refine_passes * (action is Action.REFINE)
+        rows = passes * (1 + slot.guided_by_itself) - (action is Action.UNGUIDED)
+        return rows / self._rows_per_pass
 
     def _passed(self, number: int, slot: Slot, moves: Moves) -> None:
         if slot.phase is Phase.STEPPING:
@@ -238,6 +276,16 @@ class Slots:
             slot.phase, slot.left = Phase.REFINING, self._refine_passes
             slot.row = slot.schedule.refine_row[slot.step]
             moves.refine.append(number)
+        elif action == Action.REDRAW:
+            slot.step, slot.redraws = 0, slot.redraws + 1
+            slot.phase, slot.row = Phase.WARMUP, slot.schedule.entry_row[0]
+            moves.redraw.append(number)
+        elif action == Action.LEAP:
+            moves.leap[number] = slot.row = self._schedules.leap_row[slot.row]
+            self._continue(number, slot, moves, steps=slot.schedule.sampler.leap_steps or 1)
+        elif action == Action.UNGUIDED:
+            slot.guided = False
+            self._continue(number, slot, moves)
         elif action == Action.CONTINUE and slot.step < slot.schedule.last_step:
             self._continue(number, slot, moves)
         elif action == Action.STOP and slot.schedule.finish_count[slot.step]:
@@ -247,15 +295,15 @@ class Slots:
         else:
             slot.phase = Phase.DONE
 
-    def _continue(self, number: int, slot: Slot, moves: Moves) -> None:
+    def _continue(self, number: int, slot: Slot, moves: Moves, steps: int = 1) -> None:
         """Commit the step."""
         slot.row = self._schedules.next_row[slot.row]
-        self._advance(slot)
+        self._advance(slot, steps)
         moves.commit.append(number)
 
-    def _advance(self, slot: Slot) -> None:
-        """On to the next schedule point."""
-        slot.step += 1
+    def _advance(self, slot: Slot, steps: int = 1) -> None:
+        """On to the next schedule point, or one after it."""
+        slot.step += steps
         slot.phase = Phase.WARMUP if slot.step < slot.schedule.sampler.warmup_steps else Phase.STEPPING
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Unpack, get_args
 
+from addiffusion.actions import Action
 from addiffusion.config import Config, SamplerSection
 from addiffusion.config.sampling import SOLVER_TITLES, Solver
 from addiffusion.errors import UsageError
@@ -48,24 +49,31 @@ class Contestant:
     """The decision before such a stop is a refine."""
     change_below: float | None = None
     """Stops where z0_pred changes by less than this share."""
+    script: tuple[Action, ...] | None = None
+    """Action at each schedule index, where it can be taken."""
     draws: int = 1
     """Images per case, of which the best by CLIP score is kept; seeds after the first are its own."""
+    abandon_at: int | None = None
+    """Schedule index at which the best draw is known by the CLIP score of its prediction; the others end there."""
+    redraw_below: float | None = None
+    """With ``abandon_at``: not the best goes on, but the first whose score there is not below this, else the last."""
     repeats: int | None = None
     """Draws only the first so many seeds of each prompt; None: all."""
 
     def as_json(self) -> dict[str, Any]:
         """What decides about its images: a resumed comparison must find the same."""
+        later = {name: getattr(self, name) for name in ("script", "abandon_at", "redraw_below")}
         return {
             "name": self.name,
             "via": self.via,
-            "sampler": self.sampler.model_dump(mode="json"),
+            "sampler": self.sampler.identity(),
             "policy": self.policy,
             "c_nfe": self.c_nfe,
             "stop_steps": self.stop_steps,
             "refine_last": self.refine_last,
             "change_below": self.change_below,
             "draws": self.draws,
-        }
+        } | {name: value for name, value in later.items() if value is not None}
 
     def takes(self, case: EvalCase) -> bool:
         """Whether it draws a case."""
@@ -121,7 +129,8 @@ def _ticket(contestant: Contestant, case: EvalCase, draw: int, **options: Unpack
     if contestant.policy is not None:
         return Ticket.greedy(number, case.prompt, seed=seed, c_nfe=price, **options)
     rule = _rule(contestant, case)
-    return Ticket.full_length(number, case.prompt, seed=seed, c_nfe=price, stop_rule=rule, **options)
+    ticket = Ticket.full_length(number, case.prompt, seed=seed, c_nfe=price, stop_rule=rule, **options)
+    return ticket if contestant.script is None else replace(ticket, script=contestant.script)
 
 
 def full_run(sampler: SamplerSection) -> Contestant:
@@ -157,7 +166,7 @@ def static(text: str, sampler: SamplerSection) -> Contestant:
             sampler=text,
         )
     section = sampler.model_copy(
-        update={"solver": solver, "num_steps": int(steps), "warmup_steps": 1, "finish_steps": 0}
+        update={"solver": solver, "num_steps": int(steps), "warmup_steps": 1, "finish_steps": 0, "leap_steps": None}
     )
     return Contestant(name=text, title=static_title(text), kind="static", sampler=section)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from addiffusion.errors import ConfigError, RolloutError
-from addiffusion.records import SCORE_NAMES, Episode, Reference
+from addiffusion.records import Episode, Reference
 from addiffusion.rollouts import Rollouts, workers_up
 from addiffusion.scorers.base import Scoring
 from evaluation.comparison.contestants import ENGINE, Contestant, EvalCase, tickets_of
@@ -19,9 +19,9 @@ from evaluation.comparison.films import FilmStore
 from evaluation.comparison.metric_table import MetricTable, metric_table
 from evaluation.comparison.results import ImageResult, ResultStore
 from evaluation.comparison.scores import Judge, NamedScores, every_score
+from evaluation.comparison.tries import CLIP, draw_tries
 
 PolicyState = Mapping[str, NDArray[np.float32]]
-_CLIP = SCORE_NAMES.index("clip")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,12 +79,15 @@ def draw_cases(
     Raises:
         RolloutError: no worker could finish the images in time.
     """
-    tickets = tickets_of(contestant, cases, films=films, references=references)
     start = time.perf_counter()
-    collected = rollouts.collect(tickets, sampler=contestant.sampler)
+    if contestant.abandon_at is None:
+        tickets = tickets_of(contestant, cases, films=films, references=references)
+        collected = rollouts.collect(tickets, sampler=contestant.sampler)
+        best = _best(collected.episodes, contestant.draws)
+        reasons = {failed.ticket.ticket_id // contestant.draws: failed.reason for failed in collected.failed}
+    else:
+        best, reasons = draw_tries(rollouts, contestant, cases)
     seconds = (time.perf_counter() - start) / len(cases)
-    best = _best(collected.episodes, contestant.draws)
-    reasons = {failed.ticket.ticket_id // contestant.draws: failed.reason for failed in collected.failed}
     scores = dict(zip(best, judge(list(best.values())), strict=True))
     results = tuple(
         _result(contestant, case, best.get(case.index), scores.get(case.index), reasons.get(case.index), seconds)
@@ -186,7 +189,7 @@ def _best(episodes: Sequence[Episode], draws: int) -> dict[int, Episode]:
         return {index: group[0] for index, group in found.items()}
     return {
         index: replace(
-            max(group, key=lambda episode: float(episode.scores[-1, _CLIP])),
+            max(group, key=lambda episode: float(episode.scores[-1, CLIP])),
             nfe=sum(episode.nfe for episode in group),
             network_evals=sum(episode.network_evals for episode in group),
         )

@@ -152,7 +152,7 @@ def _loss_falls(rows: Sequence[Row]) -> Criterion:
 
 
 def _actions_mixed(row: Row) -> Criterion:
-    shares = {name: float(row.get(f"{name}_frac") or 0.0) for name in ACTION_NAMES}
+    shares = {name: float(row.get(f"{name}_frac") or 0.0) for name in ACTION_NAMES if f"{name}_frac" in row}
     largest = max(shares.values())
     figure = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
     return Criterion(name=f"no action above {COLLAPSE_FRAC:.0%}", figure=figure, passed=largest <= COLLAPSE_FRAC,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from addiffusion.actions import ACTION_COUNT
+from addiffusion.actions import FIRST_ACTIONS
 from addiffusion.backbones.guided import GuidedImage, GuidedPipeline
 from addiffusion.config import SamplerSection
 from addiffusion.records import SCORE_NAMES, TERM_NAMES, Episode, FailedEpisode, ScoreRequest, Ticket
@@ -57,7 +57,7 @@ def _record(
         phi=np.zeros((0, 0), np.float32),
         actions=np.zeros(0, np.int64),
         log_prob=np.zeros(0, np.float32),
-        logits=np.zeros((0, ACTION_COUNT), np.float32),
+        logits=np.zeros((0, len(FIRST_ACTIONS)), np.float32),
         steps=np.zeros(0, np.int64),
         nfe_spent=np.zeros(0, np.int64),
         scores=scores.reshape(1, len(SCORE_NAMES)),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from addiffusion.actions import ACTION_NAMES
+from addiffusion.actions import ACTION_NAMES, FIRST_ACTIONS
 from addiffusion.config import Config, SamplerSection
 from addiffusion.records import Episode, Prompt
 from addiffusion.reward import reference_of
@@ -107,11 +107,12 @@ def _contestants(config: Config) -> tuple[Contestant, Contestant, Contestant]:
 
 
 def action_fractions(episodes: Sequence[Episode]) -> dict[str, float]:
-    """Share of each action among all decisions; zeros when there are none."""
-    counts = np.zeros(len(ACTION_NAMES))
+    """Share of each action that the policy has a logit for among all decisions; zeros when there are none."""
+    names = ACTION_NAMES[: max((episode.logits.shape[1] for episode in episodes), default=len(FIRST_ACTIONS))]
+    counts = np.zeros(len(names))
     for episode in episodes:
-        counts += np.bincount(episode.actions, minlength=len(ACTION_NAMES))
-    return dict(zip(ACTION_NAMES, (counts / max(counts.sum(), 1)).tolist(), strict=True))
+        counts += np.bincount(episode.actions, minlength=len(names))
+    return dict(zip(names, (counts / max(counts.sum(), 1)).tolist(), strict=True))
 
 
 def collapse(episodes: Sequence[Episode]) -> str | None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from addiffusion.actions import ACTION_NAMES
 from evaluation.comparison.plots import KINDS
 from evaluation.comparison.tables import METRIC_TITLES
 from evaluation.report.chart import Chart, Head, chart
-from evaluation.report.figures import ACTION_MIX, SHARE_COLORS, STOPPING_TIMES, action_shares, tier_name
+from evaluation.report.figures import ACTION_MIX, STOPPING_TIMES, action_shares, named_shares, tier_name
 from evaluation.report.report_data import ReportData, Spent
 from evaluation.report.training_charts import training_charts
 from evaluation.seconds import SECONDS_NOTE
@@ -30,7 +29,7 @@ def charts(data: ReportData) -> list[Chart]:
 
 
 def _action_mix(spent: Sequence[Spent], num_steps: int) -> Chart:
-    shares = action_shares(spent, num_steps=num_steps)[: len(ACTION_NAMES)]
+    *taken, _ = named_shares(action_shares(spent, num_steps=num_steps))
     series = [
         {
             "type": "bar",
@@ -39,7 +38,7 @@ def _action_mix(spent: Sequence[Spent], num_steps: int) -> Chart:
             "y": [round(value, 4) for value in share.tolist()],
             "marker": {"color": color},
         }
-        for name, color, share in zip(ACTION_NAMES, SHARE_COLORS, shares, strict=False)
+        for name, color, share in taken
     ]
     return chart(ACTION_MIX, series, {"barmode": "stack", "bargap": 0.05})
 

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from addiffusion.actions import ACTION_NAMES, Action
+from addiffusion.actions import ACTION_NAMES, FIRST_ACTIONS, Action
 from addiffusion.records import SCORE_NAMES, TERM_NAMES
 from evaluation.report.chart import Head
 from evaluation.report.report_data import Row
@@ -73,7 +73,12 @@ TRAINING = (
     ),
     Panel(
         head=_head("mix", "Action mix", "Share of each action among all decisions."),
-        lines=_lines("", ACTION_NAMES, [ACTION_COLORS[action] for action in Action], "_frac"),
+        lines=(
+            *_lines("", FIRST_ACTIONS, [ACTION_COLORS[action] for action in list(Action)[:3]], "_frac"),
+            *_lines(
+                "", ACTION_NAMES[3:], [ACTION_COLORS[action] for action in list(Action)[3:]], "_frac", optional=True
+            ),
+        ),
         shape="stack",
     ),
     Panel(
@@ -84,7 +89,7 @@ TRAINING = (
     Panel(
         head=_head("entropy", "Policy entropy (nats)", "Near 0 means: always the same action."),
         lines=(Line(metric="entropy", name="entropy", color=BLUE),),
-        mark=(float(np.log(len(ACTION_NAMES))), "uniform"),
+        mark=(float(np.log(len(FIRST_ACTIONS))), "even over three"),
     ),
     Panel(
         head=_head("losses", "Losses", "Of the learner, and how far an update moves the policy."),
@@ -102,7 +107,8 @@ ACTION_MIX = Head(
     id="by-step",
     section=_DOES,
     title="What the policy does at each step",
-    words="Share of all images that take each action; the rest is finished or warming up.",
+    words="Share of all images that take each action; the rest is finished, warming up or leapt over. An image that is "
+    "drawn again counts again.",
     x="schedule step i",
 )
 STOPPING_TIMES = Head(
@@ -131,12 +137,26 @@ class Decided(Protocol):
 
 
 def action_shares(images: Sequence[Decided], *, num_steps: int) -> NDArray[np.float64]:
-    """(4, num_steps) share of images that continue, stop, refine, or take no decision, at each schedule step."""
+    """(7, num_steps) share of images that take each action, or no decision, at each schedule step.
+
+    What an image does after a redraw counts as well, so that shares can exceed 1 there.
+    """
     counts = np.zeros((len(ACTION_NAMES), num_steps))
     for image in images:
         np.add.at(counts, (np.asarray(image.actions, int), np.asarray(image.steps, int)), 1.0)
     shares = counts / max(len(images), 1)
-    return np.vstack([shares, 1.0 - shares.sum(axis=0)])
+    return np.vstack([shares, np.maximum(0.0, 1.0 - shares.sum(axis=0))])
+
+
+def named_shares(shares: NDArray[np.float64]) -> list[tuple[str, str, NDArray[np.float64]]]:
+    """Name, colour and (num_steps,) share of those rows of ``action_shares`` that figures show.
+
+    What only some policies can do is left out where nobody does it.
+    """
+    found = zip(SHARE_NAMES, SHARE_COLORS, shares, strict=True)
+    return [
+        one for row, one in enumerate(found) if row < len(FIRST_ACTIONS) or row == len(ACTION_NAMES) or one[2].any()
+    ]
 
 
 def tier_name(tier: int) -> str:

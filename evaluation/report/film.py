@@ -52,12 +52,12 @@ def plot_film_strips(episodes: Sequence[Episode], path: Path) -> Path | None:
 
 
 def chosen_frames(actions: NDArray[np.int64], limit: int = FRAMES_PER_STRIP) -> list[int]:
-    """Up to ``limit`` frame indices: the first, the returned image, refines, then an even spread of the others."""
+    """Up to ``limit`` frame indices: the first, the returned image, rare actions, then an even spread of the others."""
     last = len(actions)
     if last < limit:
         return list(range(last + 1))
-    refines = [int(index) for index in np.flatnonzero(actions == Action.REFINE)]
-    chosen = {0, last - 1, last, *refines[: limit // 2]}
+    rare = [int(index) for index in np.flatnonzero(actions >= Action.REFINE)]
+    chosen = {0, last - 1, last, *rare[: limit // 2]}
     for index in _even_first(last):
         if len(chosen) >= limit:
             break
@@ -97,7 +97,9 @@ def _draw_frame(axes: Axes, episode: Episode, frames: Frames, index: int) -> Non
     mask = None if last else frames.masks[index]
     if mask is not None:
         _draw_mask(axes, mask, frames.images[index].shape[:2])
-    name = "result" if action is None else f"{episode.steps[index]}  {action.name.lower()}"
+    attempt = 0 if last else int(episode.attempts[index])
+    again = f"{attempt + 1}. try  " if attempt else ""
+    name = "result" if action is None else f"{again}{episode.steps[index]}  {action.name.lower()}"
     axes.text(0.5, -0.05, name, transform=axes.transAxes, ha="center", va="top", color=color, weight="bold", fontsize=9)
     axes.text(
         0.5,

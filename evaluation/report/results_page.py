@@ -15,6 +15,7 @@ from evaluation.comparison.tables import (
     markdown_categories,
     markdown_standings,
 )
+from evaluation.report.handmade_section import section_of
 from evaluation.seconds import SECONDS_NOTE
 from evaluation.significance.tables import markdown_table
 
@@ -120,9 +121,10 @@ def _absent(result: ComparisonResult) -> list[str]:
 
 
 def write_results(path: Path, text: str, plots: Path) -> None:
-    """Write the page, and the comparison's Pareto pictures beside it."""
+    """Write the page, and the comparison's Pareto pictures beside it; the section of `pareto` stays."""
     folder = path.parent / PICTURES
     make_folder(folder)
     for plot in sorted(plots.glob("pareto_*.png")):
         write_bytes(folder / plot.name, plot.read_bytes())
-    write_text(path, text)
+    section = section_of(path.read_text(encoding="utf-8")) if path.is_file() else ""
+    write_text(path, f"{text}\n{section}" if section else text)

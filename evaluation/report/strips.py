@@ -80,7 +80,8 @@ def _veil(mask: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def _words(film: Film, row: int) -> list[str]:
     """Step (none for the returned image), then the scores."""
-    step = [] if row == len(film.actions) else [f"step {int(film.steps[row])}"]
+    again = int((film.actions[:row] == Action.REDRAW).sum())
+    step = [] if row == len(film.actions) else [f"step {int(film.steps[row])}{f', try {again + 1}' if again else ''}"]
     scores = [
         f"{name.replace('image_reward', 'preference')} {value:.3f}"
         for name, value in zip(SCORE_NAMES, film.scores[row].tolist(), strict=True)

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from addiffusion.records import Episode
 from evaluation.report.figures import (
     ACTION_MIX,
-    SHARE_COLORS,
-    SHARE_NAMES,
     STOPPING_TIMES,
     TRAINING,
     Panel,
     action_shares,
     column,
     drawn_lines,
+    named_shares,
     tier_name,
 )
 from evaluation.report.report_data import Row
@@ -53,10 +52,15 @@ def plot_action_mix(episodes: Sequence[Episode], path: Path, *, num_steps: int) 
         figure = Figure(figsize=(9, 4.6), layout="constrained")
         axes = figure.add_subplot()
         bottom = np.zeros(num_steps)
-        for name, color, share in zip(SHARE_NAMES, SHARE_COLORS, shares, strict=True):
+        for name, color, share in named_shares(shares):
             axes.bar(np.arange(num_steps), share, bottom=bottom, width=1.0, color=color, label=name, linewidth=0)
             bottom = bottom + share
-        axes.set(xlim=(-0.5, num_steps - 0.5), ylim=(0, 1), xlabel=ACTION_MIX.x, ylabel="share of images")
+        axes.set(
+            xlim=(-0.5, num_steps - 0.5),
+            ylim=(0, max(1.0, bottom.max())),
+            xlabel=ACTION_MIX.x,
+            ylabel="share of images",
+        )
         axes.set_title(ACTION_MIX.title)
         axes.grid(visible=False)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4, fontsize=9, handlelength=1.2)

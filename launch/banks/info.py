@@ -58,6 +58,7 @@ class BankInfo:
             "split": plan.split,
             "every": plan.stride,
             "metrics": list(plan.metrics),
+            "replays": list(plan.replays),
             "layout": str(plan.layout),
             "size_bytes": self.size_bytes,
             "columns": list(self.columns),
@@ -98,6 +99,7 @@ def tables(info: BankInfo) -> tuple[Table, Table]:
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_row("trajectories", f"{len(info.bank.trajectories)} of {plan.count}, {plan.split} prompts")
     facts.add_row("decisions", f"steps {steps[0]} to {steps[-1]}; stop tried at every {_ordinal(plan.stride)}")
+    facts.add_row("actions", f"{' and '.join(plan.replays)} can be played from it")
     facts.add_row("observation", str(plan.layout))
     facts.add_row("columns", ", ".join(info.columns))
     facts.add_row("size", f"{info.size_bytes / 1e6:.1f} MB in {info.bank.path}")

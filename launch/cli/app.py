@@ -15,12 +15,13 @@ from launch.cli.bench import bench_reward, bench_train, collect, engine, finish,
 from launch.cli.border import border
 from launch.cli.doctor import doctor, token
 from launch.cli.embedded import embedded_card, embedded_prompts, embedded_train
-from launch.cli.evaluate import evaluate, export, report, results
+from launch.cli.evaluate import evaluate, export, pareto, report, results
 from launch.cli.gate import gate
 from launch.cli.measure import judge, metrics
 from launch.cli.options import Command, typer_command
 from launch.cli.reward import score, status, stop
 from launch.cli.sample import sample
+from launch.cli.serve import serve
 from launch.cli.train import show_config, train
 from launch.cli.tune import tune
 
@@ -30,6 +31,7 @@ COMMANDS: Mapping[str, Command] = {
     "export": export,
     "report": report,
     "results": results,
+    "pareto": pareto,
     "gate": gate,
     "ablate": ablate,
     "metrics": metrics,
@@ -40,6 +42,7 @@ COMMANDS: Mapping[str, Command] = {
     "train": train,
     "config": show_config,
     "sample": sample,
+    "serve": serve,
     "embedded train": embedded_train,
     "embedded card": embedded_card,
     "embedded prompts": embedded_prompts,

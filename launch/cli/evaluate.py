@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from launch.cli.options import AsJson, has_display, prepared_console
-from launch.comparing.orders import EvaluateOrder, ExportOrder, ReportOrder, ResultsOrder
+from launch.comparing.orders import EvaluateOrder, ExportOrder, ParetoOrder, ReportOrder, ResultsOrder
 
 Overrides = Annotated[
     tuple[str, ...],
@@ -103,3 +103,21 @@ def results(order: ResultsOrder, *, overrides: Overrides = ()) -> None:
     page = results_page(done.result, done.summary, command=command, machine=machine())
     write_results(order.page, page, done.path / "plots")
     console.print(f"{order.page} is written", highlight=False)
+
+
+def pareto(order: ParetoOrder, *, overrides: Overrides = ()) -> None:
+    """Measure hand-made opponents against the shipped policy and static samplers: their section of docs/results.md.
+
+    Guidance off after a step or outside an interval, leaps at fixed steps, draws of which the best goes on, draws that
+    are given up below a score: what a person would save by without learning. Images that were drawn already are kept.
+    """
+    console = prepared_console()
+    from evaluation.comparison.handmade import HANDMADE
+    from evaluation.report.handmade_section import handmade_section, write_section
+    from launch.comparing.evaluate import evaluate as run
+    from launch.comparing.results import machine, pareto_command
+
+    done = run(order.evaluation(order.handmade or HANDMADE), overrides=overrides, console=console)
+    command = pareto_command(order, overrides)
+    write_section(order.page, handmade_section(done.result, command=command, machine=machine()))
+    console.print(f"the section is in {order.page}", highlight=False)

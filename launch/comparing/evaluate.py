@@ -35,6 +35,7 @@ from evaluation.comparison.contestants import (
 )
 from evaluation.comparison.draw import ComparisonRunner
 from evaluation.comparison.folder import finish_folder
+from evaluation.comparison.handmade import handmade
 from evaluation.comparison.results import ResultStore
 from evaluation.comparison.schedule import ComparisonPlan, compare_all
 from evaluation.comparison.summary import ComparisonResult
@@ -146,7 +147,7 @@ def make_plan(order: EvaluateOrder, config: Config, extra: Literature, converged
         converged_at: a contestant for each: images are stopped once a step changes them by no more.
 
     Raises:
-        UsageError: a sampler's name is none.
+        UsageError: the name of a sampler or hand-made opponent is none.
     """
     sampler = config.sampler
     chosen = order.samplers if order.samplers is not None else () if order.quick else default_statics(config)
@@ -156,6 +157,7 @@ def make_plan(order: EvaluateOrder, config: Config, extra: Literature, converged
         for price in order.prices
     ]
     others += [static(name, sampler) for name in chosen]
+    others += [handmade(name, sampler) for name in order.handmade]
     if not order.quick:
         others += [converged(change, sampler) for change in converged_at]
         if order.best_of > 1:
@@ -222,7 +224,7 @@ def _manifest(order: EvaluateOrder, policy: TrainedPolicy, config: Config, promp
     )
     manifest = {
         "policy": _digest(policy),
-        "sampler": config.sampler.model_dump(mode="json"),
+        "sampler": config.sampler.identity(),
         "backbone": {key: value for key, value in model.items() if key not in later or value != later[key]},
         "refine": config.refine.model_dump(mode="json"),
         "seed": config.run.seed,

@@ -32,6 +32,12 @@ Samplers: TypeAlias = Annotated[
     typer.Option("--sampler", metavar="SOLVER-STEPS", help="Static sampler such as dpm++2m-20; may be repeated."),
 ]
 BestOf: TypeAlias = Annotated[int, typer.Option(min=0, help="Random search over so many seeds; 0: none.")]
+Handmade: TypeAlias = Annotated[
+    tuple[str, ...],
+    typer.Option(
+        "--handmade", metavar="NAME", help="Hand-made opponent such as ddim-20:guidance-to-10; may be repeated."
+    ),
+]
 WithLiterature: TypeAlias = Annotated[
     bool, typer.Option(help="Self-attention guidance, Attend-and-Excite and distilled models, where at hand.")
 ]
@@ -124,6 +130,7 @@ class EvaluateOrder:
         Path | None, typer.Option(metavar="FOLDER", help="Trajectory bank of these prompts, for an exact oracle.")
     ] = None
     best_of: BestOf = BEST_OF
+    handmade: Handmade = ()
     lcm_lora: Annotated[Path | None, typer.Option(metavar="FILE", help="LCM-LoRA of this model, for LCM-LoRA-4.")] = (
         None
     )
@@ -176,6 +183,35 @@ class ResultsOrder:
             samplers=self.samplers,
             best_of=self.best_of,
             literature=self.literature,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParetoOrder:
+    """Who saves by hand, and the page that says how well."""
+
+    policy: Policy = SHIPPED
+    limit: Annotated[int, typer.Option(min=6, help="Held-out prompts.")] = HELD_OUT
+    handmade: Handmade = ()
+    """None given: those of the page."""
+    samplers: Samplers = ("ddim-10", "ddim-15", "ddim-20", "ddim-30", "dpm++2m-10", "dpm++2m-15", "dpm++2m-20")
+    comparison: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where images lie; an interrupted run goes on from there.")
+    ] = Path("evaluations/pareto")
+    page: Annotated[Path, typer.Option(metavar="FILE", help="Page whose section is written.")] = Path("docs/results.md")
+
+    def evaluation(self, handmade: tuple[str, ...]) -> EvaluateOrder:
+        """The comparison alone, with these opponents."""
+        return EvaluateOrder(
+            policy=self.policy,
+            limit=self.limit,
+            out=self.comparison,
+            samplers=self.samplers,
+            handmade=handmade,
+            stops=0,
+            oracles=(),
+            films=0,
+            quick=True,
         )
 
 

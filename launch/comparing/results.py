@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-from launch.comparing.orders import BEST_OF, ResultsOrder
+from launch.comparing.orders import BEST_OF, ParetoOrder, ResultsOrder
 
 
 def machine() -> str:
@@ -25,4 +25,12 @@ def result_command(order: ResultsOrder, overrides: Sequence[str] = ()) -> str:
     parts += [f"--sampler {name}" for name in order.samplers or ()]
     parts += [] if order.best_of == BEST_OF else [f"--best-of {order.best_of}"]
     parts += [] if order.literature else ["--no-literature"]
+    return " ".join([*parts, *map(shlex.quote, overrides)])
+
+
+def pareto_command(order: ParetoOrder, overrides: Sequence[str] = ()) -> str:
+    """The command that makes the section about hand-made opponents again."""
+    parts = [f"addiffusion pareto --policy {order.policy} --limit {order.limit}"]
+    parts += [f"--handmade {name}" for name in order.handmade]
+    parts += [f"--sampler {name}" for name in order.samplers or ()] if order.samplers != ParetoOrder().samplers else []
     return " ".join([*parts, *map(shlex.quote, overrides)])

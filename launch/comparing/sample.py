@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from addiffusion.actions import ACTION_COUNT, Action
+from addiffusion.actions import Action
 from addiffusion.backbones import load_backbone
 from addiffusion.config import Config
 from addiffusion.configuration.files import load_config
@@ -94,7 +94,7 @@ def _roll_out(order: SampleOrder, config: Config, trained: TrainedPolicy | None)
         trained.check_fits(config, width)
     policy = PolicyNetwork(width, () if trained is None else config.policy.hidden, actions=config.policy.actions)
     worker = _worker(config, policy, scoring)
-    worker.set_weights(_always_continue(width) if trained is None else trained.weights, version=0)
+    worker.set_weights(_always_continue(policy) if trained is None else trained.weights, version=0)
     prompt = Prompt(prompt_id=0, text=order.prompt, tier=0)
     ticket = Ticket.greedy(0, prompt, seed=order.seed, c_nfe=config.reward.c_nfe, keep_frames=order.film is not None)
     collected = worker.collect([ticket])
@@ -117,12 +117,12 @@ def _worker(config: Config, policy: PolicyNetwork, scoring: Scoring) -> Worker:
     return Worker(config, policy=policy, backbone=partial(load_backbone, config.backbone), scoring=lambda: scoring)
 
 
-def _always_continue(width: int) -> Weights:
-    """A policy without hidden layers whose answer never depends on what it sees."""
-    (weight, bias) = PolicyNetwork(width, ()).state_dict()
-    logits = np.zeros(ACTION_COUNT, np.float32)
-    logits[Action.CONTINUE] = 1.0
-    return {weight: np.zeros((ACTION_COUNT, width), np.float32), bias: logits}
+def _always_continue(policy: PolicyNetwork) -> Weights:
+    """Weights of a policy without hidden layers with which its answer never depends on what it sees."""
+    weight, bias = policy.state_dict()
+    zeros = {name: np.zeros(tuple(value.shape), np.float32) for name, value in policy.state_dict().items()}
+    zeros[bias][Action.CONTINUE] = 1.0
+    return {weight: zeros[weight], bias: zeros[bias]}
 
 
 def _decisions(episode: Episode) -> Table:
@@ -137,7 +137,8 @@ def _decisions(episode: Episode) -> Table:
         episode.nfe_spent.sum()
     )  # the pass that the first decision needs_images at is one of them
     table.add_row(f"0-{first}", "warm-up", str(before), *(("-",) if scored else ()), style="dim")
-    for action, rows in groupby(range(len(episode.actions)), key=lambda row: int(episode.actions[row])):
+    taken = [*zip(episode.attempts.tolist(), episode.actions.tolist(), strict=True)]
+    for (_, action), rows in groupby(range(len(taken)), key=taken.__getitem__):
         group = list(rows)
         steps = [int(episode.steps[row]) for row in group]
         span = f"{steps[0]}-{steps[-1]}" if len(steps) > 1 else str(steps[0])

@@ -37,9 +37,14 @@ _COLUMNS: Sequence[tuple[str, str, str]] = (
     ("cont%", "continue_frac", "%"),
     ("stop%", "stop_frac", "%"),
     ("ref%", "refine_frac", "%"),
+    ("leap%", "leap_frac", "%"),
+    ("ung%", "unguided_frac", "%"),
+    ("redr%", "redraw_frac", "%"),
     ("ep/s", "episodes_per_s", ".1f"),
     ("ETA", "eta_s", "s"),
 )
+_SOME_RUNS = ("leap_frac", "unguided_frac", "redraw_frac")
+"""Of policies that can do so."""
 
 
 class Stage:
@@ -231,10 +236,11 @@ class RunView:
 
     def _grid(self, shown: Sequence[Row]) -> Table:
         table = Table(box=None, header_style="bold", padding=(0, 1), pad_edge=False)
-        for title, _, _ in _COLUMNS:
+        columns = [one for one in _COLUMNS if one[1] not in _SOME_RUNS or one[1] in shown[-1]]
+        for title, _, _ in columns:
             table.add_column(title, justify="right", no_wrap=True)
         for row in shown:
-            cells = [_cell(row.get(name), form) for _, name, form in _COLUMNS]
+            cells = [_cell(row.get(name), form) for _, name, form in columns]
             table.add_row(*cells, style="bold" if row is shown[-1] else "dim")
         return table
 

@@ -10,6 +10,7 @@ from addiffusion.metrics import Meters, Metric
 from launch.runtime import metrics as run_metrics
 from reward_service import metrics as reward_metrics
 from rollout_workers import metrics as rollout_metrics
+from serving import metrics as serve_metrics
 
 
 class RayMeters:
@@ -37,6 +38,11 @@ def worker_meters(worker: str) -> Meters:
 def replica_meters(replica: str) -> Meters:
     """Of one replica of the reward service."""
     return RayMeters(reward_metrics.ALL, replica=replica)
+
+
+def engine_meters(replica: str) -> Meters:
+    """Of one engine of a server."""
+    return RayMeters(serve_metrics.ALL, replica=replica)
 
 
 def run_meters(run: str) -> Meters:

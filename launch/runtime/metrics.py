@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 import numpy as np
 
+from addiffusion.actions import ACTION_NAMES
 from addiffusion.embedded.world.scenes import TIERS
 from addiffusion.metrics import Meters, Metric
 from addiffusion.records import Episode
@@ -92,6 +93,7 @@ ROW: Final[Sequence[RowMetric]] = (
     _of("continue_frac", "fraction", "Share of continue among all decisions."),
     _of("stop_frac", "fraction", "Share of stop among all decisions."),
     _of("refine_frac", "fraction", "Share of refine among all decisions."),
+    *(_of(f"{name}_frac", "fraction", f"Share of {name} among all decisions.") for name in ACTION_NAMES[3:]),
     _of("only_continue_frac", "fraction", "Share of the images that only continue, to the last step."),
     _of("stop_at_once_frac", "fraction", "Share of the images that stop at their first decision."),
     *(_of(f"alarm_{name}", "alarms", f"1 while the sign of collapse {name} holds, else 0.") for name in ALARM_NAMES),

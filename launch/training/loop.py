@@ -16,7 +16,7 @@ from launch.runtime.metrics import checkpoint_score, export, iteration_row
 from launch.training.plotter import Plotter
 from launch.training.run_folder import RunFolder
 from launch.training.tracking import Tracker
-from learner.alarms import Alarm, alarm_metrics, raised_alarms, refine_possible
+from learner.alarms import Alarm, alarm_metrics, possible_actions, raised_alarms
 from learner.iteration import IterationReport
 from learner.training import Training
 from rollout_workers.recorder import EpisodeRecorder
@@ -106,7 +106,7 @@ class TrainingLoop:
             workers=self._rollouts.worker_status() if isinstance(self._rollouts, HasWorkers) else None,
         )
         self._seconds.append(report.collect_s + report.update_s)
-        raised = raised_alarms([*self._rows, row], self._config.alarms, refine_allowed=refine_possible(report.episodes))
+        raised = raised_alarms([*self._rows, row], self._config.alarms, possible=possible_actions(report.episodes))
         row |= alarm_metrics(raised)
         self._publish(row, report)
         return self._ring(raised)

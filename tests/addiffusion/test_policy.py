@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from addiffusion import seeds
-from addiffusion.actions import ACTION_COUNT, Action
+from addiffusion.actions import FIRST_ACTIONS, Action
 from addiffusion.policy import HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN, PolicyNetwork, ValueNetwork, build_mlp, choose
 
 
@@ -16,18 +16,18 @@ def _linears(network: nn.Module) -> list[nn.Linear]:
 
 def test_shapes_follow_widths_and_hidden() -> None:
     phi = torch.randn(5, 40)
-    assert PolicyNetwork(40, (32, 16))(phi).shape == (5, ACTION_COUNT)
+    assert PolicyNetwork(40, (32, 16))(phi).shape == (5, len(FIRST_ACTIONS))
     assert ValueNetwork(40, (32, 16))(phi).shape == (5,)
     assert [(layer.in_features, layer.out_features) for layer in _linears(PolicyNetwork(40, (32, 16)))] == [
         (40, 32),
         (32, 16),
-        (16, ACTION_COUNT),
+        (16, len(FIRST_ACTIONS)),
     ]
 
 
 def test_batch_and_time_axes_pass_through() -> None:
     phi = torch.randn(2, 3, 40)
-    assert PolicyNetwork(40, (8,))(phi).shape == (2, 3, ACTION_COUNT)
+    assert PolicyNetwork(40, (8,))(phi).shape == (2, 3, len(FIRST_ACTIONS))
     assert ValueNetwork(40, (8,))(phi).shape == (2, 3)
 
 
@@ -42,7 +42,7 @@ def test_layers_are_orthogonal_with_their_gain(network: type[PolicyNetwork | Val
 
 def test_first_policy_is_close_to_uniform() -> None:
     probabilities = PolicyNetwork(200, (512, 256))(torch.randn(64, 200)).softmax(-1)
-    assert (probabilities - 1 / ACTION_COUNT).abs().max() < 0.02
+    assert (probabilities - 1 / len(FIRST_ACTIONS)).abs().max() < 0.02
 
 
 def test_first_policy_is_close_to_its_prior() -> None:
@@ -83,7 +83,7 @@ def test_without_a_generator_the_likeliest_action_is_taken() -> None:
     assert choose(np.array([0.0, 3.0, 1.0], np.float32), None)[0] is Action.STOP
 
 
-@pytest.mark.parametrize("sure", list(Action))
+@pytest.mark.parametrize("sure", list(Action)[:3])
 def test_extreme_logits_draw_the_sure_action(sure: Action) -> None:
     logits = np.full(3, -1e30, np.float32)
     logits[sure] = 1e30

@@ -10,14 +10,25 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.serve.schema import ServeDeploySchema
 
-from addiffusion.errors import ClusterError
+from addiffusion.errors import ClusterError, ConfigError
 from launch.doctor.cluster_file import load_cluster_file, problems
 from launch.runtime.placement import REWARD, ROLLOUT
+from launch.serving.application import ServeArguments, build
+from serving.app import API, ENGINE
+from serving.security import KEY_VARIABLE
 from tests.cluster.head import ROOT
 
 LAUNCHER_FILES = ["cluster.yaml", "cluster/gcp.yaml", "cluster/on_premises.yaml"]
-ALL_FILES = [*LAUNCHER_FILES, "cluster/kuberay.yaml", "cluster/kuberay_job.yaml", "cluster/slurm.sbatch"]
+ALL_FILES = [
+    *LAUNCHER_FILES,
+    "cluster/kuberay.yaml",
+    "cluster/kuberay_job.yaml",
+    "cluster/kuberay_serve.yaml",
+    "serve.yaml",
+    "cluster/slurm.sbatch",
+]
 RAY = version("ray")
 
 
@@ -105,6 +116,29 @@ def test_kubernetes_gets_the_locked_version_a_token_and_the_roles(file: str) -> 
         }
     kinds = [document["kind"] for document in documents]
     assert kinds in (["RayCluster", "PersistentVolumeClaim", "NetworkPolicy"], ["RayJob"])
+
+
+def serve_files() -> list[tuple[str, ServeDeploySchema]]:
+    service, _ = yaml.safe_load_all((ROOT / "cluster/kuberay_serve.yaml").read_text())
+    assert (service["spec"]["rayClusterConfig"]["rayVersion"], service["kind"]) == (RAY, "RayService")
+    inner = yaml.safe_load(service["spec"]["serveConfigV2"])
+    own = yaml.safe_load((ROOT / "serve.yaml").read_text())
+    return [(name, ServeDeploySchema.model_validate(config)) for name, config in (("kuberay", inner), ("own", own))]
+
+
+def test_serve_files_follow_rays_schema_and_the_applications_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    for name, config in serve_files():
+        (application,) = config.applications
+        assert application.import_path == "launch.serving.application:build"
+        assert {deployment.name for deployment in application.deployments} == {ENGINE, API}
+        arguments = ServeArguments(**application.args)
+        assert arguments.host == config.http_options.host
+        if name == "own":
+            build(arguments)
+        else:
+            with pytest.raises(ConfigError, match=KEY_VARIABLE):
+                build(arguments)
 
 
 def test_the_image_starts_from_the_locked_version() -> None:

@@ -199,10 +199,7 @@ def test_1_distribution_changes_nothing(serial: Finished, distributed: Finished)
     known = ("mean_nfe", "scene", "scene_full", "clip", "clip_full", "actions", "episodes_dropped")
     for name in (*known, "return_training", "return_held_out"):
         assert results[0][name] == results[1][name], name
-
-
-def test_what_is_found_out_on_the_workers_is_refused_in_one_sentence(distributed: Finished) -> None:
-    """`tests/launch/training/test_preflight.py` has that a run then ends before it begins."""
+    # Workers refuse as one process does (tests/launch/training/test_preflight.py).
     assert distributed.refusal.startswith("evaluation.static_steps is 5000, but the model's scheduler knows only")
 
 

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from addiffusion.actions import ACTION_NAMES, FIRST_ACTIONS
 from addiffusion.config.training import ALARM_NAMES, AlarmsSection
-from learner.alarms import Row, alarm_metrics, raised_alarms, refine_possible
+from learner.alarms import Row, alarm_metrics, possible_actions, raised_alarms
 from learner.iteration import episode_statistics
 from tests.learner.toy import WIDTH, toy_episode, toy_ticket
 
@@ -16,8 +17,8 @@ HEALTHY = {
 SECTION = AlarmsSection(grace=2, patience=2)
 
 
-def names(rows: list[Row], *, section: AlarmsSection = SECTION, refine_allowed: bool = True) -> list[str]:
-    return [alarm.name for alarm in raised_alarms(rows, section, refine_allowed=refine_allowed)]
+def names(rows: list[Row], *, section: AlarmsSection = SECTION, possible: tuple[str, ...] = ACTION_NAMES) -> list[str]:
+    return [alarm.name for alarm in raised_alarms(rows, section, possible=possible)]
 
 
 @pytest.mark.parametrize(
@@ -26,13 +27,14 @@ def names(rows: list[Row], *, section: AlarmsSection = SECTION, refine_allowed: 
         ("only_continue_frac", 1.0, "always_continue", "100.0% of the images only continue"),
         ("stop_at_once_frac", 0.995, "always_stop", "99.5% of the images stop at their first"),
         ("refine_frac", 0.0, "never_refine", "0.00% of the decisions refine"),
+        ("leap_frac", 0.0005, "never_tried", "0.05% of the decisions are leap"),
         ("entropy", 0.003, "entropy_floor", "0.0030 nats"),
         ("explained_variance", -2.0, "value_useless", "explains -2.00"),
     ],
 )
 def test_each_sign_raises_its_own_alarm(metric: str, value: float, name: str, says: str) -> None:
     rows: list[Row] = [HEALTHY, HEALTHY, {**HEALTHY, metric: value}, {**HEALTHY, metric: value}]
-    (alarm,) = raised_alarms(rows, SECTION, refine_allowed=True)
+    (alarm,) = raised_alarms(rows, SECTION, possible=ACTION_NAMES)
     assert alarm.name == name
     assert says in alarm.message
     assert alarm_metrics([alarm]) == {f"alarm_{other}": float(other == name) for other in ALARM_NAMES}
@@ -48,7 +50,7 @@ def test_an_alarm_needs_patience_and_grace() -> None:
 
 def test_never_refine_means_nothing_where_refine_is_not_allowed() -> None:
     rows: list[Row] = [{**HEALTHY, "refine_frac": 0.0}] * 4
-    assert names(rows, refine_allowed=False) == []
+    assert names(rows, possible=FIRST_ACTIONS[:2]) == []
 
 
 @pytest.mark.parametrize("value", [None, float("nan")])
@@ -73,5 +75,5 @@ def test_a_masked_refine_is_not_possible() -> None:
             toy_ticket(), phi=np.zeros((1, WIDTH), np.float32), actions=[1], rewards=[0.0], logits=logits
         )
 
-    assert refine_possible([episode(-30.0)])
-    assert not refine_possible([episode(-1e9), episode(float("-inf"))])
+    assert possible_actions([episode(-30.0)]) == {"continue", "stop", "refine"}
+    assert possible_actions([episode(-1e9), episode(float("-inf"))]) == {"continue", "stop"}

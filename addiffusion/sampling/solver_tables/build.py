@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from addiffusion.config import RefineSection, SamplerSection
 from addiffusion.errors import ConfigError
 from addiffusion.sampling.solver_tables.checks import check_finite, check_options, laid_out
 from addiffusion.sampling.solver_tables.finish import FinishSolver
+from addiffusion.sampling.solver_tables.leaps import Node, Steps, check_leaps, on_path, steps_equally
 from addiffusion.sampling.solver_tables.probe import Probe, Row
 from addiffusion.sampling.solver_tables.table import HEAD, SolverTable
 from addiffusion.torch_typed import LinAlgError
@@ -44,11 +45,18 @@ def table_on(scheduler: Scheduler, sampler: SamplerSection, refine: RefineSectio
         finish_steps=sampler.finish_steps,
         r_noise=refine.r_noise,
         finish_solver=sampler.finish_solver,
+        leap_steps=sampler.leap_steps,
     )
 
 
 def build_table(
-    scheduler: Scheduler, num_steps: int, *, finish_steps: int, r_noise: float, finish_solver: str = "ddim"
+    scheduler: Scheduler,
+    num_steps: int,
+    *,
+    finish_steps: int,
+    r_noise: float,
+    finish_solver: str = "ddim",
+    leap_steps: int | None = None,
 ) -> SolverTable:
     """Probe a scheduler for a base schedule of ``num_steps``, its refines and its finishes.
 
@@ -61,6 +69,7 @@ def build_table(
         finish_steps: passes of a finish.
         r_noise: share of the timestep at which a refine works.
         finish_solver: a name of FINISH_ORDER.
+        leap_steps: intervals of the base schedule that a leap goes over; None: there are no leaps.
 
     Raises:
         ConfigError: a step is not linear in state and output, or there is no schedule of that many steps.
@@ -72,8 +81,10 @@ def build_table(
     probe = laid_out(scheduler, num_steps)
     order = FINISH_ORDER[finish_solver]
     finish = FinishSolver(respaced(scheduler, order=order), order=order, flow=probe.flow)
+    if leap_steps is not None:
+        check_leaps(probe)
     try:
-        return _Builder(probe, finish, finish_steps=finish_steps, r_noise=r_noise).table()
+        return _Builder(probe, finish, finish_steps=finish_steps, r_noise=r_noise, leap_steps=leap_steps).table()
     except LinAlgError as error:
         raise ConfigError(
             f"{type(scheduler).__name__} has no step of its order somewhere on the schedule of sampler.num_steps="
@@ -97,7 +108,15 @@ class _Pass:
 class _Builder:
     """Passes in the order of the table: base steps, refines, finishes, the dead row."""
 
-    def __init__(self, probe: Probe, finish_solver: FinishSolver, *, finish_steps: int, r_noise: float) -> None:
+    def __init__(
+        self,
+        probe: Probe,
+        finish_solver: FinishSolver,
+        *,
+        finish_steps: int,
+        r_noise: float,
+        leap_steps: int | None,
+    ) -> None:
         """Nothing is laid out as yet.
 
         Args:
@@ -105,6 +124,7 @@ class _Builder:
             finish_solver: rows off it.
             finish_steps: passes of a finish.
             r_noise: share of the timestep at which a refine works.
+            leap_steps: intervals that a leap goes over; None: there are none.
         """
         self._probe, self._finish_solver = probe, finish_solver
         self._finish_steps, self._r_noise = finish_steps, r_noise
@@ -115,6 +135,8 @@ class _Builder:
         self._ratios = probe.ratios()
         self._passes: list[_Pass] = []
         self._next: list[int] = []
+        self._leap: list[int] = []
+        self._steps = Steps(history=probe.history, last=len(self._t) - 1, leap_steps=leap_steps)
 
     def table(self) -> SolverTable:
         """All rows, laid out and packed."""
@@ -139,6 +161,7 @@ class _Builder:
             rows=rows.astype(np.float32),
             next_row=np.array([*self._next, rows.shape[1] - 1], np.int64),
             entry_row=entry_row,
+            leap_row=np.array([*self._leap, -1], np.int64),
             timesteps=np.array(self._t, np.float32),
             point_noise=np.array(levels, np.float32).T.copy(),
             refine_row=refine_row,
@@ -149,19 +172,31 @@ class _Builder:
         )
 
     def _base(self) -> NDArray[np.int64]:
-        """Every (point, order) an episode can come to; returns the rows of order 0."""
-        history, last = self._probe.history, len(self._t) - 1
-        orders = [{0}]
-        for index in range(last):
-            orders.append({0, *(history.following(index, order) for order in orders[index])})
-        pairs = [(index, order) for index, known in enumerate(orders) for order in sorted(known)]
-        place = {pair: number for number, pair in enumerate(pairs)}
-        for index, order in pairs:
-            row = self._probe.row(index, order)
-            self._add(self._t[index], row, self._ratios[index], final=index == last)
-            following = (min(index + 1, last), history.following(index, order))
-            self._next[-1] = place.get(following, place[index, order])
-        return np.array([place[index, 0] for index in range(last + 1)], np.int64)
+        """Every pass an episode can come to, then those that end in a leap; returns the rows of order 0."""
+        nodes = self._steps.nodes()
+        place = {node: number for number, node in enumerate(nodes)}
+        for node in nodes:
+            row = self._row(node, 1)
+            self._add(self._t[node.point], row, self._ratios[node.point], final=node.point == self._steps.last)
+            self._next[-1] = place.get(self._steps.following(node, 1), place[node])
+        for node in nodes:
+            after = self._steps.leap_of(node)
+            if after is not None:
+                self._leap[place[node]] = len(self._passes)
+                row = self._row(node, after.point - node.point)
+                self._add(self._t[node.point], row, self._ratios[node.point])
+                self._next[-1] = place[after]
+        return np.array([place[Node(index, 0)] for index in range(len(self._t))], np.int64)
+
+    def _row(self, node: Node, steps: int) -> Row:
+        """A step over some intervals of the schedule."""
+        if steps == 1 and set(node.gaps) <= {1}:
+            return self._probe.row(node.point, node.order)
+        if steps_equally(self._probe):
+            ratios = self._ratios[node.point], self._ratios[node.point + steps]
+            return replace(self._probe.row(node.point, node.order), transition=self._finish_solver.step(ratios))
+        path, index = on_path(self._probe.scheduler, node, steps)
+        return self._probe.row(index, node.order, path)
 
     def _refine_level(self, step: int) -> tuple[float, float]:
         """(t', ratio) of the refine passes at a step."""
@@ -213,6 +248,7 @@ class _Builder:
                 transition[1] = clean
         self._passes.append(_Pass(t=t, row=row, clean=clean, transition=transition))
         self._next.append(len(self._passes) - 1)
+        self._leap.append(-1)
 
 
 def _rescaled(row: Row, scale: float) -> Row:

@@ -44,6 +44,11 @@ class FinishSolver:
         assert row.clean is not None
         return row.clean[[0, -1]]
 
+    def step(self, ratios: tuple[float, float]) -> NDArray[np.float64]:
+        """(1, 2) coefficients of (z, u) in the latent of the second level, stepping from the first by order 1."""
+        row = self._rows(ratios, start=0)[0]
+        return row.transition[:1, [0, -1]]
+
     def finish(self, ratios: Sequence[float]) -> list[Row]:
         """Rows of the passes at all levels but the first, which is where the image was stopped."""
         held = ratios[0] <= ratios[1] * (1 + _HELD)

@@ -47,11 +47,11 @@ class Probe:
     def __init__(self, scheduler: Any, num_steps: int) -> None:
         self.scheduler = copy.deepcopy(scheduler)
         self.scheduler.set_timesteps(num_steps)
-        self._names = names_of(scheduler)
-        self.history = _history_of(self._names, self.scheduler.config)
+        self.names = names_of(scheduler)
+        self.history = _history_of(self.names, self.scheduler.config)
         self.timesteps: list[Tensor] = list(self.scheduler.timesteps)
-        self.flow = FLOW in self._names
-        self.exploding = not self._names.isdisjoint(VARIANCE_EXPLODING)
+        self.flow = FLOW in self.names
+        self.exploding = not self.names.isdisjoint(VARIANCE_EXPLODING)
         self.init_noise_sigma = float(getattr(self.scheduler, "init_noise_sigma", 1.0))
 
     def ratios(self) -> list[float]:
@@ -66,9 +66,10 @@ class Probe:
         alpha_bar = max(float(self.scheduler.alphas_cumprod[t]), _LEAST_ALPHA_BAR)
         return ((1 - alpha_bar) / alpha_bar) ** 0.5
 
-    def row(self, index: int, order: int) -> Row:
-        """The step at a schedule point with ``order`` known entries."""
-        return step_row(self.scheduler, self.history, index, order, noisy=not self._names.isdisjoint(NOISY))
+    def row(self, index: int, order: int, scheduler: Any | None = None) -> Row:
+        """The step at a schedule point with ``order`` known entries; of another layout, where ``scheduler`` has it."""
+        noisy = not self.names.isdisjoint(NOISY)
+        return step_row(scheduler or self.scheduler, self.history, index, order, noisy=noisy)
 
 
 def step_row(scheduler: Any, history: History, index: int, order: int, *, noisy: bool = False) -> Row:

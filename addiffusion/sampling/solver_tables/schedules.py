@@ -45,6 +45,12 @@ class Schedule:
     memory: int
     """Entries of the state that its solver needs."""
 
+    @property
+    def least_passes(self) -> int:
+        """Warm-up, first decision, and the finish of a stop there."""
+        warmup = self.sampler.warmup_steps
+        return warmup + 1 + self.finish_count[warmup]
+
 
 class Schedules:
     """Schedules of one model, and the rows of all of them."""
@@ -68,6 +74,10 @@ class Schedules:
         self._tables: list[SolverTable] = []
         self.next_row: list[int] = []
         """Table row of the pass that follows once a row's step is committed."""
+        self.leap_row: list[int] = []
+        """Table row whose step a leap commits after the pass of a row; -1 where none can be taken."""
+        self.leaps = False
+        """Whether one can be taken anywhere."""
         self.state_size = 0
         """K: entries of a slot's state, as many as the solver with the longest memory needs."""
         self.coefficients: NDArray[np.float32] = np.zeros((0, 0), np.float32)
@@ -76,6 +86,9 @@ class Schedules:
         self.noise_levels: list[float] = []
         """Fresh noise that each row's step adds."""
         self.first = self._add(sampler, table or table_for(backbone, sampler, refine))
+
+    def __len__(self) -> int:
+        return len(self._known)
 
     def of(self, sampler: SamplerSection) -> Schedule:
         """The schedule of a sampler, laid out (a tenth of a second or more) when it is first asked for.
@@ -92,6 +105,8 @@ class Schedules:
         self.state_size = max(self.state_size, table.state_size)
         self.coefficients = np.concatenate([_by_source(one, self.state_size) for one in self._tables], axis=1)
         self.noise_levels += table.rows[HEAD.index("noise")].tolist()
+        self.leap_row += [start + row if row >= 0 else -1 for row in table.leap_row.tolist()]
+        self.leaps |= bool((table.leap_row >= 0).any())
         self.next_row += (start + table.next_row).tolist()
         schedule = Schedule(
             sampler=sampler,

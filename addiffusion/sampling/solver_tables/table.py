@@ -36,6 +36,8 @@ class SolverTable:
     """(R,) row of the pass that follows once a row's step is committed."""
     entry_row: NDArray[np.int64]
     """(N,) row of each schedule point for a slot that arrives without history."""
+    leap_row: NDArray[np.int64]
+    """(R,) row whose step a leap commits after the pass of a row, in place of its own; -1 where none can be taken."""
     timesteps: NDArray[np.float32]
     """(N,) timestep of each schedule point, as the network is told."""
     point_noise: NDArray[np.float32]

@@ -39,6 +39,7 @@ def test_the_file_of_a_plan_names_the_stride_after_its_configuration_key(tmp_pat
         "every",
         "metrics",
         "shard_size",
+        "replays",
     ]
 
 

@@ -105,5 +105,5 @@ def test_what_a_bank_can_not_play_is_refused(tmp_path: Path) -> None:
     replay = BankRollouts(bank, CONFIG)
     with pytest.raises(ContractError, match="another sampler"):
         replay.collect(make_tickets(1), sampler=CONFIG.sampler.model_copy(update={"num_steps": 4}))
-    with pytest.raises(ContractError, match="forced refine"):
+    with pytest.raises(ContractError, match="forced actions other than continue and stop"):
         replay.collect(make_tickets(1, forced=Action.REFINE))

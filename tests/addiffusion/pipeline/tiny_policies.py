@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
 
-from addiffusion.actions import Action
+from addiffusion.actions import FIRST_ACTIONS, Action
 from addiffusion.backbones.widths import feature_widths
 from addiffusion.config import BackboneSection, Config
 from addiffusion.observation.layout import latent_layout
@@ -31,7 +32,12 @@ def scale_of(family: str) -> float:
 
 
 def make_config(
-    family: str, folder: Path, guidance_scale_range: tuple[float, float] | None = None, **sampler: Any
+    family: str,
+    folder: Path,
+    *,
+    actions: Sequence[str] = FIRST_ACTIONS,
+    guidance_scale_range: tuple[float, float] | None = None,
+    **sampler: Any,
 ) -> Config:
     """A training of a ``latent`` policy on a tiny pipeline, by its own solver."""
     return Config.model_validate(
@@ -53,21 +59,22 @@ def make_config(
             "refine": {"k": K},
             "observation": {"kind": "latent", "timestep_width": TIMESTEP_WIDTH},
             "reward": {"preset": "paired", "credit": "final"},
-            "policy": {"hidden": (8,)},
+            "policy": {"hidden": (8,), "actions": actions},
         }
     )
 
 
 def make_policy(family: str, folder: Path, always: Action | None = None, **options: Any) -> Policy:
     """A policy of random weights, or one that always does the same."""
-    guidance = options.pop("guidance_scale_range", None)
-    config = make_config(family, folder, guidance, **options.pop("sampler", {}))
+    own = {name: options.pop(name) for name in ("actions", "guidance_scale_range") if name in options}
+    config = make_config(family, folder, **own, **options.pop("sampler", {}))
     widths = feature_widths(BackboneSection(kind=KINDS[family], path=str(folder)))  # pyright: ignore[reportArgumentType]
     layout = latent_layout(middle_width=widths.middle, text_width=widths.text, timestep_width=TIMESTEP_WIDTH)
     torch.manual_seed(3)
     policy = Policy(layout.width, config.model_dump(mode="json"), **options).eval()
     if always is not None:
         with torch.no_grad():
+            policy.network.layers[-1].bias[Action.CONTINUE] += 20.0  # where that can't be taken
             policy.network.layers[-1].bias[always] = 50.0
     return policy
 

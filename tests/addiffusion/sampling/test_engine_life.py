@@ -204,3 +204,25 @@ def test_latents_are_float32_and_a_kept_prediction_never_changes() -> None:
     assert kept.dtype == torch.float32
     assert torch.equal(kept, copy)
     assert not torch.equal(kept, engine.z0_pred)
+
+
+@pytest.mark.parametrize("ticks", range(1, 8))
+def test_an_episode_given_up_anywhere_is_not_noticed_and_its_slot_is_as_new(ticks: int) -> None:
+    """In warm-up, between a decision and the tick that carries it out, within a refine, within a finish."""
+    engine = make_engine(MeteredBackbone())
+    engine.admit(0, embedding=embedding(3), seed=3)
+    engine.admit(1, embedding=embedding(2), seed=7)
+    actions = iter([R, S, C, C])
+    for _ in range(ticks):
+        engine.tick()
+        engine.act({slot: next(actions, C) if slot == 0 else C for slot in engine.deciding()})
+    engine.give_up(0)
+    assert 0 in engine.free()
+    engine.admit(0, embedding=embedding(2), seed=7)
+    while engine.busy:
+        engine.tick()
+        engine.act(dict.fromkeys(engine.deciding(), C))
+    assert torch.equal(engine.z0_pred[0], engine.z0_pred[1])
+    assert torch.equal(engine.z0_pred[0], run_one(make_engine(MeteredBackbone()), tag=2, slot=1))
+    with pytest.raises(SlotError, match="Slot 2 is EMPTY"):
+        engine.give_up(2)

@@ -16,21 +16,25 @@ from addiffusion.errors import SlotError
 from addiffusion.sampling.slot import Phase
 from addiffusion.sampling.slots import Slots
 from addiffusion.sampling.solver_tables.build import build_table
+from addiffusion.sampling.solver_tables.histories import DpmHistory
+from addiffusion.sampling.solver_tables.leaps import Steps
 from addiffusion.sampling.solver_tables.schedules import Schedules
 from tests.addiffusion.sampling.metered import MeteredBackbone
 
-COUNT, STEPS, WARMUP, PASSES, FINISH = 3, 6, 2, 2, 3
-ORDER = 3
+COUNT, STEPS, WARMUP, PASSES, FINISH, LEAP = 3, 6, 2, 2, 3, 2
+ORDER, REDRAWS = 3, 2
 TABLE = build_table(
     DPMSolverMultistepScheduler(solver_order=ORDER, timestep_spacing="trailing"),
     STEPS,
     finish_steps=FINISH,
     r_noise=0.5,
     finish_solver="dpm++2m",
+    leap_steps=LEAP,
 )
+NODES = Steps(history=DpmHistory(ORDER), last=STEPS - 1, leap_steps=LEAP).nodes()
 SCHEDULES = Schedules(
     MeteredBackbone(),
-    SamplerSection(num_steps=STEPS, warmup_steps=WARMUP, finish_steps=FINISH),
+    SamplerSection(num_steps=STEPS, warmup_steps=WARMUP, finish_steps=FINISH, leap_steps=LEAP),
     RefineSection(),
     table=TABLE,
 )
@@ -49,37 +53,54 @@ class ModelSlot:
     phase: Phase = Phase.EMPTY
     step: int = 0
     nfe: int = 0
+    evals: int = 0
     passes: int = 0
-    known: int = 0
-    """Earlier predictions that the multistep solver remembers at this step."""
+    gaps: tuple[int, ...] = ()
+    """Intervals back to the earlier predictions that the multistep solver remembers at this step."""
+    unguided: bool = False
+    redraws: int = 0
 
     def run(self, finite: bool) -> None:
         self.nfe += 1
+        self.evals += 1 if self.unguided else 2
+        self.unguided = False
         if not finite:
             self.phase = Phase.FAILED
         elif self.phase is Phase.STEPPING:
             self.phase = Phase.DECIDING
         elif self.phase is Phase.WARMUP:
-            self.go_on(self.known + 1)
+            self.go_on(1, *self.gaps)
         else:
             self.passes -= 1
             if self.passes == 0 and self.phase is Phase.REFINING:
-                self.go_on(0)
+                self.go_on()
             elif self.passes == 0:
                 self.phase = Phase.DONE
 
-    def go_on(self, known: int) -> None:
+    def go_on(self, *gaps: int) -> None:
         if self.step == STEPS - 1:
             self.phase = Phase.DONE
             return
-        self.step += 1
-        self.known = min(known, ORDER - 1)
+        self.step += gaps[0] if gaps else 1
+        self.gaps = gaps[: ORDER - 1]
         self.phase = Phase.WARMUP if self.step < WARMUP else Phase.STEPPING
+
+    def allows(self, action: Action) -> bool:
+        return {
+            Action.LEAP: self.step + LEAP < STEPS,
+            Action.UNGUIDED: self.step + 1 < STEPS,
+            Action.REDRAW: self.redraws < REDRAWS,
+        }.get(action, True)
 
     def act(self, action: Action) -> None:
         left = min(FINISH, STEPS - 1 - self.step)
-        if action is Action.CONTINUE:
-            self.go_on(self.known + 1)
+        if action in (Action.CONTINUE, Action.UNGUIDED):
+            self.unguided = action is Action.UNGUIDED
+            self.go_on(1, *self.gaps)
+        elif action is Action.LEAP:
+            self.go_on(LEAP, *self.gaps)
+        elif action is Action.REDRAW:
+            self.phase, self.step, self.gaps, self.redraws = Phase.WARMUP, 0, (), self.redraws + 1
         elif action is Action.REFINE:
             self.phase, self.passes = Phase.REFINING, PASSES
         elif left:
@@ -128,7 +149,8 @@ class SlotLife(RuleBasedStateMachine):
     def run_pass(self, broken: int | None, rows: int) -> None:
         pick = self.slots.pick(rows)
         running = [index for index, slot in enumerate(self.model) if slot.phase in RUNNING]
-        assert len(pick.slots) == min(rows // 2, len(running))
+        assert pick.rows <= rows
+        assert len(pick.slots) >= min(rows // 2, len(running))
         self.slots.after_pass(pick.slots, [slot != broken for slot in pick.slots])
         for index in pick.slots:
             assert index in running
@@ -136,7 +158,8 @@ class SlotLife(RuleBasedStateMachine):
 
     @rule(actions=st.dictionaries(slot_indices, st.sampled_from(Action), min_size=1))
     def act(self, actions: dict[int, Action]) -> None:
-        if all(self.model[slot].phase is Phase.DECIDING for slot in actions):
+        model = self.model
+        if all(model[slot].phase is Phase.DECIDING and model[slot].allows(action) for slot, action in actions.items()):
             self.slots.act(actions)
             for slot, action in actions.items():
                 self.model[slot].act(action)
@@ -147,7 +170,7 @@ class SlotLife(RuleBasedStateMachine):
     @precondition(lambda self: any(slot.phase is Phase.DECIDING for slot in self.model))
     @rule(action=st.sampled_from(Action))
     def act_where_possible(self, action: Action) -> None:
-        deciding = self.slots.having(Phase.DECIDING)
+        deciding = [slot for slot in self.slots.having(Phase.DECIDING) if self.model[slot].allows(action)]
         self.slots.act(dict.fromkeys(deciding, action))
         for slot in deciding:
             self.model[slot].act(action)
@@ -161,10 +184,11 @@ class SlotLife(RuleBasedStateMachine):
         for index, slot in enumerate(self.model):
             if slot.phase in (*RUNNING, Phase.DECIDING):
                 assert TABLE.rows[0, self.slots.row(index)] == slot.timestep
-                assert self.slots.network_evals(index) == 2 * slot.nfe
+                assert self.slots.network_evals(index) == slot.evals
+                assert self.slots.redraws(index) == slot.redraws
             if slot.phase in (Phase.WARMUP, Phase.STEPPING, Phase.DECIDING):
-                assert self.slots.row(index) == TABLE.entry_row[slot.step] + slot.known
-        assert self.slots.running_rows == 2 * sum(slot.phase in RUNNING for slot in self.model)
+                assert NODES[self.slots.row(index)] == (slot.step, len(slot.gaps), slot.gaps)
+        assert self.slots.running_rows == sum(2 - slot.unguided for slot in self.model if slot.phase in RUNNING)
 
 
 TestSlotLife = SlotLife.TestCase

@@ -50,9 +50,9 @@ def test_action_shares_count_all_images_at_each_step() -> None:
     episodes = [toy_episode(0, actions=[C, S]), toy_episode(1, actions=[R, C, S]), toy_episode(2, actions=[S])]
     shares = action_shares(episodes, num_steps=7)
     np.testing.assert_allclose(shares.sum(axis=0), 1)
-    np.testing.assert_allclose(shares[:, 3], [1 / 3, 1 / 3, 1 / 3, 0])  # continue, stop, refine, no decision
-    np.testing.assert_allclose(shares[:, 5], [0, 1 / 3, 0, 2 / 3])
-    np.testing.assert_allclose(shares[:, 0], [0, 0, 0, 1])
+    np.testing.assert_allclose(shares[:, 3], [1 / 3, 1 / 3, 1 / 3, 0, 0, 0, 0])  # the last: no decision
+    np.testing.assert_allclose(shares[:, 5], [0, 1 / 3, 0, 0, 0, 0, 2 / 3])
+    np.testing.assert_allclose(shares[:, 0], [0, 0, 0, 0, 0, 0, 1])
 
 
 @pytest.mark.parametrize("tiers", [(0,), (1, 2, 3)])

@@ -23,7 +23,7 @@ from tests.launch.runtime.toy_components import toy_components, toy_config, toy_
 from tests.launch.training.toy_policy import toy_policy
 
 ROOT = Path(__file__).parents[3]
-PACKAGES = ("addiffusion", "rollout_workers", "reward_service", "learner", "evaluation", "launch")
+PACKAGES = ("addiffusion", "rollout_workers", "reward_service", "learner", "evaluation", "serving", "launch")
 NOWHERE = "module://backend_of_some_notebook"
 FIGURE = """
 import launch  # the entry point, and a worker of Ray Tune, which begins with the module of its trials

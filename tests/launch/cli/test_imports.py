@@ -31,7 +31,7 @@ for words in json.loads(sys.argv[1]):
     do(*words)
     print(json.dumps(sorted(sys.modules)))
 """
-OURS = frozenset({"addiffusion", "evaluation", "launch", "learner", "reward_service", "rollout_workers"})
+OURS = frozenset({"addiffusion", "evaluation", "launch", "learner", "reward_service", "rollout_workers", "serving"})
 PICTURES = frozenset({"matplotlib", "plotly"})
 SCORERS = frozenset({"open_clip", "timm"})
 BACKBONES = frozenset({"diffusers", "peft"})

@@ -36,7 +36,8 @@ LEAVES = {
     "bank": "banks/train/*",
 }
 """Where its result must be."""
-ON_A_CLUSTER = {"token"}
+ELSEWHERE = {"token", "serve"}
+"""They need a cluster, or go on until they are ended: other tests run them."""
 
 
 def commands() -> Iterator[list[str]]:
@@ -60,7 +61,7 @@ def test_every_command_does_what_it_says_one_after_another(tmp_path: Path, monke
     seen = Counter[str]()
     for number, words in enumerate(commands()):
         name = words[0]
-        if name in ON_A_CLUSTER:
+        if name in ELSEWHERE:
             continue
         own = [f"run.dir=runs/{number}"] if name == "train" else []  # names of one second would be the same
         arguments = [run_of(tmp_path) if word == "runs/<time>" else word for word in (*words, *ADDED[name], *own)]

@@ -11,7 +11,7 @@ from rich.console import Console
 from safetensors.numpy import save_file
 
 from addiffusion.errors import CheckpointError, RunFolderError
-from addiffusion.policy_files import CONFIG_FILE, WEIGHTS_FILE, read_policy
+from addiffusion.policy_files import CONFIG_FILE, WEIGHTS_FILE, read_policy, widths_of
 from launch.comparing.evaluate import evaluate
 from launch.comparing.orders import EvaluateOrder, SampleOrder
 from launch.comparing.sample import draw
@@ -57,6 +57,13 @@ def test_weights_of_something_else_fit_nothing(tmp_path: Path) -> None:
     policy = read_policy(str(folder))
     with pytest.raises(CheckpointError, match="sees 0 numbers"):
         policy.check_fits(policy.config([]), 20)
+
+
+def test_a_policy_of_three_logits_is_not_asked_for_a_redraw(tmp_path: Path) -> None:
+    policy = read_policy(str(toy_policy(tmp_path / "policy")))
+    six = ["policy.actions=[continue,stop,refine,redraw]"]
+    with pytest.raises(CheckpointError, match=r"has 3 logits, but policy.actions=\[.*,redraw\] need 6: leave"):
+        policy.check_fits(policy.config(six), widths_of(policy.weights)[0])
 
 
 def test_the_home_folder_holds_policies_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def toy_components(config: Config) -> Iterator[Components]:
     width = observation_width(config, scoring)
     worker = Worker(
         config,
-        policy=PolicyNetwork(width, config.policy.hidden),
+        policy=PolicyNetwork(width, config.policy.hidden, actions=config.policy.actions),
         backbone=ToyBackbone,
         scoring=lambda: scoring,
     )

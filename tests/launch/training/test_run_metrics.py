@@ -17,10 +17,11 @@ from launch.runtime.metrics import ROW, _worker_metrics, export
 from launch.training.train import run
 from reward_service import metrics as reward_metrics
 from rollout_workers import metrics as rollout_metrics
+from serving import metrics as serve_metrics
 from tests.cluster.head import ROOT
 from tests.launch.runtime.toy_components import toy_components, toy_config, toy_plan
 
-DECLARED = (*run_metrics.ALL, *reward_metrics.ALL, *rollout_metrics.ALL)
+DECLARED = (*run_metrics.ALL, *reward_metrics.ALL, *rollout_metrics.ALL, *serve_metrics.ALL)
 
 
 class Notebook:
@@ -41,7 +42,10 @@ def test_a_row_holds_exactly_what_is_declared(tmp_path: Path) -> None:
     assert {key for key in row if not key.startswith("stage_")} == {entry.key for entry in ROW} - {
         "nfe_tier2",
         "nfe_tier3",
-    }, "the toy's prompts are all of tier 1"
+        "leap_frac",
+        "unguided_frac",
+        "redraw_frac",
+    }, "the toy's prompts are all of tier 1, and its policy has three actions"
     notebook = Notebook()
     export(row, notebook)
     assert notebook.values["addiffusion_run_workers_lost"] == 3

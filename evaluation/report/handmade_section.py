@@ -1,0 +1,78 @@
+"""The results page's section about hand-made opponents: who saves how much, and who is on the Pareto front."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from addiffusion.files import write_text
+from evaluation.comparison.metric_table import MetricTable
+from evaluation.comparison.summary import ComparisonResult
+from evaluation.comparison.tables import METRIC_TITLES
+
+MARK = "<!-- hand-made opponents: written by `addiffusion pareto` -->"
+"""Where the section begins; it ends with the page."""
+
+
+def handmade_section(result: ComparisonResult, *, command: str, machine: str) -> str:
+    """Markdown of the section, cheapest first.
+
+    Args:
+        result: tables of all contestants.
+        command: that made the comparison, word for word.
+        machine: that it ran on, in words.
+    """
+    metrics = [name for name in result.metrics() if name in ("scene_soft", "clip")] or [*result.metrics()][:1]
+    rows_per_pass = result.full.mean("network_evals") / result.full.mean("nfe")
+    costs = {one.contestant.name: one.mean("network_evals") / rows_per_pass for one in result.all}
+    tables = sorted((one for one in result.all if one.drawn.any()), key=lambda one: costs[one.contestant.name])
+    fronts = {name: _front(tables, costs, name) for name in metrics}
+    titles = [METRIC_TITLES.get(name, name) for name in metrics]
+    head = ["contestant", "cost", "NFE", *titles, "s/image", "front"]
+    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 2)}---|"]
+    for one in tables:
+        name = one.contestant.name
+        marks = ", ".join(title for title, metric in zip(titles, metrics, strict=True) if name in fronts[metric])
+        cells = [f"{costs[name]:.1f}", f"{one.mean('nfe'):.1f}", *(_with_interval(one, metric) for metric in metrics)]
+        shown = [one.contestant.title, *cells, f"{one.mean('seconds'):.3f}", marks]
+        lines.append(f"| {' | '.join(shown)} |")
+    count = len(set(result.full.prompt_id.tolist()))
+    words = (
+        f"Written by `{command}` on {machine}: {count} held-out prompts, one image each, the same seeds in every row. "
+        "Cost counts guided passes; one without guidance is half of one. Front: nobody here is at least as good for "
+        "at most this cost. Brackets are 95 % bootstrap intervals over prompts; means of few prompts change places "
+        "easily. *guidance to 10*: guided passes up to step 10, none after; *guidance 5 30*: only from 5 to 29 and in "
+        "the warm-up (arXiv:2404.07724); *leap2 from 3*: from there over two intervals at once; *best of 4 at 2*: four "
+        "draws, of which the best at step 2 by CLIP score goes on; *redraw below s at 2*: a draw whose score there is "
+        "below s is given up, twice at most. A solver in brackets is the static sampler that it is done on; else it is "
+        "the agent's whole schedule. Seconds of tries include passes that were computed twice."
+    )
+    return "\n\n".join([MARK, "## Hand-made opponents", words, "\n".join(lines)]) + "\n"
+
+
+def section_of(page: str) -> str:
+    """The section of a page; empty where it has none."""
+    _, mark, rest = page.partition(MARK)
+    return mark + rest
+
+
+def write_section(path: Path, section: str) -> None:
+    """Put the section at the end of a page, in place of the one before."""
+    page = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before = page.partition(MARK)[0].rstrip()
+    write_text(path, f"{before}\n\n{section}" if before else section)
+
+
+def _front(tables: list[MetricTable], costs: dict[str, float], metric: str) -> set[str]:
+    """Names of those that nobody beats: the best so far, from the cheapest on."""
+    best, front = -math.inf, set[str]()
+    for one in sorted(tables, key=lambda one: (costs[one.contestant.name], -one.mean(metric))):
+        if one.mean(metric) > best:
+            best = one.mean(metric)
+            front.add(one.contestant.name)
+    return front
+
+
+def _with_interval(one: MetricTable, metric: str) -> str:
+    found = one.interval(metric)
+    return f"{one.mean(metric):.3f}" + ("" if found is None else f" [{found.low:.3f}, {found.high:.3f}]")

@@ -1,0 +1,1 @@
+"""The server: requests in, images out, one batch for all."""

@@ -1,0 +1,271 @@
+"""The part of AUTOMATIC1111's API that front ends need: `txt2img`, progress, interrupt, and what there is to choose."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Final
+from uuid import uuid4
+
+from fastapi import APIRouter, Request
+from pydantic import ConfigDict, Field
+
+from serving.disconnects import until_gone
+from serving.drawing import Drawing
+from serving.errors import CancelledError, RefusedError
+from serving.image_files import FileStyle, encoded, parameters_of
+from serving.messages import Cancel, Decided, Drawn, Order
+from serving.orders import check_size, price_of, setting_for
+from serving.request_models import Body, Text, checked
+
+SAMPLERS: Final[Mapping[str, str]] = {
+    "DDIM": "ddim",
+    "DPM++ 2M": "dpm++2m",
+    "DPM++ 3M": "dpm++3m",
+    "Euler": "euler",
+    "Euler a": "euler_ancestral",
+    "UniPC": "unipc2",
+    "UniPC 3": "unipc3",
+    "PLMS": "pndm",
+    "LCM": "lcm",
+    "Euler (flow)": "flow_euler",
+}
+"""Solvers by the names that front ends show."""
+_KARRAS: Final = "karras"
+_PREVIEWS: Final = 8
+_PNG: Final = FileStyle()
+
+
+class Txt2ImgRequest(Body):
+    """Body of `txt2img`. Front ends send dozens of fields; those that are not here are without effect."""
+
+    model_config = ConfigDict(extra="ignore", strict=False, allow_inf_nan=False)
+
+    prompt: Text
+    negative_prompt: Text | None = None
+    seed: Annotated[int, Field(ge=-1, lt=2**63)] | None = -1
+    """-1 draws one."""
+    steps: Annotated[int, Field(ge=2, le=200)] | None = None
+    cfg_scale: Annotated[float, Field(ge=0, le=1000)] | None = None
+    width: int | None = None
+    height: int | None = None
+    batch_size: Annotated[int, Field(ge=1, le=10)] | None = 1
+    n_iter: Annotated[int, Field(ge=1, le=10)] | None = 1
+    sampler_name: str | None = None
+    sampler_index: str | None = None
+    scheduler: str | None = None
+    send_images: bool | None = True
+
+
+class OptionsRequest(Body):
+    """Body of `POST options`: the model, which is the one that is served."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    sd_model_checkpoint: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Job:
+    """A `txt2img` call under way."""
+
+    order: Order
+    begun_s: float
+    step: dict[int, int] = field(default_factory=dict[int, int])
+    """Step of each image's last preview."""
+    num_steps: int = 1
+    preview: bytes | None = None
+    drawn: dict[int, Drawn] = field(default_factory=dict[int, Drawn])
+    interrupted: bool = False
+
+    @property
+    def progress(self) -> float:
+        """Share of the work that is done, as far as it is known."""
+        under_way = sum(step / self.num_steps for image, step in self.step.items() if image not in self.drawn)
+        return min(1.0, (len(self.drawn) + under_way) / len(self.order.seeds))
+
+
+def a1111_routes(drawing: Drawing) -> APIRouter:
+    """The routes.
+
+    Args:
+        drawing: draws the images.
+    """
+    router, jobs = APIRouter(prefix="/sdapi/v1", tags=["AUTOMATIC1111"]), dict[str, Job]()
+
+    @router.post("/txt2img")
+    async def txt2img(body: Txt2ImgRequest, request: Request) -> dict[str, Any] | None:
+        """Draw images."""
+        order = _order_of(body, drawing)
+        job = jobs[order.request_id] = Job(order=order, begun_s=time.monotonic())
+        try:
+            await until_gone(request, _drawn(drawing, job))
+        finally:
+            del jobs[order.request_id]
+        return await _answer(body, drawing, job)
+
+    @router.get("/progress")
+    async def progress(*, skip_current_image: bool = False) -> dict[str, Any]:
+        """Of the oldest call under way."""
+        job = next(iter(jobs.values()), None)
+        return _progress(job, skip_image=skip_current_image)
+
+    @router.post("/interrupt")
+    async def interrupt() -> dict[str, Any]:
+        """End all calls under way: they answer with their images as they are."""
+        for job in list(jobs.values()):
+            job.interrupted = True
+            await drawing.cancel(Cancel(request_id=job.order.request_id, as_they_are=True))
+        return {}
+
+    _choices(router, drawing)
+    return router
+
+
+def _choices(router: APIRouter, drawing: Drawing) -> None:
+    """What there is to choose."""
+
+    @router.get("/samplers")
+    async def samplers() -> list[dict[str, Any]]:
+        """Solvers that fit the model."""
+        return [{"name": name, "aliases": [solver], "options": {}} for name, solver in _fitting(drawing).items()]
+
+    @router.get("/schedulers")
+    async def schedulers() -> list[dict[str, Any]]:
+        """Where the points of the schedule lie."""
+        return [{"name": "automatic", "label": "Automatic"}, {"name": _KARRAS, "label": "Karras"}]
+
+    @router.get("/sd-models")
+    async def models() -> list[dict[str, Any]]:
+        """The model that is served."""
+        name = drawing.facts.model
+        return [{"title": name, "model_name": name, "hash": None, "sha256": None, "filename": name, "config": None}]
+
+    @router.get("/options")
+    async def options() -> dict[str, Any]:
+        """Settings that front ends read."""
+        return {"sd_model_checkpoint": drawing.facts.model, "samples_format": "png", "CLIP_stop_at_last_layers": 1}
+
+    @router.post("/options")
+    async def set_options(body: OptionsRequest) -> None:
+        """Only the model can be chosen, and there is one."""
+        if body.sd_model_checkpoint not in {None, drawing.facts.model}:
+            raise RefusedError(
+                f"sd_model_checkpoint={body.sd_model_checkpoint!a:.80} is not served here: this server has "
+                f"{drawing.facts.model}.",
+                param="sd_model_checkpoint",
+            )
+
+
+def _fitting(drawing: Drawing) -> dict[str, str]:
+    return {name: solver for name, solver in SAMPLERS.items() if solver in drawing.facts.solvers}
+
+
+def _order_of(body: Txt2ImgRequest, drawing: Drawing) -> Order:
+    facts, count = drawing.facts, (body.batch_size or 1) * (body.n_iter or 1)
+    if count > 10:
+        raise RefusedError(f"batch_size * n_iter = {count} images are too many: ask for 10 at most.", param="n_iter")
+    own = facts.image_size
+    check_size(f"{body.width or own}x{body.height or own}", facts)
+    solver, karras = _solver_of(body, drawing)
+    setting = setting_for(
+        facts,
+        num_steps=body.steps,
+        guidance_scale=body.cfg_scale if facts.guided else None,
+        negative_prompt=body.negative_prompt if facts.guided else None,
+        solver=solver,
+    )
+    seed = secrets.randbelow(2**32) if body.seed in {None, -1} else int(body.seed or 0)
+    return Order(
+        request_id=f"txt_{uuid4().hex}",
+        prompt=checked(body.prompt, "prompt"),
+        seeds=tuple(range(seed, seed + count)),
+        c_nfe=price_of(facts.dial, facts.num_steps, speed=None, quality="auto"),
+        setting=replace(setting, spacing=_KARRAS) if karras else setting,
+        previews=_PREVIEWS,
+    )
+
+
+def _solver_of(body: Txt2ImgRequest, drawing: Drawing) -> tuple[str | None, bool]:
+    """Solver and whether its points lie by Karras, from the names of a front end."""
+    wanted = (body.sampler_name or body.sampler_index or "").strip()
+    karras = (body.scheduler or "").lower() == _KARRAS or wanted.lower().endswith(f" {_KARRAS}")
+    plain = wanted[: -len(_KARRAS)].strip() if wanted.lower().endswith(f" {_KARRAS}") else wanted
+    if plain.lower() in {"", "automatic"}:
+        return None, karras
+    known = _fitting(drawing)
+    named = {name.lower(): solver for name, solver in known.items()} | {solver: solver for solver in known.values()}
+    if plain.lower() not in named:
+        raise RefusedError(
+            f"sampler_name={wanted!a:.80} does not fit this model: give one of {', '.join(known)}.",
+            param="sampler_name",
+        )
+    return named[plain.lower()], karras
+
+
+async def _drawn(drawing: Drawing, job: Job) -> None:
+    """Work until all images are there, or the call is interrupted."""
+    try:
+        async with aclosing(drawing.draw(job.order)) as outcomes:
+            async for outcome in outcomes:
+                if isinstance(outcome, Decided):
+                    job.step[outcome.image], job.num_steps = outcome.step, outcome.num_steps
+                    job.preview = await asyncio.to_thread(encoded, outcome.preview, _PNG)
+                elif isinstance(outcome, Drawn):
+                    job.drawn[outcome.image] = outcome
+    except CancelledError:
+        if not job.interrupted:
+            raise
+
+
+async def _answer(body: Txt2ImgRequest, drawing: Drawing, job: Job) -> dict[str, Any]:
+    facts, order = drawing.facts, job.order
+    drawn = [job.drawn[image] for image in sorted(job.drawn)]
+    texts = [parameters_of(order, one, facts) for one in drawn]
+    files = [
+        base64.b64encode(await asyncio.to_thread(encoded, one.pixels, _PNG, text)).decode("ascii")
+        for one, text in zip(drawn, texts, strict=True)
+    ]
+    info = {
+        "prompt": order.prompt,
+        "all_prompts": [order.prompt] * len(drawn),
+        "negative_prompt": order.setting.negative_prompt or "",
+        "seed": order.seeds[0],
+        "all_seeds": [one.seed for one in drawn],
+        "width": facts.image_size,
+        "height": facts.image_size,
+        "steps": order.setting.num_steps or facts.num_steps,
+        "cfg_scale": facts.guidance_scale if order.setting.guidance_scale is None else order.setting.guidance_scale,
+        "sd_model_name": facts.model,
+        "infotexts": texts,
+        "addiffusion": [{"nfe": one.nfe, "cost": one.cost, "full_cost": one.full_cost} for one in drawn],
+    }
+    images = files if body.send_images is not False else []
+    return {"images": images, "parameters": body.model_dump(), "info": json.dumps(info)}
+
+
+def _progress(job: Job | None, *, skip_image: bool) -> dict[str, Any]:
+    done = 0.0 if job is None else job.progress
+    spent = 0.0 if job is None else time.monotonic() - job.begun_s
+    preview = None if job is None or skip_image else job.preview
+    return {
+        "progress": done,
+        "eta_relative": spent * (1 - done) / done if done else 0.0,
+        "state": {
+            "skipped": False,
+            "interrupted": job is not None and job.interrupted,
+            "job": "" if job is None else job.order.request_id,
+            "job_count": 0 if job is None else len(job.order.seeds),
+            "job_no": 0 if job is None else len(job.drawn),
+            "sampling_step": 0 if job is None else max(job.step.values(), default=0),
+            "sampling_steps": 0 if job is None else job.num_steps,
+        },
+        "current_image": None if preview is None else base64.b64encode(preview).decode("ascii"),
+        "textinfo": None,
+    }
