@@ -21,7 +21,7 @@ from tests.small_run import SMALL
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = ROOT / "examples"
-ARGUMENTS = {"train_and_use": SMALL}
+ARGUMENTS = {"train_and_use": [*SMALL, "policy.actions=[continue,stop,refine,unguided]"]}
 PARAMETERS = {"IMAGES": 1, "SPEEDS": (4,), "TRAINING": SMALL}
 """Instead of those of the notebook's cell `parameters`."""
 
