@@ -38,6 +38,10 @@ full-size:
 test-cluster:
     uv run pytest -n 0 -m cluster -s tests/cluster
 
+# README, docs/ and the Python API as a site in build/site; a link that leads nowhere fails
+docs:
+    NO_MKDOCS_2_WARNING=1 uv run mkdocs build --strict
+
 # what is released: the wheel and the source archive in dist/, the wheel tried in an empty environment
 release:
     rm -rf dist

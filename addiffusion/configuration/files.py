@@ -44,7 +44,7 @@ def load_config(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Co
     Raises:
         ConfigError: a file can't be read, or a key or value can't be used; the message names it and what is allowed.
 
-    Example:
+    Examples:
         >>> from addiffusion import load_config
         >>> load_config(overrides=["sampler.num_steps=20"]).sampler.num_steps
         20

@@ -30,7 +30,8 @@ EMBEDDED = "embedded"
 _PREFIX = "Adaptive"
 _OWN_INPUTS = ["latents", "z0_pred", "prompt_embeds"]
 _POLICY_ONLY = ("speed", "c_nfe", "max_cost", "slots")
-_Named = Policy | str | PathLike[str] | None
+AnyPolicy = Policy | str | PathLike[str] | None
+"""A policy, or what ``load_policy`` takes."""
 
 
 class AdaptivePipeline(DiffusionPipeline):
@@ -41,7 +42,7 @@ class AdaptivePipeline(DiffusionPipeline):
     ``load_lora_weights``, ``set_progress_bar_config``, ``save_pretrained``) is the family's. Without a policy, a call
     is the family's own, image for image. Components are shared and never altered: a call lets go of what it watches.
 
-    Example:
+    Examples:
         >>> from addiffusion import AdaptivePipeline
         >>> pipe = AdaptivePipeline.from_pretrained("embedded", policy="shipped-latent")
         >>> out = pipe("a red circle left of a blue square", num_images_per_prompt=2)
@@ -54,6 +55,7 @@ class AdaptivePipeline(DiffusionPipeline):
     scoring: Scoring | None
     """Scorers of a policy that looks at decoded images; None loads those that its configuration names."""
     policy: Policy | None
+    """Leads every call that names no other; None is the family's own loop."""
     remembered: Remembered
     """What it keeps from call to call."""
     _family_inputs: ClassVar[list[str]]
@@ -62,7 +64,7 @@ class AdaptivePipeline(DiffusionPipeline):
     # ---------------------------------------------------------------- how it is made
 
     @classmethod
-    def from_pipe(cls, pipeline: Any, policy: _Named | EllipsisType = ..., **kwargs: Any) -> Self:
+    def from_pipe(cls, pipeline: Any, policy: AnyPolicy | EllipsisType = ..., **kwargs: Any) -> Self:
         """A pipeline of the same components, none of them copied.
 
         Args:
@@ -92,7 +94,7 @@ class AdaptivePipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | PathLike[str], policy: _Named | EllipsisType = ..., **kwargs: Any
+        cls, pretrained_model_name_or_path: str | PathLike[str], policy: AnyPolicy | EllipsisType = ..., **kwargs: Any
     ) -> Self:
         """A pipeline from a folder or the hub: one of a family, or one that ``save_pretrained`` wrote.
 
@@ -160,7 +162,7 @@ class AdaptivePipeline(DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callable[..., Any] | None = None,
         callback_on_step_end_tensor_inputs: list[str] | None = None,
-        policy: _Named | EllipsisType = ...,
+        policy: AnyPolicy | EllipsisType = ...,
         speed: float | None = None,
         c_nfe: float | None = None,
         max_cost: float | None = None,
@@ -294,5 +296,5 @@ def _class_named(name: str) -> type[AdaptivePipeline]:
     return adaptive_class(kind)
 
 
-def _loaded(policy: _Named) -> Policy | None:
+def _loaded(policy: AnyPolicy) -> Policy | None:
     return policy if isinstance(policy, Policy) or policy is None else load_policy(policy)

@@ -10,7 +10,17 @@ from diffusers.utils.outputs import BaseOutput
 
 @dataclass
 class AdaptivePipelineOutput(BaseOutput):
-    """Images, and what each of them took. Lists are in the order of the images."""
+    """Images, and what each of them took. Lists are in the order of the images.
+
+    Examples:
+        >>> from addiffusion import AdaptivePipeline
+        >>> pipe = AdaptivePipeline.from_pretrained("embedded", policy="shipped")
+        >>> out = pipe("two green squares", output_type="np")
+        >>> out.images.shape, out.nfe[0] < 50, out.actions[0][-1]
+        ((1, 64, 64, 3), True, 'stop')
+        >>> out[0] is out.images, out["nfe"] == out.nfe
+        (True, True)
+    """
 
     images: Any
     """As ``output_type`` asks for them: list of PIL images, array (n, H, W, 3), or tensor."""

@@ -38,7 +38,7 @@ class Policy(ModelMixin, ConfigMixin):
     policy card as README.md), ``to(device)``. It stays in float32 whatever the pipeline is cast to, so that decisions
     do not depend on the precision of the network.
 
-    Example:
+    Examples:
         >>> from addiffusion import load_policy
         >>> policy = load_policy("shipped")
         >>> policy.trained_with.observation.kind
@@ -176,7 +176,7 @@ def load_policy(name: str | PathLike[str]) -> Policy:
         CheckpointError: its files are missing or damaged.
         ConfigError: its configuration can't be read.
 
-    Example:
+    Examples:
         >>> from addiffusion import load_policy
         >>> load_policy("shipped").trained_with.sampler.num_steps
         50

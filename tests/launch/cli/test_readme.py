@@ -15,13 +15,9 @@ import pytest
 from typer.testing import CliRunner
 
 from launch.cli.app import app
+from tests.small_run import SMALL
 
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-SMALL = shlex.split(
-    "sampler.num_steps=5 sampler.warmup_steps=1 sampler.finish_steps=1 ppo.iterations=1 ppo.batch_size=2 ppo.epochs=1 "
-    "policy.hidden=[16] prompts.train_count=2 evaluation.prompt_count=2 evaluation.static_steps=4 run.film_strips=1 "
-    "cluster.mode=serial"
-)
 ADDED = {
     "train": SMALL,
     "sample": [],
