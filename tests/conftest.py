@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # uv's hook would copy the working tree per worker
+os.environ.setdefault("RAY_worker_niceness", "0")  # of 15 by itself, beside which everybody else would go first
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # a busy machine needs more than the default
 
 import numpy as np

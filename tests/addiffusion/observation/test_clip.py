@@ -43,6 +43,7 @@ INFO = SlotInfo(
     solver_memory=3,
     cost_left_frac=0.25,
     attention_entropy=0.5,
+    redraws=0,
 )
 
 

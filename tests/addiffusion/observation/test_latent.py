@@ -26,6 +26,7 @@ INFO = SlotInfo(
     solver_memory=3,
     cost_left_frac=0.25,
     attention_entropy=0.5,
+    redraws=0,
 )
 MIDDLE, TEXT = np.array([3, 0, 4], np.float32), np.array([0, 2], np.float32)
 
