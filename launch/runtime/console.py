@@ -223,9 +223,10 @@ class RunView:
         self._training = None
 
     def _plain_line(self, row: Row) -> None:
+        columns = _columns(self._rows[0])
         if len(self._rows) == 1:
-            self.console.print(" ".join(f"{title:>7}" for title, _, _ in _COLUMNS), highlight=False, soft_wrap=True)
-        cells = " ".join(f"{_cell(row.get(name), form):>7}" for _, name, form in _COLUMNS)
+            self.console.print(" ".join(f"{title:>7}" for title, _, _ in columns), highlight=False, soft_wrap=True)
+        cells = " ".join(f"{_cell(row.get(name), form):>7}" for _, name, form in columns)
         self.console.print(cells, highlight=False, soft_wrap=True)
 
     def _table(self) -> RenderableType:
@@ -236,7 +237,7 @@ class RunView:
 
     def _grid(self, shown: Sequence[Row]) -> Table:
         table = Table(box=None, header_style="bold", padding=(0, 1), pad_edge=False)
-        columns = [one for one in _COLUMNS if one[1] not in _SOME_RUNS or one[1] in shown[-1]]
+        columns = _columns(shown[-1])
         for title, _, _ in columns:
             table.add_column(title, justify="right", no_wrap=True)
         for row in shown:
@@ -260,6 +261,10 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}"
+
+
+def _columns(row: Row) -> list[tuple[str, str, str]]:
+    return [one for one in _COLUMNS if one[1] not in _SOME_RUNS or one[1] in row]
 
 
 def _cell(value: float | int | None, form: str) -> str:

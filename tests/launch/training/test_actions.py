@@ -20,7 +20,7 @@ def test_a_training_with_all_six_actions_uses_each_and_does_not_collapse(tmp_pat
         sampler={"num_steps": 8, "warmup_steps": 2, "finish_steps": 2, "leap_steps": 2, "max_cost": 14},
         policy={"hidden": (16,), "actions": ACTION_NAMES, "prior": (0.5, 0.1, 0.1, 0.1, 0.1, 0.1)},
         ppo={"iterations": 3, "batch_size": 24, "minibatch_size": 32},
-        run={"record_episodes": True},
+        run={"record_episodes": True, "film_strips": 1},
     )
     plan, said = toy_plan(tmp_path / "run", Config.model_validate(config.model_dump(mode="json"))), io.StringIO()
     run(plan, console=Console(file=said, width=200), roles=toy_components)
