@@ -55,40 +55,19 @@ class PolicyCard:
     licence: str = "apache-2.0"
 
     def speeds(self, steps: int) -> tuple[float, float]:
-        """Least and greatest speed that was measured, at the number of steps that is nearest."""
-        points = self._points(steps)
-        found = [point.steps / point.cost for point in points]
+        """Least and greatest speed that is known of full runs of so many steps."""
+        found = [1 / share for _, share in self._shares(steps)]
         return min(found), max(found)
 
     def cost(self, c_nfe: float, steps: int) -> float:
         """Mean cost of images at a price; outside what is known, that of the nearest."""
-        counts = self._step_counts
-        return float(np.interp(steps, counts, [self._cost(c_nfe, count) for count in counts]))
+        known = self._shares(steps)
+        logs = [math.log(price) for price, _ in known]
+        return steps * float(np.interp(math.log(max(c_nfe, known[0][0])), logs, [share for _, share in known]))
 
     def price(self, speed: float, steps: int) -> float:
-        """The price at which images cost a full run's ``steps / speed`` on average.
-
-        Between numbers of steps that were measured it is interpolated; outside what is known it warns and clamps.
-        """
-        counts = self._step_counts
-        return math.exp(float(np.interp(steps, counts, [self._log_price(speed, count) for count in counts])))
-
-    @property
-    def _step_counts(self) -> list[int]:
-        return sorted({point.steps for point in self.curve})
-
-    def _points(self, steps: int) -> list[CurvePoint]:
-        """By cost, of the measured number of steps that is nearest."""
-        nearest = min(self._step_counts, key=lambda count: abs(count - steps))
-        return sorted((point for point in self.curve if point.steps == nearest), key=lambda point: point.cost)
-
-    def _cost(self, c_nfe: float, steps: int) -> float:
-        points = sorted(self._points(steps), key=lambda point: point.c_nfe)
-        logs = [math.log(point.c_nfe) for point in points]
-        return float(np.interp(math.log(max(c_nfe, points[0].c_nfe)), logs, [point.cost for point in points]))
-
-    def _log_price(self, speed: float, steps: int) -> float:
-        points, (least, greatest) = self._points(steps), self.speeds(steps)
+        """The price at which images cost a full run's ``steps / speed`` on average; clamps and warns where unknown."""
+        least, greatest = self.speeds(steps)
         if not least <= speed <= greatest:
             _log.warning(
                 "speed=%g is outside what this policy was measured at with %d steps, %.2f to %.2f: the nearest of them "
@@ -98,8 +77,22 @@ class PolicyCard:
                 least,
                 greatest,
             )
-        logs = [math.log(point.c_nfe) for point in points]
-        return float(np.interp(steps / speed, [point.cost for point in points], logs))
+        known = sorted(self._shares(steps), key=lambda pair: pair[1])
+        logs = [math.log(price) for price, _ in known]
+        return math.exp(float(np.interp(1 / speed, [share for _, share in known], logs)))
+
+    def _shares(self, steps: int) -> list[tuple[float, float]]:
+        """Each measured price with its images' share of a full run's cost, between numbers of steps interpolated."""
+        counts = sorted({point.steps for point in self.curve})
+        return [
+            (price, float(np.interp(steps, counts, [self._share(price, count) for count in counts])))
+            for price in sorted({point.c_nfe for point in self.curve})
+        ]
+
+    def _share(self, c_nfe: float, steps: int) -> float:
+        points = sorted((point for point in self.curve if point.steps == steps), key=lambda point: point.c_nfe)
+        logs, costs = [math.log(point.c_nfe) for point in points], [point.cost for point in points]
+        return float(np.interp(math.log(c_nfe), logs, costs)) / steps
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""

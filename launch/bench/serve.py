@@ -52,7 +52,7 @@ TITLES: Final = {
     STATIC_POLICY: "the policy, static batches",
 }
 _SCALES: Final = (2.0, 3.0)
-"""Guidance of requests: that of the policy's training, and another one."""
+"""Guidance of requests: two of those that the policy was trained at."""
 _HEAD_START_S: Final = 0.5
 _ALL_S: Final = 1800.0
 """Longest wait for all requests of a turn."""
@@ -107,7 +107,7 @@ def bench_serve(order: ServingOrder, console: Console = UNSEEN) -> dict[str, Any
 
 def table_of(result: Mapping[str, Any]) -> Table:
     """The result for people."""
-    title = f"embedded, shipped policy, {result['slots']} images at once, {result['images']} requests of mixed settings"
+    title = f"embedded, {SHIPPED_LATENT}, {result['slots']} images at once, {result['images']} requests, mixed settings"
     table = Table(title=title, box=None, header_style="bold", title_justify="left")
     table.add_column("server", no_wrap=True)
     for name in ("load", "images/s", "p50 s", "p95 s", "scene", "cost", "policy over it"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from addiffusion.files import write_text
 from addiffusion.policy_files import read_policy
 from evaluation.comparison.across import SettingRow, markdown_settings, setting_rows
 from evaluation.comparison.summary import ComparisonResult
-from launch.comparing.evaluate import evaluate
+from launch.comparing.evaluate import evaluate, folder_of
 from launch.comparing.orders import EvaluateOrder
 from launch.runtime.build import build_components
 from launch.runtime.components import Roles
@@ -50,10 +49,10 @@ def evaluate_across(
         UsageError: policy, prompts, samplers, settings or folder can't be used.
         RolloutError: images could not be finished.
     """
-    settings = settings_of(order)
+    settings, policy = settings_of(order), read_policy(order.policy)
     for _, _, keys in settings:
-        read_policy(order.policy).config([*overrides, *keys])  # refused before anything is drawn
-    path = order.out or Path("evaluations") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        policy.config([*overrides, *keys])  # refused before anything is drawn
+    path = folder_of(order)
     results: dict[str, ComparisonResult] = {}
     for title, name, keys in settings:
         console.print(f"setting {len(results) + 1}: {title}", highlight=False)

@@ -95,7 +95,7 @@ def evaluate(
     if order.bank is not None:
         plan = replace(plan, bank=open_bank(order.bank, asked))
     cases = make_cases(prompts, repeats=order.repeats, seed=config.run.seed)
-    path = order.out or Path("evaluations") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    path = folder_of(order)
     check_models(config)
     manifest = _manifest(order, policy, config, prompts)
     _check_folder(path, manifest)
@@ -121,6 +121,11 @@ def evaluate(
             summary = finish_folder(path, result, cases, facts=facts)
     view.say(f"{duration((datetime.now(UTC) - start).total_seconds())} in all")
     return Evaluated(path=path, summary=summary, result=result)
+
+
+def folder_of(order: EvaluateOrder) -> Path:
+    """Where a comparison goes."""
+    return order.out or Path("evaluations") / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
 
 
 def evaluation_prompts(source: str, config: Config, *, limit: int) -> tuple[Prompt, ...]:

@@ -16,6 +16,7 @@ from addiffusion.observation.layout import QUALITY_NAMES
 from addiffusion.observation.scalars import sinusoid
 from addiffusion.records import ScoreReply
 from addiffusion.sampling.slot import SlotInfo
+from tests.addiffusion.observation.slot_info import INFO
 
 SCALES = Config().reward.scales
 WIDTH = 6
@@ -31,19 +32,6 @@ TEXT = _unit(0, 1)
 FIRST = ImageScores(scores=np.array([0.25, 5.0, 0.1], np.float32), clip_embedding=_unit(1), dino_embedding=_unit(1, 0))
 SECOND = ImageScores(
     scores=np.array([0.30, 5.6, -0.1], np.float32), clip_embedding=_unit(1, 1), dino_embedding=_unit(0.6, 0.8)
-)
-INFO = SlotInfo(
-    step=10,
-    timestep=781.0,
-    nfe=12,
-    network_evals=24,
-    cost=12.0,
-    guidance_scale=3.0,
-    num_steps=25,
-    solver_memory=3,
-    cost_left_frac=0.25,
-    attention_entropy=0.5,
-    redraws=0,
 )
 
 

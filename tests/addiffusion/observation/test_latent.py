@@ -13,21 +13,8 @@ from addiffusion.errors import ContractError
 from addiffusion.observation.latent import LatentObservation, convergence, prompt_vector
 from addiffusion.observation.layout import PROGRESS_NAMES
 from addiffusion.observation.scalars import sinusoid
-from addiffusion.sampling.slot import SlotInfo
+from tests.addiffusion.observation.slot_info import INFO
 
-INFO = SlotInfo(
-    step=10,
-    timestep=781.0,
-    nfe=12,
-    network_evals=24,
-    cost=12.0,
-    guidance_scale=3.0,
-    num_steps=25,
-    solver_memory=3,
-    cost_left_frac=0.25,
-    attention_entropy=0.5,
-    redraws=0,
-)
 MIDDLE, TEXT = np.array([3, 0, 4], np.float32), np.array([0, 2], np.float32)
 
 
