@@ -198,6 +198,7 @@ def _environment(folder: Path, gcs_port: int) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_raylet_start_wait_time_s": "180",
+        "RAY_worker_niceness": "0",  # as in tests/conftest.py
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ADDRESS": f"127.0.0.1:{gcs_port}",
     }
