@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from addiffusion.config import SamplerSection
 from addiffusion.records import Episode, FailedEpisode, Ticket
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullQueue:
+    """Ticks in which no slot lacked an image: what work costs where the tail of a set is not in it."""
+
+    seconds: float = 0.0
+    network_evals: int = 0
+    """Rows of the network batch that images took."""
+
+    def __add__(self, other: FullQueue) -> FullQueue:
+        """Both together."""
+        return FullQueue(seconds=self.seconds + other.seconds, network_evals=self.network_evals + other.network_evals)
+
+    @property
+    def seconds_per_eval(self) -> float:
+        """Seconds of a worker for each row; NaN where no ticket ever waited."""
+        return self.seconds / self.network_evals if self.network_evals else math.nan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +39,8 @@ class Collected:
     """Tickets that could not be finished, in the order of their ticket ids."""
     stage_s: Mapping[str, float] = field(default_factory=dict[str, float])
     """Seconds spent per stage (network, decode, score, policy, ...), summed over workers."""
+    full_queue: FullQueue = FullQueue()
+    """Work that was done while tickets waited for slots, summed over workers."""
 
 
 @runtime_checkable

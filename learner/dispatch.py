@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from addiffusion.config import RolloutSection
 from addiffusion.errors import ContractError
@@ -229,7 +229,7 @@ class Dispatch:
         """``answer`` (nothing, where there is none) and the tickets that have been refused since the last one."""
         answer = answer or Collected(episodes=())
         refused, self._refused = self._refused, []
-        return Collected(episodes=answer.episodes, failed=(*answer.failed, *refused), stage_s=answer.stage_s)
+        return replace(answer, failed=(*answer.failed, *refused))
 
     # ---------------------------------------------------------------- losses
 

@@ -13,7 +13,7 @@ from ray.actor import ActorHandle
 from addiffusion.baseline import Baseline
 from addiffusion.config import Config, SamplerSection
 from addiffusion.records import Episode, FailedEpisode, Ticket
-from addiffusion.rollouts import Collected, Rollouts, WorkerStatus
+from addiffusion.rollouts import Collected, FullQueue, Rollouts, WorkerStatus
 from learner.calls import Job
 from learner.dispatch import Dispatch
 from learner.losses import Pace
@@ -132,13 +132,16 @@ def merge(parts: Iterable[Collected]) -> Collected:
     episodes: list[Episode] = []
     failed: list[FailedEpisode] = []
     stage_s: defaultdict[str, float] = defaultdict(float)
+    full_queue = FullQueue()
     for part in parts:
         episodes += part.episodes
         failed += part.failed
         for stage, seconds in part.stage_s.items():
             stage_s[stage] += seconds
+        full_queue += part.full_queue
     return Collected(
         episodes=tuple(sorted(episodes, key=lambda episode: episode.ticket.ticket_id)),
         failed=tuple(sorted(failed, key=lambda failure: failure.ticket.ticket_id)),
         stage_s=dict(stage_s),
+        full_queue=full_queue,
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -17,9 +17,8 @@ from addiffusion.errors import ConfigError, ContractError, ScorerError
 from addiffusion.observation.builder import ObservationBuilder
 from addiffusion.observation.clip import ImageScores
 from addiffusion.records import Ticket
-from addiffusion.rollouts import Collected
+from addiffusion.rollouts import Collected, FullQueue
 from addiffusion.sampling.engine import Engine
-from addiffusion.setting import Setting
 from rollout_workers.async_scorer import AsyncScorer
 from rollout_workers.episode_builder import Branch, EpisodeBuilder, Stop
 from rollout_workers.metrics import Stopwatch
@@ -68,6 +67,7 @@ class Batch:
         self._least_fill = 0.5 if len(engine) > engine.images_per_pass else 1.0
         self._builders: dict[int, EpisodeBuilder] = {}
         self._pending: deque[Pending] = deque()
+        self._full_queue = FullQueue()
         self._images = ScoredImages(engine, scorer, timed, decisions_are_scored=observations.needs_images)
 
     def work(
@@ -86,12 +86,13 @@ class Batch:
             ScorerError: the scorers gave no answer at all.
         """
         self._tickets.add(tickets)
+        self._full_queue = FullQueue()
         done_count = 0
         while (ticks is None or done_count < ticks) and self._tick(policy):
             done_count += 1
             if more and not self._tickets.waiting and len(self._builders) < len(self._engine):
                 break
-        return self._tickets.outcome(self._timed.take())
+        return self._tickets.outcome(self._timed.take(), self._full_queue)
 
     @property
     def open_tickets(self) -> tuple[Ticket, ...]:
@@ -100,16 +101,20 @@ class Batch:
 
     def _tick(self, policy: PolicySnapshot) -> bool:
         """Settle what the next pass needs, run it, and look at its outcomes; False when no work is left."""
+        started_s = time.perf_counter()
         self._refill()
         while self._pending and self._engine.fill < (1 if len(self._pending) > 1 else self._least_fill):
             self._settle(self._pending.popleft(), policy)
             self._refill()
+        rows, is_full = self._engine.rows_wanted, self._tickets.waiting
         if self._engine.running:
             with self._timed("network"):
                 self._engine.tick()
             for slot, reason in self._engine.failed().items():
                 self._fail(slot, reason)
         self._look(policy)
+        if is_full:
+            self._full_queue += FullQueue(seconds=time.perf_counter() - started_s, network_evals=rows)
         return bool(self._builders) or self._tickets.waiting
 
     def _refill(self) -> None:
@@ -125,7 +130,7 @@ class Batch:
                     embedding=self._tickets.condition(ticket),
                     seed=ticket.seed,
                     negative=self._tickets.negative(ticket),
-                    setting=_paid(ticket),
+                    setting=self._tickets.setting(ticket),
                 )
             except ConfigError as error:  # another setting of the same model is fine
                 self._tickets.fail(ticket, error.message, final=True)
@@ -287,10 +292,6 @@ class Batch:
     def _free(self, slot: int) -> None:
         self._engine.release(slot)
         del self._builders[slot]
-
-
-def _paid(ticket: Ticket) -> Setting | None:
-    return ticket.setting if ticket.forced is None else replace(ticket.setting or Setting(), max_cost=math.inf)
 
 
 def _check_logits(logits: NDArray[np.float32], shape: tuple[int, int]) -> None:

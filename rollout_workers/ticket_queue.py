@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,9 @@ from addiffusion.backbones.base import Backbone, PromptEmbedding
 from addiffusion.config import Config
 from addiffusion.errors import ContractError
 from addiffusion.records import Episode, FailedEpisode, Ticket
-from addiffusion.rollouts import Collected
+from addiffusion.rollouts import Collected, FullQueue
 from addiffusion.scorers.base import Scoring
+from addiffusion.setting import Setting
 from rollout_workers.episode_builder import EpisodeBuilder
 
 
@@ -88,6 +91,10 @@ class TicketQueue:
             self._negatives[text] = self._backbone.encode_prompts([text])[0]
         return self._negatives[text]
 
+    def setting(self, ticket: Ticket) -> Setting | None:
+        """What the ticket's image is drawn with; a forced one knows no cap."""
+        return ticket.setting if ticket.forced is None else replace(ticket.setting or Setting(), max_cost=math.inf)
+
     def finish(self, episode: Episode) -> None:
         """Take an episode in."""
         self._episodes.append(episode)
@@ -96,12 +103,13 @@ class TicketQueue:
         """Note why a ticket has no episode; ``final``: it never will."""
         self._failed.append(FailedEpisode(ticket=ticket, reason=reason, facts=facts, final=final))
 
-    def outcome(self, stage_s: dict[str, float]) -> Collected:
+    def outcome(self, stage_s: dict[str, float], full_queue: FullQueue) -> Collected:
         """Everything that has ended since the last call, in the order of ticket ids."""
         collected = Collected(
             episodes=tuple(sorted(self._episodes, key=lambda episode: episode.ticket.ticket_id)),
             failed=tuple(sorted(self._failed, key=lambda failed: failed.ticket.ticket_id)),
             stage_s=stage_s,
+            full_queue=full_queue,
         )
         for ended in (*self._episodes, *self._failed):
             del self._open[ended.ticket.ticket_id]

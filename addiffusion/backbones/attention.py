@@ -7,6 +7,7 @@ these activations stay in memory as long as the record of the pass. The softmax 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from typing import Any, Protocol, runtime_checkable
@@ -202,11 +203,12 @@ class UNetPass:
 
 
 def resize_maps(maps: Float[Tensor, "row *map pixel"], size: Sequence[int]) -> Float[Tensor, "row *map h w"]:
-    """Maps over flattened pixels of the same aspect as ``size``, brought to ``size``."""
+    """Maps over the flattened pixels of a coarser grid than ``size``, or of its own, brought to ``size``."""
     *before, pixels = maps.shape
-    height = round((pixels * size[0] / size[1]) ** 0.5)
-    square = maps.reshape(before[0], -1, height, pixels // height)
-    resized = functional.interpolate(square, size=tuple(size), mode="bilinear", align_corners=False)
+    grids = ((math.ceil(size[0] / factor), math.ceil(size[1] / factor)) for factor in range(1, max(size) + 1))
+    grid = next(one for one in grids if math.prod(one) == pixels)
+    flat = maps.reshape(before[0], -1, *grid)
+    resized = functional.interpolate(flat, size=tuple(size), mode="bilinear", align_corners=False)
     return resized.view(*before, *size)
 
 

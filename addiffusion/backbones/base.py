@@ -77,7 +77,7 @@ class Backbone(Protocol):
 
     @property
     def image_size(self) -> int:
-        """Side of a decoded image in pixels."""
+        """Height of a decoded image in pixels; its width too, unless it was asked for otherwise."""
         ...
 
     @property

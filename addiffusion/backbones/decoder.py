@@ -108,3 +108,17 @@ def check_channels(network: int, latent: int) -> None:
             network_channels=network,
             vae_channels=latent,
         )
+
+
+def check_preview(channels: int, preview: int) -> None:
+    """Make sure that a tiny autoencoder is of a model's latents.
+
+    Raises:
+        WeightsError: their channels differ.
+    """
+    if preview != channels:
+        raise WeightsError(
+            f"backbone.preview decodes latents of {preview} channels, and this model's have {channels}: give a tiny "
+            "autoencoder of this model's latents.",
+            channels=preview,
+        )

@@ -63,8 +63,9 @@ class FluxBackbone(PipelineBackbone):
         return self._network.config.in_channels // _PATCH**2
 
     @property
-    def _own_latent_size(self) -> int:
-        return self._pipeline.default_sample_size
+    def _own_latent_sides(self) -> tuple[int, int]:
+        side = self._pipeline.default_sample_size
+        return side, side
 
     @property
     def _stride(self) -> int:

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from addiffusion.backbones.attention import AttentionRecorder
 from addiffusion.backbones.base import PassRecord, PromptEmbedding, Scheduler
-from addiffusion.backbones.decoder import LatentDecoder, check_channels
+from addiffusion.backbones.decoder import LatentDecoder, check_channels, check_preview
 from addiffusion.backbones.loading import load_pipeline, load_preview
 from addiffusion.backbones.placement import DTYPES, claim, compiled, own_placement, wanted_placement
 from addiffusion.backbones.prompt_cache import PromptCache, Reader
+from addiffusion.backbones.sizes import ImageSize, LatentSides
 from addiffusion.config import BackboneSection
-from addiffusion.errors import ConfigError, WeightsError
 from addiffusion.quiet_loading import quiet_loading
 
 
@@ -37,7 +37,12 @@ class PipelineBackbone(ABC):
     """Options of the autoencoder by which ``pipeline_class`` scales latents."""
 
     def __init__(
-        self, pipeline: Any, section: BackboneSection, *, preview: Any | None = None, borrowed: bool = False
+        self,
+        pipeline: Any,
+        section: BackboneSection,
+        *,
+        preview: Any | None = None,
+        borrowed: ImageSize | None = None,
     ) -> None:
         """Wrap a loaded pipeline.
 
@@ -45,7 +50,8 @@ class PipelineBackbone(ABC):
             pipeline: of ``pipeline_class``; it is moved, cast and watched, so it is of no other use afterwards.
             section: everything but ``path`` and ``preview`` is used.
             preview: a tiny autoencoder of the same latents.
-            borrowed: the pipeline stays where it is, in its own precision, and is only watched, as ``borrow`` does it.
+            borrowed: the pipeline stays where it is, in its own precision, and is only watched, as ``borrow`` does it;
+                the images are of this size. None: it is taken over.
 
         Raises:
             ConfigError: the pipeline is no plain text-to-image one, or can't make images of that size.
@@ -54,19 +60,21 @@ class PipelineBackbone(ABC):
         self._refuse(pipeline, section)
         self._pipeline, self._section = pipeline, section
         network = self._network
-        self._device, self._dtype = own_placement(pipeline, network) if borrowed else wanted_placement(section)
+        owned = borrowed is None
+        self._device, self._dtype = wanted_placement(section) if owned else own_placement(pipeline, network)
         check_channels(self._latent_channels, pipeline.vae.config.latent_channels)
-        self._latent_size = self._latent_size_of(section.image_size)
-        self._latent_shape = self._latent_channels, self._latent_size, self._latent_size
-        if not borrowed:
+        self._latent_shape = self._latent_channels, *self._latent_sides(section, borrowed)
+        if owned:
             claim(pipeline, network, section, device=self._device, dtype=self._dtype)
-        self._decode = self._decoder(pipeline.vae, borrowed=borrowed)
-        self._preview = None if preview is None else self._make_preview(preview)
+        self._decode = self._decoder(pipeline.vae, borrowed=not owned)
+        if preview is not None:
+            check_preview(self._latent_channels, preview.config.latent_channels)
+        self._preview = None if preview is None else self._decoder(preview)
         for reader in self._readers():
             reader.check(getattr(pipeline, reader.name).config)
         self._prompts = PromptCache(self._encode_quietly, self._readers)
         self._recorder = self._make_recorder(network)
-        self._forward: Any = network if borrowed else compiled(network, section, self._device)
+        self._forward: Any = compiled(network, section, self._device) if owned else network
 
     @classmethod
     def from_section(cls, section: BackboneSection) -> PipelineBackbone:
@@ -84,12 +92,15 @@ class PipelineBackbone(ABC):
 
     @classmethod
     @contextmanager
-    def borrow(cls, pipeline: Any, section: BackboneSection, *, preview: Any | None = None) -> Generator[Self]:
+    def borrow(
+        cls, pipeline: Any, section: BackboneSection, *, size: ImageSize, preview: Any | None = None
+    ) -> Generator[Self]:
         """A pipeline that somebody else uses, for the block; it is left as it was found.
 
         Args:
             pipeline: of ``pipeline_class``.
-            section: ``guidance_scale`` and ``image_size`` are used.
+            section: ``guidance_scale`` is used.
+            size: height and width of the images.
             preview: a tiny autoencoder of the same latents, of no other use afterwards.
 
         Raises:
@@ -97,7 +108,7 @@ class PipelineBackbone(ABC):
             WeightsError: a tokenizer does not fit.
         """
         with quiet_loading():
-            backbone = cls(pipeline, section, preview=preview, borrowed=True)
+            backbone = cls(pipeline, section, preview=preview, borrowed=size)
         try:
             yield backbone
         finally:
@@ -121,13 +132,13 @@ class PipelineBackbone(ABC):
 
     @property
     @abstractmethod
-    def _own_latent_size(self) -> int:
-        """Side of a latent the model was made for."""
+    def _own_latent_sides(self) -> tuple[int, int]:
+        """Height and width of a latent the model was made for."""
 
     @property
     @abstractmethod
     def _stride(self) -> int:
-        """The latent's side must be a multiple of this."""
+        """The latent's sides must be multiples of this."""
 
     @abstractmethod
     def _make_recorder(self, network: nn.Module) -> AttentionRecorder: ...
@@ -180,8 +191,15 @@ class PipelineBackbone(ABC):
 
     @property
     def image_size(self) -> int:
-        """Side of a decoded image in pixels."""
-        return self._latent_size * self._pipeline.vae_scale_factor
+        """Height of a decoded image in pixels; its width too, unless it was asked for otherwise."""
+        return self._latent_shape[1] * self._pipeline.vae_scale_factor
+
+    @property
+    def image_shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Heights and widths in pixels: of the images, and of those that the model was made for."""
+        scale = self._pipeline.vae_scale_factor
+        (height, width), (own_height, own_width) = self._latent_shape[1:], self._own_latent_sides
+        return (height * scale, width * scale), (own_height * scale, own_width * scale)
 
     @property
     def device(self) -> torch.device:
@@ -254,16 +272,6 @@ class PipelineBackbone(ABC):
 
     # ---------------------------------------------------------------- sizes and parts
 
-    def _make_preview(self, autoencoder: Any) -> LatentDecoder:
-        channels = autoencoder.config.latent_channels
-        if channels != self._latent_channels:
-            raise WeightsError(
-                f"backbone.preview decodes latents of {channels} channels, and this model's have "
-                f"{self._latent_channels}: give a tiny autoencoder of this model's latents.",
-                channels=channels,
-            )
-        return self._decoder(autoencoder)
-
     def _decoder(self, autoencoder: Any, *, borrowed: bool = False) -> LatentDecoder:
         return LatentDecoder(
             autoencoder,
@@ -279,22 +287,13 @@ class PipelineBackbone(ABC):
         with quiet_loading():
             return self._encode_batch(prompts)
 
-    def _latent_size_of(self, image_size: int | None) -> int:
-        if image_size is None:
-            return self._own_latent_size
-        step = self._pipeline.vae_scale_factor * self._stride
-        if image_size % step:
-            nearest = max(step, round(image_size / step) * step)
-            raise ConfigError(
-                f"backbone.image_size={image_size} can't be taken: this model makes images whose side is a multiple of "
-                f"{step}; the nearest is {nearest}.",
-                image_size=image_size,
-            )
-        latent_size, largest = image_size // self._pipeline.vae_scale_factor, self._largest_latent
-        if largest is not None and latent_size > largest:
-            raise ConfigError(
-                f"backbone.image_size={image_size} can't be taken: this model places at most "
-                f"{largest * self._pipeline.vae_scale_factor} pixels a side; choose that or less.",
-                image_size=image_size,
-            )
-        return latent_size
+    def _latent_sides(self, section: BackboneSection, borrowed: ImageSize | None) -> tuple[int, int]:
+        sides = LatentSides(
+            own=self._own_latent_sides,
+            scale=self._pipeline.vae_scale_factor,
+            stride=self._stride,
+            largest=self._largest_latent,
+        )
+        if borrowed is not None:
+            return sides.of(borrowed, keys=("height", "width"))
+        return sides.of((section.image_size, section.image_size), keys=("backbone.image_size", "backbone.image_size"))

@@ -34,8 +34,9 @@ class Sd3Backbone(PipelineBackbone):
         return self._network.config.in_channels
 
     @property
-    def _own_latent_size(self) -> int:
-        return self._network.config.sample_size
+    def _own_latent_sides(self) -> tuple[int, int]:
+        side = self._network.config.sample_size
+        return side, side
 
     @property
     def _stride(self) -> int:

@@ -54,7 +54,8 @@ class SdxlBackbone(UNetBackbone):
         hidden: Float[Tensor, "b token width"],
         pooled: Float[Tensor, "b pool"] | None,
     ) -> Float[Tensor, "b c h w"]:
-        size = (self.image_size, self.image_size)
+        scale, (height, width) = self._pipeline.vae_scale_factor, z.shape[2:]
+        size = (height * scale, width * scale)
         width = self._pipeline.text_encoder_2.config.projection_dim
         sizes = self._pipeline._get_add_time_ids(
             size, (0, 0), size, dtype=hidden.dtype, text_encoder_projection_dim=width

@@ -36,14 +36,15 @@ class UNetBackbone(PipelineBackbone):
         return self._network.config.in_channels
 
     @property
-    def _own_latent_size(self) -> int:
+    def _own_latent_sides(self) -> tuple[int, int]:
         size = self._network.config.sample_size
-        return size if isinstance(size, int) else size[0]
+        height, width = (size, size) if isinstance(size, int) else size
+        return height, width
 
     @property
     def _stride(self) -> int:
-        """Each level but the last halves the latent."""
-        return 2 ** (len(self._network.config.block_out_channels) - 1)
+        """Each level but the last halves the latent, and rounds up where that leaves a rest."""
+        return 1
 
     @property
     def middle_width(self) -> int:

@@ -1,6 +1,7 @@
 """Trajectories to Parquet and back: one row per decision, then one for the full-length image.
 
 A shard holds whole trajectories and appears whole or not at all. ``end_*`` columns are null where stop was not tried.
+Where each image has a setting of its own, it is in ``setting_*`` and ``cost_per_nfe``, null where the bank's own holds.
 """
 
 from __future__ import annotations
@@ -18,12 +19,23 @@ from numpy.typing import NDArray
 from addiffusion.bank.plan import SCHEMA_VERSION, BankPlan, check_fits, read_plan
 from addiffusion.bank.trajectory import Trajectory
 from addiffusion.config import Config
-from addiffusion.errors import ArchiveError
+from addiffusion.errors import ArchiveError, ConfigError
 from addiffusion.files import whole_file
 from addiffusion.records import SCORE_NAMES, Prompt
+from addiffusion.setting import Setting
 
 FORMAT_KEY = b"addiffusion.bank"
 _WHOLE = ("prompt_id", "tier", "seed", "evals_per_nfe")
+_TYPES = {
+    "solver": pa.string(),
+    "num_steps": pa.int64(),
+    "spacing": pa.string(),
+    "finish_steps": pa.int64(),
+    "guidance_scale": pa.float64(),
+    "negative_prompt": pa.string(),
+    "max_cost": pa.float64(),
+}
+"""Columns of a setting, by its field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +56,23 @@ class Bank:
     def complete(self) -> bool:
         """Whether everything that was planned is there."""
         return len(self.trajectories) == self.plan.count
+
+    def require_one_setting(self, use: str) -> None:
+        """Refuse images that have a setting each.
+
+        Args:
+            use: what needs one for all, as the beginning of a sentence.
+
+        Raises:
+            ConfigError: they have.
+        """
+        if any(one.setting is not None for one in self.trajectories):
+            raise ConfigError(
+                f"{use} needs images of one setting, but those of the trajectory bank {self.path} have a setting each: "
+                "build another with sampler.num_steps_range=null sampler.solvers=null "
+                "backbone.guidance_scale_range=null, and set them so here.",
+                path=str(self.path),
+            )
 
 
 def open_bank(path: Path, config: Config | None = None, *, advance: Callable[[], object] = lambda: None) -> Bank:
@@ -130,8 +159,24 @@ def _table(one: Trajectory, plan: BankPlan) -> pa.Table:
         "end_dino": _vectors(one.end_dino, tried),
         **_scalars("end_score", SCORE_NAMES, one.end_scores, tried),
         **_scalars("end_metric", plan.metrics, one.end_metrics, tried),
+        **_setting_columns(one, count + 1),
     }
     return pa.table(columns)
+
+
+def _setting_columns(one: Trajectory, rows: int) -> dict[str, pa.Array]:
+    """The setting and what it makes of the cost of a pass; nothing where all images have the bank's own."""
+    if one.setting is None:
+        return {}
+    values = {f"setting_{name}": pa.array([getattr(one.setting, name)] * rows, kind) for name, kind in _TYPES.items()}
+    return values | {"cost_per_nfe": pa.array([one.cost_per_nfe] * rows)}
+
+
+def _setting_in(table: pa.Table) -> dict[str, Any]:
+    if "cost_per_nfe" not in table.column_names:
+        return {}
+    setting = Setting(**{name: table[f"setting_{name}"][0].as_py() for name in _TYPES})
+    return {"setting": setting, "cost_per_nfe": table["cost_per_nfe"][0].as_py()}
 
 
 def _trajectory(table: pa.Table, plan: BankPlan) -> Trajectory:
@@ -154,6 +199,7 @@ def _trajectory(table: pa.Table, plan: BankPlan) -> Trajectory:
         end_scores=_columns(ends, "end_score", SCORE_NAMES),
         end_metrics=_columns(ends, "end_metric", plan.metrics),
         end_dino=_matrix(ends, "end_dino"),
+        **_setting_in(table),
     )
 
 

@@ -120,6 +120,8 @@ def bank_identity(config: Config) -> dict[str, Any]:
     """Configuration that a bank depends on, by dotted key; ``weights`` is a digest of the model's files."""
     tree = config.model_dump(mode="json", include=_DEPENDS_ON)
     tree["sampler"] = {key: value for key, value in config.sampler.identity().items() if key not in _NEVER_TAKEN}
+    if config.backbone.guidance_scale_range is not None:
+        tree["backbone"]["guidance_scale_range"] = list(config.backbone.guidance_scale_range)
     if not config.observation.setting:  # as in banks from before there was such a key
         del tree["observation"]["setting"]
     return {**_flat(tree), "weights": _weights_digest(config)}

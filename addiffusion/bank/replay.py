@@ -89,14 +89,15 @@ class BankRollouts:
         with torch_threads(1):
             for ticket in sorted(tickets, key=lambda ticket: ticket.ticket_id):
                 trajectory = self._bank.find(ticket.prompt.text, ticket.seed)
-                if ticket.setting is not None:
-                    reason = (
-                        f"Ticket {ticket.ticket_id} has a setting of its own, but a trajectory bank has one for all."
-                    )
-                    failed.append(FailedEpisode(ticket=ticket, reason=reason, final=True))
-                elif trajectory is None:
+                if trajectory is None:
                     reason = f"The trajectory bank {self._bank.path} has no {ticket.prompt.text!r} of this seed."
                     failed.append(FailedEpisode(ticket=ticket, reason=reason))
+                elif ticket.setting != trajectory.setting:
+                    reason = (
+                        f"Ticket {ticket.ticket_id} asks for {ticket.setting}, but the bank's image was drawn with "
+                        f"{trajectory.setting}."
+                    )
+                    failed.append(FailedEpisode(ticket=ticket, reason=reason, final=True))
                 else:
                     episodes.append(self._play(ticket, trajectory))
         return Collected(episodes=tuple(episodes), failed=tuple(failed))
@@ -161,13 +162,19 @@ class BankRollouts:
             steps=trajectory.steps[:seen],
             nfe_spent=spent,
             scores=scores,
-            terms=self._terms(ticket, scores, np.concatenate([trajectory.dino[:seen], final_dino[None]]), spent),
+            terms=self._terms(
+                ticket,
+                scores,
+                np.concatenate([trajectory.dino[:seen], final_dino[None]]),
+                spent * trajectory.cost_per_nfe,
+            ),
             final_dino=final_dino,
             image=NO_IMAGE,
             nfe=nfe,
             network_evals=nfe * trajectory.evals_per_nfe,
             weight_version=self._version,
             seconds=0.0,
+            cost=nfe * trajectory.cost_per_nfe,
         )
 
     def _nfe(self, trajectory: Trajectory, row: int) -> int:
@@ -176,16 +183,16 @@ class BankRollouts:
         return int(trajectory.nfe[row]) + min(self._config.sampler.finish_steps, left)
 
     def _terms(
-        self, ticket: Ticket, scores: NDArray[np.float32], dino: NDArray[np.float32], spent: NDArray[np.int64]
+        self, ticket: Ticket, scores: NDArray[np.float32], dino: NDArray[np.float32], cost_spent: NDArray[np.float64]
     ) -> NDArray[np.float32]:
-        if not len(spent):
+        if not len(cost_spent):
             return np.zeros((0, len(TERM_NAMES)), np.float32)
         return compute_terms(
             self._config.reward,
             scores=scores,
             dino=dino,
-            cost_spent=spent,
-            refined=np.zeros(len(spent), np.bool_),
+            cost_spent=cost_spent,
+            refined=np.zeros(len(cost_spent), np.bool_),
             c_nfe=ticket.c_nfe,
             reference=ticket.reference,
         )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from addiffusion.errors import ContractError
 from addiffusion.records import METRIC_NAMES, SCORE_NAMES, Episode, Prompt, Reference
+from addiffusion.setting import Setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,10 @@ class Trajectory:
     """(s, m)."""
     end_dino: NDArray[np.float32]
     """(s, f)."""
+    setting: Setting | None = None
+    """What it was drawn with, where each image of the bank has a setting of its own."""
+    cost_per_nfe: float = 1.0
+    """Cost of a pass: 1/2 without guidance, where the bank's images are guided by default."""
 
     @property
     def reference(self) -> Reference:
@@ -101,4 +106,6 @@ def trajectory_of(episode: Episode) -> Trajectory:
         end_scores=np.concatenate([found.stop_scores[tried], episode.scores[-1:]]),
         end_metrics=np.concatenate([found.stop_metrics[tried], found.metrics[-1:]]),
         end_dino=np.concatenate([found.stop_dino[tried], found.dino[-1:]]),
+        setting=episode.ticket.setting,
+        cost_per_nfe=episode.cost / episode.nfe,
     )

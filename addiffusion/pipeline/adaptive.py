@@ -175,8 +175,8 @@ class AdaptivePipeline(DiffusionPipeline):
         Args:
             prompt: what to draw; one or a list.
             negative_prompt: what guidance leads away from; one or one for each prompt.
-            height: in pixels; equal to ``width`` under a policy. None is the model's own.
-            width: in pixels.
+            height: in pixels. None is the model's own.
+            width: the same.
             num_inference_steps: steps of the full run; None is what the policy was trained with, or the family's own.
             guidance_scale: one or one for each prompt; None as of the steps. 1 or less is no guidance.
             num_images_per_prompt: images of each prompt, which stand together in the result.
@@ -254,12 +254,12 @@ class AdaptivePipeline(DiffusionPipeline):
     def _check_by_family(self, call: CallArguments) -> None:
         """The family's own check of what it knows, in its own words."""
         pipe: Any = self
-        side = call.height or pipe.vae_scale_factor * 8  # any size that the check lets through
+        passes = pipe.vae_scale_factor * 8  # any side that the check lets through
         given = {
             "prompt": call.prompt,
             "negative_prompt": None,
-            "height": side,
-            "width": side,
+            "height": call.height or passes,
+            "width": call.width or passes,
             "callback_on_step_end_tensor_inputs": call.tensor_inputs,
         }
         wanted = inspect.signature(pipe.check_inputs).parameters

@@ -100,7 +100,7 @@ class CallArguments:
             ArgumentError: one was given.
         """
         self.refuse_others()
-        for name in ("num_inference_steps", "num_images_per_prompt", "slots"):
+        for name in ("height", "width", "num_inference_steps", "num_images_per_prompt", "slots"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value <= 0):
                 raise ArgumentError(f"`{name}` has to be a positive integer but is {value} of type {type(value)}.")
@@ -111,10 +111,6 @@ class CallArguments:
         if self.speed is not None and self.c_nfe is not None:
             raise ArgumentError(
                 "Cannot forward both `speed` and `c_nfe`: a speed is a price by the policy's own curve."
-            )
-        if self.height != self.width:
-            raise ArgumentError(
-                f"`height` and `width` have to be equal under a policy but are {self.height} and {self.width}."
             )
 
     def refuse_others(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from addiffusion.backbones.part_files import network_name
+from addiffusion.backbones.pipeline import PipelineBackbone
 from addiffusion.config import Config
 from addiffusion.errors import CheckpointError
 from addiffusion.observation.layout import Layout
@@ -38,13 +39,16 @@ def tell_once(difference: str, told: set[str]) -> None:
         _log.warning("the policy was trained on another %s; its decisions may not suit this one.", difference)
 
 
-def differences(pipe: Any, policy: Policy, config: Config, *, scales: Sequence[float]) -> Iterator[str]:
+def differences(
+    pipe: Any, policy: Policy, config: Config, *, backbone: PipelineBackbone, scales: Sequence[float]
+) -> Iterator[str]:
     """Each difference between a call and the policy's training, as ``<what> (<there>, and this is <here>)``.
 
     Args:
         pipe: the adaptive pipeline.
         policy: decides.
         config: what the call runs with.
+        backbone: the pipeline's own models.
         scales: guidance scale of each image.
     """
     trained, card = policy.trained_with, policy.card
@@ -60,6 +64,11 @@ def differences(pipe: Any, policy: Policy, config: Config, *, scales: Sequence[f
     least, greatest = (max(scale, 1.0) for scale in trained.backbone.guidance_scales)
     if not (least <= asked[0] and asked[1] <= greatest):
         yield f"guidance scale ({span((least, greatest))}, and this is {span(asked)})"
+    drawn, own = backbone.image_shapes
+    side = trained.backbone.image_size
+    known = own if side is None else (side, side)
+    if drawn != known:
+        yield f"image size ({known[0]} x {known[1]} pixels, and this is {drawn[0]} x {drawn[1]})"
 
 
 def span(bounds: tuple[float, float]) -> str:

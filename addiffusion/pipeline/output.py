@@ -34,3 +34,5 @@ class AdaptivePipelineOutput(BaseOutput):
     """Schedule index at which each image was stopped; None where it went to the end of the schedule."""
     nsfw_content_detected: list[bool] | None = None
     """What the pipeline's safety checker said; None without one."""
+    cost: list[float] | None = None
+    """What each image cost, in passes of the call's full run: where images are guided, one without guidance is 1/2."""

@@ -78,7 +78,7 @@ class PolicyRun:
         tasks = self._tasks()
         texts = self._texts(tasks, scoring)
         scales = [_setting(task).guidance_scale or 0.0 for task in tasks]
-        for difference in differences(pipe, policy, self._config, scales=scales):
+        for difference in differences(pipe, policy, self._config, backbone=backbone, scales=scales):
             tell_once(difference, pipe.remembered.told)
         self._prompt_embeds = [texts.condition(task.ticket).hidden for task in tasks]
         observations = make_observation_builder(self._config, backbone=backbone, scoring=scoring, tickets=texts)
@@ -108,9 +108,9 @@ class PolicyRun:
     def begun(cls, pipe: Any, call: CallArguments, policy: Policy) -> Generator[Self]:
         """A run on a pipeline's own models, which are left as they were found."""
         kind = pipe.backbone_kind
-        section = BackboneSection(kind=kind, path="the pipeline", guidance_scale=1.0, image_size=call.height)
-        preview = _preview(pipe, policy)
-        with backbone_class(kind).borrow(pipe, section, preview=preview) as backbone:
+        section = BackboneSection(kind=kind, path="the pipeline", guidance_scale=1.0)
+        size, preview = (call.height, call.width), _preview(pipe, policy)
+        with backbone_class(kind).borrow(pipe, section, size=size, preview=preview) as backbone:
             yield cls(pipe, call, policy, backbone)
 
     def draw(self) -> None:
@@ -144,6 +144,7 @@ class PolicyRun:
             actions=[[action.name.lower() for action in one.actions] for one in drawn],
             stopped_at=[one.stopped_at for one in drawn],
             nsfw_content_detected=flagged,
+            cost=[one.cost for one in drawn],
         )
 
     # ---------------------------------------------------------------- before

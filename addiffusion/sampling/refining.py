@@ -195,12 +195,12 @@ def random_masks(
 
 
 def soften(masks: NDArray[np.bool_] | Maps, *, sigma_blur: float) -> Maps:
-    """Blur masks with a Gaussian of ``sigma_blur`` latent pixels at 64 x 64, scaled to this size; clamp to [0, 1].
+    """Blur masks with a Gaussian of ``sigma_blur`` latent pixels at 64 x 64, scaled to this area; clamp to [0, 1].
 
     Two matrix products do for all masks what ``scipy.ndimage.gaussian_filter`` does for one, and round where it does.
     """
     *_, height, width = masks.shape
-    sigma = sigma_blur * width / _REFERENCE_SIDE
+    sigma = sigma_blur * math.sqrt(height * width) / _REFERENCE_SIDE
     down = (_blur(height, sigma) @ masks).astype(np.float32)
     # No weight is negative: only rounding can leave [0, 1], and only above.
     return np.minimum((down @ _blur(width, sigma).T).astype(np.float32), _FULL)

@@ -12,6 +12,7 @@ from addiffusion.config.sampling import SOLVER_TITLES, Solver
 from addiffusion.errors import UsageError
 from addiffusion.records import Prompt, Reference, StopRule, Ticket, TicketOptions
 from addiffusion.seeds import derive_seed
+from addiffusion.setting import Setting
 
 ENGINE = "engine"
 Kind = Literal["agent", "static", "control", "search", "oracle", "other"]
@@ -26,6 +27,8 @@ class EvalCase:
     repeat: int
     """Which of the prompt's seeds: 0, 1, ..."""
     seed: int
+    setting: Setting | None = None
+    """What it is drawn with; what that leaves open, or None, is the contestant's sampler and the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +119,7 @@ def tickets_of(
             case,
             draw,
             reference=known.get(case.index),
+            setting=case.setting,
             keep_frames=contestant.kind == "agent" and case.index < films,
         )
         for case in cases

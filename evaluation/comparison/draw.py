@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -79,10 +80,11 @@ def draw_cases(
     Raises:
         RolloutError: no worker could finish the images in time.
     """
-    start = time.perf_counter()
+    start, price = time.perf_counter(), math.nan
     if contestant.abandon_at is None:
         tickets = tickets_of(contestant, cases, films=films, references=references)
         collected = rollouts.collect(tickets, sampler=contestant.sampler)
+        price = collected.full_queue.seconds_per_eval / workers_up(rollouts)
         best = _best(collected.episodes, contestant.draws)
         reasons = {failed.ticket.ticket_id // contestant.draws: failed.reason for failed in collected.failed}
     else:
@@ -90,7 +92,9 @@ def draw_cases(
     seconds = (time.perf_counter() - start) / len(cases)
     scores = dict(zip(best, judge(list(best.values())), strict=True))
     results = tuple(
-        _result(contestant, case, best.get(case.index), scores.get(case.index), reasons.get(case.index), seconds)
+        _result(
+            contestant, case, best.get(case.index), scores.get(case.index), reasons.get(case.index), (seconds, price)
+        )
         for case in cases
     )
     return Drawn(contestant=contestant, results=results, episodes=best)
@@ -192,6 +196,7 @@ def _best(episodes: Sequence[Episode], draws: int) -> dict[int, Episode]:
             max(group, key=lambda episode: float(episode.scores[-1, CLIP])),
             nfe=sum(episode.nfe for episode in group),
             network_evals=sum(episode.network_evals for episode in group),
+            cost=sum(episode.cost for episode in group),
         )
         for index, group in found.items()
     }
@@ -203,8 +208,9 @@ def _result(
     episode: Episode | None,
     judged: NamedScores | None,
     reason: str | None,
-    seconds: float,
+    seconds: tuple[float, float],
 ) -> ImageResult:
+    """``seconds``: of an image in the set, and of a row of the network batch with a full queue."""
     if episode is None or judged is None:
         return ImageResult.of(contestant.name, case, error=reason or "The image was lost.")
     return ImageResult.of(
@@ -212,7 +218,8 @@ def _result(
         case,
         nfe=episode.nfe,
         network_evals=episode.network_evals,
-        seconds=seconds,
+        seconds=seconds[0],
+        seconds_full_queue=episode.network_evals * seconds[1],
         latency_s=episode.seconds,
         actions=tuple(map(int, episode.actions)),
         steps=tuple(map(int, episode.steps)),

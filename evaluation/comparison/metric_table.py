@@ -17,6 +17,8 @@ from evaluation.significance.intervals import MINIMUM_COUNT, Interval, bootstrap
 from evaluation.significance.paired import mean_by_prompt
 
 Column = NDArray[np.float64]
+SPENT = ("nfe", "network_evals", "seconds", "seconds_full_queue")
+"""Columns of what an image took."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,6 +31,7 @@ class MetricTable:
     nfe: Column
     network_evals: Column
     seconds: Column
+    seconds_full_queue: Column
     scores: Mapping[str, Column]
     """By score name, and ``dino_similarity`` to the full-length image."""
     dino: NDArray[np.float64]
@@ -46,8 +49,8 @@ class MetricTable:
         return np.isfinite(self.nfe)
 
     def value(self, name: str) -> Column:
-        """A column by name: ``nfe``, ``network_evals``, ``seconds``, or a score; all NaN where there is none."""
-        if name in ("nfe", "network_evals", "seconds"):
+        """A column by name: one of SPENT, or a score; all NaN where there is none."""
+        if name in SPENT:
             return getattr(self, name)
         return self.scores.get(name, np.full(len(self.nfe), np.nan))
 
@@ -90,11 +93,11 @@ def metric_table(
     """
     count = len(cases)
     names = sorted({name for result in results for name in result.scores})
-    values = {name: np.full(count, np.nan) for name in (*names, "nfe", "network_evals", "seconds")}
+    values = {name: np.full(count, np.nan) for name in (*names, *SPENT)}
     good = [result for result in results if result.error is None]
     dino, clip = _matrix(good, "dino_embedding", count), _matrix(good, "clip_embedding", count)
     for result in good:
-        for name in ("nfe", "network_evals", "seconds"):
+        for name in SPENT:
             values[name][result.index] = getattr(result, name)
         for name, score in result.scores.items():
             values[name][result.index] = score
@@ -107,6 +110,7 @@ def metric_table(
         nfe=values["nfe"],
         network_evals=values["network_evals"],
         seconds=values["seconds"],
+        seconds_full_queue=values["seconds_full_queue"],
         scores=scores,
         dino=dino,
         clip=clip,

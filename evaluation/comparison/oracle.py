@@ -82,6 +82,7 @@ def oracle(stops: Sequence[MetricTable], by: str, *, full: MetricTable, reward: 
         nfe=pick("nfe"),
         network_evals=pick("network_evals"),
         seconds=np.full(len(best), np.nan),  # hindsight takes no time that could be compared
+        seconds_full_queue=np.full(len(best), np.nan),
         scores={name: pick(name) for name in names},
         dino=np.stack([one.dino for one in stops])[best, rows],
         clip=np.stack([one.clip for one in stops])[best, rows],

@@ -37,6 +37,7 @@ _BASE = (
     pa.field("nfe", pa.int32()),
     pa.field("network_evals", pa.int32()),
     pa.field("seconds", pa.float64()),
+    pa.field("seconds_full_queue", pa.float64()),
     pa.field("latency_s", pa.float64()),
     pa.field("actions", _INTS),
     pa.field("steps", _INTS),
@@ -65,6 +66,9 @@ class ImageResult:
     seconds: float = float("nan")
     """Its share of the wall clock of its chunk: policy, observation, decode and one scoring included, and the chunk's
     start and nearly empty end (``evaluation.seconds``)."""
+    seconds_full_queue: float = float("nan")
+    """What its passes take while other images wait, by the pace of its chunk before the queue was empty; NaN where
+    none waited, and in results of before there was such a column."""
     latency_s: float = float("nan")
     """Wall clock from its first pass to its final score, beside its neighbours in the batch."""
     actions: tuple[int, ...] = ()
@@ -226,6 +230,6 @@ def _from_row(row: Mapping[str, Any]) -> ImageResult:
     }
     scores = {name.removeprefix("score_"): value for name, value in row.items() if name.startswith("score_")}
     plain: dict[str, Any] = {
-        name: row[name] for name in (field.name for field in _BASE) if name != "image" and name not in lists
+        name: row[name] for name in (field.name for field in _BASE) if name in row and name not in {"image", *lists}
     }
     return ImageResult(**plain, **lists, scores=scores)

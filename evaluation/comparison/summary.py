@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from addiffusion.records import METRIC_NAMES, SCORE_NAMES
-from evaluation.comparison.metric_table import MetricTable, tier_correlation
+from evaluation.comparison.metric_table import SPENT, MetricTable, tier_correlation
 from evaluation.numbers import json_number
 from evaluation.seconds import SECONDS_NOTE
 from evaluation.significance.holm import holm
@@ -19,6 +20,8 @@ from evaluation.significance.paired import Comparison, NonInferiority, compare_i
 
 QUALITY = (*METRIC_NAMES, *SCORE_NAMES)
 """Scores of every table, where they exist."""
+_ROUNDING = 1e-6
+"""Means that differ by no more are the same number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,24 @@ class ComparisonResult:
     def all(self) -> list[MetricTable]:
         """The agent first, then the others."""
         return [self.agent, *self.others.values()]
+
+    def mean_spent(self, table: MetricTable, name: str, rows: NDArray[np.bool_] | None = None) -> float:
+        """Mean of what images took: one of SPENT, or ``cost``, in passes of the full run's kind.
+
+        Args:
+            table: of one contestant.
+            name: of the column.
+            rows: (n,) of the cases; None: all.
+        """
+        if name != "cost":
+            return table.mean(name, rows)
+        full = self.full
+        return table.mean("network_evals", rows) * full.mean("nfe") / full.mean("network_evals")
+
+    @property
+    def cost_differs(self) -> bool:
+        """Whether somebody's cost is not NFE: by passes without guidance, or gradients."""
+        return any(abs(self.mean_spent(one, "cost") - one.mean("nfe")) > _ROUNDING for one in self.all)
 
     def metrics(self) -> list[str]:
         """Quality scores that the agent has, in their order."""
@@ -110,7 +131,7 @@ def summarise(result: ComparisonResult) -> dict[str, Any]:
         "images": int(agent.drawn.sum()),
         "prompts": len(np.unique(agent.prompt_id)),
         "repeats": round(len(agent.prompt_id) / max(1, len(np.unique(agent.prompt_id)))),
-        "contestants": [_contestant(one, metrics) for one in result.all],
+        "contestants": [_contestant(result, one, metrics) for one in result.all],
         "comparisons": _holm_rows(comparisons(result)),
         "against_ddim20": _rows_against(result, "ddim-20"),
         "non_inferiority": _non_inferiority(result),
@@ -129,6 +150,7 @@ def _headline(result: ComparisonResult) -> dict[str, Any]:
     chance = result.against("random-stop", result.metrics()[0] if result.metrics() else "clip")
     return {
         "mean_nfe": json_number(agent.mean("nfe")),
+        "mean_cost": json_number(result.mean_spent(agent, "cost")),
         "mean_nfe_full": json_number(full.mean("nfe")),
         "nfe_saved": json_number(1 - agent.mean("nfe") / full.mean("nfe")),
         "scene_diff": None if scene is None else scene.difference,
@@ -147,8 +169,8 @@ def _headline(result: ComparisonResult) -> dict[str, Any]:
     }
 
 
-def _contestant(table: MetricTable, metrics: Sequence[str]) -> dict[str, Any]:
-    names = ["nfe", "network_evals", "seconds", *metrics, "dino_similarity"]
+def _contestant(result: ComparisonResult, table: MetricTable, metrics: Sequence[str]) -> dict[str, Any]:
+    names = [*SPENT, *metrics, "dino_similarity"]
     tiers = [tier for tier in np.unique(table.tier).tolist() if tier > 0]
     categories = [name for name in table.scores if name.startswith("category_")]
     return {
@@ -158,10 +180,13 @@ def _contestant(table: MetricTable, metrics: Sequence[str]) -> dict[str, Any]:
         "images": int(table.drawn.sum()),
         "dropped": len(table.errors),
         "c_nfe": table.contestant.c_nfe if table.contestant.policy is not None else None,
-        "mean": {name: json_number(table.mean(name)) for name in names},
+        "mean": {name: json_number(result.mean_spent(table, name)) for name in (*names, "cost")},
         "ci": {name: None if (found := table.interval(name)) is None else found.as_json() for name in names},
         "by_tier": {
-            str(tier): {name: json_number(table.mean(name, table.tier == tier)) for name in names} for tier in tiers
+            str(tier): {
+                name: json_number(result.mean_spent(table, name, table.tier == tier)) for name in (*names, "cost")
+            }
+            for tier in tiers
         },
         "by_category": {name.removeprefix("category_"): json_number(table.mean(name)) for name in categories},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from evaluation.comparison.metric_table import MetricTable
@@ -20,7 +21,6 @@ METRIC_TITLES = {
 }
 CONTROLS = ("random-stop", "mean-stop", "refined-stop")
 """Who spends the agent's own NFE without looking."""
-_SPENT = (("NFE", "nfe", 1), ("evals", "network_evals", 1), ("s/image", "seconds", 3))
 Section = tuple[str, list[MetricTable]]
 
 
@@ -48,31 +48,47 @@ def sections(result: ComparisonResult) -> list[Section]:
     return [section for section in found if section[1]]
 
 
-def standings_head(metrics: Sequence[str]) -> list[str]:
+def standings_head(result: ComparisonResult, metrics: Sequence[str]) -> list[str]:
     """Heads of the columns: the sampler, what it spent, its scores."""
-    return ["sampler", *(head for head, _, _ in _SPENT), *(METRIC_TITLES.get(name, name) for name in metrics)]
+    return [
+        "sampler",
+        *(head for head, _, _ in spent_columns(result)),
+        *(METRIC_TITLES.get(name, name) for name in metrics),
+    ]
 
 
-def spent_cells(table: MetricTable) -> list[str]:
-    """What an image cost on average, in the order of the heads."""
-    return [number_text(table.mean(name), digits) for _, name, digits in _SPENT]
+def spent_cells(result: ComparisonResult, table: MetricTable) -> list[str]:
+    """What an image of one contestant cost on average, in the order of the heads."""
+    return [number_text(result.mean_spent(table, name), digits) for _, name, digits in spent_columns(result)]
+
+
+def spent_columns(result: ComparisonResult) -> list[tuple[str, str, int]]:
+    """Head, name and digits of the columns that say something: cost where it is not NFE, a pace where it is known."""
+    paced = any(math.isfinite(one.mean("seconds_full_queue")) for one in result.all)
+    return [
+        ("NFE", "nfe", 1),
+        ("evals", "network_evals", 1),
+        *([("cost", "cost", 1)] if result.cost_differs else []),
+        ("s/image", "seconds", 3),
+        *([("full queue", "seconds_full_queue", 3)] if paced else []),
+    ]
 
 
 def markdown_standings(result: ComparisonResult) -> str:
     """A pipe table with a row per contestant under its section's title; 95 % intervals in brackets."""
     metrics = _metrics(result)
-    head = standings_head(metrics)
+    head = standings_head(result, metrics)
     rows: list[list[str]] = []
     for title, members in sections(result):
         rows.append([f"**{title}**", *[""] * (len(head) - 1)])
-        rows += [[escape_markdown(one.contestant.title), *_cells(one, metrics)] for one in members]
+        rows += [[escape_markdown(one.contestant.title), *_cells(result, one, metrics)] for one in members]
     return pipe_table(head, rows)
 
 
 def latex_standings(result: ComparisonResult) -> str:
     r"""The same as a ``tabular`` for the booktabs package."""
     metrics = _metrics(result)
-    head = standings_head(metrics)
+    head = standings_head(result, metrics)
     return f"% {SECONDS_NOTE}\n" + tabular([*map(escape_latex, head)], _latex_rows(result, metrics, len(head)))
 
 
@@ -114,8 +130,8 @@ def _metrics(result: ComparisonResult) -> list[str]:
     return [*result.metrics(), "dino_similarity"]
 
 
-def _cells(table: MetricTable, metrics: Sequence[str]) -> list[str]:
-    return [*spent_cells(table), *(_with_interval(table, name) for name in metrics)]
+def _cells(result: ComparisonResult, table: MetricTable, metrics: Sequence[str]) -> list[str]:
+    return [*spent_cells(result, table), *(_with_interval(table, name) for name in metrics)]
 
 
 def _with_interval(table: MetricTable, name: str) -> str:
@@ -129,4 +145,4 @@ def _latex_rows(result: ComparisonResult, metrics: Sequence[str], width: int) ->
         yield r"\midrule"
         yield rf"\multicolumn{{{width}}}{{l}}{{\textit{{{escape_latex(title)}}}}} \\"
         for one in members:
-            yield latex_row([escape_latex(one.contestant.title), *_cells(one, metrics)])
+            yield latex_row([escape_latex(one.contestant.title), *_cells(result, one, metrics)])

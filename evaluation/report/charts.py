@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evaluation.comparison.metric_table import SPENT
 from evaluation.comparison.plots import KINDS
 from evaluation.comparison.tables import METRIC_TITLES
 from evaluation.report.chart import Chart, Head, chart
@@ -135,7 +136,7 @@ def _rivals(summary: Mapping[str, Any]) -> list[str]:
 def shown_metrics(summary: Mapping[str, Any]) -> list[str]:
     """Scores that the agent of a comparison has; none of a summary that is empty."""
     agent = summary["contestants"][0]["mean"] if summary else {}
-    hidden = ("nfe", "network_evals", "seconds")
+    hidden = {*SPENT, "cost"}
     return [name for name, value in agent.items() if value is not None and name not in hidden]
 
 

@@ -23,8 +23,7 @@ def handmade_section(result: ComparisonResult, *, command: str, machine: str) ->
         machine: that it ran on, in words.
     """
     metrics = [name for name in result.metrics() if name in ("scene_soft", "clip")] or [*result.metrics()][:1]
-    rows_per_pass = result.full.mean("network_evals") / result.full.mean("nfe")
-    costs = {one.contestant.name: one.mean("network_evals") / rows_per_pass for one in result.all}
+    costs = {one.contestant.name: result.mean_spent(one, "cost") for one in result.all}
     tables = sorted((one for one in result.all if one.drawn.any()), key=lambda one: costs[one.contestant.name])
     fronts = {name: _front(tables, costs, name) for name in metrics}
     titles = [METRIC_TITLES.get(name, name) for name in metrics]

@@ -79,9 +79,11 @@ def _tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     """The headline numbers, each with what it means."""
     if not summary:
         return []
-    saved = summary.get("nfe_saved")
+    saved, nfe, cost = summary.get("nfe_saved"), summary.get("mean_nfe"), summary.get("mean_cost")
+    differs = nfe is not None and cost is not None and round(nfe, 1) != round(cost, 1)
     tiles = [
-        ("mean NFE", _number(summary.get("mean_nfe"), 1), f"of {_number(summary.get('mean_nfe_full'), 0)}"),
+        ("mean NFE", _number(nfe, 1), f"of {_number(summary.get('mean_nfe_full'), 0)}"),
+        *([("mean cost", _number(cost, 1), "guided passes; one without guidance is half of one")] if differs else []),
         ("NFE saved", "-" if saved is None else f"{saved:.0%}", "against the whole schedule"),
         ("scene", _signed(summary.get("scene_diff")), f"against it, 95 %: {_bounds(summary.get('scene_diff_ci'))}"),
         ("CLIP", _signed(summary.get("clip_diff")), f"against it, 95 %: {_bounds(summary.get('clip_diff_ci'))}"),

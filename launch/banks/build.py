@@ -26,6 +26,7 @@ from launch.runtime.console import RunView, duration
 from launch.runtime.folder_lock import is_vacant, locked
 from launch.runtime.interrupt import interruptible
 from launch.training.checks import check_models
+from learner.settings import drawn_setting
 
 STREAMS: dict[str, str] = {"train": "train"}
 """Name of the seed stream by split: a bank of training prompts holds the images that `train` trains on, every other
@@ -164,11 +165,13 @@ def _build_shard(
 
 
 def _ticket(row: int, prompt: Prompt, order: BankOrder, config: Config, record_stops: RecordAllStops) -> Ticket:
+    seed = bank_seed(config.run.seed, order.split, prompt.prompt_id)
     return Ticket.recording_stops(
         record_stops,
         row,
         prompt,
-        seed=bank_seed(config.run.seed, order.split, prompt.prompt_id),
+        seed=seed,
         c_nfe=config.reward.c_nfe,
         keep_image=False,
+        setting=drawn_setting(config, seed),
     )

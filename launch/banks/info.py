@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,16 @@ class BankInfo:
     """Price the oracle pays."""
     tiers: tuple[TierInfo, ...]
 
+    @property
+    def settings(self) -> dict[str, list[Any]] | None:
+        """Least and greatest of each number of the images' own settings, and their solvers; None without any."""
+        own = [one.setting for one in self.bank.trajectories if one.setting is not None]
+        if not own:
+            return None
+        values = {name: {getattr(one, name) for one in own} for name in ("num_steps", "guidance_scale", "solver")}
+        spans = {name: [min(found), max(found)] for name, found in values.items() if name != "solver"}
+        return spans | {"solver": sorted(values["solver"])}
+
     def as_json(self) -> dict[str, Any]:
         """One object for programs."""
         plan = self.bank.plan
@@ -62,6 +72,7 @@ class BankInfo:
             "layout": str(plan.layout),
             "size_bytes": self.size_bytes,
             "columns": list(self.columns),
+            "settings": self.settings,
             "c_nfe": self.c_nfe,
             "tiers": [{name: getattr(tier, name) for name in TierInfo.__dataclass_fields__} for tier in self.tiers],
         }
@@ -95,10 +106,12 @@ def describe(folder: Path, config: Config, *, console: Console = UNSEEN) -> Bank
 
 def tables(info: BankInfo) -> tuple[Table, Table]:
     """The bank as a whole, and its tiers."""
-    plan, steps = info.bank.plan, info.bank.trajectories[0].steps
+    plan, steps = info.bank.plan, np.concatenate([one.steps for one in info.bank.trajectories])
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_row("trajectories", f"{len(info.bank.trajectories)} of {plan.count}, {plan.split} prompts")
-    facts.add_row("decisions", f"steps {steps[0]} to {steps[-1]}; stop tried at every {_ordinal(plan.stride)}")
+    facts.add_row("decisions", f"steps {steps.min()} to {steps.max()}; stop tried at every {_ordinal(plan.stride)}")
+    if info.settings is not None:
+        facts.add_row("settings", _settings(info.settings))
     facts.add_row("actions", f"{' and '.join(plan.replays)} can be played from it")
     facts.add_row("observation", str(plan.layout))
     facts.add_row("columns", ", ".join(info.columns))
@@ -128,6 +141,12 @@ def _tier(tier: int, members: Sequence[Trajectory], bank: Bank, config: Config) 
         if scenes is None
         else float(np.mean([scene[end] for scene, end in zip(scenes, best, strict=True)])),
     )
+
+
+def _settings(found: Mapping[str, list[Any]]) -> str:
+    (few, many), (weak, strong) = found["num_steps"], found["guidance_scale"]
+    solvers = " or ".join(found["solver"])
+    return f"of each image its own: {few} to {many} steps of {solvers}, guidance {weak:g} to {strong:g}"
 
 
 def _ordinal(stride: int) -> str:

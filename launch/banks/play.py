@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,7 @@ def _replayed(
 ) -> tuple[MetricTable, list[Episode]]:
     """Scores and episode of each trajectory."""
     cases, judge = cases_of((one.prompt, one.seed) for one in bank.trajectories), bank_scores(bank)
+    cases = [replace(case, setting=one.setting) for case, one in zip(cases, bank.trajectories, strict=True)]
     results: list[ImageResult] = []
     episodes: list[Episode] = []
     for case, one in zip(cases, bank.trajectories, strict=True):

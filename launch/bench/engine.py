@@ -31,6 +31,7 @@ from launch.bench.contestants import (
 )
 from launch.bench.orders import EngineOrder
 from launch.bench.rounds import shown_turns
+from launch.bench.sets import add_rows, bench_sets
 from launch.runtime.console import UNSEEN, Stage
 
 BATCHES: Final = tuple(2**power for power in range(11))
@@ -40,6 +41,8 @@ _FASTER: Final = 1.02
 _LATE: Final = 2
 """Batches in a row that are no faster, after which no larger one is tried."""
 _OVERHEAD_TICKS: Final = 60
+_SET_ROUNDS: Final = 3
+"""Most rounds of whole sets, each of which takes long."""
 _MATMUL: Final = 8192
 
 ROWS: Final = {
@@ -99,6 +102,12 @@ def measure(backbone: Backbone, order: EngineOrder, console: Console = UNSEEN) -
         "sequential": TimedContestant(LockStep(setup, 1), setup),
     }
     _take_turns(entries, order, console)
+    rounds, buckets = min(order.rounds, _SET_ROUNDS), order.compile == "off"  # a compiled network has one shape
+    drawn = (
+        bench_sets(setup, per_slot=order.set_images, rounds=rounds, buckets=buckets, console=console)
+        if order.set_images
+        else {}
+    )
     rates = {name: float(np.median(entry.rates)) for name, entry in entries.items()}
     return {
         "backbone": order.backbone,
@@ -113,6 +122,7 @@ def measure(backbone: Backbone, order: EngineOrder, console: Console = UNSEEN) -
         **{f"{name}_nfe_s": rate for name, rate in rates.items()},
         **{f"engine_over_{name}": ratio(entries["engine"], entries[name]) for name in rates if name != "engine"},
         **overhead(setup, console),
+        **drawn,
         **_peak(setup, rates),
     }
 
@@ -132,6 +142,7 @@ def table_of(result: dict[str, Any]) -> Table:
         table.add_row(text + batch, f"{result[f'{name}_nfe_s']:.1f}", ratio)
     for name, text in SHARES.items():
         table.add_row(text, f"{100 * result[name]:.2f} % of a tick", "")
+    add_rows(table, result)
     if "peak_frac" in result:
         table.add_row("engine's share of the matmul peak", f"{100 * result['peak_frac']:.0f} %", "")
     return table

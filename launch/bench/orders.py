@@ -33,6 +33,9 @@ class EngineOrder:
     guidance_scale: Annotated[
         float, typer.Option("--guidance", min=0, help="Guidance scale; above 1 a pass is a pair.")
     ] = 3.5
+    set_images: Annotated[
+        int, typer.Option(min=0, help="Images per slot of the sets that are drawn to their end; 0 leaves them out.")
+    ] = 4
     seconds: Annotated[float, typer.Option(min=0.01, help="Least time of each contestant in a round.")] = 1.0
     rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the contestants take turns.")] = 9
     """A machine's moods so hit all of them; ratios are medians of each round's."""

@@ -93,7 +93,9 @@ def evaluate(
     )
     plan = make_plan(order, config, extra, converged_at)
     if order.bank is not None:
-        plan = replace(plan, bank=open_bank(order.bank, asked))
+        bank = open_bank(order.bank, asked)
+        bank.require_one_setting("A comparison")
+        plan = replace(plan, bank=bank)
     cases = make_cases(prompts, repeats=order.repeats, seed=config.run.seed)
     path = folder_of(order)
     check_models(config)

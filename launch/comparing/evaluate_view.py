@@ -17,15 +17,16 @@ def standings_table(result: ComparisonResult) -> Table:
     metrics = result.metrics()
     count = len(result.agent.nfe)
     title = f"{count} images, same prompts and seeds in every row"
-    table = samplers_table(title, standings_head(metrics)[1:], whole_titles=False)  # a reason for being skipped is long
+    _, *heads = standings_head(result, metrics)
+    table, blank = samplers_table(title, heads, whole_titles=False), [""] * len(heads)  # a reason for skipping is long
     for title, members in sections(result):
-        table.add_row(title, *[""] * (3 + len(metrics)), style="dim italic")
+        table.add_row(title, *blank, style="dim italic")
         for one in members:
-            table.add_row(f"  {one.contestant.title}", *_cells(one, metrics), style=_emphasis(one, result))
+            table.add_row(f"  {one.contestant.title}", *_cells(result, one, metrics), style=_emphasis(one, result))
         table.add_section()
     for name, reason in result.skipped.items():
-        table.add_row(f"{name} skipped", *[""] * (3 + len(metrics)), style="dim")
-        table.add_row(f"  {reason}", *[""] * (3 + len(metrics)), style="dim")
+        table.add_row(f"{name} skipped", *blank, style="dim")
+        table.add_row(f"  {reason}", *blank, style="dim")
     return table
 
 
@@ -39,8 +40,8 @@ def settings_table(rows: Sequence[SettingRow], metric: str) -> Table:
     return table
 
 
-def _cells(table: MetricTable, metrics: list[str]) -> list[str]:
-    return [*spent_cells(table), *(number_text(table.mean(metric), 3) for metric in metrics)]
+def _cells(result: ComparisonResult, table: MetricTable, metrics: list[str]) -> list[str]:
+    return [*spent_cells(result, table), *(number_text(table.mean(metric), 3) for metric in metrics)]
 
 
 def _emphasis(table: MetricTable, result: ComparisonResult) -> str:

@@ -121,7 +121,7 @@ def _point(pipe: Any, prompts: Sequence[Prompt], price: float, steps: int, shown
         width=size,
     )
     shown.advance()
-    return CurvePoint(c_nfe=price, cost=float(np.mean(out.nfe)), steps=steps, scores=_scores(pipe, prompts, out))
+    return CurvePoint(c_nfe=price, cost=float(np.mean(out.cost)), steps=steps, scores=_scores(pipe, prompts, out))
 
 
 def _scores(pipe: Any, prompts: Sequence[Prompt], out: AdaptivePipelineOutput) -> dict[str, float]:

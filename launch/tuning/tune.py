@@ -71,7 +71,7 @@ def tune_study(setup: StudySetup, *, console: Console) -> Tuned:
     """
     config, folder, bank = setup.config(), setup.order.folder, setup.order.bank
     if bank is not None:
-        open_bank(bank, config)  # trials would find out one by one
+        open_bank(bank, config).require_one_setting("A study")  # trials would find out one by one
     with locked(folder), ray_running(config):
         keep_study(folder, study_record(setup.study, config, bank))
         console.print(f"{setup.study.trials} trials in {folder}", highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -197,3 +198,13 @@ def test_bookkeeping_of_a_batch() -> None:
     assert collected.stage_s["network"] > 0
     assert {episode.weight_version for episode in collected.episodes} == {17}
     assert all(episode.seconds > 0 for episode in collected.episodes)
+
+
+def test_work_is_counted_by_itself_while_tickets_wait() -> None:
+    """Passes up to the one in which the last ticket gets a slot; none where there are slots for all."""
+    collector = make_collector(make_config(slots=2))
+    few, many = (collector.collect(make_tickets(count), hashed_policy, weight_version=0) for count in (2, 6))
+    assert math.isnan(few.full_queue.seconds_per_eval)
+    evals = sum(episode.network_evals for episode in many.episodes)
+    assert 0 < many.full_queue.network_evals < evals
+    assert 0 < many.full_queue.seconds < sum(episode.seconds for episode in many.episodes)

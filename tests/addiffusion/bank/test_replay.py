@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from addiffusion.actions import Action
 from addiffusion.bank import fixed_end, oracle_end, reward_of_ends
+from addiffusion.bank.archive import open_bank
 from addiffusion.bank.replay import BankRollouts
 from addiffusion.config import Config
-from addiffusion.errors import ConfigError, ContractError
+from addiffusion.errors import ArchiveError, ConfigError, ContractError
 from addiffusion.policy import PolicyNetwork
 from addiffusion.records import Episode, Ticket
-from tests.addiffusion.bank.toy_bank import toy_bank, toy_bank_config
+from learner.settings import drawn_setting
+from tests.addiffusion.bank.toy_bank import RANGES, toy_bank, toy_bank_config
 from tests.rollout_workers.toy_run import make_tickets, make_worker, phi_width
 
 CONFIG = toy_bank_config()
@@ -61,6 +63,27 @@ def test_replayed_episodes_are_bitwise_the_live_ones(tmp_path: Path, explore: bo
     for ours, theirs in zip(replayed, live, strict=True):
         assert_equal(ours, theirs)
     assert len({episode.nfe for episode in live}) > 1
+
+
+def test_images_of_a_setting_each_are_played_as_they_were_drawn(tmp_path: Path) -> None:
+    """Steps, guidance and what a pass costs are the image's own; any other setting of it is refused."""
+    config = toy_bank_config(**RANGES)
+    tickets = [replace(one, setting=drawn_setting(config, one.seed)) for one in make_tickets(6)]
+    tickets, replay = paid(tmp_path, config, tickets)
+    assert [one.setting for one in open_bank(tmp_path, config).trajectories] == [one.setting for one in tickets]
+    worker = make_worker(config)
+    worker.set_weights(weights_of(config), 3)
+    live = worker.collect(tickets).episodes
+    for ours, theirs in zip(replay.collect(tickets).episodes, live, strict=True):
+        assert_equal(ours, theirs)
+    assert {episode.cost / episode.nfe for episode in live} == {0.5, 1.0}
+    (failed,) = replay.collect([replace(tickets[0], setting=None)]).failed
+    assert failed.final
+    assert "asks for None, but the bank's image was drawn with Setting(solver='ddim', num_steps=" in failed.reason
+    with pytest.raises(ArchiveError, match=r"backbone\.guidance_scale_range \(.*, sampler\.num_steps_range \("):
+        open_bank(tmp_path, toy_bank_config())
+    with pytest.raises(ConfigError, match=r"A study needs images of one setting.*sampler\.num_steps_range=null"):
+        open_bank(tmp_path, config).require_one_setting("A study")
 
 
 @pytest.mark.parametrize("forced", [Action.CONTINUE, Action.STOP])

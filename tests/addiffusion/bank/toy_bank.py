@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,16 @@ from addiffusion.bank.trajectory import Trajectory, trajectory_of
 from addiffusion.config import Config
 from addiffusion.observation.layout import clip_layout
 from addiffusion.records import METRIC_NAMES, RecordAllStops
+from learner.settings import drawn_setting
 from tests.fakes import ToyScoring
 from tests.rollout_workers.toy_run import make_config, make_tickets, make_worker
 
 ACTIONS = ("continue", "stop")
+RANGES: dict[str, Any] = {
+    "backbone": {"guidance_scale_range": (0.0, 3.0)},
+    "sampler": {"num_steps": 8, "warmup_steps": 2, "finish_steps": 2, "num_steps_range": (5, 12)},
+}
+"""A setting for each image: some of them are guided."""
 
 
 def toy_bank_config(**sections: Any) -> Config:
@@ -37,8 +44,10 @@ def toy_plan(config: Config, *, count: int, stride: int = 1) -> BankPlan:
 
 
 def toy_trajectories(config: Config, *, count: int = 6, stride: int = 1) -> list[Trajectory]:
+    """By settings of their own, where the configuration has ranges."""
     record_stops = RecordAllStops(stride=stride, metrics=METRIC_NAMES)
-    collected = make_worker(config).collect(make_tickets(count, forced=Action.CONTINUE, record_stops=record_stops))
+    tickets = make_tickets(count, forced=Action.CONTINUE, record_stops=record_stops)
+    collected = make_worker(config).collect([replace(one, setting=drawn_setting(config, one.seed)) for one in tickets])
     assert not collected.failed
     return [trajectory_of(episode) for episode in collected.episodes]
 

@@ -328,7 +328,7 @@ def test_other_weights_are_told(sd15: Any, sd15_like: Any, caplog: pytest.LogCap
         ({"num_inference_steps": 1}, "`num_inference_steps` has to be more than the 1 forced steps"),
         ({"num_images_per_prompt": 0}, "`num_images_per_prompt` has to be a positive integer"),
         ({"slots": 0}, "`slots` has to be a positive integer"),
-        ({"height": 16, "width": 24}, "`height` and `width` have to be equal under a policy but are 16 and 24"),
+        ({"height": -16}, "`height` has to be a positive integer but is -16"),
         ({"height": 18, "width": 18}, "`height` and `width` have to be divisible by 8|multiple of"),
         ({"callback_on_step_end_tensor_inputs": ["noise"]}, "`callback_on_step_end_tensor_inputs` has to be in"),
         ({"prompt_embeds": torch.zeros(1, 77, 16)}, "`prompt_embeds` is an argument of the family's own loop"),

@@ -23,7 +23,7 @@ from addiffusion.sampling.engine import Engine
 from addiffusion.sampling.solver_tables.schedules import Schedules
 from addiffusion.seeds import generator
 from addiffusion.setting import Setting
-from tests.addiffusion.sampling.engine_runs import C, S, make_engine, run_one
+from tests.addiffusion.sampling.engine_runs import C, R, S, make_engine, run_one
 from tests.addiffusion.sampling.metered import LATENT, MeteredBackbone, embedding, field
 
 L, U, D = Action.LEAP, Action.UNGUIDED, Action.REDRAW
@@ -118,6 +118,34 @@ def test_unguided_passes_are_diffusers_with_guidance_off_there() -> None:
     assert_close(actual, expected)
     info = engine.info(0)
     assert (info.nfe, info.network_evals, info.cost) == (STEPS, 2 * STEPS - 3, STEPS - 1.5)
+
+
+@pytest.mark.parametrize(
+    ("scale", "path"),
+    [
+        pytest.param(None, [C, C, S], id="guided"),
+        pytest.param(1.0, [C, C, S], id="never guided"),
+        pytest.param(None, [R, C, R, S], id="refine"),
+        pytest.param(None, [C, L, L, C], id="leap, to the end"),
+        pytest.param(None, [U, C, U, U, S], id="unguided"),
+        pytest.param(None, [C, D, C, D, S], id="redraw"),
+        pytest.param(None, [U, L, R, D, U, S], id="all of them"),
+    ],
+)
+def test_cost_is_the_rows_that_went_through_the_network(scale: float | None, path: list[Action]) -> None:
+    """Counted by the network: rows that lead to the prompt, and rows that lead away from its negative one."""
+    backbone = MeteredBackbone()
+    engine = make_engine(backbone, sampler=make_sampler(leap_steps=2, finish_steps=3), slots=2, rows=4)
+    engine.admit(0, embedding=embedding(1), negative=embedding(9), guidance_scale=scale, seed=7)
+    engine.admit(1, embedding=embedding(2), seed=8)
+    script = iter(path)
+    while engine.busy:
+        engine.tick()
+        engine.act({slot: next(script, C) if slot == 0 else C for slot in engine.deciding()})
+    info = engine.info(0)
+    assert info.network_evals == backbone.passes[1] + backbone.passes[9]
+    assert info.cost == info.network_evals / 2
+    assert (info.cost == info.nfe) == (backbone.passes[9] == backbone.passes[1])
 
 
 def test_a_redraw_is_a_fresh_image_of_the_next_noise() -> None:

@@ -57,7 +57,7 @@ def test_the_mask_is_what_lies_below_the_interpolated_quantile(tau: float, seed:
 @settings(max_examples=40, deadline=None)
 def test_blur_is_scipys_for_each_mask_alone(height: int, width: int, sigma: float, seed: int) -> None:
     sharp = np.random.default_rng(seed).random((3, height, width)) < 0.5
-    scaled = sigma * width / 64
+    scaled = sigma * math.sqrt(height * width) / 64
     expected = [
         gaussian_filter(one.astype(np.float32), scaled, mode="nearest", radius=math.ceil(3 * scaled)).clip(0, 1)
         for one in sharp

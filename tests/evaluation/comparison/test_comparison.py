@@ -248,6 +248,22 @@ def test_seconds_never_stand_without_what_is_in_them(full: MetricTable, tmp_path
     )
 
 
+def test_cost_and_the_pace_of_a_full_queue_are_shown_where_they_say_something(full: MetricTable) -> None:
+    found = result(full)
+    assert markdown_standings(found).startswith("| sampler | NFE | evals | s/image | CLIP |")
+    agent = replace(found.agent, network_evals=1.5 * found.agent.nfe, seconds_full_queue=found.agent.seconds / 2)
+    found = replace(found, agent=agent)
+    table = markdown_standings(found)
+    assert table.startswith("| sampler | NFE | evals | cost | s/image | full queue | CLIP |")
+    assert "| DDIM-9 | 9.0 | 13.5 | 6.8 | 0.090 | 0.045 |" in table
+    assert "| DDIM-13 | 13.0 | 26.0 | 13.0 | 0.130 | - |" in table
+    summary = summarise(found)
+    assert summary["mean_cost"] == pytest.approx(6.75)
+    assert summary["contestants"][0]["by_tier"]["1"]["cost"] == pytest.approx(6.0)
+    page = render(ReportData(title="a", status="", command="", config="", num_steps=50, summary=summary))
+    assert "mean cost" in page
+
+
 def test_tables_hold_every_contestant_once(full: MetricTable) -> None:
     found = result(full)
     markdown, latex = markdown_standings(found), latex_standings(found)

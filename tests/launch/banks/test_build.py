@@ -24,7 +24,8 @@ from launch.banks.info import describe, tables
 from launch.banks.orders import BankOrder
 from launch.runtime.components import Components, Roles
 from launch.runtime.folder_lock import locked
-from tests.addiffusion.bank.toy_bank import toy_bank_config
+from learner.settings import drawn_setting
+from tests.addiffusion.bank.toy_bank import RANGES, toy_bank_config
 from tests.disks import leave_lock, names, small_disk
 from tests.launch.conftest import Ended
 from tests.launch.runtime.toy_components import toy_components
@@ -125,6 +126,21 @@ def test_another_configuration_or_folder_is_refused(tmp_path: Path) -> None:
 def test_a_trajectory_without_luck_ends_the_build_with_its_reason(tmp_path: Path) -> None:
     with pytest.raises(RolloutError, match=r"no luck\. What is finished"):
         made(tmp_path, roles=failing_components)
+
+
+def test_each_image_has_the_setting_that_training_draws_for_it(tmp_path: Path) -> None:
+    made(tmp_path, **RANGES)
+    config = config_of(**RANGES)
+    bank = open_bank(tmp_path, config)
+    assert [one.setting for one in bank.trajectories] == [drawn_setting(config, one.seed) for one in bank.trajectories]
+    info = describe(tmp_path, config)
+    assert info.settings is not None
+    few, many = info.settings["num_steps"]
+    assert 5 <= few < many <= 12
+    assert info.as_json()["settings"]["solver"] == ["ddim"]
+    console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    console.print(tables(info)[0])
+    assert f"of each image its own: {few} to {many} steps of ddim, guidance" in console.export_text()
 
 
 def test_info_counts_by_tier_and_lets_an_oracle_stop(tmp_path: Path, ended: Ended) -> None:

@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,12 +27,12 @@ from launch.banks.play import play, quality_table, table
 from launch.training.run_folder import RunFolder
 from learner.checkpoint import Checkpoint, config_digest, save_checkpoint
 from learner.tickets import LedgerState
-from tests.addiffusion.bank.toy_bank import toy_bank_config
+from tests.addiffusion.bank.toy_bank import RANGES, toy_bank_config
 from tests.launch.conftest import Ended
 from tests.launch.runtime.toy_components import toy_components
 
 QUIET = Console(quiet=True)
-Prefer = Callable[[Action, float], Path]
+Prefer = Callable[..., Path]
 
 
 def config_of(**sections: object) -> Config:
@@ -49,8 +50,8 @@ def bank_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prefer(tmp_path: Path) -> Prefer:
     """Runs whose policy has a preference of its own for one action, in logits."""
 
-    def make(action: Action, bias: float) -> Path:
-        config = config_of(policy={"actions": ["continue", "stop", "refine"]})
+    def make(action: Action, bias: float, **sections: Any) -> Path:
+        config = config_of(policy={"actions": ["continue", "stop", "refine"]}, **sections)
         folder = RunFolder.create(tmp_path / f"{action.name}{bias:g}", config)
         with toy_components(config) as components:
             learner = components.learner.state()
@@ -102,6 +103,15 @@ def test_a_policy_is_played_at_several_prices(bank_folder: Path, prefer: Prefer,
     text = shown(table(played), quality_table(played))
     assert "oracle NFE" in text
     assert "fixed stop, mean NFE" in text
+
+
+def test_images_of_a_setting_each_are_played_too(tmp_path: Path, prefer: Prefer) -> None:
+    folder = tmp_path / "settings"
+    build(BankOrder(folder=folder, split="train", count=9), config_of(**RANGES), console=QUIET, roles=toy_components)
+    (played,) = play(folder, str(prefer(Action.CONTINUE, 1000.0, **RANGES)), [])
+    full = [one.end_nfe[-1] for one in open_bank(folder).trajectories]
+    assert len(set(full)) > 1
+    assert played.nfe == pytest.approx(np.mean(full))
 
 
 def test_who_never_stops_loses_nothing_and_equals_every_opponent(bank_folder: Path, prefer: Prefer) -> None:

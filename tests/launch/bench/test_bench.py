@@ -21,6 +21,7 @@ from launch.bench.engine import BATCHES, measure, rising_batches, table_of
 from launch.bench.finish import bench_finish, check_stops, choice, choice_text, combinations, grid
 from launch.bench.finish import table_of as finish_table
 from launch.bench.orders import EngineOrder, FinishOrder
+from launch.bench.sets import AIMS
 from launch.bench.setup import CollectSetup
 from launch.bench.startup import compare, to_json
 from launch.bench.startup import table_of as startup_table
@@ -69,8 +70,12 @@ def test_the_engine_is_measured_against_all_contestants(kind: str, guidance: flo
         guidance_scale=guidance,
         seconds=0.01,
         rounds=1,
+        set_images=2,
     )
     result = measure(tiny_backbone(kind, dtype), order)
+    for stretch in AIMS:
+        ours, theirs = (result[f"{name}_{stretch}_s"] for name in ("policy", "static"))
+        assert 0 < ours == pytest.approx(theirs * result[f"{stretch}_over_static"])
     rates = {name for name in result if name.endswith("_nfe_s")}
     assert rates == {f"{name}_nfe_s" for name in CONTESTANTS}
     assert all(result[name] > 0 for name in rates)
@@ -79,7 +84,7 @@ def test_the_engine_is_measured_against_all_contestants(kind: str, guidance: flo
     assert 0 < result["overhead_frac"] < 1
     assert 0 < result["attention_frac"] < 1 - result["overhead_frac"]
     assert json.loads(json.dumps(result)) == result
-    assert len(table_of(result).rows) == 9
+    assert len(table_of(result).rows) == 12
 
 
 def test_the_bench_finds_the_slots_at_which_the_network_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
