@@ -120,6 +120,8 @@ class LatentObservationBuilder:
         self._observation = observation
         self._tickets = tickets
         self._before: dict[int, Float[Tensor, "c h w"]] = {}
+        self._texts: dict[int, tuple[PromptEmbedding, NDArray[np.float32]]] = {}
+        """Prompt of each slot, and its vector."""
         self.layout = observation.layout
 
     @torch.inference_mode()
@@ -133,17 +135,22 @@ class LatentObservationBuilder:
         """(n, p) phi from the denoiser's features, as of ``ObservationBuilder``."""
         middle = engine.middle_features(slots).cpu().numpy()
         moved = self._convergence(engine, builders, slots)
-        rows = (
-            self._observation.row(
-                engine.info(slot),
-                middle=middle[number],
-                convergence=moved[number],
-                text=prompt_vector(self._tickets.condition(builders[slot].ticket)),
-                c_nfe=builders[slot].ticket.c_nfe,
-            )
-            for number, slot in enumerate(slots)
+        tickets = [builders[slot].ticket for slot in slots]
+        texts = [self._text(slot, self._tickets.condition(one)) for slot, one in zip(slots, tickets, strict=True)]
+        return self._observation.rows(
+            [engine.info(slot) for slot in slots],
+            middle=middle,
+            convergence=moved[: len(slots)],
+            text=np.stack(texts),
+            prices=[one.c_nfe for one in tickets],
         )
-        return np.stack([*rows])
+
+    def _text(self, slot: int, embedding: PromptEmbedding) -> NDArray[np.float32]:
+        """(e,) vector of a slot's prompt, computed at its first decision."""
+        known = self._texts.get(slot)
+        if known is None or known[0] is not embedding:
+            known = self._texts[slot] = embedding, prompt_vector(embedding)
+        return known[1]
 
     def _convergence(
         self, engine: Engine, builders: Mapping[int, DecidingEpisode], slots: Sequence[int]

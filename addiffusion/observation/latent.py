@@ -8,6 +8,7 @@ two feature slices are brought to the norm of the timestep's, as in the ``clip``
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -45,43 +46,49 @@ class LatentObservation:
         self._num_steps = num_steps
         self._norm = math.sqrt(section.timestep_width / 2)
 
-    def row(
+    def rows(
         self,
-        info: SlotInfo,
+        infos: Sequence[SlotInfo],
         *,
         middle: NDArray[np.float32],
         convergence: NDArray[np.float32],
         text: NDArray[np.float32],
-        c_nfe: float,
+        prices: Sequence[float],
     ) -> NDArray[np.float32]:
-        """(p,) phi of one decision.
+        """(n, p) phi of some decisions, none of which depends on the others.
 
         Args:
-            info: where the slot stands.
-            middle: (m,) middle features of the slot's row.
-            convergence: (4,) of the slot's row, in the order of CONVERGENCE_NAMES.
-            text: (e,) vector of the prompt.
-            c_nfe: price of one NFE in this episode.
+            infos: where each slot stands.
+            middle: (n, m) middle features of the slots' rows.
+            convergence: (n, 4) of the slots' rows, in the order of CONVERGENCE_NAMES.
+            text: (n, e) vectors of the prompts.
+            prices: of one NFE in each episode.
 
         Raises:
             ContractError: features are not as wide as the layout says.
         """
-        phi = np.empty(self.layout.width, np.float32)
+        phi = np.empty((len(infos), self.layout.width), np.float32)
         self._fill(phi, "middle", self._scaled(middle))
         self._fill(phi, "text", self._scaled(text))
         timestep = self.layout.slice("timestep")
-        phi[timestep] = sinusoid(info.timestep, timestep.stop - timestep.start)
+        self._fill(phi, "timestep", [sinusoid(info.timestep, timestep.stop - timestep.start) for info in infos])
         self._fill(phi, "convergence", convergence)
         if "setting" in self.layout.names:
-            self._fill(phi, "setting", setting_of(info))
-        self._fill(phi, "progress", progress(info, num_steps=self._num_steps, c_nfe=c_nfe))
+            self._fill(phi, "setting", [setting_of(info) for info in infos])
+        progresses = (
+            progress(info, num_steps=self._num_steps, c_nfe=price) for info, price in zip(infos, prices, strict=True)
+        )
+        self._fill(phi, "progress", [*progresses])
         return phi
 
-    def _scaled(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
-        return vector * np.float32(self._norm / math.sqrt(float((vector.astype(np.float64) ** 2).sum()) + _TINY))
+    def _scaled(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        lengths = np.sqrt((vectors.astype(np.float64) ** 2).sum(axis=1, keepdims=True) + _TINY)
+        return vectors * (self._norm / lengths).astype(np.float32)
 
-    def _fill(self, phi: NDArray[np.float32], name: str, values: NDArray[np.float32]) -> None:
-        self.layout.fill(phi, name, values, mismatch="the backbone in use is not the one")
+    def _fill(
+        self, phi: NDArray[np.float32], name: str, values: NDArray[np.float32] | Sequence[NDArray[np.float32]]
+    ) -> None:
+        self.layout.fill(phi, name, np.asarray(values), mismatch="the backbone in use is not the one")
 
 
 def prompt_vector(embedding: PromptEmbedding) -> NDArray[np.float32]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import builtins
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import lru_cache
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,11 +49,10 @@ class Layout:
         Raises:
             ContractError: the layout has no such slice.
         """
-        if name not in self.names:
+        found = _slices(self.names, self.widths).get(name)
+        if found is None:
             raise ContractError(f"This observation has no slice {name!r}; it has {self}.", name=name, names=self.names)
-        index = self.names.index(name)
-        start = (0, *accumulate(self.widths))[index]
-        return builtins.slice(start, start + self.widths[index])
+        return found
 
     @property
     def price_column(self) -> int:
@@ -60,32 +60,39 @@ class Layout:
         return self.width - len(PROGRESS_NAMES) + PROGRESS_NAMES.index("log_price")
 
     def fill(self, phi: NDArray[np.float32], name: str, values: NDArray[np.float32], *, mismatch: str) -> None:
-        """Write a slice of ``phi``.
+        """Write a slice of ``phi``, of one decision or of several.
 
         Args:
-            phi: (p,) changed.
+            phi: (..., p) changed.
             name: of the slice.
-            values: (width of the slice,).
+            values: (..., width of the slice).
             mismatch: says what is wrong when they are not as wide as it is.
 
         Raises:
             ContractError: they are not, or the layout has no such slice.
         """
-        target = phi[self.slice(name)]
+        target = phi[..., self.slice(name)]
         if values.shape != target.shape:
             raise ContractError(
-                f"Slice {name!r} of the observation is {target.shape[0]} wide but was given shape {values.shape}: "
+                f"Slice {name!r} of the observation is {target.shape[-1]} wide but was given shape {values.shape}: "
                 f"{mismatch} the layout was made for.",
                 name=name,
                 shape=values.shape,
                 layout=str(self),
             )
-        target[:] = values
+        target[...] = values
 
     def __str__(self) -> str:
         """E.g. ``clip_image 768 | clip_text 768 | timestep 128 | quality 8 = 1672``."""
         slices = " | ".join(f"{name} {width}" for name, width in zip(self.names, self.widths, strict=True))
         return f"{slices} = {self.width}"
+
+
+@lru_cache(maxsize=64)
+def _slices(names: tuple[str, ...], widths: tuple[int, ...]) -> Mapping[str, slice]:
+    """Where each name lies: asked for each part of each decision, so known layouts are computed once."""
+    bounds = pairwise(accumulate(widths, initial=0))
+    return {name: slice(*ends) for name, ends in zip(names, bounds, strict=True)}
 
 
 def clip_layout(*, clip_width: int, timestep_width: int, setting: bool = False) -> Layout:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ def progress(info: SlotInfo, *, num_steps: int, c_nfe: float) -> NDArray[np.floa
         [
             info.step / num_steps,
             info.nfe / num_steps,
-            float(log_price(c_nfe)),
+            _log_price(c_nfe),
             info.attention_entropy,
         ],
         dtype=np.float32,
@@ -49,14 +50,22 @@ def setting_of(info: SlotInfo) -> NDArray[np.float32]:
     )
 
 
+@lru_cache(maxsize=1024)
+def _log_price(c_nfe: float) -> float:
+    return float(log_price(c_nfe))
+
+
 def log_price(c_nfe: float | NDArray[np.float32]) -> NDArray[np.float32]:
     """Price of an NFE as phi shows it: PRICE_DECADES above PRICE_CENTRE."""
     floored = np.maximum(np.asarray(c_nfe, np.float32), np.float32(PRICE_FLOOR))
     return np.asarray(np.log10(floored / np.float32(PRICE_CENTRE)) / np.float32(PRICE_DECADES), np.float32)
 
 
+@lru_cache(maxsize=4096)
 def sinusoid(timestep: float, width: int) -> NDArray[np.float32]:
     """(width,) sine and cosine pairs of falling frequency (arXiv:1706.03762 Sec. 3.5), of the training timestep."""
     frequency = MAX_PERIOD ** (-np.arange(0, width, 2, dtype=np.float64) / width)
     angle = timestep * frequency
-    return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(width).astype(np.float32)
+    pairs = np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(width).astype(np.float32)
+    pairs.flags.writeable = False  # known timesteps are computed once
+    return pairs

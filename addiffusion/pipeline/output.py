@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from diffusers.utils.outputs import BaseOutput
@@ -34,5 +34,5 @@ class AdaptivePipelineOutput(BaseOutput):
     """Schedule index at which each image was stopped; None where it went to the end of the schedule."""
     nsfw_content_detected: list[bool] | None = None
     """What the pipeline's safety checker said; None without one."""
-    cost: list[float] | None = None
+    cost: list[float] = field(default_factory=list[float])
     """What each image cost, in passes of the call's full run: where images are guided, one without guidance is 1/2."""

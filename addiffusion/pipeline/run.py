@@ -22,6 +22,7 @@ from addiffusion.observation.builder import make_observation_builder
 from addiffusion.pipeline.arguments import CallArguments, initial_noise, per_image, seed_of
 from addiffusion.pipeline.batch import Decider, EncodedTexts, ImageBatch
 from addiffusion.pipeline.bound import check_bound
+from addiffusion.pipeline.decoding import decoded
 from addiffusion.pipeline.fit import check_widths, differences, tell_once
 from addiffusion.pipeline.loop import ImageLoop, ImageTask, setting_of
 from addiffusion.pipeline.output import AdaptivePipelineOutput
@@ -90,11 +91,12 @@ class PolicyRun:
             deterministic=call.deterministic,
         )
         scale = max(scales)
+        self._slots = call.slots or min(len(tasks), MOST_SLOTS)
         engine = Engine(
             backbone,
             sampler,
             refine,
-            slots=call.slots or min(len(tasks), MOST_SLOTS),
+            slots=self._slots,
             guidance_scale=scale,
             schedules=Schedules(backbone, sampler, refine, table=self._table),
         )
@@ -214,8 +216,7 @@ class PolicyRun:
         pipe, wanted = self._pipe, self._call.output_type
         if wanted == "latent":
             return self._backbone.packed(z0.to(self._backbone.dtype)), None
-        with _without_overflow(pipe):
-            image = torch.cat([self._backbone.decode_raw(one[None]).clone() for one in z0])
+        image = decoded(pipe, self._backbone, z0, slots=self._slots)
         flagged: Any = None
         if getattr(pipe, "safety_checker", None) is not None:
             image, flagged = pipe.run_safety_checker(image, self._backbone.device, self._backbone.dtype)
@@ -276,17 +277,3 @@ def _preview(pipe: Any, policy: Policy) -> Any | None:
     if key not in known:
         known[key] = load_preview(section)
     return known[key]
-
-
-@contextmanager
-def _without_overflow(pipe: Any) -> Generator[None]:
-    """SDXL's autoencoder overflows in float16; its pipeline brings it to float32 for the while."""
-    overflows = pipe.vae.dtype == torch.float16 and pipe.vae.config.get("force_upcast", False)
-    if not overflows or not hasattr(pipe, "upcast_vae"):
-        yield
-        return
-    pipe.vae.to(dtype=torch.float32)
-    try:
-        yield
-    finally:
-        pipe.vae.to(dtype=torch.float16)

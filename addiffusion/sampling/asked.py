@@ -13,6 +13,8 @@ from addiffusion.sampling.seen import Seen
 from addiffusion.sampling.slot import Phase, SlotInfo
 from addiffusion.sampling.slots import Slots
 
+_ACTIONS = tuple(Action)
+
 
 class Asked(Seen):
     """Phases and counts of an engine's slots, beside what can be seen of them."""
@@ -118,7 +120,7 @@ class Asked(Seen):
             SlotError: the slot is not DECIDING.
         """
         self._slots.require(slot, Phase.DECIDING)
-        return tuple(self._slots.allowed(slot, action) for action in Action)
+        return tuple(self._slots.allowed(slot, action) for action in _ACTIONS)
 
     def _episode(self, slot: int) -> SlotEpisode:
         episode = self._episodes[slot] if 0 <= slot < len(self._episodes) else None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,8 +24,13 @@ def _observation() -> LatentObservation:
 
 
 def _row(middle: NDArray[np.float32] = MIDDLE, c_nfe: float = 0.01) -> NDArray[np.float32]:
-    statistics = np.array([-1.0, 0.9, 1.1, 0.8], np.float32)
-    return _observation().row(INFO, middle=middle, convergence=statistics, text=TEXT, c_nfe=c_nfe)
+    return _rows(_observation(), middle, c_nfe)
+
+
+def _rows(observation: LatentObservation, middle: NDArray[np.float32], c_nfe: float) -> NDArray[np.float32]:
+    statistics = np.array([[-1.0, 0.9, 1.1, 0.8]], np.float32)
+    rows = observation.rows([INFO], middle=middle[None], convergence=statistics, text=TEXT[None], prices=[c_nfe])
+    return rows[0]
 
 
 def test_slices_hold_what_their_names_say() -> None:
@@ -44,13 +50,33 @@ def test_the_setting_is_a_slice_of_its_own_where_it_is_asked_for() -> None:
     """Everything else stays what and, from the end, where it was."""
     section = ObservationSection(timestep_width=16, setting=True)
     seeing = LatentObservation(section, middle_width=3, text_width=2, num_steps=50)
-    statistics = np.array([-1.0, 0.9, 1.1, 0.8], np.float32)
-    phi = seeing.row(INFO, middle=MIDDLE, convergence=statistics, text=TEXT, c_nfe=0.1)
+    phi = _rows(seeing, MIDDLE, 0.1)
     place = seeing.layout.slice("setting")
     assert str(seeing.layout) == "middle 3 | text 2 | timestep 16 | convergence 4 | setting 4 | progress 4 = 33"
     np.testing.assert_allclose(phi[place], [0.4, -1, 1, 0.25], rtol=1e-6)
     np.testing.assert_array_equal(np.delete(phi, place), _row(c_nfe=0.1))
     assert phi[seeing.layout.price_column] == _row(c_nfe=0.1)[_observation().layout.price_column]
+
+
+@pytest.mark.parametrize("width", [3, 96, 1280, 3072])
+def test_a_decision_has_the_bits_it_has_alone(width: int) -> None:
+    """Feature slices are as long as the timestep's, in double precision until the factor is known."""
+    section, draws = ObservationSection(timestep_width=16), np.random.default_rng(width)
+    observation = LatentObservation(section, middle_width=width, text_width=width, num_steps=50)
+    middle, text = draws.normal(size=(2, 5, width)).astype(np.float32)
+    moved, prices = draws.random((5, 4), np.float32), [0.01 * (n + 1) for n in range(5)]
+    infos = [replace(INFO, step=n, timestep=900.0 - n) for n in range(5)]
+    together = observation.rows(infos, middle=middle, convergence=moved, text=text, prices=prices)
+    for n, row in enumerate(together):
+        part = slice(n, n + 1)
+        alone = observation.rows(
+            infos[part], middle=middle[part], convergence=moved[part], text=text[part], prices=prices[part]
+        )
+        np.testing.assert_array_equal(row, alone[0])
+        length = math.sqrt(float((middle[n].astype(np.float64) ** 2).sum()) + 1e-12)
+        np.testing.assert_array_equal(
+            row[observation.layout.slice("middle")], middle[n] * np.float32(math.sqrt(8) / length)
+        )
 
 
 def test_features_of_nothing_stay_finite() -> None:
