@@ -6,6 +6,8 @@ from typing import Final
 
 SECONDS_NOTE: Final = (
     "s/image: wall clock of a set over its images. The start of the set and its end, where few images are left in the "
-    "batch, are in it, and weigh more the more images differ in NFE. Full queue: what an image's passes take while "
-    "others wait for their turn, so without that end."
+    "batch, are in it, and weigh more the more images differ in NFE."
+)
+FULL_QUEUE_NOTE: Final = (
+    "Full queue: seconds that an image's passes take while other images wait for a slot, so without that end."
 )

@@ -13,8 +13,13 @@ from evaluation.comparison.plots import plot_pareto
 from evaluation.comparison.results import ResultStore
 from evaluation.comparison.sets import set_metrics
 from evaluation.comparison.summary import ComparisonResult, comparisons, summarise
-from evaluation.comparison.tables import latex_standings, markdown_breakdown, markdown_categories, markdown_standings
-from evaluation.seconds import SECONDS_NOTE
+from evaluation.comparison.tables import (
+    latex_standings,
+    markdown_breakdown,
+    markdown_categories,
+    markdown_standings,
+    spent_note,
+)
 from evaluation.significance.tables import latex_table, markdown_table
 
 SUMMARY = "summary.json"
@@ -53,7 +58,7 @@ def _markdown(result: ComparisonResult) -> str:
     parts = [
         "# Standings\n",
         markdown_standings(result),
-        f"{SECONDS_NOTE}\n",
+        f"{spent_note(result)}\n",
         "# Agent minus each\n",
         markdown_table(found) if found else "Too few prompts to compare.\n",
         "# By tier\n",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from evaluation.comparison.metric_table import MetricTable
 from evaluation.comparison.summary import ComparisonResult
 from evaluation.numbers import number_text
-from evaluation.seconds import SECONDS_NOTE
+from evaluation.seconds import FULL_QUEUE_NOTE, SECONDS_NOTE
 from evaluation.significance.tables import escape_latex, escape_markdown, latex_row, pipe_table, tabular
 
 METRIC_TITLES = {
@@ -64,14 +64,23 @@ def spent_cells(result: ComparisonResult, table: MetricTable) -> list[str]:
 
 def spent_columns(result: ComparisonResult) -> list[tuple[str, str, int]]:
     """Head, name and digits of the columns that say something: cost where it is not NFE, a pace where it is known."""
-    paced = any(math.isfinite(one.mean("seconds_full_queue")) for one in result.all)
     return [
         ("NFE", "nfe", 1),
         ("evals", "network_evals", 1),
         *([("cost", "cost", 1)] if result.cost_differs else []),
         ("s/image", "seconds", 3),
-        *([("full queue", "seconds_full_queue", 3)] if paced else []),
+        *([("full queue", "seconds_full_queue", 3)] if _is_paced(result) else []),
     ]
+
+
+def spent_note(result: ComparisonResult) -> str:
+    """What the columns of seconds mean."""
+    return f"{SECONDS_NOTE} {FULL_QUEUE_NOTE}" if _is_paced(result) else SECONDS_NOTE
+
+
+def _is_paced(result: ComparisonResult) -> bool:
+    """Whether somebody's images waited for slots, so that there is a pace without the end of the set."""
+    return any(math.isfinite(one.mean("seconds_full_queue")) for one in result.all)
 
 
 def markdown_standings(result: ComparisonResult) -> str:
@@ -89,7 +98,7 @@ def latex_standings(result: ComparisonResult) -> str:
     r"""The same as a ``tabular`` for the booktabs package."""
     metrics = _metrics(result)
     head = standings_head(result, metrics)
-    return f"% {SECONDS_NOTE}\n" + tabular([*map(escape_latex, head)], _latex_rows(result, metrics, len(head)))
+    return f"% {spent_note(result)}\n" + tabular([*map(escape_latex, head)], _latex_rows(result, metrics, len(head)))
 
 
 def markdown_breakdown(result: ComparisonResult, metric: str) -> str:

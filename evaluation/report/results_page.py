@@ -14,9 +14,9 @@ from evaluation.comparison.tables import (
     markdown_breakdown,
     markdown_categories,
     markdown_standings,
+    spent_note,
 )
 from evaluation.report.handmade_section import section_of
-from evaluation.seconds import SECONDS_NOTE
 from evaluation.significance.tables import markdown_table
 
 PICTURES = "results"
@@ -43,7 +43,7 @@ def results_page(result: ComparisonResult, summary: Mapping[str, Any], *, comman
         f"{summary['repeats']} seeds each, the same prompts and seeds in every row. Seeds of one prompt are "
         "averaged before anything is tested; brackets are 95 % BCa bootstrap intervals over prompts. Seconds are "
         "shares of the wall clock on that machine, with policy, observation, decoding and one scoring of the "
-        f"returned image. {SECONDS_NOTE}",
+        f"returned image. {spent_note(result)}",
         "## In short",
         "\n".join(f"* {line}" for line in verdicts(result, summary)),
         "## Everybody",

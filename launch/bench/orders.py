@@ -78,6 +78,7 @@ class PipelineOrder:
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1
     images: Annotated[int, typer.Option(min=1, help="Images of one call, all at once.")] = 8
     steps: Annotated[int, typer.Option(min=2, help="Steps of each image.")] = 50
+    size: Annotated[int | None, typer.Option(min=8, help="Pixels per side; default: the model's own.")] = None
     guidance_scale: Annotated[float, typer.Option("--guidance", min=0, help="Guidance scale.")] = 3.5
     rounds: Annotated[int, typer.Option(min=1, help="Both take turns; the ratio is the median of the rounds.")] = 5
 

@@ -43,6 +43,8 @@ def bench_pipeline(order: PipelineOrder, console: Console = UNSEEN) -> dict[str,
         "num_images_per_prompt": order.images,
         "num_inference_steps": order.steps,
         "guidance_scale": order.guidance_scale,
+        "height": order.size,
+        "width": order.size,
         "output_type": "np",
     }
 
@@ -65,6 +67,7 @@ def bench_pipeline(order: PipelineOrder, console: Console = UNSEEN) -> dict[str,
         "threads": order.threads,
         "images": order.images,
         "steps": order.steps,
+        "size": found.images.shape[1],
         "stock_s_per_image": float(np.median(seconds["stock"])) / order.images,
         "led_s_per_image": float(np.median(seconds["led"])) / order.images,
         "overhead_frac": float(np.median(ratios)) - 1,
@@ -75,7 +78,8 @@ def bench_pipeline(order: PipelineOrder, console: Console = UNSEEN) -> dict[str,
 
 def table_of(result: dict[str, Any]) -> Table:
     """The result for people."""
-    title = f"{result['backbone']}, {result['device']}, {result['images']} images of {result['steps']} steps"
+    images = f"{result['images']} images of {result['size']} px and {result['steps']} steps"
+    title = f"{result['backbone']}, {result['device']}, {images}"
     table = Table(title=title, box=None, header_style="bold", title_justify="left")
     table.add_column("pipeline")
     table.add_column("s/image", justify="right")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from evaluation.comparison.across import SettingRow, setting_cells, settings_head
 from evaluation.comparison.metric_table import MetricTable
 from evaluation.comparison.summary import ComparisonResult
-from evaluation.comparison.tables import sections, spent_cells, standings_head
+from evaluation.comparison.tables import sections, spent_cells, spent_note, standings_head
 from evaluation.numbers import number_text
 from evaluation.tables import Table, samplers_table
 
@@ -19,6 +19,7 @@ def standings_table(result: ComparisonResult) -> Table:
     title = f"{count} images, same prompts and seeds in every row"
     _, *heads = standings_head(result, metrics)
     table, blank = samplers_table(title, heads, whole_titles=False), [""] * len(heads)  # a reason for skipping is long
+    table.caption = spent_note(result)
     for title, members in sections(result):
         table.add_row(title, *blank, style="dim italic")
         for one in members:

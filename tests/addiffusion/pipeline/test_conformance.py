@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,22 @@ COPY = os.environ.get("DIFFUSERS_TESTS")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(COPY is None, reason="no copy of diffusers' tests at hand")]
 SAVE = {"sd15": save_sd15_like, "sdxl": save_sdxl_like, "sd3": save_sd3_like, "flux": save_flux_like}
 FOLDERS: dict[str, Path] = {}
+WHY = {
+    "test_to_dtype": "the policy stays in float32 on purpose",
+    "test_torch_dtype_dict": "the policy stays in float32 on purpose",
+    "test_save_load_optional_components": "it takes the tokenizers away, as from SDXL's own pipeline",
+    "test_encode_prompt_works_in_isolation": "it looks the class up in diffusers.pipelines",
+}
+"""Tests of theirs that can't pass, and why; ``can_not_pass`` says where, and docs/pipeline.md has the list."""
 
 if COPY is not None:
     sys.path.insert(0, COPY)
     theirs: Any = import_module("diffusers_tests.pipelines.testing_utils")
     params: Any = import_module("diffusers_tests.pipelines.pipeline_params")
     Mixin, Contract = theirs.PipelineTesterMixin, theirs.BasePipelineTesterConfig
+    Layerwise = theirs.LayerwiseCastingTesterMixin
 else:
-    Mixin = Contract = object
+    Mixin = Contract = Layerwise = object
     params = None
 
 
@@ -70,7 +79,27 @@ def their_tests(family: str, policy: Action | None, *, led: bool) -> type:
         "get_dummy_components": components,
         "get_dummy_inputs": inputs,
     }
-    return type(f"Test_{family}_{'led' if led else 'own'}", (Contract, Mixin), members)
+    members |= {name: expected_to_fail(name, members.get(name)) for name in can_not_pass(family, led=led)}
+    return type(f"Test_{family}_{'led' if led else 'own'}", (Contract, Layerwise, Mixin), members)
+
+
+def can_not_pass(family: str, *, led: bool) -> list[str]:
+    """Names of WHY that fail for a family, led by a policy or not."""
+    always = ["test_encode_prompt_works_in_isolation"]
+    precision = ["test_to_dtype", "test_torch_dtype_dict"] if led else []
+    return [*always, *precision, *(["test_save_load_optional_components"] if family == "sdxl" else [])]
+
+
+def expected_to_fail(name: str, own: Any) -> Any:
+    """The test, which fails for its reason; one that passes all the same is told."""
+    theirs_own: Any = own or getattr(Mixin, name)
+
+    @pytest.mark.xfail(reason=WHY[name], strict=True)
+    @wraps(theirs_own)
+    def test(*given: Any, **named: Any) -> None:
+        theirs_own(*given, **named)
+
+    return test
 
 
 @pytest.fixture(scope="module", autouse=True)

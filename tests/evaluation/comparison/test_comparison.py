@@ -33,7 +33,7 @@ from evaluation.comparison.tables import latex_standings, markdown_standings
 from evaluation.report.html_report import render
 from evaluation.report.report_data import ReportData
 from evaluation.report.results_page import results_page, verdicts
-from evaluation.seconds import SECONDS_NOTE
+from evaluation.seconds import FULL_QUEUE_NOTE, SECONDS_NOTE
 from launch.comparing.evaluate_view import standings_table
 from tests.addiffusion.bank.toy_bank import toy_bank, toy_bank_config
 
@@ -257,6 +257,7 @@ def test_cost_and_the_pace_of_a_full_queue_are_shown_where_they_say_something(fu
     assert table.startswith("| sampler | NFE | evals | cost | s/image | full queue | CLIP |")
     assert "| DDIM-9 | 9.0 | 13.5 | 6.8 | 0.090 | 0.045 |" in table
     assert "| DDIM-13 | 13.0 | 26.0 | 13.0 | 0.130 | - |" in table
+    assert FULL_QUEUE_NOTE in latex_standings(found)
     summary = summarise(found)
     assert summary["mean_cost"] == pytest.approx(6.75)
     assert summary["contestants"][0]["by_tier"]["1"]["cost"] == pytest.approx(6.0)
