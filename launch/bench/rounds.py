@@ -64,11 +64,11 @@ def take_turns(
 
 
 def shown_turns(
-    contestants: Mapping[str, Callable[[], Taken]], rounds: int, console: Console
+    contestants: Mapping[str, Callable[[], Taken]], rounds: int, console: Console, *, title: str = "turns"
 ) -> dict[str, list[Taken]]:
-    """``take_turns``, counted on a console."""
+    """``take_turns``, counted on a console under a title."""
     total, begun = rounds * len(contestants), count()
-    with Stage(console, "turns", total, headline="") as stage:
+    with Stage(console, title, total, headline="") as stage:
         turns = take_turns(
             contestants, rounds, lambda number, name: stage.reach(next(begun), f"round {number}: {name}")
         )
