@@ -13,7 +13,7 @@ from addiffusion import AdaptivePipeline
 from addiffusion.actions import Action
 from addiffusion.backbones.pipeline import PipelineBackbone
 from addiffusion.errors import ConfigError
-from tests.addiffusion.pipeline.tiny_policies import make_policy, scale_of, seeded
+from tests.addiffusion.pipeline.tiny_policies import load_base, make_policy, scale_of, seeded
 
 HEIGHT, WIDTH = 16, 24
 
@@ -72,8 +72,6 @@ def test_one_side_left_out_is_the_models_own(going_on: Any) -> None:
 
 
 def test_a_size_that_a_family_can_not_make_is_one_sentence(flux_like: Path, sd3_like: Path) -> None:
-    from tests.addiffusion.pipeline.tiny_policies import load_base  # noqa: PLC0415
-
     flux, sd3 = (
         AdaptivePipeline.from_pipe(load_base(name, folder), policy=make_policy(name, folder))
         for name, folder in (("flux", flux_like), ("sd3", sd3_like))

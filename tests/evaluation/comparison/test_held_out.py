@@ -159,6 +159,25 @@ def test_the_table_has_every_contestant_and_tier() -> None:
     assert summary(compare(KnownRollouts()))["seconds_note"] == SECONDS_NOTE
 
 
+def test_cost_has_a_column_where_it_is_not_nfe() -> None:
+    """Half of the policy's passes are not guided."""
+    held_out = compare(KnownRollouts())
+    agent = replace(held_out.result.agent, network_evals=1.5 * held_out.result.agent.nfe)
+    cheaper = replace(held_out, result=replace(held_out.result, agent=agent))
+    assert [column.header for column in held_out_table(held_out.result).columns][:4] == [
+        "sampler",
+        "NFE",
+        "evals",
+        "scene",
+    ]
+    table = held_out_table(cheaper.result)
+    assert [column.header for column in table.columns][:5] == ["sampler", "NFE", "evals", "cost", "scene"]
+    costs = {title: float(cost) for title, cost in zip(table.columns[0].cells, table.columns[3].cells, strict=True)}
+    assert costs["trained policy"] == pytest.approx(0.75 * agent.mean("nfe"), abs=0.05)
+    assert costs["always continue (50)"] == 50
+    assert summary(cheaper)["mean_cost"] == pytest.approx(0.75 * agent.mean("nfe"))
+
+
 @pytest.mark.parametrize(
     ("actions", "nfe", "words"),
     [
