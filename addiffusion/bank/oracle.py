@@ -67,7 +67,7 @@ def _episode_reward(trajectory: Trajectory, end: int, section: RewardSection, c_
         section,
         scores=np.concatenate([trajectory.scores[:seen], trajectory.end_scores[end : end + 1]]),
         dino=np.concatenate([trajectory.dino[:seen], trajectory.end_dino[end : end + 1]]),
-        cost_spent=spent * trajectory.cost_per_nfe,
+        cost_spent=spent.astype(np.float64) * trajectory.cost_per_nfe,
         refined=np.zeros(seen, np.bool_),
         c_nfe=c_nfe,
         reference=trajectory.reference if section.preset == "paired" else None,

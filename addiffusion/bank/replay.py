@@ -166,7 +166,7 @@ class BankRollouts:
                 ticket,
                 scores,
                 np.concatenate([trajectory.dino[:seen], final_dino[None]]),
-                spent * trajectory.cost_per_nfe,
+                spent.astype(np.float64) * trajectory.cost_per_nfe,
             ),
             final_dino=final_dino,
             image=NO_IMAGE,

@@ -31,7 +31,7 @@ def decoded(
     batch = max(1, min(slots, PIXELS_AT_ONCE // (height * width)))
     padded = torch.cat([z0, z0[-1:].expand(-len(z0) % batch, -1, -1, -1)])
     with _without_overflow(pipe):
-        parts = [backbone.decode_raw(part).clone() for part in padded.split(batch)]
+        parts = [backbone.decode_raw(part).clone() for part in torch.split(padded, batch)]
     return torch.cat(parts)[: len(z0)]
 
 
