@@ -33,22 +33,21 @@ class Crowd:
         self._address, self._lock = address, threading.Lock()
         self.counts = Counter[str]()
 
-    def run(self, seconds: float, clients: int = 8) -> None:
-        """Send requests for so long, each client one after the other."""
+    def run(self, seconds: float, *, pause_s: float = 0.0, clients: int = 8) -> None:
+        """Send requests for so long, each client one after the other, at most ``pause_s`` between them."""
         end = time.monotonic() + seconds
         with ThreadPoolExecutor(clients) as pool:
-            for one in [pool.submit(self._client, number, end) for number in range(clients)]:
+            for one in [pool.submit(self._client, number, end, pause_s) for number in range(clients)]:
                 one.result(seconds + PATIENCE_S)
 
-    def _client(self, number: int, end: float) -> None:
+    def _client(self, number: int, end: float, pause_s: float) -> None:
         drawn = random.Random(number)
         while time.monotonic() < end:
             kind = drawn.choice(KINDS)
             said = self._asked(kind, drawn)
             with self._lock:
                 self.counts[f"{kind} {said}".strip()] += 1
-            if said.startswith(("429", "503")):
-                time.sleep(drawn.random())
+            time.sleep(drawn.random() * pause_s)
 
     def _asked(self, kind: str, drawn: random.Random) -> str:
         """The status and, of an error, its code."""
