@@ -127,7 +127,7 @@ def table_of(result: Mapping[str, Any]) -> Table:
             )
     for name, words in _ADDED.items():
         if name in result:
-            table.add_row(words, "", *[""] * 5, f"{100 * result[name]:+.1f} %")
+            table.add_row(words, "", *[""] * 5, f"{100 * result[name]:+.1f}%")
     return table
 
 
