@@ -16,10 +16,10 @@ SEND = {"Content-Type": "application/json"}
 KINDS = ("whole", "stream", "steered", "txt2img", "gone", "bad", "interrupt")
 
 
-def sent(address: str, path: str, body: object) -> http.client.HTTPConnection:
+def sent(address: str, path: str, body: object, *, method: str = "POST") -> http.client.HTTPConnection:
     """A connection on which a request is under way."""
     connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
-    connection.request("POST", path, json.dumps(body), SEND)
+    connection.request(method, path, json.dumps(body), SEND)
     return connection
 
 
