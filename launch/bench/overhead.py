@@ -24,7 +24,7 @@ from serving.request_models import ImageRequest
 DIRECT, HTTP, SERVE = "direct", "http", "serve"
 PATIENCE_S: Final = 1800.0
 """Longest wait for an answer."""
-_ROUNDS: Final = 8
+_ROUNDS: Final = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,16 +47,16 @@ def overheads(
 ) -> dict[str, float]:
     """How much longer a request takes than what is below it, as a share, at the median of turns.
 
-    Returns:
-        ``http_overhead_frac`` over direct calls of the same engine, and for every address, as
-        ``NAME_over_engine_frac``, the answer over the image's own time in the engine that drew it: with another engine
-        behind it, which has its own threads, that is the only fair comparison.
-
     Args:
         drawing: the engine for direct calls.
         addresses: host and port by name; that of the same engine is `HTTP`.
         body: of the request.
         console: shows the turns.
+
+    Returns:
+        ``http_overhead_frac`` over direct calls of the same engine, and for every address, as
+        ``NAME_over_engine_frac``, the answer over the image's own time in the engine that drew it: with another engine
+        behind it, which has its own threads, that is the only fair comparison.
 
     Raises:
         UsageError: nobody answers at an address.
