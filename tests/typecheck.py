@@ -2,6 +2,58 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from typing import Any, get_args
+
+import jaxtyping
 from beartype import BeartypeConf, beartype
+from beartype.roar import BeartypeDecorHintException
 
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+_shapes_checked = jaxtyping.jaxtyped
+_SHAPES = object()
+"""Of an annotation that can't be resolved but has a shape."""
+
+
+def _checked_as_needed(part: Any = None, /, *, typechecker: Callable[..., Any]) -> Any:
+    """What jaxtyping's import hook decorates with: jaxtyping where an annotation has a shape, beartype alone elsewhere.
+
+    jaxtyping binds the arguments of every call, to compare the shapes of several: half of the suite's CPU time, nearly
+    all of it in functions without a shape.
+    """
+    if part is None:
+        return lambda decorated: _checked_as_needed(decorated, typechecker=typechecker)
+    if inspect.isclass(part):
+        if is_dataclass(part):
+            part.__init__ = _checked_as_needed(part.__init__, typechecker=typechecker)
+        return part
+    if inspect.isfunction(part):
+        hints = {name: _resolved(hint, part) for name, hint in part.__annotations__.items()}
+        if not any(_has_shape(hint) for hint in hints.values()):
+            part.__annotations__ = hints
+            try:
+                return typechecker(part)
+            except BeartypeDecorHintException:  # a method that returns Self, which beartype knows in whole classes only
+                pass
+    return _shapes_checked(part, typechecker=typechecker)
+
+
+def _resolved(hint: object, function: Callable[..., Any]) -> object:
+    """What an annotation says; anything, as jaxtyping has it, where a name of it is imported for type checkers only."""
+    try:
+        return eval(hint, function.__globals__) if isinstance(hint, str) else hint
+    except NameError:
+        return _SHAPES if '"' in str(hint) else Any
+
+
+def _has_shape(hint: object) -> bool:
+    return hint is _SHAPES or _is_array(hint) or any(_has_shape(part) for part in get_args(hint))
+
+
+def _is_array(hint: object) -> bool:
+    return inspect.isclass(hint) and issubclass(hint, jaxtyping.AbstractArray)
+
+
+jaxtyping.jaxtyped = _checked_as_needed
