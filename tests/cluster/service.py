@@ -15,7 +15,7 @@ import yaml
 from tests.cluster.head import ROOT, Head, free_ports
 from tests.cluster.waiting import wait_for
 
-UP_S, DOWN_S = 240.0, 120.0
+UP_S, DOWN_S = 400.0, 120.0
 NAME = "addiffusion"
 
 
