@@ -26,9 +26,13 @@ types:
 test:
     uv run pytest
 
-# full-size models with random weights, each built and run once: a minute on a CPU, 10 GB of memory
+# all that takes minutes: full-size models with random weights, serve.yaml on a Ray of its own; 10 GB of memory
 slow:
-    uv run pytest -n 0 -m slow
+    uv run pytest -n 0 -m slow -k "not soak"
+
+# servers under random requests, cancels and killed replicas, half an hour each or what ADDIFFUSION_SOAK_S says, in seconds
+soak:
+    uv run pytest -n 0 -s -m slow -k soak tests/serving tests/cluster
 
 # the documented commands on SD 1.5 and its scorers at full size, random weights: half an hour on two idle cores, 20 GB of memory
 full-size:

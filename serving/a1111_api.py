@@ -6,10 +6,9 @@ import asyncio
 import base64
 import json
 import secrets
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Annotated, Any, Final
 from uuid import uuid4
 
@@ -20,7 +19,9 @@ from serving.disconnects import until_gone
 from serving.drawing import Drawing
 from serving.errors import CancelledError, RefusedError
 from serving.image_files import FileStyle, encoded, parameters_of
-from serving.messages import Cancel, Decided, Drawn, Order
+from serving.jobs import Progress
+from serving.messages import Drawn, Order
+from serving.model import ServedFacts
 from serving.orders import check_size, price_of, setting_for
 from serving.request_models import Body, Text, checked
 
@@ -71,57 +72,30 @@ class OptionsRequest(Body):
     sd_model_checkpoint: str | None = None
 
 
-@dataclass(slots=True, kw_only=True)
-class Job:
-    """A `txt2img` call under way."""
-
-    order: Order
-    begun_s: float
-    step: dict[int, int] = field(default_factory=dict[int, int])
-    """Step of each image's last preview."""
-    num_steps: int = 1
-    preview: bytes | None = None
-    drawn: dict[int, Drawn] = field(default_factory=dict[int, Drawn])
-    interrupted: bool = False
-
-    @property
-    def progress(self) -> float:
-        """Share of the work that is done, as far as it is known."""
-        under_way = sum(step / self.num_steps for image, step in self.step.items() if image not in self.drawn)
-        return min(1.0, (len(self.drawn) + under_way) / len(self.order.seeds))
-
-
 def a1111_routes(drawing: Drawing) -> APIRouter:
     """The routes.
 
     Args:
         drawing: draws the images.
     """
-    router, jobs = APIRouter(prefix="/sdapi/v1", tags=["AUTOMATIC1111"]), dict[str, Job]()
+    router = APIRouter(prefix="/sdapi/v1", tags=["AUTOMATIC1111"])
 
     @router.post("/txt2img")
     async def txt2img(body: Txt2ImgRequest, request: Request) -> dict[str, Any] | None:
         """Draw images."""
         order = _order_of(body, drawing)
-        job = jobs[order.request_id] = Job(order=order, begun_s=time.monotonic())
-        try:
-            await until_gone(request, _drawn(drawing, job))
-        finally:
-            del jobs[order.request_id]
-        return await _answer(body, drawing, job)
+        drawn = await until_gone(request, _drawn(drawing, order))
+        return None if drawn is None else await _answer(body, drawing.facts, order, drawn)
 
     @router.get("/progress")
     async def progress(*, skip_current_image: bool = False) -> dict[str, Any]:
         """Of the oldest call under way."""
-        job = next(iter(jobs.values()), None)
-        return _progress(job, skip_image=skip_current_image)
+        return await _shown(await drawing.progress(preview=not skip_current_image))
 
     @router.post("/interrupt")
     async def interrupt() -> dict[str, Any]:
         """End all calls under way: they answer with their images as they are."""
-        for job in list(jobs.values()):
-            job.interrupted = True
-            await drawing.cancel(Cancel(request_id=job.order.request_id, as_they_are=True))
+        await drawing.interrupt()
         return {}
 
     _choices(router, drawing)
@@ -189,6 +163,7 @@ def _order_of(body: Txt2ImgRequest, drawing: Drawing) -> Order:
         c_nfe=price_of(facts.dial, facts.num_steps, speed=None, quality="auto"),
         setting=replace(setting, spacing=_KARRAS) if karras else setting,
         previews=_PREVIEWS,
+        by_front_end=True,
     )
 
 
@@ -209,28 +184,23 @@ def _solver_of(body: Txt2ImgRequest, drawing: Drawing) -> tuple[str | None, bool
     return named[plain.lower()], karras
 
 
-async def _drawn(drawing: Drawing, job: Job) -> None:
-    """Work until all images are there, or the call is interrupted."""
+async def _drawn(drawing: Drawing, order: Order) -> list[Drawn]:
+    """The images, all of them unless the call is interrupted."""
+    drawn: dict[int, Drawn] = {}
     try:
-        async with aclosing(drawing.draw(job.order)) as outcomes:
+        async with aclosing(drawing.draw(order)) as outcomes:
             async for outcome in outcomes:
-                if isinstance(outcome, Decided):
-                    job.step[outcome.image], job.num_steps = outcome.step, outcome.num_steps
-                    job.preview = await asyncio.to_thread(encoded, outcome.preview, _PNG)
-                elif isinstance(outcome, Drawn):
-                    job.drawn[outcome.image] = outcome
+                if isinstance(outcome, Drawn):
+                    drawn[outcome.image] = outcome
     except CancelledError:
-        if not job.interrupted:
-            raise
+        pass  # by `interrupt`: what there is has been told
+    return [drawn[image] for image in sorted(drawn)]
 
 
-async def _answer(body: Txt2ImgRequest, drawing: Drawing, job: Job) -> dict[str, Any]:
-    facts, order = drawing.facts, job.order
-    drawn = [job.drawn[image] for image in sorted(job.drawn)]
+async def _answer(body: Txt2ImgRequest, facts: ServedFacts, order: Order, drawn: Sequence[Drawn]) -> dict[str, Any]:
     texts = [parameters_of(order, one, facts) for one in drawn]
     files = [
-        base64.b64encode(await asyncio.to_thread(encoded, one.pixels, _PNG, text)).decode("ascii")
-        for one, text in zip(drawn, texts, strict=True)
+        _text(await asyncio.to_thread(encoded, one.pixels, _PNG, text)) for one, text in zip(drawn, texts, strict=True)
     ]
     info = {
         "prompt": order.prompt,
@@ -250,22 +220,27 @@ async def _answer(body: Txt2ImgRequest, drawing: Drawing, job: Job) -> dict[str,
     return {"images": images, "parameters": body.model_dump(), "info": json.dumps(info)}
 
 
-def _progress(job: Job | None, *, skip_image: bool) -> dict[str, Any]:
-    done = 0.0 if job is None else job.progress
-    spent = 0.0 if job is None else time.monotonic() - job.begun_s
-    preview = None if job is None or skip_image else job.preview
+async def _shown(progress: Progress | None) -> dict[str, Any]:
+    """Progress as front ends read it; zeros without a call."""
+    share = 0.0 if progress is None else progress.share
+    preview = None if progress is None else progress.preview
+    state = {
+        "skipped": False,
+        "interrupted": progress is not None and progress.interrupted,
+        "job": "" if progress is None else progress.request_id,
+        "job_count": 0 if progress is None else progress.image_count,
+        "job_no": 0 if progress is None else progress.drawn_count,
+        "sampling_step": 0 if progress is None else progress.step,
+        "sampling_steps": 0 if progress is None else progress.num_steps,
+    }
     return {
-        "progress": done,
-        "eta_relative": spent * (1 - done) / done if done else 0.0,
-        "state": {
-            "skipped": False,
-            "interrupted": job is not None and job.interrupted,
-            "job": "" if job is None else job.order.request_id,
-            "job_count": 0 if job is None else len(job.order.seeds),
-            "job_no": 0 if job is None else len(job.drawn),
-            "sampling_step": 0 if job is None else max(job.step.values(), default=0),
-            "sampling_steps": 0 if job is None else job.num_steps,
-        },
-        "current_image": None if preview is None else base64.b64encode(preview).decode("ascii"),
+        "progress": share,
+        "eta_relative": progress.seconds * (1 - share) / share if progress is not None and share else 0.0,
+        "state": state,
+        "current_image": None if preview is None else _text(await asyncio.to_thread(encoded, preview, _PNG)),
         "textinfo": None,
     }
+
+
+def _text(file: bytes) -> str:
+    return base64.b64encode(file).decode("ascii")

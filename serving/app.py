@@ -16,9 +16,10 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from addiffusion.metrics import Meters
 from serving.drawing import LocalDrawing
 from serving.errors import OverloadedError, RequestError, UnavailableError
+from serving.jobs import Progress
 from serving.limits import Limits
 from serving.loop import EngineLoop
-from serving.messages import Accepted, Cancel, Decided, Drawn, Failed, Order, Outcome, Refused, Steer
+from serving.messages import Accepted, Decided, Drawn, Failed, Order, Outcome, Refused, Steer
 from serving.model import ServedFacts, ServedModel
 from serving.security import AsgiApp, access_for, read_key
 from serving.web import WebSettings, make_app
@@ -29,6 +30,8 @@ _ATTEMPTS = 3
 """Engines that a request is given to before it is answered by an error: those before have died with it."""
 _TAKEN_IN_S = 60.0
 """Longest wait for an engine that takes a request in."""
+_TOLD_S = 20.0
+"""Longest wait for all engines to hear of something."""
 _REQUESTS = 8
 """Requests of an engine, waiting ones among them, above which another one is wanted; `serve.yaml` says otherwise."""
 _GRACE_S = 120.0
@@ -83,9 +86,13 @@ class Engine:
         """See ``Drawing.steer``."""
         await self._drawing.steer(message)
 
-    async def cancel(self, message: Cancel) -> None:
-        """See ``Drawing.cancel``."""
-        await self._drawing.cancel(message)
+    async def interrupt(self) -> None:
+        """See ``Drawing.interrupt``."""
+        await self._drawing.interrupt()
+
+    async def progress(self, *, preview: bool) -> Progress | None:
+        """See ``Drawing.progress``."""
+        return await self._drawing.progress(preview=preview)
 
     async def check_health(self) -> None:
         """Serve starts a replica anew where this raises."""
@@ -144,9 +151,14 @@ class RemoteDrawing:
         """See ``Drawing.steer``."""
         await self._broadcast("steer", message)
 
-    async def cancel(self, message: Cancel) -> None:
-        """See ``Drawing.cancel``."""
-        await self._broadcast("cancel", message)
+    async def interrupt(self) -> None:
+        """See ``Drawing.interrupt``."""
+        await self._broadcast("interrupt")
+
+    async def progress(self, *, preview: bool) -> Progress | None:
+        """See ``Drawing.progress``: of the one that is longest with its engine."""
+        said = [one for one in await self._broadcast("progress", preview=preview) if one is not None]
+        return max(said, key=lambda one: one.seconds, default=None)
 
     async def check_health(self) -> None:
         """See ``Drawing.check_health``.
@@ -179,8 +191,14 @@ class RemoteDrawing:
             if not ended:
                 stream.cancel()
 
-    async def _broadcast(self, method: str, message: Steer | Cancel) -> None:
-        await asyncio.wait_for(self._engines.broadcast(method, message).results_async(), _TAKEN_IN_S)
+    async def _broadcast(self, method: str, *arguments: Any, **named: Any) -> list[Any]:
+        """What the engines say; one that dies meanwhile says nothing."""
+        asked = self._engines.broadcast(method, *arguments, **named)
+        try:
+            said = await asked.results_async(timeout_s=_TOLD_S, return_exceptions=True)
+        except (RayError, DeploymentUnavailableError, TimeoutError) as error:
+            raise UnavailableError("No engine answers.", retry_after_s=30) from error
+        return [one for one in said if not isinstance(one, BaseException)]
 
 
 class Api:

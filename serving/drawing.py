@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from typing import Protocol, runtime_checkable
 
 from serving.errors import RequestError, UnavailableError
+from serving.jobs import Job, Progress
 from serving.limits import Limits
 from serving.loop import EngineLoop
 from serving.messages import Cancel, Drawn, Failed, Order, Outcome, Refused, Steer, Submit
@@ -39,8 +40,16 @@ class Drawing(Protocol):
         """Override the policy in one image; nothing happens where the request is answered already."""
         ...
 
-    async def cancel(self, message: Cancel) -> None:
-        """Give up a request."""
+    async def interrupt(self) -> None:
+        """End the orders of front ends: they are told their images as they are, then ``CancelledError``."""
+        ...
+
+    async def progress(self, *, preview: bool) -> Progress | None:
+        """How far the oldest order of a front end is; None without one.
+
+        Args:
+            preview: with its last preview.
+        """
         ...
 
     async def check_health(self) -> None:
@@ -57,6 +66,7 @@ class LocalDrawing:
 
     def __init__(self, engine_loop: EngineLoop, facts: ServedFacts, limits: Limits) -> None:
         self._loop, self._facts, self._limits = engine_loop, facts, limits
+        self._jobs: dict[str, Job] = {}
 
     @property
     def facts(self) -> ServedFacts:
@@ -81,7 +91,9 @@ class LocalDrawing:
                 here.call_soon_threadsafe(outcomes.put_nowait, outcome)
 
         self._loop.send(Submit(order=order, tell=tell))
-        left = len(order.seeds)
+        left, job = len(order.seeds), Job(order)
+        if order.by_front_end:
+            self._jobs[order.request_id] = job
         try:
             while left:
                 outcome = await self._next(outcomes)
@@ -89,8 +101,10 @@ class LocalDrawing:
                     left = 0
                     raise outcome.error
                 left -= isinstance(outcome, Drawn)
+                job.note(outcome)
                 yield outcome
         finally:
+            self._jobs.pop(order.request_id, None)
             if left:
                 self._loop.send(Cancel(request_id=order.request_id))
 
@@ -98,9 +112,16 @@ class LocalDrawing:
         """See ``Drawing.steer``."""
         self._loop.send(message)
 
-    async def cancel(self, message: Cancel) -> None:
-        """See ``Drawing.cancel``."""
-        self._loop.send(message)
+    async def interrupt(self) -> None:
+        """See ``Drawing.interrupt``."""
+        for job in self._jobs.values():
+            job.interrupted = True
+            self._loop.send(Cancel(request_id=job.order.request_id, as_they_are=True))
+
+    async def progress(self, *, preview: bool) -> Progress | None:
+        """See ``Drawing.progress``."""
+        job = next(iter(self._jobs.values()), None)
+        return None if job is None else job.progress(preview=preview)
 
     async def check_health(self) -> None:
         """See ``Drawing.check_health``.

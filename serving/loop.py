@@ -18,7 +18,7 @@ from serving.errors import ImageError, RequestError, UnavailableError
 from serving.limits import Limits
 from serving.messages import Cancel, Close, Message, Refused, Steer, Submit
 from serving.model import ServedModel
-from serving.shared_batch import SharedBatch, lost_device
+from serving.shared_batch import SharedBatch
 
 _log = logging.getLogger(__name__)
 _NO_METERS = NoMeters()
@@ -136,12 +136,14 @@ class EngineLoop:
                 if isinstance(one, Submit):
                     one.tell(Refused(request_id=one.order.request_id, error=ImageError(_reason(error))))
             self._recover(error)
+        self._shared.record_load()
         self._at_work_since_s = math.inf
 
     def _recover(self, error: Exception) -> None:
         poison = poison_of(error)
         if poison is not None:
-            self._lose(lost_device(poison))
+            lost = f"This server has lost its device ({poison}); it has to be started again."
+            self._lose(UnavailableError(lost, retry_after_s=30))
             return
         short = isinstance(error, torch.OutOfMemoryError)
         slots = max(1, self._shared.slots // 2) if short else self._shared.slots

@@ -33,6 +33,8 @@ class Order:
     """How many previews of each image are wanted on its way."""
     every_decision: bool = False
     """Tell of every decision, with a preview and the region that is refined."""
+    by_front_end: bool = False
+    """Of an API whose calls for progress and interruption name no request: they mean all of these."""
 
 
 # ---------------------------------------------------------------- to the loop

@@ -68,6 +68,11 @@ class OpenRequests:
     def __contains__(self, request_id: object) -> bool:
         return request_id in self._open
 
+    @property
+    def placed_count(self) -> int:
+        """Images in slots."""
+        return len(self._places)
+
     def get(self, request_id: str) -> OpenRequest | None:
         """The request of that id; None where it is answered, or never was."""
         return self._open.get(request_id)

@@ -18,7 +18,6 @@ from serving.errors import (
     OverloadedError,
     RefusedError,
     RequestError,
-    UnavailableError,
 )
 from serving.fair_queue import FairQueue
 from serving.limits import Limits
@@ -166,8 +165,11 @@ class SharedBatch:
                 self._meters.record(metrics.END_TO_END, self._clock() - request.arrived_s)
                 self._close(request, None, outcome="done")
         self._pace.note(self._clock() - self._began_s)
+
+    def record_load(self) -> None:
+        """Report what waits and what is under way."""
         self._meters.record(metrics.QUEUE, len(self._waiting))
-        self._meters.record(metrics.SLOTS, len(self._batch.episodes))
+        self._meters.record(metrics.SLOTS, self._open.placed_count)
 
     # ---------------------------------------------------------------- when something is wrong with all of them
 
@@ -287,11 +289,4 @@ def _late(order: Order, why: str) -> DeadlineError:
         f"The images can't be drawn within deadline_s={order.deadline_s:g}: {why}. Give more time, fewer images or "
         "fewer steps.",
         param="deadline_s",
-    )
-
-
-def lost_device(reason: str) -> UnavailableError:
-    """What every request is answered with once the device is lost."""
-    return UnavailableError(
-        f"This server has lost its device ({reason}); it has to be started again.", retry_after_s=30
     )

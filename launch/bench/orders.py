@@ -121,3 +121,7 @@ class ServingOrder:
         typer.Option("--load", min=0.01, help="Arrivals as a share of the policy's capacity; may be repeated."),
     ] = (0.5, 0.8, 1.2)
     rounds: Annotated[int, typer.Option(min=1, help="Contestants take turns; ratios are medians over rounds.")] = 1
+    deployed: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Of a deployed serve.yaml: what Ray Serve adds is measured as well."),
+    ] = None

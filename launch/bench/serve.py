@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import http.client
 import io
 import json
 import subprocess
@@ -31,16 +30,14 @@ from addiffusion.pipeline.adaptive import EMBEDDED
 from addiffusion.prompts import load_prompts
 from evaluation.tables import Table
 from launch.bench.orders import ServingOrder
+from launch.bench.overhead import HTTP, PATIENCE_S, SERVE, drawn, overheads
 from launch.bench.rounds import Turn, measured, ratio, shown_turns
 from launch.bench.static_batches import StaticDrawing, by_pipeline
 from launch.runtime.console import UNSEEN, Stage
 from serving.drawing import Drawing, LocalDrawing
 from serving.limits import Limits
 from serving.loop import EngineLoop
-from serving.messages import Drawn
 from serving.model import ServedModel, load_served_model
-from serving.orders import order_of
-from serving.request_models import ImageRequest
 from serving.security import Access
 from serving.web import WebSettings, http_server, make_app
 
@@ -54,10 +51,14 @@ TITLES: Final = {
 _SCALES: Final = (2.0, 3.0)
 """Guidance of requests: two of those that the policy was trained at."""
 _HEAD_START_S: Final = 0.5
-_ALL_S: Final = 1800.0
+_ALL_S: Final = PATIENCE_S
 """Longest wait for all requests of a turn."""
-_ALONE: Final = 6
-"""Requests one after the other, by which HTTP is compared with direct calls."""
+_ADDED: Final = {
+    "http_overhead_frac": "HTTP over direct calls",
+    "http_over_engine_frac": "HTTP over its engine",
+    "serve_over_engine_frac": "Ray Serve over its engine",
+}
+"""What ways to the engine add, in the result and in words."""
 _LIMITS: Final = replace(Limits(), waiting_images=100_000)
 
 
@@ -90,7 +91,8 @@ def bench_serve(order: ServingOrder, console: Console = UNSEEN) -> dict[str, Any
         with Stage(console, "finding the capacity"):
             capacity = _capacity(continuous, bodies)
             _capacity(static, bodies[: order.slots])  # what is slow once is over
-        overhead = _overhead(continuous, addresses[0], bodies[0], console)
+        ways = {HTTP: addresses[0]} | ({} if order.deployed is None else {SERVE: order.deployed})
+        overhead = overheads(continuous, ways, bodies[0], console)
         turns = {
             load: shown_turns(_contestants(order, addresses, bodies, load * capacity), order.rounds, console)
             for load in order.loads
@@ -100,7 +102,7 @@ def bench_serve(order: ServingOrder, console: Console = UNSEEN) -> dict[str, Any
         "slots": order.slots,
         "rounds": order.rounds,
         "capacity_images_s": capacity,
-        "http_overhead_frac": overhead,
+        **overhead,
         "loads": {str(load): _said(each) for load, each in turns.items()},
     }
 
@@ -123,7 +125,9 @@ def table_of(result: Mapping[str, Any]) -> Table:
                 f"{row['cost']:.1f}",
                 f"{row['policy_over']:.2f}",
             )
-    table.add_row("HTTP over direct calls", "", *[""] * 5, f"{100 * result['http_overhead_frac']:+.1f} %")
+    for name, words in _ADDED.items():
+        if name in result:
+            table.add_row(words, "", *[""] * 5, f"{100 * result[name]:+.1f}%")
     return table
 
 
@@ -253,33 +257,8 @@ def _capacity(drawing: Drawing, bodies: Sequence[Mapping[str, Any]]) -> float:
     """Images per second where all of them wait from the beginning."""
 
     async def all_of_them() -> None:
-        await asyncio.gather(*(_drawn(drawing, body) for body in bodies))
+        await asyncio.gather(*(drawn(drawing, body) for body in bodies))
 
     begun = time.perf_counter()
     asyncio.run(all_of_them())
     return len(bodies) / (time.perf_counter() - begun)
-
-
-async def _drawn(drawing: Drawing, body: Mapping[str, Any]) -> Drawn:
-    outcomes = [one async for one in drawing.draw(order_of(ImageRequest.model_validate(body), drawing.facts))]
-    return next(one for one in outcomes if isinstance(one, Drawn))
-
-
-def _overhead(drawing: Drawing, address: str, body: Mapping[str, Any], console: Console) -> float:
-    """How much longer an image takes over HTTP than by a direct call, at the median of turns."""
-
-    def direct() -> float:
-        begun = time.perf_counter()
-        asyncio.run(_drawn(drawing, body))
-        return time.perf_counter() - begun
-
-    def over_http() -> float:
-        begun = time.perf_counter()
-        connection = http.client.HTTPConnection(address, timeout=_ALL_S)
-        connection.request("POST", "/v1/images/generations", json.dumps(body), {"Content-Type": "application/json"})
-        json.load(connection.getresponse())
-        connection.close()
-        return time.perf_counter() - begun
-
-    seconds = shown_turns({"direct": direct, "http": over_http}, _ALONE, console)
-    return float(np.median(np.array(seconds["http"]) / np.array(seconds["direct"]))) - 1

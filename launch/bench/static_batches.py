@@ -16,7 +16,8 @@ import torch
 
 from addiffusion.seeds import generator
 from serving.errors import ImageError
-from serving.messages import Accepted, Cancel, Drawn, Order, Outcome, Steer
+from serving.jobs import Progress
+from serving.messages import Accepted, Drawn, Order, Outcome, Steer
 from serving.model import ServedFacts
 
 
@@ -80,8 +81,11 @@ class StaticDrawing:
     async def steer(self, message: Steer) -> None:
         """Nothing can be changed in a batch."""
 
-    async def cancel(self, message: Cancel) -> None:
+    async def interrupt(self) -> None:
         """Nothing leaves a batch."""
+
+    async def progress(self, *, preview: bool) -> Progress | None:
+        """Nothing is known of a batch before its end."""
 
     async def check_health(self) -> None:
         """See ``Drawing.check_health``."""

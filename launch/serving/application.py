@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray.serve import Application
 
 from addiffusion.assets import SHIPPED_LATENT
+from addiffusion.configuration.errors import describe
+from addiffusion.errors import ConfigError
 from launch.runtime.meters import engine_meters
 from serving.app import ReplicaOptions, application
 from serving.limits import Limits
@@ -30,16 +33,24 @@ class ServeArguments(BaseModel):
     """That of `http_options`: beyond loopback there has to be a key."""
     api_key_file: Path | None = None
     """File with the API key on every node; else ADDIFFUSION_API_KEY of their environment."""
-    waiting: int = 128
+    waiting: int = Field(default=128, ge=1)
     """Images that may wait in one engine."""
 
 
-def build(arguments: ServeArguments) -> Application:
+def build(given: dict[str, Any]) -> Application:
     """The application.
 
+    Args:
+        given: the fields of ``ServeArguments``. Serve would make them one itself, but not where annotations are
+            texts, as here.
+
     Raises:
-        ConfigError: it is reached from other machines, and there is no key.
+        ConfigError: they can't be used, or it is reached from other machines and there is no key.
     """
+    try:
+        arguments = ServeArguments.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(f"args of serve.yaml: {describe(error, ServeArguments)}") from error
     access_for(arguments.host, read_key(arguments.api_key_file))
     options = ReplicaOptions(
         load=partial(load_served_model, arguments.policy, overrides=arguments.overrides),

@@ -50,8 +50,15 @@ class Head:
 
     def ray(self, *arguments: str, timeout_s: float = 90.0) -> str:
         """Output of a `ray` command."""
-        command = [str(BIN / "ray"), *arguments]
-        log = self.folder / f"ray-{arguments[0]}.log"
+        return self._output("ray", *arguments, timeout_s=timeout_s)
+
+    def serve(self, *arguments: str, timeout_s: float = 90.0) -> str:
+        """Output of a `serve` command."""
+        return self._output("serve", *arguments, timeout_s=timeout_s)
+
+    def _output(self, program: str, *arguments: str, timeout_s: float) -> str:
+        command = [str(BIN / program), *arguments]
+        log = self.folder / f"{program}-{arguments[0]}.log"
         with log.open("w+") as output:
             try:
                 done = subprocess.run(
@@ -124,7 +131,7 @@ def _head(folder: Path, num_cpus: int, resources: str) -> Iterator[Head]:
         folder=folder,
         gcs_port=gcs,
         dashboard=f"http://127.0.0.1:{dashboard}",
-        environment=_environment(folder, gcs),
+        environment=_environment(folder, gcs, dashboard),
     )
     options = [
         f"--port={gcs}",
@@ -187,7 +194,7 @@ def started(
                 process.wait(STOP_S)
 
 
-def _environment(folder: Path, gcs_port: int) -> dict[str, str]:
+def _environment(folder: Path, gcs_port: int, dashboard_port: int) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     return kept | {
         "HOME": str(folder),
@@ -201,6 +208,7 @@ def _environment(folder: Path, gcs_port: int) -> dict[str, str]:
         "RAY_worker_niceness": "0",  # as in tests/conftest.py
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ADDRESS": f"127.0.0.1:{gcs_port}",
+        "RAY_DASHBOARD_ADDRESS": f"http://127.0.0.1:{dashboard_port}",
     }
 
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.serve import Application
+from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 from ray.serve.schema import ServeDeploySchema
 
 from addiffusion.errors import ClusterError, ConfigError
 from launch.doctor.cluster_file import load_cluster_file, problems
 from launch.runtime.placement import REWARD, ROLLOUT
-from launch.serving.application import ServeArguments, build
+from launch.serving.application import build
 from serving.app import API, ENGINE
 from serving.security import KEY_VARIABLE
 from tests.cluster.head import ROOT
@@ -132,13 +134,30 @@ def test_serve_files_follow_rays_schema_and_the_applications_own(monkeypatch: py
         (application,) = config.applications
         assert application.import_path == "launch.serving.application:build"
         assert {deployment.name for deployment in application.deployments} == {ENGINE, API}
-        arguments = ServeArguments(**application.args)
-        assert arguments.host == config.http_options.host
+        assert application.args["host"] == config.http_options.host
         if name == "own":
-            build(arguments)
+            built(application.args)
         else:
             with pytest.raises(ConfigError, match=KEY_VARIABLE):
-                build(arguments)
+                built(application.args)
+
+
+def built(arguments: dict[str, Any]) -> Application:
+    """As Serve calls it."""
+    return call_user_app_builder_with_args_if_necessary(build, arguments)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"polcy": "none"}, "unknown key polcy, did you mean policy"),
+        ({"waiting": 0}, "waiting can't be 0"),
+        ({"overrides": "x"}, "overrides can't be"),
+    ],
+)
+def test_arguments_of_serve_yaml_that_cannot_be_used_get_one_sentence(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=f"args of serve.yaml: {said}"):
+        built(given)
 
 
 def test_the_image_starts_from_the_locked_version() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import openai
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from addiffusion.metrics import Meters, NoMeters
 from serving.app import ENGINE, ReplicaOptions, application
 from serving.limits import Limits
+from tests.serving.crowd import sent
 from tests.serving.toy_server import STEPS, SlowBackbone, toy_model
 
 PORT = 8135
@@ -45,6 +48,22 @@ def test_the_same_api_answers(client: openai.OpenAI) -> None:
     assert whole.data[0].b64_json == events[2].b64_json
     with pytest.raises(openai.BadRequestError, match="less than or equal to 10"):
         client.images.generate(prompt="a toy scene", n=11)
+
+
+def test_a_front_end_sees_and_ends_what_an_engine_draws(client: openai.OpenAI) -> None:
+    """Its calls name no request: every engine is asked."""
+    address = f"127.0.0.1:{PORT}"
+    drawing = sent(address, "/sdapi/v1/txt2img", {"prompt": "a toy scene", "steps": 150})
+    shown: dict[str, Any] = {}
+    end = time.monotonic() + 30
+    while not shown.get("progress"):
+        assert time.monotonic() < end
+        shown = json.load(sent(address, "/sdapi/v1/progress", None, method="GET").getresponse())
+    assert shown["state"]["sampling_steps"] == 150
+    assert sent(address, "/sdapi/v1/interrupt", {}).getresponse().status == 200
+    answer = json.load(drawing.getresponse())
+    assert len(answer["images"]) == 1
+    assert json.loads(answer["info"])["addiffusion"][0]["nfe"] < 150
 
 
 def test_a_killed_engine_is_not_missed(client: openai.OpenAI) -> None:

@@ -11,13 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from addiffusion.errors import UsageError
 from addiffusion.setting import Setting
 from launch.bench.orders import ServingOrder
+from launch.bench.overhead import HTTP, SERVE, overheads
 from launch.bench.serve import FULL, POLICY, STATIC_FULL, STATIC_POLICY, TITLES, bench_serve, table_of
 from launch.bench.static_batches import StaticDrawing, Waiting
+from launch.runtime.console import UNSEEN
+from serving.drawing import LocalDrawing
 from serving.errors import ImageError
+from serving.limits import Limits
 from serving.messages import Drawn, Order
-from tests.serving.toy_server import order, toy_model
+from tests.serving.toy_server import order, served, toy_model
 
 
 def test_all_contestants_answer_the_same_requests() -> None:
@@ -29,7 +34,16 @@ def test_all_contestants_answer_the_same_requests() -> None:
     assert rows[POLICY]["cost"] == rows[STATIC_POLICY]["cost"] <= 5
     assert all(0 < row["p50_ms"] <= row["p95_ms"] for row in rows.values())
     assert rows[POLICY]["policy_over"] == 1
-    assert table_of(result).row_count == 5
+    assert result["http_over_engine_frac"] > 0
+    assert table_of(result).row_count == len(rows) + 2
+
+
+def test_an_address_without_a_server_is_refused_in_one_sentence() -> None:
+    with served(toy_model()) as running:
+        drawing = LocalDrawing(running.loop, toy_model().facts, Limits())
+        host = running.url.removeprefix("http://")
+        with pytest.raises(UsageError, match=r"127\.0\.0\.1:9 does not answer"):
+            overheads(drawing, {HTTP: host, SERVE: "127.0.0.1:9"}, {"prompt": "a toy scene"}, UNSEEN)
 
 
 class Batches:
