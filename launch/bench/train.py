@@ -101,6 +101,7 @@ def bench_fleets(setup: FleetSetup, tell: Console) -> dict[str, Any]:
         for workers in sizes:
             tell.print(f"simulating {workers} workers, {setup.rollouts_s:.1f} s of rollouts an iteration each")
             fleets.append(simulated_fleet(setup, workers))
+            tell.print(f"{workers} workers: {_seconds_words(fleets[-1])}")
     scaling = {str(fleet.workers): fleets[0].iteration_s / fleet.iteration_s for fleet in fleets}
     idle = {str(fleet.workers): setup.rollouts_s + fleet.cpu_s for fleet in fleets}
     least = idle[str(sizes[0])]
@@ -115,6 +116,13 @@ def bench_fleets(setup: FleetSetup, tell: Console) -> dict[str, Any]:
         "weak_scaling": [*scaling.values()][-1],
         "weak_scaling_idle_by_workers": {workers: least / seconds for workers, seconds in idle.items()},
     }
+
+
+def _seconds_words(fleet: FleetFigures) -> str:
+    parts = {name: text for name, text in FLEET_COLUMNS.items() if name.endswith("_s")}
+    return ", ".join(
+        [f"{fleet.iteration_s:.2f} s", *(f"{text} {getattr(fleet, name):.2f}" for name, text in parts.items())]
+    )
 
 
 def _fleet_setup(setup: TrainSetup, episodes: Sequence[Episode], result: Mapping[str, Any]) -> FleetSetup:
