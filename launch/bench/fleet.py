@@ -125,7 +125,9 @@ def _made(length: int, width: int, draws: np.random.Generator) -> Episode:
 
 def simulated_fleet(setup: FleetSetup, workers: int) -> FleetFigures:
     """An iteration with simulated workers, each of which has the same work, however many there are."""
-    ppo = setup.config.ppo.model_copy(update={"batch_size": setup.order.tickets * workers})
+    ppo, order = setup.config.ppo, setup.order
+    ahead = 1 + order.iterations + ppo.max_lag  # the last measured iteration begins later ones as well
+    ppo = ppo.model_copy(update={"batch_size": order.tickets * workers, "iterations": ahead})
     config = setup.config.model_copy(update={"ppo": ppo})
     processes = _processes(setup, workers)
     rollouts = RayRollouts({number: processes[number % len(processes)] for number in range(workers)}, config)
@@ -135,7 +137,7 @@ def simulated_fleet(setup: FleetSetup, workers: int) -> FleetFigures:
     )
     training = Training(config, ledger=build_ledger(config, pool_of(config)), rollouts=rollouts, learner=learner)
     training.step()  # whatever is slow once
-    parts = [_timed(training.step, rollouts) for _ in range(setup.order.iterations)]
+    parts = [_timed(training.step, rollouts) for _ in range(order.iterations)]
     for process in processes:
         ray.kill(process)
     with tempfile.TemporaryDirectory() as home:
@@ -145,7 +147,7 @@ def simulated_fleet(setup: FleetSetup, workers: int) -> FleetFigures:
         workers=workers,
         **{name: median(part[name] for part in parts) for name in parts[0]},
         weights_mb=_megabytes(learner.weights()),
-        episodes_mb=setup.order.tickets * workers * fmean(map(_megabytes, setup.templates)),
+        episodes_mb=order.tickets * workers * fmean(map(_megabytes, setup.templates)),
         checkpoint_mb=checkpoint_mb,
     )
 

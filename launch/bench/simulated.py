@@ -64,7 +64,14 @@ class SimulatedWorkers:
         weight_version: int,
         **_: Any,
     ) -> Collected:
-        """Take ``tickets`` in, and after a sleep return those that a stretch of work finishes; the rest goes on."""
+        """Take ``tickets`` in, and after a sleep return those that a stretch of work finishes; the rest goes on.
+
+        Args:
+            tickets: new ones.
+            session: of the worker.
+            weights: one reference, in a list, so that it is fetched here.
+            weight_version: of these; what was fetched before is not fetched again.
+        """
         with self._lock:
             own = self._sessions[session]
         with own.lock:
