@@ -24,6 +24,9 @@ from learner.suspects import WaitingTickets
 _CALLS = 2
 _ROUNDS = 4
 """Tickets per slot that a worker holds at most: two stretches must not leave a slot without one."""
+COUNTED_ROUNDS = 2
+"""The same where tickets are counted: every slot has a ticket, and one waits for it. What is handed out while only one
+worker can take a call is not all for that one."""
 _BASELINE_TICKETS = 4
 """A baseline's tickets per call. It draws image by image, each of which may take many seconds."""
 
@@ -157,7 +160,7 @@ class Dispatch:
 
     def _is_full(self, worker_id: int, new: dict[int, list[Ticket]]) -> bool:
         if self._job.counted:
-            return False
+            return len(self._loads[worker_id].tickets) >= COUNTED_ROUNDS * self._slots
         if self._job.baseline is not None:
             return len(new[worker_id]) >= _BASELINE_TICKETS
         return len(self._loads[worker_id].tickets) >= _ROUNDS * self._slots

@@ -125,6 +125,23 @@ def test_a_worker_that_is_slow_but_works_is_never_lost() -> None:
     assert pool.log == []
 
 
+def test_what_comes_while_one_worker_can_take_a_call_is_not_all_for_that_one() -> None:
+    pool = SimulatedPool(8, slots=2)
+    section = RolloutSection(slots=2)
+    pace = Pace(timeout_s=60.0)
+    dispatch = Dispatch(pool, section, Job(counted=True), pace=pace, sessions=pool.sessions, clock=pool.clock)
+    finished = len(dispatch.advance([toy_ticket(number) for number in range(16)]).episodes)
+    while not finished:
+        finished += len(dispatch.advance().episodes)
+    before = pool.slot_ticks
+    finished += len(dispatch.advance([toy_ticket(number) for number in range(16, 32)]).episodes)
+    while dispatch.open:
+        finished += len(dispatch.advance().episodes)
+    assert finished == 32
+    assert pool.slot_ticks > before
+    assert pool.now <= 25, "one worker alone would take 16 tickets of 5 ticks two at a time: 40 s"
+
+
 class CountedPace(Pace):
     """Notes how often a deadline is asked for."""
 
