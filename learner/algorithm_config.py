@@ -93,7 +93,12 @@ def _set_training(built: PPOConfig, section: PpoSection, *, seed: int) -> None:
         num_learners=section.learners,
         num_gpus_per_learner=section.gpus_per_learner,
         learner_class=EpisodeMarwilLearner if offline else EpisodePPOLearner,
-        learner_config_dict={"seed": seed, "algorithm": section.algorithm, "weighting": section.weighting},
+        learner_config_dict={
+            "seed": seed,
+            "algorithm": section.algorithm,
+            "weighting": section.weighting,
+            "price_scale": section.price_scale,
+        },
     )
     built.training(
         lr=section.lr,

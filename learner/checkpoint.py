@@ -32,7 +32,7 @@ from addiffusion.checkpoint_files import (
     read_checked,
     read_state,
 )
-from addiffusion.config import BackboneSection, Config, ObservationSection, SamplerSection
+from addiffusion.config import Config
 from addiffusion.config.sampling import IMAGE_KEYS
 from addiffusion.errors import CheckpointError, OutputError
 from addiffusion.files import put_back, remove_folder, whole_file, whole_folder, write_text, writing
@@ -57,12 +57,13 @@ _ADDED_LATER = (
     ("sampler", "num_steps_range"),
     ("sampler", "solvers"),
     ("sampler", "max_cost"),
+    ("ppo", "price_scale"),
     ("sampler", "leap_steps"),
     ("sampler", "max_redraws"),
     ("observation", "setting"),
 )
 """Keys that not every run has known; their default is what it did without them."""
-_DEFAULTS: Any = {"backbone": BackboneSection(), "sampler": SamplerSection(), "observation": ObservationSection()}
+_DEFAULTS = Config()
 _FORM = "2:"
 """What digests of ``LEARNED_FROM`` begin with."""
 _LEARNED_FROM_1: Any = LEARNED_FROM | {"backbone": {"kind", "path", "guidance_scale"}}
@@ -100,7 +101,7 @@ def is_of(checkpoint: Checkpoint, config: Config) -> bool:
 def _digest(config: Config, keys: Any) -> str:
     tree = config.model_dump(mode="json", include=keys)
     for section, name in _ADDED_LATER:
-        default = getattr(_DEFAULTS[section], name)
+        default = getattr(getattr(_DEFAULTS, section), name)
         if tree[section].get(name, default) == default:  # as in runs from before there was such a key
             tree[section].pop(name, None)
     text = json.dumps(tree, sort_keys=True)

@@ -41,9 +41,10 @@ class PolicyLearner:
         """
         config = cast("PPOConfig", self._learner.config)
         assert config.num_epochs is not None
+        price_scale = float(config.learner_config_dict["price_scale"])
         with torch_threads(1):
             self._learner.update(
-                episodes=[to_single_agent_episode(episode) for episode in episodes],
+                episodes=[to_single_agent_episode(episode, price_scale=price_scale) for episode in episodes],
                 timesteps={SCHEDULE_KEY: iteration},
                 num_epochs=config.num_epochs,
                 minibatch_size=config.minibatch_size,
@@ -112,8 +113,11 @@ def _copied_value(value: Any) -> Any:
             return value
 
 
-def to_single_agent_episode(episode: Episode) -> SingleAgentEpisode:
+def to_single_agent_episode(episode: Episode, *, price_scale: float = 0.0) -> SingleAgentEpisode:
     """All decisions of a finished episode, terminated, with what the behaviour policy said at each.
+
+    Its rewards are divided by 1 + price x ``price_scale`` (passes). The price is one number for the whole episode, and
+    the policy sees it, so what is best stays best.
 
     ``len_lookback_buffer=0`` is essential: RLlib's default turns every given step into look-back, which trains on
     nothing.
@@ -131,7 +135,7 @@ def to_single_agent_episode(episode: Episode) -> SingleAgentEpisode:
         id_=str(episode.ticket.ticket_id),
         observations=[*episode.phi, episode.phi[-1]],  # RLlib wants what follows the last action; it is never read
         actions=list(episode.actions),
-        rewards=list(episode.rewards),
+        rewards=[reward / (1.0 + episode.ticket.c_nfe * price_scale) for reward in episode.rewards],
         terminated=True,
         len_lookback_buffer=0,
         extra_model_outputs={

@@ -13,6 +13,8 @@ from beartype.roar import BeartypeDecorHintException
 
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 _shapes_checked = jaxtyping.jaxtyped
+_SHAPES = object()
+"""Of an annotation that can't be resolved but has a shape."""
 
 
 def _checked_as_needed(part: Any = None, /, *, typechecker: Callable[..., Any]) -> Any:
@@ -27,22 +29,27 @@ def _checked_as_needed(part: Any = None, /, *, typechecker: Callable[..., Any]) 
         if is_dataclass(part):
             part.__init__ = _checked_as_needed(part.__init__, typechecker=typechecker)
         return part
-    if inspect.isfunction(part) and not any(_has_shape(hint, part) for hint in part.__annotations__.values()):
-        try:
-            return typechecker(part)
-        except BeartypeDecorHintException:  # a method that returns Self, which beartype knows in whole classes only
-            pass
+    if inspect.isfunction(part):
+        hints = {name: _resolved(hint, part) for name, hint in part.__annotations__.items()}
+        if not any(_has_shape(hint) for hint in hints.values()):
+            part.__annotations__ = hints
+            try:
+                return typechecker(part)
+            except BeartypeDecorHintException:  # a method that returns Self, which beartype knows in whole classes only
+                pass
     return _shapes_checked(part, typechecker=typechecker)
 
 
-def _has_shape(hint: object, function: Callable[..., Any]) -> bool:
-    if isinstance(hint, str):
-        try:
-            hint = eval(hint, function.__globals__)
-        except NameError:  # imported for the type checker only
-            return '"' in hint
-    parts = [part for part in get_args(hint) if not isinstance(part, str)]
-    return _is_array(hint) or any(_has_shape(part, function) for part in parts)
+def _resolved(hint: object, function: Callable[..., Any]) -> object:
+    """What an annotation says; anything, as jaxtyping has it, where a name of it is imported for type checkers only."""
+    try:
+        return eval(hint, function.__globals__) if isinstance(hint, str) else hint
+    except NameError:
+        return _SHAPES if '"' in str(hint) else Any
+
+
+def _has_shape(hint: object) -> bool:
+    return hint is _SHAPES or _is_array(hint) or any(_has_shape(part) for part in get_args(hint))
 
 
 def _is_array(hint: object) -> bool:

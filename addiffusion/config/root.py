@@ -102,6 +102,9 @@ class PpoSection(Section):
     `warm_start.bank` alone."""
     weighting: Literal["decision", "episode"] = "decision"
     """Every decision counts the same in the loss, or every episode, however long."""
+    price_scale: float = Field(default=0.0, ge=0, le=1e6)
+    """Passes. An episode's rewards are divided by 1 + its price times this, which leaves the best policy at each price
+    as it is: where prices range over orders of magnitude, the dear episodes would otherwise drown the cheap ones."""
     learners: int = Field(default=0, ge=0, le=1000)
     """Learner processes that share each gradient step; 0 trains in the driver's process."""
     gpus_per_learner: Gpus = 0.0

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from launch.runtime.folder_lock import locked
 from launch.training.preflight import Plan, prepare
 from launch.training.train import run as train
 
-_COLUMNS = ("mean_nfe", "scene", "scene_difference", "clip", "nfe_tier_spearman", "seconds")
+_COLUMNS = ("mean_nfe", "scene", "scene_difference", "clip", "nfe_tier_spearman", "seconds", "episodes_per_s")
 Prepare = Callable[[Sequence[Path], Sequence[str]], Plan]
 
 
@@ -79,7 +80,9 @@ def ablate(
     roles: Roles = build_components,
     plan: Prepare = prepare,
 ) -> list[dict[str, Any]]:
-    """Train what is not trained yet, and collect the results; one row per variant and seed.
+    """Train what is not trained yet, and collect the results; one row per seed and variant.
+
+    The variants take turns, seed by seed, because a machine's pace changes with the hour.
 
     Args:
         ablation: what ``order.study`` names.
@@ -97,17 +100,16 @@ def ablate(
     bank = [] if order.bank is None else [f"warm_start.bank={order.bank}"]
     rows: list[dict[str, Any]] = []
     with locked(home):
-        for title, changes in ablation.variants.items():
-            for seed in range(order.seeds):
-                folder = home / f"{_slug(title)}-{seed}"
-                if not (folder / "result.json").is_file():
-                    console.rule(folder.name)
-                    settings = _settings(folder, [f"run.seed={seed}", *bank, *overrides, *changes])
-                    if train(plan([], settings), console=console, roles=roles).interrupted:
-                        return rows
-                result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-                rows.append({"variant": title, "seed": seed, **result})
-                write_text(home / "ablation.json", json.dumps({"question": ablation.question, "rows": rows}))
+        for seed, (title, changes) in product(range(order.seeds), ablation.variants.items()):
+            folder = home / f"{_slug(title)}-{seed}"
+            if not (folder / "result.json").is_file():
+                console.rule(folder.name)
+                settings = _settings(folder, [f"run.seed={seed}", *bank, *overrides, *changes])
+                if train(plan([], settings), console=console, roles=roles).interrupted:
+                    return rows
+            result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+            rows.append({"variant": title, "seed": seed, **result})
+            write_text(home / "ablation.json", json.dumps({"question": ablation.question, "rows": rows}))
     return rows
 
 
@@ -117,7 +119,7 @@ def ablation_table(ablation: Ablation, rows: Sequence[Mapping[str, Any]]) -> Tab
         title=ablation.question, title_style="bold", header_style="bold", caption=SECONDS_NOTE, caption_justify="left"
     )
     table.add_column("variant")
-    for name in ("NFE", "scene", "against full", "CLIP", "NFE and tier", "s/image", "collapsed"):
+    for name in ("NFE", "scene", "against full", "CLIP", "NFE and tier", "s/image", "episodes/s", "collapsed"):
         table.add_column(name, justify="right")
     for title in ablation.variants:
         of_variant = [row for row in rows if row["variant"] == title]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import torch
@@ -264,6 +265,7 @@ class _Run:
         result |= {
             "iterations": len(rows),
             "run": str(self.folder.path),
+            "episodes_per_s": median(row["episodes_per_s"] or 0.0 for row in rows) if rows else None,
             "run_seconds": time.perf_counter() - self.start,
         }
         self.view.say(held_out_table(held_out.result))

@@ -224,3 +224,19 @@ def test_a_state_of_other_widths_is_refused() -> None:
     narrow = toy_config().model_copy(update={"policy": toy_config().policy.model_copy(update={"hidden": (8,)})})
     with pytest.raises(CheckpointError, match=r"policy\.hidden"):
         toy_learner(toy_config()).load_state(toy_learner(narrow).state())
+
+
+def test_a_dear_episode_weighs_no_more_where_prices_are_scaled() -> None:
+    """All rewards of an episode are divided by one number, which its price gives."""
+    ticket = toy_ticket(1)
+    episode = toy_episode(ticket, phi=np.zeros((3, WIDTH), np.float32), actions=[0, 0, 1], rewards=[-4.0, -4.0, 2.0])
+    plain = to_single_agent_episode(episode).get_rewards()
+    scaled = to_single_agent_episode(episode, price_scale=30.0).get_rewards()
+    np.testing.assert_array_equal(plain, np.float32([-4.0, -4.0, 2.0]))
+    np.testing.assert_allclose(scaled, plain / (1 + 30 * ticket.c_nfe), rtol=1e-6)
+
+
+def test_the_scale_of_prices_reaches_the_update() -> None:
+    plain, scaled = toy_learner(toy_config()), toy_learner(toy_config(price_scale=100.0))
+    losses = [learner.update(make_episodes(), iteration=0)["vf_loss"] for learner in (plain, scaled)]
+    assert losses[1] < losses[0]

@@ -26,11 +26,19 @@ def test_every_shipped_study_loads(name: str) -> None:
 
 
 def test_the_studies_the_project_promises_are_there() -> None:
-    assert shipped_ablations() == ("actions", "finish", "normalisation", "region", "reward_terms", "state")
+    assert shipped_ablations() == (
+        "actions",
+        "collection",
+        "finish",
+        "normalisation",
+        "region",
+        "reward_terms",
+        "state",
+    )
 
 
 def test_an_unknown_study_lists_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no ablation called 'colour': choose from actions, finish"):
+    with pytest.raises(ConfigError, match="no ablation called 'colour': choose from actions, collection"):
         load_ablation("colour")
     file = tmp_path / "own.yaml"
     file.write_text("question: none?\n")
@@ -65,15 +73,16 @@ def test_each_variant_is_trained_once_and_a_second_call_only_reads(tmp_path: Pat
     console, planner = Console(file=io.StringIO(), width=160), Planner()
     rows = ablate(ablation, order, console=console, roles=toy_components, plan=planner)
     assert [(row["variant"], row["seed"]) for row in rows] == [
-        ("cheap", 0), ("cheap", 1), ("Dear one", 0), ("Dear one", 1),
+        ("cheap", 0), ("Dear one", 0), ("cheap", 1), ("Dear one", 1),
     ]  # fmt: skip
-    assert planner.asked[2][-1] == "reward.c_nfe=0.5"
+    assert planner.asked[1][-1] == "reward.c_nfe=0.5"
     assert (tmp_path / "study" / "dear-one-1" / "result.json").is_file()
     assert json.loads((tmp_path / "study" / "ablation.json").read_text())["rows"] == rows
     again = ablate(ablation, order, console=console, roles=toy_components, plan=planner)
     assert again == rows
     assert len(planner.asked) == 4
     console.print(ablation_table(ablation, rows))
+    assert all(row["episodes_per_s"] > 0 for row in rows)
     assert "Dear one" in console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
 
 

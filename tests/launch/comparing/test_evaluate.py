@@ -31,6 +31,8 @@ from tests.launch.runtime.toy_components import toy_components
 from tests.launch.training.toy_policy import toy_policy
 
 PROMPTS = 60
+FEW: dict[str, object] = {"quick": True, "samplers": ("ddim-4",), "films": 0, "stops": 0}
+"""Changes of ``order`` where it is not the contestants that matter."""
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,7 @@ def test_the_oracle_pays_the_price_that_was_asked_for(prompt_file: Path, tmp_pat
     policy = toy_policy(tmp_path / "policy")
     chosen: dict[float, np.ndarray] = {}
     for price in (0.0, 9.0):
-        wanted = order(policy, prompt_file, tmp_path / f"at-{price:g}", quick=True, samplers=None, films=0)
+        wanted = order(policy, prompt_file, tmp_path / f"at-{price:g}", **{**FEW, "stops": 3})
         evaluated, _ = run(wanted, overrides=[f"reward.c_nfe={price}"])
         assert evaluated.result.agent.contestant.c_nfe == price
         assert evaluated.summary["command"].endswith(f"--seeds 1 reward.c_nfe={price}")
@@ -139,7 +141,7 @@ def test_the_oracle_pays_the_price_that_was_asked_for(prompt_file: Path, tmp_pat
 
 def test_a_reward_that_pays_on_the_way_has_no_oracle_and_says_so(prompt_file: Path, tmp_path: Path) -> None:
     policy = toy_policy(tmp_path / "policy")
-    wanted = order(policy, prompt_file, tmp_path / "out", quick=True, samplers=None, films=0)
+    wanted = order(policy, prompt_file, tmp_path / "out", **{**FEW, "stops": 3})
     evaluated, text = run(wanted, overrides=["reward.preset=phase1"])
     assert evaluated.summary["oracle_share"] is None
     assert "oracle-clip" in evaluated.result.others
@@ -223,7 +225,7 @@ def test_any_number_of_workers_goes_on(
     finished: tuple[Evaluated, str, Path], prompt_file: Path, tmp_path: Path, before: int, after: int
 ) -> None:
     whole, _, policy = finished
-    changes = {"repeats": 2, "limit": 8, "quick": True, "samplers": None, "films": 0}
+    changes = {"repeats": 2, "limit": 8, **FEW}
     wanted, seen = order(policy, prompt_file, tmp_path / "out", **changes), []
     with pytest.raises(KeyboardInterrupt):
         run(wanted, counting_components(seen, 9, [before]))
@@ -243,7 +245,7 @@ def test_any_number_of_workers_goes_on(
 def test_workers_that_join_are_given_work_at_the_next_call(prompt_file: Path, tmp_path: Path) -> None:
     policy = toy_policy(tmp_path / "policy")
     wanted, seen = (
-        order(policy, prompt_file, tmp_path / "out", quick=True, samplers=None, films=0, limit=12, repeats=4),
+        order(policy, prompt_file, tmp_path / "out", **FEW, limit=12, repeats=4),
         [],
     )
     evaluated, _ = run(wanted, counting_components(seen, -1, [1, 3]))
@@ -275,7 +277,7 @@ def test_a_comparison_that_lacks_a_pair_is_not_written_as_finished(
     prompt_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = toy_policy(tmp_path / "policy")
-    wanted = order(policy, prompt_file, tmp_path / "out", quick=True, samplers=None, films=0)
+    wanted = order(policy, prompt_file, tmp_path / "out", **FEW)
     write = ResultStore.write
 
     def lossy(self: ResultStore, results: Sequence[ImageResult], images: object) -> None:
@@ -311,7 +313,7 @@ def test_a_folder_of_another_comparison_is_refused(
 
 def test_a_damaged_part_is_named(finished: tuple[Evaluated, str, Path], prompt_file: Path, tmp_path: Path) -> None:
     _, _, policy = finished
-    wanted = order(policy, prompt_file, tmp_path / "out", quick=True, samplers=None, films=0, limit=6)
+    wanted = order(policy, prompt_file, tmp_path / "out", **FEW, limit=6)
     run(wanted)
     part = next((tmp_path / "out" / "parts" / "full").glob("*.parquet"))
     part.write_bytes(part.read_bytes()[:100])
