@@ -25,7 +25,7 @@ class Job:
     baseline: Baseline | None = None
     """Draws in place of the workers' engines, and ends what it was given with the call."""
     counted: bool = False
-    """Tickets are added in such numbers that all are handed out at once."""
+    """Tickets are added in such numbers that the workers that are up hold all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

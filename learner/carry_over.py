@@ -14,6 +14,7 @@ from addiffusion.errors import ContractError
 from addiffusion.records import Episode, Ticket
 from addiffusion.rollouts import Collected, Rollouts, workers_up
 from learner.batch import Batch, BatchBuilder
+from learner.dispatch import COUNTED_ROUNDS
 from learner.tickets import TicketLedger
 
 
@@ -21,7 +22,7 @@ class CarryOver:
     """Tickets on their way through the workers, across iterations. A resumed run begins unfinished ones again."""
 
     def __init__(self, config: Config, *, ledger: TicketLedger, rollouts: Rollouts) -> None:
-        self._most_per_worker = 2 * config.rollout.slots  # every slot has a ticket, and one waits for it
+        self._most_per_worker = COUNTED_ROUNDS * config.rollout.slots
         self._max_lag, self._iterations = config.ppo.max_lag, config.ppo.iterations
         self._ledger, self._rollouts = ledger, rollouts
         self._waiting: deque[Ticket] = deque()

@@ -6,10 +6,12 @@ not a share of tickets: what is unfinished at its end goes on with the next one,
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heapreplace
 
 from addiffusion.config import RolloutSection
 from addiffusion.errors import ContractError
@@ -22,6 +24,9 @@ from learner.suspects import WaitingTickets
 _CALLS = 2
 _ROUNDS = 4
 """Tickets per slot that a worker holds at most: two stretches must not leave a slot without one."""
+COUNTED_ROUNDS = 2
+"""The same where tickets are counted: every slot has a ticket, and one waits for it. What is handed out while only one
+worker can take a call is not all for that one."""
 _BASELINE_TICKETS = 4
 """A baseline's tickets per call. It draws image by image, each of which may take many seconds."""
 
@@ -71,6 +76,8 @@ class Dispatch:
         self._waiting = WaitingTickets(max_reissues=rollout.max_reissues, hazard=workers.hazard)
         self._loads: dict[int, _Load] = {}
         self._refused: list[FailedEpisode] = []
+        self._in_time_until = -math.inf
+        """Before then no call can be overdue."""
         self.reissued_count = 0
         """Tickets given to another worker because theirs was lost."""
 
@@ -103,10 +110,11 @@ class Dispatch:
 
     def _share_out(self) -> dict[int, list[Ticket]]:
         """New tickets of each worker that has room for a call; none, for one whose model is not loaded yet."""
-        for worker_id in self._workers.up:
+        up = self._workers.up
+        for worker_id in up:
             if worker_id not in self._loads:
                 self._loads[worker_id] = _Load(session=next(self._sessions))
-        roomy = [worker_id for worker_id in self._workers.up if len(self._loads[worker_id].calls) < _CALLS]
+        roomy = [worker_id for worker_id in up if len(self._loads[worker_id].calls) < _CALLS]
         new: dict[int, list[Ticket]] = {worker_id: [] for worker_id in roomy if self._is_tried(worker_id)}
         self._share_suspects(new)
         self._share_fresh(new)
@@ -128,16 +136,22 @@ class Dispatch:
     def _share_fresh(self, new: dict[int, list[Ticket]]) -> None:
         """Each ticket to the worker that has the fewest."""
         kept_free = self._kept_free()
-        takers = [one for one in new if not self._loads[one].suspect and one not in kept_free]
+        takers = [
+            (len(self._loads[one].tickets), one) for one in new if not self._loads[one].suspect and one not in kept_free
+        ]
+        heapify(takers)  # the least loaded first, of those the first: all of a batch's tickets go through here
         while takers and self._waiting.fresh:
-            worker_id = min(takers, key=lambda one: (len(self._loads[one].tickets), one))
+            count, worker_id = takers[0]
             if self._is_full(worker_id, new):
-                takers.remove(worker_id)
+                heappop(takers)
             else:
                 self._give(worker_id, self._waiting.fresh.popleft(), new)
+                heapreplace(takers, (count + 1, worker_id))
 
     def _kept_free(self) -> set[int]:
         """Workers that get nothing new, so that they can take a waiting group: those with the fewest tickets."""
+        if not self._waiting.groups:
+            return set()
         up = self._workers.up
         others = [one for one in up if not self._loads[one].suspect]
         wanted = max(1, len(up) // 2) - (len(up) - len(others))
@@ -146,7 +160,7 @@ class Dispatch:
 
     def _is_full(self, worker_id: int, new: dict[int, list[Ticket]]) -> bool:
         if self._job.counted:
-            return False
+            return len(self._loads[worker_id].tickets) >= COUNTED_ROUNDS * self._slots
         if self._job.baseline is not None:
             return len(new[worker_id]) >= _BASELINE_TICKETS
         return len(self._loads[worker_id].tickets) >= _ROUNDS * self._slots
@@ -234,6 +248,11 @@ class Dispatch:
     # ---------------------------------------------------------------- losses
 
     def _give_up_overdue(self) -> bool:
+        now = self._clock()
+        if now < self._in_time_until:
+            return False
+        oldest = min((load.since for load in self._loads.values() if load.calls), default=now)
+        self._in_time_until = oldest + self._pace.least_limit_s  # calls only become younger
         late = {load.calls[0]: one for one, load in self._loads.items() if load.calls and self._lateness_s(load) > 0}
         if not late:
             return False

@@ -23,21 +23,28 @@ class Pace:
         """An episode is given ``timeout_s`` in any case."""
         self._timeout_s = timeout_s
         self._seconds: deque[float] = deque(maxlen=_REMEMBERED)
+        self._slowest_s = 0.0
 
     def note(self, episodes: Iterable[Episode]) -> None:
         """Remember what these took."""
         self._seconds.extend(episode.seconds for episode in episodes)
+        self._slowest_s = max(self._seconds, default=0.0)  # once an answer: deadlines are asked for by every worker
+
+    @property
+    def least_limit_s(self) -> float:
+        """No ``limit_s`` is shorter."""
+        return self._timeout_s
 
     def limit_s(self, ticket_count: int, *, at_once: int) -> float:
         """Longest time for an answer of a worker that has ``ticket_count`` tickets and works on ``at_once`` of them."""
         rounds = max(1, -(-ticket_count // at_once))
-        return rounds * max(self._timeout_s, _PATIENCE * max(self._seconds, default=0.0))
+        return rounds * max(self._timeout_s, _PATIENCE * self._slowest_s)
 
     def words(self) -> str:
         """What was measured, as part of a sentence."""
         if not self._seconds:
             return "no episode has been finished yet"
-        return f"this run's episodes took {fmean(self._seconds):.3g} s each, the slowest {max(self._seconds):.3g} s"
+        return f"this run's episodes took {fmean(self._seconds):.3g} s each, the slowest {self._slowest_s:.3g} s"
 
 
 class Hazard:

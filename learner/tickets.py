@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 
@@ -229,9 +230,10 @@ def _refuse_final(failed: Iterable[FailedEpisode]) -> None:
             )
 
 
-def epoch_order(run_seed: int, epoch: int, count: int) -> list[int]:
+@lru_cache(maxsize=8)  # asked for by every ticket of an epoch
+def epoch_order(run_seed: int, epoch: int, count: int) -> tuple[int, ...]:
     """The order in which an epoch of a stage goes through its pool of ``count`` entries."""
-    return torch.randperm(count, generator=generator(run_seed, "tickets", epoch)).tolist()
+    return tuple(torch.randperm(count, generator=generator(run_seed, "tickets", epoch)).tolist())
 
 
 def drawn_price(prices: tuple[float, float], run_seed: int, number: int) -> float:

@@ -9,6 +9,7 @@ import typer
 
 PASSES = (0, 1, 2, 3, 4, 6)
 STOPS = (5, 10, 20)
+FLEETS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +107,30 @@ class TrainOrder:
 
     iterations: Annotated[int, typer.Option(min=1, help="Measured iterations; one more loads the models.")] = 3
     tickets: Annotated[int, typer.Option(min=1, help="Tickets of a simulated worker per iteration.")] = 16
+    fleets: Annotated[
+        tuple[int, ...],
+        typer.Option(
+            "--workers",
+            min=1,
+            help=f"Simulated workers; may be repeated. Default {' '.join(map(str, FLEETS))}.",
+            show_default=False,
+        ),
+    ] = FLEETS
+    episode_s: Annotated[
+        float | None,
+        typer.Option("--episode-seconds", min=0, help="Sleep of a simulated worker per episode; default: as measured."),
+    ] = None
+    observation_width: Annotated[
+        int | None, typer.Option(min=1, help="Width of a simulated episode's observations; default: as measured.")
+    ] = None
+    decisions: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Mean decisions of a simulated episode; default: as measured. With this, --episode-seconds and "
+            "--observation-width no real training is measured first.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Workers whose rollouts are a sleep of measured length: eight of them fit on a machine that could not run eight.
+"""Workers whose rollouts are a sleep of known length: hundreds fit on a machine that could not run two.
 
 Imports little, because every one of their processes pays for it.
 """
@@ -6,8 +6,10 @@ Imports little, because every one of their processes pays for it.
 from __future__ import annotations
 
 import time
+from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Any
 
 import ray
@@ -18,13 +20,36 @@ from addiffusion.rollouts import Collected
 _TIMEOUT_S = 120.0
 
 
-class SimulatedWorker:
-    """Takes weights, tickets and time as a rollout worker does, and answers with episodes of real size."""
+@dataclass(slots=True)
+class _Session:
+    """What one worker has been given in one session, which is its own."""
 
-    def __init__(self, templates: Sequence[Episode], seconds_per_episode: float) -> None:
-        self._templates = templates
-        self._seconds = seconds_per_episode
-        self._version = -1
+    lock: Lock = field(default_factory=Lock)
+    """A worker does one call after the other, however many workers this process stands for."""
+    tickets: deque[Ticket] = field(default_factory=deque[Ticket])
+    """Unfinished ones."""
+    version: int = -1
+    """Of the weights it has fetched."""
+
+
+class SimulatedWorkers:
+    """Take weights, tickets and time as so many rollout workers do, and answer with episodes of real size.
+
+    One process stands for several workers; each has a thread while it sleeps. A worker is known by the number of its
+    session, which no other worker has.
+    """
+
+    def __init__(self, templates: Sequence[Episode], *, seconds_per_episode: float, stretch: int) -> None:
+        """Workers without tickets.
+
+        Args:
+            templates: returned in turn.
+            seconds_per_episode: sleep in place of an episode.
+            stretch: most episodes that a call finishes.
+        """
+        self._templates, self._seconds, self._stretch = templates, seconds_per_episode, stretch
+        self._sessions: defaultdict[int, _Session] = defaultdict(_Session)
+        self._lock = Lock()
 
     def ping(self) -> str:
         """Alive."""
@@ -34,17 +59,30 @@ class SimulatedWorker:
         self,
         tickets: Sequence[Ticket],
         *,
+        session: int,
         weights: Sequence[ray.ObjectRef[Any]],
         weight_version: int,
         **_: Any,
     ) -> Collected:
-        """The templates in turn under the tickets' names, after a sleep."""
-        if weight_version != self._version:
-            ray.get(weights[0], timeout=_TIMEOUT_S)
-            self._version = weight_version
-        time.sleep(self._seconds * len(tickets))
-        return Collected(episodes=tuple(self._episode(ticket) for ticket in tickets))
+        """Take ``tickets`` in, and after a sleep return those that a stretch of work finishes; the rest goes on.
 
-    def _episode(self, ticket: Ticket) -> Episode:
+        Args:
+            tickets: new ones.
+            session: of the worker.
+            weights: one reference, in a list, so that it is fetched here.
+            weight_version: of these; what was fetched before is not fetched again.
+        """
+        with self._lock:
+            own = self._sessions[session]
+        with own.lock:
+            own.tickets.extend(tickets)
+            if weight_version != own.version:
+                ray.get(weights[0], timeout=_TIMEOUT_S)
+                own.version = weight_version
+            done = [own.tickets.popleft() for _ in range(min(self._stretch, len(own.tickets)))]
+            time.sleep(self._seconds * len(done))
+            return Collected(episodes=tuple(self._episode(ticket, weight_version) for ticket in done))
+
+    def _episode(self, ticket: Ticket, version: int) -> Episode:
         template = self._templates[ticket.ticket_id % len(self._templates)]
-        return replace(template, ticket=ticket, weight_version=self._version)
+        return replace(template, ticket=ticket, weight_version=version)

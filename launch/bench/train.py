@@ -12,37 +12,41 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
-import ray
 from rich.console import Console
 
 from addiffusion.config import Config
 from addiffusion.configuration.files import load_config
 from addiffusion.errors import ConfigError
-from addiffusion.prompts import load_prompts
 from addiffusion.records import Episode
 from evaluation.tables import Table
+from launch.bench.fleet import FleetFigures, FleetSetup, made_templates, pool_of, simulated_fleet, unit_sizes
 from launch.bench.orders import TrainOrder
-from launch.bench.simulated import SimulatedWorker
 from launch.runtime.cluster import ray_running
 from launch.runtime.components import Components, unpaid
 from launch.runtime.console import RunView, Stage
 from launch.runtime.distributed import distributed_components
 from launch.training.loop import TrainingLoop
 from launch.training.run_folder import RunFolder
-from learner.algorithm_config import build_ppo_config
 from learner.iteration import IterationReport
-from learner.ppo_learner import EpisodePPOLearner
 from learner.rollouts import RayRollouts
-from learner.tickets import PoolEntry
 from learner.training import Training, build_ledger
-from learner.update import PolicyLearner
 
 PARTS: Final = ("update", "broadcast", "tickets", "driver")
-SIMULATED: Final = (1, 2, 4, 8)
-_START_TIMEOUT_S: Final = 180.0
+FLEET_COLUMNS: Final = {
+    "waited_s": "waited s",
+    "update_s": "update s",
+    "broadcast_s": "broadcast s",
+    "dispatch_s": "dispatch s",
+    "driver_s": "driver s",
+    "cpu_s": "own CPU s",
+    "weights_mb": "weights MB",
+    "episodes_mb": "episodes MB",
+    "checkpoint_mb": "checkpoint MB",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +76,13 @@ def bench_train(setup: TrainSetup, tell: Console) -> dict[str, Any]:
     Raises:
         ClusterError: Ray can't be started or joined.
     """
+    order = setup.order
     with ray_running(setup.config):
+        if order.decisions and order.observation_width and order.episode_s is not None:
+            templates = made_templates(order.observation_width, order.decisions)
+            return bench_fleets(
+                FleetSetup(order=order, config=setup.config, templates=templates, per_episode_s=order.episode_s), tell
+            )
         with distributed_components(setup.config) as components:
             iterations = setup.config.ppo.iterations
             tell.print(f"training {iterations} iterations with {setup.config.rollout.workers} workers")
@@ -80,19 +90,54 @@ def bench_train(setup: TrainSetup, tell: Console) -> dict[str, Any]:
             with Stage(tell, "iterations", iterations, headline="", counted=lambda: len(measured.reports)):
                 measured.run()
         result = measured.result()
-        per_episode_s = result["rollout_s"] * setup.config.rollout.workers / result["episodes"]
-        seconds: dict[int, float] = {}
-        episodes = measured.reports[-1].episodes
-        with Stage(tell, "simulated fleets", len(SIMULATED), headline="", counted=lambda: len(seconds)):
-            for workers in SIMULATED:
-                seconds[workers] = simulated_iteration_s(setup, episodes, per_episode_s, workers, tell)
-    scaling = {str(workers): seconds[1] / seconds[workers] for workers in SIMULATED}
-    return result | {
+        return result | bench_fleets(_fleet_setup(setup, measured.reports[-1].episodes, result), tell)
+
+
+def bench_fleets(setup: FleetSetup, tell: Console) -> dict[str, Any]:
+    """Every fleet in turn, and weak scaling: the time of an iteration of the smallest over that of each."""
+    fleets: list[FleetFigures] = []
+    sizes = sorted(set(setup.order.fleets))
+    with Stage(tell, "simulated fleets", len(sizes), headline="", counted=lambda: len(fleets)):
+        for workers in sizes:
+            tell.print(f"simulating {workers} workers, {setup.rollouts_s:.1f} s of rollouts an iteration each")
+            fleets.append(simulated_fleet(setup, workers))
+            tell.print(f"{workers} workers: {_seconds_words(fleets[-1])}")
+    scaling = {str(fleet.workers): fleets[0].iteration_s / fleet.iteration_s for fleet in fleets}
+    idle = {str(fleet.workers): setup.rollouts_s + fleet.cpu_s for fleet in fleets}
+    least = idle[str(sizes[0])]
+    return {
         "simulated_workers": True,
-        "simulated_iteration_s": {str(workers): seconds[workers] for workers in SIMULATED},
+        "simulated_episode_s": setup.per_episode_s,
+        "simulated_rollouts_s": setup.rollouts_s,
+        "observation_width": setup.templates[0].phi.shape[1],
+        "unit_kb": unit_sizes(setup.templates),
+        "fleets": [fleet.to_json() for fleet in fleets],
         "weak_scaling_by_workers": scaling,
-        "weak_scaling": scaling[str(SIMULATED[-1])],
+        "weak_scaling": [*scaling.values()][-1],
+        "weak_scaling_idle_by_workers": {workers: least / seconds for workers, seconds in idle.items()},
     }
+
+
+def _seconds_words(fleet: FleetFigures) -> str:
+    parts = {name: text for name, text in FLEET_COLUMNS.items() if name.endswith("_s")}
+    return ", ".join(
+        [f"{fleet.iteration_s:.2f} s", *(f"{text} {getattr(fleet, name):.2f}" for name, text in parts.items())]
+    )
+
+
+def _fleet_setup(setup: TrainSetup, episodes: Sequence[Episode], result: Mapping[str, Any]) -> FleetSetup:
+    """Fleets of measured episodes, or of made ones as far as the order says so."""
+    order = setup.order
+    measured_s = result["rollout_s"] * setup.config.rollout.workers / result["episodes"]
+    width, decisions = episodes[0].phi.shape[1], round(result["decisions"] / result["episodes"])
+    as_measured = order.decisions is None and order.observation_width is None
+    made = partial(made_templates, order.observation_width or width, order.decisions or decisions)
+    return FleetSetup(
+        order=order,
+        config=setup.config,
+        templates=tuple(episodes) if as_measured else made(),
+        per_episode_s=measured_s if order.episode_s is None else order.episode_s,
+    )
 
 
 def table_of(result: Mapping[str, Any]) -> Table:
@@ -100,12 +145,29 @@ def table_of(result: Mapping[str, Any]) -> Table:
     table = Table(box=None, header_style="bold", show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    table.add_row("an iteration", f"{result['wall_s'] / result['iterations']:.2f} s")
-    table.add_row("of which beside the rollouts", f"{100 * result['learner_share']:.1f} %")
-    for part in PARTS:
-        table.add_row(f"  {part}", f"{100 * result[f'{part}_share']:.1f} %")
+    if "wall_s" in result:
+        table.add_row("an iteration", f"{result['wall_s'] / result['iterations']:.2f} s")
+        table.add_row("of which beside the rollouts", f"{100 * result['learner_share']:.1f} %")
+        for part in PARTS:
+            table.add_row(f"  {part}", f"{100 * result[f'{part}_share']:.1f} %")
     for workers, efficiency in result["weak_scaling_by_workers"].items():
         table.add_row(f"weak scaling, {workers} simulated workers", f"{efficiency:.3f}")
+    for name, kilobytes in result["unit_kb"].items():
+        table.add_row(name, f"{kilobytes:.1f} kB")
+    return table
+
+
+def fleet_table(result: Mapping[str, Any]) -> Table:
+    """Where an iteration of each simulated fleet goes, for people."""
+    table = Table(box=None, header_style="bold")
+    columns = ("workers", "iteration s", "scaling", "on idle cores", *FLEET_COLUMNS.values())
+    for column in columns:
+        table.add_column(column, justify="right")
+    for fleet in result["fleets"]:
+        scaling = result["weak_scaling_by_workers"][str(fleet["workers"])]
+        cells = (f"{fleet[name]:.2f}" for name in FLEET_COLUMNS)
+        idle = result["weak_scaling_idle_by_workers"][str(fleet["workers"])]
+        table.add_row(str(fleet["workers"]), f"{fleet['iteration_s']:.2f}", f"{scaling:.3f}", f"{idle:.3f}", *cells)
     return table
 
 
@@ -124,7 +186,7 @@ class _Measured:
         config, components = self.setup.config, self.components
         training = _Noted(
             config,
-            ledger=build_ledger(config, _pool(config)),
+            ledger=build_ledger(config, pool_of(config)),
             rollouts=components.rollouts,
             learner=components.learner,
         )
@@ -175,45 +237,3 @@ class _Noted(Training):
         report = super().step()
         self.reports.append(report)
         return report
-
-
-def simulated_iteration_s(
-    setup: TrainSetup, templates: Sequence[Episode], per_episode_s: float, workers: int, tell: Console
-) -> float:
-    """Seconds of an iteration with simulated workers; the work of each is the same, however many there are.
-
-    Args:
-        setup: tickets of a worker, iterations, and the configuration of the learner.
-        templates: episodes of real size, which the workers return in turn.
-        per_episode_s: sleep in place of an episode, in seconds.
-        workers: how many.
-        tell: where it is said what is measured.
-    """
-    tickets, width = setup.order.tickets, templates[0].phi.shape[1]
-    tell.print(f"simulating {workers} workers, {tickets * per_episode_s:.1f} s of rollouts an iteration each")
-    ppo = setup.config.ppo.model_copy(update={"batch_size": tickets * workers})
-    config = setup.config.model_copy(update={"ppo": ppo})
-    kind: Any = ray.remote(num_cpus=0.01)(SimulatedWorker)
-    shared = ray.put(list(templates))
-    actors = {number: kind.remote(shared, per_episode_s) for number in range(workers)}
-    ray.get([actor.ping.remote() for actor in actors.values()], timeout=_START_TIMEOUT_S)
-    learner = PolicyLearner(
-        cast("EpisodePPOLearner", build_ppo_config(config, observation_width=width).build_learner())
-    )
-    training = Training(
-        config, ledger=build_ledger(config, _pool(config)), rollouts=RayRollouts(actors, config), learner=learner
-    )
-    training.step()
-    started = time.perf_counter()
-    for _ in range(setup.order.iterations):
-        training.step()
-    seconds = (time.perf_counter() - started) / setup.order.iterations
-    for actor in actors.values():
-        ray.kill(actor)
-    return seconds
-
-
-def _pool(config: Config) -> list[PoolEntry]:
-    section, seed = config.prompts, config.run.seed
-    prompts = load_prompts(section, split="train", count=section.train_count, seed=seed)
-    return [PoolEntry(prompt=prompt, seed=prompt.prompt_id) for prompt in prompts]

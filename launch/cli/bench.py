@@ -128,18 +128,20 @@ def bench_reward(order: RewardOrder, *, settings: Settings = (), as_json: Json =
 
 
 def bench_train(order: TrainOrder, *, overrides: Overrides = (), config: Files = (), as_json: AsJson = False) -> None:
-    """Measure what a distributed iteration costs beside its rollouts, and weak scaling from 1 to 8 workers.
+    """Measure what a distributed iteration costs beside its rollouts, and weak scaling over simulated ones.
 
     learner_share: learner, weight broadcast, ticket handling and driver, as a share of the wall clock of real
-    iterations. weak_scaling: seconds of an iteration with 1 worker over those with 8, each with --tickets tickets.
-    These workers are SIMULATED: they sleep for as long as the real ones were seen to take per episode, and return
-    episodes of real size; so it says whether learner and driver keep up, not what a machine's cores do.
+    iterations. weak_scaling: seconds of an iteration with the fewest --workers over those with the most, each with
+    --tickets tickets. These workers are SIMULATED: they sleep for as long as the real ones were seen to take for an
+    episode (or for --episode-seconds), and return episodes of real size; so it says whether learner and driver keep
+    up, not what a machine's cores do.
     """
     console = prepared_console(as_json=True)
     from launch.bench.train import bench_train as measure
-    from launch.bench.train import table_of, train_setup
+    from launch.bench.train import fleet_table, table_of, train_setup
 
     result = measure(train_setup(order, config, overrides), console)
     if not as_json:
         Console().print(table_of(result))
+        Console().print(fleet_table(result))
     typer.echo(json.dumps(result))

@@ -125,6 +125,45 @@ def test_a_worker_that_is_slow_but_works_is_never_lost() -> None:
     assert pool.log == []
 
 
+def test_what_comes_while_one_worker_can_take_a_call_is_not_all_for_that_one() -> None:
+    pool = SimulatedPool(8, slots=2)
+    section = RolloutSection(slots=2)
+    pace = Pace(timeout_s=60.0)
+    dispatch = Dispatch(pool, section, Job(counted=True), pace=pace, sessions=pool.sessions, clock=pool.clock)
+    finished = len(dispatch.advance([toy_ticket(number) for number in range(16)]).episodes)
+    while not finished:
+        finished += len(dispatch.advance().episodes)
+    before = pool.slot_ticks
+    finished += len(dispatch.advance([toy_ticket(number) for number in range(16, 32)]).episodes)
+    while dispatch.open:
+        finished += len(dispatch.advance().episodes)
+    assert finished == 32
+    assert pool.slot_ticks > before
+    assert pool.now <= 25, "one worker alone would take 16 tickets of 5 ticks two at a time: 40 s"
+
+
+class CountedPace(Pace):
+    """Notes how often a deadline is asked for."""
+
+    asked_count = 0
+
+    def limit_s(self, ticket_count: int, *, at_once: int) -> float:
+        self.asked_count += 1
+        return super().limit_s(ticket_count, at_once=at_once)
+
+
+def test_deadlines_are_looked_at_when_one_can_have_passed_not_by_every_worker_at_every_answer() -> None:
+    pool, pace = SimulatedPool(32), CountedPace(timeout_s=600.0)
+    section = RolloutSection(slots=2, timeout_s=600.0)
+    dispatch = Dispatch(pool, section, Job(), pace=pace, sessions=pool.sessions, clock=pool.clock)
+    finished, answers = len(dispatch.advance([toy_ticket(number) for number in range(128)]).episodes), 1
+    while dispatch.open:
+        finished, answers = finished + len(dispatch.advance().episodes), answers + 1
+    assert finished == 128
+    assert answers > 64
+    assert pace.asked_count <= 32
+
+
 def test_a_deadline_follows_what_episodes_have_taken() -> None:
     pool = SimulatedPool(1, slots=2, tick_s=1.0)
     dispatch = make_dispatch(pool, timeout_s=5.0)

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from addiffusion.config import RunSection
 from addiffusion.errors import CheckpointError, ContractError, RolloutError
 from addiffusion.records import Episode, FailedEpisode, Ticket
-from learner.tickets import LedgerState, TicketLedger, drawn_price
+from learner.tickets import LedgerState, TicketLedger, drawn_price, epoch_order
 from learner.training import build_ledger
 from tests.learner.toy import WIDTH, toy_config, toy_episode, toy_pool
 
@@ -45,6 +46,15 @@ def test_every_pool_entry_is_drawn_equally_often(pool_size: int, batch_size: int
     counts = [draws[entry.seed] for entry in toy_pool(pool_size)]
     assert sum(counts) == iterations * batch_size
     assert max(counts) - min(counts) <= 1
+
+
+def test_the_order_of_an_epoch_is_drawn_once_not_by_every_ticket(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    real = torch.randperm
+    monkeypatch.setattr(torch, "randperm", lambda count, **options: drawn.append(count) or real(count, **options))
+    epoch_order.cache_clear()
+    make_ledger(pool_size=10, batch_size=30).tickets(0)
+    assert drawn == [10, 10, 10]
 
 
 def test_a_ticket_comes_back_unchanged_until_it_succeeds() -> None:

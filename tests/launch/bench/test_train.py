@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import io
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import ray
 from rich.console import Console
 
 from addiffusion.errors import ConfigError
+from launch.bench.fleet import FleetSetup, made_templates, unit_sizes
 from launch.bench.orders import TrainOrder
-from launch.bench.train import PARTS, TrainSetup, simulated_iteration_s, table_of, train_setup
+from launch.bench.simulated import SimulatedWorkers
+from launch.bench.train import PARTS, bench_fleets, fleet_table, table_of, train_setup
+from learner.update import to_single_agent_episode
 from tests.learner.toy import WIDTH, toy_config, toy_episode, toy_ticket
 
 PAUSE_S = 0.05
@@ -21,12 +29,54 @@ TEMPLATES = [
 ]
 
 
-def test_simulated_workers_sleep_for_their_tickets_and_give_each_an_episode(ray_cluster: str) -> None:
-    setup = TrainSetup(order=TrainOrder(iterations=2, tickets=4), config=toy_config(epochs=1))
+def fleet_setup(**order: Any) -> FleetSetup:
+    return FleetSetup(
+        order=TrainOrder(iterations=1, tickets=4, **order),
+        config=toy_config(epochs=1),
+        templates=made_templates(40, 3),
+        per_episode_s=PAUSE_S,
+    )
+
+
+def test_fleets_sleep_for_their_tickets_and_are_compared(ray_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launch.bench.fleet._PROCESSES", 2)
     told = io.StringIO()
-    seconds = simulated_iteration_s(setup, TEMPLATES, PAUSE_S, 2, Console(file=told))
-    assert seconds >= 4 * PAUSE_S  # two workers with four tickets each sleep at the same time
-    assert "simulating 2 workers, 0.2 s of rollouts" in told.getvalue()
+    result = bench_fleets(fleet_setup(fleets=(1, 12)), Console(file=told))
+    one, twelve = result["fleets"]
+    assert min(one["waited_s"], twelve["waited_s"]) >= 0.9 * 4 * PAUSE_S
+    assert twelve["iteration_s"] < 12 * 4 * PAUSE_S  # all at the same time, though they share two processes
+    assert (result["observation_width"], twelve["weights_mb"]) == (40, one["weights_mb"])
+    assert twelve["episodes_mb"] == pytest.approx(12 * one["episodes_mb"])
+    assert result["weak_scaling"] == one["iteration_s"] / twelve["iteration_s"]
+    assert "simulating 12 workers, 0.2 s of rollouts" in told.getvalue()
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(fleet_table(result))
+    assert f"{twelve['update_s']:.2f}" in stream.getvalue()
+
+
+def test_a_simulated_worker_does_its_calls_one_after_the_other_and_fetches_weights_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fetched: list[object] = []
+    monkeypatch.setattr(ray, "get", lambda one, **_: fetched.append(one))
+    workers = SimulatedWorkers(TEMPLATES, seconds_per_episode=PAUSE_S, stretch=2)
+    tickets = [toy_ticket(number) for number in range(3)]
+    call: Any = partial(workers.work, weights=cast("Any", ["new"]), weight_version=1)
+    started = time.monotonic()
+    with ThreadPoolExecutor() as threads:
+        answers = [threads.submit(call, given, session=own) for given, own in ((tickets, 7), ((), 7), (tickets, 8))]
+        counts = [len(answer.result().episodes) for answer in answers]
+    assert sorted(counts) == [1, 2, 2]
+    assert time.monotonic() - started >= 3 * PAUSE_S
+    assert fetched == ["new", "new"]
+
+
+def test_made_episodes_have_the_asked_sizes() -> None:
+    templates = made_templates(40, 10)
+    assert np.mean([len(episode.actions) for episode in templates]) == pytest.approx(10)
+    assert {episode.phi.shape[1] for episode in templates} == {40}
+    assert all(len(to_single_agent_episode(episode)) == len(episode.actions) for episode in templates)
+    assert unit_sizes(templates)["episode with an image of 512 px"] > 512 * 512 * 3 / 1e3
 
 
 def test_a_serial_run_cannot_be_measured(tmp_path: Path) -> None:
@@ -36,6 +86,7 @@ def test_a_serial_run_cannot_be_measured(tmp_path: Path) -> None:
 
 def test_the_table_says_that_workers_are_simulated() -> None:
     result = {"wall_s": 20.0, "iterations": 2, "learner_share": 0.04, "weak_scaling_by_workers": {"1": 1.0, "8": 0.95}}
+    result["unit_kb"] = {"ticket": 0.4}
     stream = io.StringIO()
     Console(file=stream, width=100).print(table_of(result | {f"{part}_share": 0.01 for part in PARTS}))
     text = stream.getvalue()
