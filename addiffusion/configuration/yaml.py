@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -30,7 +31,7 @@ def read_yaml(file: Path, *, what: str = "configuration file") -> Tree:
     """
     text = _text(file, what)
     try:
-        tree = plain(load_yaml(text), ())
+        tree = plain(_parsed(text), ())
     except yaml.YAMLError as error:
         raise ConfigError(f"{what} {file} is not valid YAML: {_one_line(error)}.", file=str(file)) from error
     except ConfigError as error:
@@ -40,6 +41,12 @@ def read_yaml(file: Path, *, what: str = "configuration file") -> Tree:
     if not is_object(tree):
         raise ConfigError(f"{what} {file} must hold `key: value` lines, not {shown(tree)}.", file=str(file))
     return tree
+
+
+@lru_cache(maxsize=16)
+def _parsed(text: str) -> Any:
+    """What ``load_yaml`` makes of a file, to be copied: those that ship are read for every configuration."""
+    return load_yaml(text)
 
 
 def load_yaml(text: str) -> Any:
