@@ -66,7 +66,14 @@ def take_turns(
 def shown_turns(
     contestants: Mapping[str, Callable[[], Taken]], rounds: int, console: Console, *, title: str = "turns"
 ) -> dict[str, list[Taken]]:
-    """``take_turns``, counted on a console under a title."""
+    """``take_turns``, counted on a console.
+
+    Args:
+        contestants: each takes a turn a round.
+        rounds: how many.
+        console: where the turns are counted.
+        title: of the count.
+    """
     total, begun = rounds * len(contestants), count()
     with Stage(console, title, total, headline="") as stage:
         turns = take_turns(

@@ -19,7 +19,7 @@ TEXTS = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
 WITH = ("backbone.kind=stable_diffusion", "backbone.path=folder")
 """What a value that is no embedded model's takes."""
 SECTIONS = "|".join(Config.model_fields)
-FILES = ("yaml", "yml", "json", "md", "py", "sbatch", "safetensors")
+FILES = ("yaml", "yml", "json", "jsonl", "md", "py", "sbatch", "safetensors")
 """`cluster.yaml` is a file, and no key."""
 
 
