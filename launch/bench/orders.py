@@ -145,6 +145,9 @@ class ServingOrder:
         tuple[float, ...],
         typer.Option("--load", min=0.01, help="Arrivals as a share of the policy's capacity; may be repeated."),
     ] = (0.5, 0.8, 1.2)
+    quality: Annotated[
+        Literal["low", "medium", "high", "auto"], typer.Option(help="Of the requests: a point of the policy's dial.")
+    ] = "auto"
     rounds: Annotated[int, typer.Option(min=1, help="Contestants take turns; ratios are medians over rounds.")] = 1
     deployed: Annotated[
         str | None,

@@ -100,6 +100,7 @@ def bench_serve(order: ServingOrder, console: Console = UNSEEN) -> dict[str, Any
     return {
         "images": order.images,
         "slots": order.slots,
+        "quality": order.quality,
         "rounds": order.rounds,
         "capacity_images_s": capacity,
         **overhead,
@@ -110,6 +111,7 @@ def bench_serve(order: ServingOrder, console: Console = UNSEEN) -> dict[str, Any
 def table_of(result: Mapping[str, Any]) -> Table:
     """The result for people."""
     title = f"embedded, {SHIPPED_LATENT}, {result['slots']} images at once, {result['images']} requests, mixed settings"
+    title += f", quality {result['quality']}"
     table = Table(title=title, box=None, header_style="bold", title_justify="left")
     table.add_column("server", no_wrap=True)
     for name in ("load", "images/s", "p50 s", "p95 s", "scene", "cost", "policy over it"):
@@ -188,7 +190,12 @@ def _bodies(order: ServingOrder, model: ServedModel) -> list[dict[str, Any]]:
     settings = [{"num_inference_steps": count, "guidance_scale": scale} for count in steps for scale in _SCALES]
     prompts = load_prompts(section, split=section.test_split, count=order.images, seed=0)
     return [
-        {"prompt": prompts[number % len(prompts)].text, "seed": number, **settings[number % len(settings)]}
+        {
+            "prompt": prompts[number % len(prompts)].text,
+            "seed": number,
+            "quality": order.quality,
+            **settings[number % len(settings)],
+        }
         for number in range(order.images)
     ]
 
