@@ -8,15 +8,19 @@ import json
 import threading
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
 from PIL import Image
 
 from tests.cluster.head import Head
-from tests.cluster.service import Service, deployed, stop
+from tests.cluster.service import UP_S, Service, deployed, stop
+from tests.cluster.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+CROWD = 20
+"""Requests at once: as many again as an engine is to have, and some."""
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,27 @@ def test_the_real_client_draws_and_streams(client: openai.OpenAI) -> None:
 def test_the_rest_of_the_app_answers(service: Service, path: str, said: bytes) -> None:
     with urllib.request.urlopen(service.url + path, timeout=60) as answer:
         assert said in answer.read()
+
+
+def test_a_queue_brings_a_second_engine(service: Service, client: openai.OpenAI) -> None:
+    """`autoscaling_config` of the file: more than eight requests at once, for more than ten seconds."""
+    assert len(service.replicas("Engine")) == 1
+    ended = threading.Event()
+
+    def ask() -> int:
+        drawn = 0
+        while not ended.is_set():
+            extra = {"full_run": True, "num_inference_steps": 150}
+            drawn += len(client.images.generate(prompt="a red circle", extra_body=extra).data or [])
+        return drawn
+
+    with ThreadPoolExecutor(CROWD) as pool:
+        asking = [pool.submit(ask) for _ in range(CROWD)]
+        try:
+            wait_for("a second engine", lambda: service.settled(2, 1), timeout_s=UP_S, give_up=service.log)
+        finally:
+            ended.set()
+        assert all(one.result(timeout=120) > 0 for one in asking)
 
 
 def test_what_runs_is_finished_before_the_end(service: Service, client: openai.OpenAI) -> None:
