@@ -6,7 +6,7 @@ import pickle
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Final, cast
@@ -63,10 +63,6 @@ class FleetFigures:
     """Of all episodes of an iteration."""
     checkpoint_mb: float
     """On disk; it does not grow with workers."""
-
-    def to_json(self) -> dict[str, float]:
-        """By name."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,8 @@ import threading
 import time
 from typing import Any
 
-_PATIENCE_S = 1800.0
+PATIENCE_S = 1800.0
+"""Longest wait for an answer."""
 
 
 def main() -> None:
@@ -22,18 +23,18 @@ def main() -> None:
     threads: list[threading.Thread] = []
     for number, (after_s, body) in enumerate(task["requests"]):
         time.sleep(max(0.0, task["begin"] + after_s - time.time()))
-        threads.append(threading.Thread(target=_ask, args=(task["address"], body, answers[number])))
+        threads.append(threading.Thread(target=ask, args=(task["address"], body, answers[number])))
         threads[-1].start()
     for thread in threads:
-        thread.join(_PATIENCE_S)
+        thread.join(PATIENCE_S)
     json.dump(answers, sys.stdout)
 
 
-def _ask(address: str, body: dict[str, Any], answer: dict[str, Any]) -> None:
+def ask(address: str, body: dict[str, Any], answer: dict[str, Any]) -> None:
     """Note when it was sent and answered (wall clock, which all processes share), and with what."""
     sent = json.dumps(body)
     answer["sent"] = time.time()
-    connection = http.client.HTTPConnection(address, timeout=_PATIENCE_S)
+    connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
     try:
         connection.request("POST", "/v1/images/generations", sent, {"Content-Type": "application/json"})
         response = connection.getresponse()
@@ -43,7 +44,7 @@ def _ask(address: str, body: dict[str, Any], answer: dict[str, Any]) -> None:
             answer["image"], answer["record"] = said["data"][0]["b64_json"], said["data"][0]["addiffusion"]
         else:
             answer["error"] = said["error"]["message"]
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except (OSError, ValueError, LookupError, http.client.HTTPException) as error:
         answer["error"] = f"{type(error).__name__}: {error}"
     finally:
         connection.close()

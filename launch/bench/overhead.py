@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from addiffusion.errors import UsageError
+from launch.bench.load import ask
 from launch.bench.rounds import shown_turns
 from serving.drawing import Drawing
 from serving.messages import Drawn
@@ -22,8 +21,6 @@ from serving.orders import order_of
 from serving.request_models import ImageRequest
 
 DIRECT, HTTP, SERVE = "direct", "http", "serve"
-PATIENCE_S: Final = 1800.0
-"""Longest wait for an answer."""
 _ROUNDS: Final = 6
 
 
@@ -78,19 +75,16 @@ def _direct(drawing: Drawing, body: Mapping[str, Any]) -> Asked:
 
 
 def _over_http(address: str, body: Mapping[str, Any]) -> Asked:
+    answer: dict[str, Any] = {}
     begun = time.perf_counter()
-    connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
-    try:
-        connection.request("POST", "/v1/images/generations", json.dumps(body), {"Content-Type": "application/json"})
-        record = json.load(connection.getresponse())["data"][0]["addiffusion"]
-    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+    ask(address, dict(body), answer)
+    seconds = time.perf_counter() - begun
+    if "record" not in answer:
         raise UsageError(
-            f"{address} does not answer as `addiffusion serve` does ({type(error).__name__}: {error}): give host and "
-            "port of a server that runs.",
-        ) from error
-    finally:
-        connection.close()
-    return Asked(seconds=time.perf_counter() - begun, engine_seconds=record["engine_seconds"])
+            f"{address} does not answer as `addiffusion serve` does ({answer['error']}): give host and port of a "
+            "server that runs."
+        )
+    return Asked(seconds=seconds, engine_seconds=answer["record"]["engine_seconds"])
 
 
 def _median(ratios: Any) -> float:

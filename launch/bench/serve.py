@@ -29,8 +29,9 @@ from addiffusion.errors import RolloutError
 from addiffusion.pipeline.adaptive import EMBEDDED
 from addiffusion.prompts import load_prompts
 from evaluation.tables import Table
+from launch.bench.load import PATIENCE_S
 from launch.bench.orders import ServingOrder
-from launch.bench.overhead import HTTP, PATIENCE_S, SERVE, drawn, overheads
+from launch.bench.overhead import HTTP, SERVE, drawn, overheads
 from launch.bench.rounds import Turn, measured, ratio, shown_turns
 from launch.bench.static_batches import StaticDrawing, by_pipeline
 from launch.runtime.console import UNSEEN, Stage

@@ -11,7 +11,7 @@ import io
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -111,7 +111,7 @@ def bench_fleets(setup: FleetSetup, tell: Console) -> dict[str, Any]:
         "simulated_rollouts_s": setup.rollouts_s,
         "observation_width": setup.templates[0].phi.shape[1],
         "unit_kb": unit_sizes(setup.templates),
-        "fleets": [fleet.to_json() for fleet in fleets],
+        "fleets": [asdict(fleet) for fleet in fleets],
         "weak_scaling_by_workers": scaling,
         "weak_scaling": [*scaling.values()][-1],
         "weak_scaling_idle_by_workers": {workers: least / seconds for workers, seconds in idle.items()},
