@@ -165,7 +165,8 @@ class StockPipeline:
             if getattr(self._pipeline, name, None) is not None:
                 getattr(self._pipeline, name).to(dtype=dtype)
         hidden = setup.prompt.hidden.to(setup.backbone.device, dtype).repeat(setup.slots, 1, 1)
-        self._inputs: dict[str, Any] = {"prompt_embeds": hidden}
+        side = setup.backbone.image_size
+        self._inputs: dict[str, Any] = {"prompt_embeds": hidden, "height": side, "width": side}
         if setup.rows_per_slot == 2:
             self._inputs["negative_prompt_embeds"] = hidden
         if setup.prompt.pooled is not None:

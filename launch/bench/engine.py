@@ -76,7 +76,9 @@ def bench_engine(order: EngineOrder, console: Console = UNSEEN) -> dict[str, Any
 
 def make_backbone(order: EngineOrder) -> Backbone:
     """The backbone to measure on."""
-    options = {"device": order.device, "dtype": order.dtype, "compile": order.compile}
+    options = {
+        "device": order.device, "dtype": order.dtype, "compile": order.compile, "image_size": order.size,
+    }  # fmt: skip
     if order.backbone == "embedded":
         return load_backbone(BackboneSection.model_validate(options))
     from addiffusion.backbones.random_weights import random_backbone  # noqa: PLC0415 - only benchmarks need it

@@ -25,6 +25,7 @@ class EngineOrder:
     slots: Annotated[
         int | None, typer.Option(min=1, help="Images denoised at once; default: where the network is fastest.")
     ] = None
+    size: Annotated[int | None, typer.Option(min=8, help="Pixels per side; default: the model's own.")] = None
     dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Precision of the network.")] = (
         "float32"
     )

@@ -76,12 +76,12 @@ class SimulatedWorkers:
             own = self._sessions[session]
         with own.lock:
             own.tickets.extend(tickets)
-            if weight_version != own.version:
+            if weight_version > own.version:  # of two calls that wait for the lock the later one may come first
                 ray.get(weights[0], timeout=_TIMEOUT_S)
                 own.version = weight_version
             done = [own.tickets.popleft() for _ in range(min(self._stretch, len(own.tickets)))]
             time.sleep(self._seconds * len(done))
-            return Collected(episodes=tuple(self._episode(ticket, weight_version) for ticket in done))
+            return Collected(episodes=tuple(self._episode(ticket, own.version) for ticket in done))
 
     def _episode(self, ticket: Ticket, version: int) -> Episode:
         template = self._templates[ticket.ticket_id % len(self._templates)]

@@ -1,6 +1,6 @@
-"""Full-size models with random weights: the documented commands on SD 1.5, and an image of each other family.
+"""Full-size models with random weights: the documented commands on SD 1.5, image and training of the other families.
 
-`uv run just full-size`: 34 GB of disk (8 for SD 1.5 alone), 20 GB of memory, half an hour on two idle cores.
+`uv run just full-size`: 34 GB of disk (8 for SD 1.5 alone), 20 GB of memory; docs/full_size.md says how long.
 ADDIFFUSION_FULL_SIZE names a folder where the weights are kept.
 """
 
@@ -52,8 +52,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     full_size_weights.write(weights, MODELS, Order(), Console())
     rows = ["\t".join((*row, "")) for row in PROMPTS]
     (folder / "PartiPrompts.tsv").write_text("\n".join(["Prompt\tCategory\tChallenge\tNote", *rows, ""]))
+    config_file(folder, "sd15", kind="stable_diffusion")
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(folder / "token")
+    return folder
+
+
+def config_file(place: Path, name: str, *, kind: str) -> str:
+    """Name of a configuration that says where weights and prompts are, as a person would write it."""
+    weights = weights_in(place)
     tree = {
-        "backbone": {"kind": "stable_diffusion", "path": str(weights / "sd15")},
+        "backbone": {"kind": kind, "path": str(weights / name)},
         "scorers": {
             "clip": {"weights": str(weights / "clip/open_clip_model.safetensors")},
             "aesthetic": {"weights": str(weights / "aesthetic/sac+logos+ava1-l14-linearMSE.pth")},
@@ -63,11 +71,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "tokenizer": str(weights / "image_reward/vocab.txt"),
             },
         },
-        "prompts": {"source": str(folder / "PartiPrompts.tsv")},
+        "prompts": {"source": str(place / "PartiPrompts.tsv")},
     }
-    (folder / "sd15.yaml").write_text(json.dumps(tree, indent=1))
-    os.environ["RAY_AUTH_TOKEN_PATH"] = str(folder / "token")
-    return folder
+    (place / f"{name}.yaml").write_text(json.dumps(tree, indent=1))
+    return f"{name}.yaml"
 
 
 def weights_in(folder: Path) -> Path:
@@ -93,15 +100,16 @@ def ok(command: Command) -> str:
         ("flux", Order(flux_blocks=(2, 2))),
     ],
 )
-def test_an_image_of_each_other_family(name: str, order: Order, place: Path) -> None:
-    """In bfloat16, as the family's file says."""
-    weights = weights_in(place)
-    full_size_weights.write(weights, [name], order, Console())
-    where = (f"backbone.kind={name}", f"backbone.path={weights / name}")
-    ok(call(place, "sample", "a photo of a cat", "-o", f"{name}.png", *where, *SMALL))
+def test_each_other_family_draws_and_trains(name: str, order: Order, place: Path) -> None:
+    """In bfloat16, as the family's file says; with one worker."""
+    full_size_weights.write(weights_in(place), [name], order, Console())
+    config = ("-c", config_file(place, name, kind=name))
+    ok(call(place, "sample", "a photo of a cat", "-o", f"{name}.png", *config, *SMALL))
     image = Image.open(place / f"{name}.png")
     assert image.size == (64, 64)
     assert len(set(image.getdata())) > 1
+    ok(call(place, "train", *config, *SMALL, *TRAIN, f"run.dir=run-{name}", "rollout.workers=1"))
+    assert json.loads((place / f"run-{name}/result.json").read_text())["iterations"] == 2
 
 
 def test_doctor(place: Path) -> None:
@@ -118,6 +126,13 @@ def test_sample(place: Path) -> None:
 def test_score(place: Path) -> None:
     said = ok(call(place, "score", "cat.png", "-p", "a photo of a cat", "-c", "sd15.yaml", "-s", SMALL[6]))
     assert "image_reward" in said
+
+
+def test_bench_engine(place: Path) -> None:
+    """On SD 1.5's shape at 64 pixels: every contestant, one image at a time."""
+    few = ("--size=64", "--slots=1", "--rounds=1", "--seconds=0.01", "--set-images=0")
+    found = json.loads(ok(call(place, "bench", "engine", "--backbone=sd15-random", *few, "--json")).splitlines()[-1])
+    assert found["engine_over_bare"] > 0.5
 
 
 def test_bank(place: Path) -> None:

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from addiffusion import Policy
 from launch.bench.orders import PipelineOrder
 from launch.bench.pipeline import bench_pipeline, table_of
+
+THOUGHT_S = 0.2
 
 
 def test_both_draw_the_same_images() -> None:
@@ -12,4 +21,22 @@ def test_both_draw_the_same_images() -> None:
     assert result["decoded_on_the_way_count"] == 0
     assert result["stock_s_per_image"] > 0
     assert abs(result["overhead_frac"]) < 2
-    assert table_of(result).row_count == 3
+    assert -1 < result["outside_frac"] < 1
+    assert table_of(result).row_count == 4
+
+
+def test_what_is_outside_of_the_network_is_told_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy that thinks for longer than a pass takes: the whole call grows by it, and so does what is outside."""
+    plain = bench_pipeline(PipelineOrder(images=2, steps=4, rounds=1))
+
+    def slow(policy: Policy, phi: NDArray[np.float32]) -> NDArray[np.float32]:
+        until = time.process_time() + THOUGHT_S
+        while time.process_time() < until:
+            pass
+        return act(policy, phi)
+
+    act = Policy.act
+    monkeypatch.setattr(Policy, "act", slow)
+    thoughtful = bench_pipeline(PipelineOrder(images=2, steps=4, rounds=1))
+    added = (thoughtful["outside_frac"] - plain["outside_frac"]) * thoughtful["stock_s_per_image"] * 2
+    assert added > 2 * THOUGHT_S  # three decisions, less what noise there is

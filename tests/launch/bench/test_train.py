@@ -71,6 +71,16 @@ def test_a_simulated_worker_does_its_calls_one_after_the_other_and_fetches_weigh
     assert fetched == ["new", "new"]
 
 
+def test_a_call_that_comes_late_does_not_bring_older_weights_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two calls wait for one lock, so either may be first; nobody acts by older weights after newer ones."""
+    monkeypatch.setattr(ray, "get", lambda one, **_: one)
+    workers = SimulatedWorkers(TEMPLATES, seconds_per_episode=0.0, stretch=2)
+    tickets = [toy_ticket(number) for number in range(4)]
+    call: Any = partial(workers.work, session=7, weights=cast("Any", ["some"]))
+    answers = [call(tickets[:2], weight_version=2), call(tickets[2:], weight_version=1)]
+    assert [one.weight_version for answer in answers for one in answer.episodes] == [2, 2, 2, 2]
+
+
 def test_made_episodes_have_the_asked_sizes() -> None:
     templates = made_templates(40, 10)
     assert np.mean([len(episode.actions) for episode in templates]) == pytest.approx(10)
