@@ -25,7 +25,6 @@ import tests.typecheck  # noqa: F401 - checked modules import only the package a
 from addiffusion.memory import keep_freed_memory
 
 
-
 def frames_alone(context: int = 1) -> list[inspect.FrameInfo]:
     """The stack without the sources around each frame.
 
