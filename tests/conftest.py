@@ -18,6 +18,7 @@ os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # a busy machine n
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
@@ -125,6 +126,29 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     random.seed(SEED)
     np.random.seed(SEED)  # noqa: NPY002 - the stream that libraries draw from
     torch.manual_seed(SEED)
+
+
+@pytest.fixture(scope="module")
+def figures_once() -> Iterator[None]:
+    """For files of many small runs, of whose time figures take half: every figure is built, and the first of its kind
+    (a form with these titles) is laid out and painted too.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415 - for those who draw
+
+    painted: set[tuple[object, ...]] = set()
+
+    def save(figure: Figure, file: Path, **options: object) -> None:
+        kind = (*figure.get_size_inches(), *(axes.get_title("left") for axes in figure.axes))
+        if kind in painted:
+            Image.new("RGB", (1, 1)).save(file, format="PNG")
+        else:
+            paint(figure, file, **options)
+            painted.add(kind)
+
+    paint = Figure.savefig
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Figure, "savefig", save)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,8 @@ from tests.fakes import ToyBackbone, ToyScoring, make_prompt
 from tests.launch.conftest import Ended
 from tests.launch.runtime.toy_components import toy_components, toy_config, toy_plan
 
+pytestmark = pytest.mark.usefixtures("figures_once")
+
 
 @pytest.fixture
 def page() -> Console:

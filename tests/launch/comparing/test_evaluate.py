@@ -30,6 +30,8 @@ from tests.disks import names, small_disk
 from tests.launch.runtime.toy_components import toy_components
 from tests.launch.training.toy_policy import toy_policy
 
+pytestmark = pytest.mark.usefixtures("figures_once")
+
 PROMPTS = 60
 FEW: dict[str, object] = {"quick": True, "samplers": ("ddim-4",), "films": 0, "stops": 0}
 """Changes of ``order`` where it is not the contestants that matter."""

@@ -33,6 +33,8 @@ from tests.disks import names, small_disk
 from tests.fakes import UNSCORABLE, make_prompt
 from tests.launch.runtime.toy_components import toy_components, toy_config, toy_plan
 
+pytestmark = pytest.mark.usefixtures("figures_once")
+
 
 def train(plan: Plan, roles: object = toy_components) -> tuple[Outcome, str]:
     stream = io.StringIO()
