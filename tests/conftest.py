@@ -151,6 +151,17 @@ def figures_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def short_bench() -> Iterator[None]:
+    """`bench engine` with few passes where it counts passes; where it counts seconds, an order says how many."""
+    from launch.bench import contestants, engine  # noqa: PLC0415 - diffusers, which takes seconds
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(engine, "_OVERHEAD_TICKS", 20)
+        patched.setattr(contestants.StockPipeline, "STEPS", 4)
+        yield
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[str]:
     """A Ray of four (nominal) CPUs on this machine; yields the namespace of its named actors."""

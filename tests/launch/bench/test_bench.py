@@ -30,6 +30,7 @@ from launch.runtime.components import observation_width, unpaid
 from tests.fakes import ToyBackbone, ToyScoring, make_prompt
 from tests.launch.runtime.toy_components import toy_components, toy_config
 
+pytestmark = pytest.mark.usefixtures("short_bench")
 TINY: dict[str, Any] = {
     "sample_size": 8,
     "block_out_channels": (8, 16),

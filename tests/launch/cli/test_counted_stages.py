@@ -26,7 +26,7 @@ from tests.fakes import ToyBackbone, ToyScoring, make_prompt
 from tests.launch.conftest import Ended
 from tests.launch.runtime.toy_components import toy_components, toy_config, toy_plan
 
-pytestmark = pytest.mark.usefixtures("figures_once")
+pytestmark = pytest.mark.usefixtures("figures_once", "short_bench")
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_bench_engine(ended: Ended, page: Console, monkeypatch: pytest.MonkeyPat
     bench_engine(order, page)
     assert ended["turns"] == (12, 12)
     assert ended["sets"] == (4, 4)
-    assert ended["ticks"] == (120, 120)
+    assert ended["ticks"] == (40, 40)
     said = [line for line in lines(page) if line.startswith("turns (round 2: ")]
     assert [line for line in said if " of 12, " in line and line.endswith(" left")]
 
