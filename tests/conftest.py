@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import inspect
 import os
@@ -44,6 +45,7 @@ inspect.stack = frames_alone
 torch.set_num_threads(1)
 keep_freed_memory()  # as the processes of a run do
 gc.disable()  # until everything is imported: a tenth of that time
+atexit.register(gc.unfreeze)  # else libraries count what was kept as leaks, and say so at the end
 
 ROOT = str(Path(__file__).parents[1])
 SEED = 20_240_901
@@ -108,11 +110,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """What is imported stays: no later search for garbage goes through it."""
     gc.freeze()
     gc.enable()
-
-
-def pytest_unconfigure() -> None:
-    """Else libraries count what was kept as leaks, and say so at the end."""
-    gc.unfreeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -16,7 +16,7 @@ from addiffusion.bank.archive import Bank
 from addiffusion.config import Config
 from addiffusion.errors import RolloutError, RunFolderError
 from addiffusion.files import make_folder, whole_file
-from addiffusion.records import FailedEpisode, Prompt, Reference, Ticket
+from addiffusion.records import FailedEpisode, Prompt, Reference, Ticket, TicketId
 from addiffusion.reward import reference_of
 from addiffusion.rollouts import Rollouts, workers_up
 from addiffusion.seeds import derive_seed
@@ -106,7 +106,7 @@ def draw_references(rollouts: Rollouts, pairs: Pairs, config: Config) -> Iterato
     """
     waiting = deque(
         Ticket.full_length(
-            number,
+            TicketId(number),
             prompt,
             seed=seed,
             c_nfe=config.reward.c_nfe,
@@ -115,7 +115,7 @@ def draw_references(rollouts: Rollouts, pairs: Pairs, config: Config) -> Iterato
         )
         for number, (prompt, seed) in enumerate(pairs)
     )
-    failures: Counter[int] = Counter()
+    failures: Counter[TicketId] = Counter()
     while waiting:
         count = min(len(waiting), config.rollout.slots * workers_up(rollouts))
         collected = rollouts.collect([waiting.popleft() for _ in range(count)])
