@@ -109,6 +109,10 @@ class Asked(Seen):
             attention_entropy=episode.attention_entropy,
         )
 
+    def nfe(self, slot: int) -> int:
+        """Passes of a slot's episode so far."""
+        return self._slots.nfe(slot)
+
     def refine_mask(self, slot: int) -> Float[Tensor, "h w"] | None:
         """Mask (h, w) of the slot's last refine, in latent pixels; None before the first."""
         return self._episode(slot).mask
