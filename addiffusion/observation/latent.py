@@ -88,9 +88,12 @@ class LatentObservation:
         return vectors * (self._norm / lengths).astype(np.float32)
 
     def _fill(
-        self, phi: NDArray[np.float32], name: str, values: NDArray[np.float32] | Sequence[NDArray[np.float32]]
+        self,
+        phi: NDArray[np.float32],
+        name: str,
+        values: NDArray[np.float32] | Sequence[NDArray[np.float32] | list[float]],
     ) -> None:
-        self.layout.fill(phi, name, np.asarray(values), mismatch="the backbone in use is not the one")
+        self.layout.fill(phi, name, np.asarray(values, np.float32), mismatch="the backbone in use is not the one")
 
 
 def prompt_vector(embedding: PromptEmbedding) -> NDArray[np.float32]:
