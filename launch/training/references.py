@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +21,14 @@ from addiffusion.records import FailedEpisode, Prompt, Reference, Ticket, Ticket
 from addiffusion.reward import reference_of
 from addiffusion.rollouts import Rollouts, workers_up
 from addiffusion.seeds import derive_seed
+from learner.algorithm_config import OFFLINE
 from learner.settings import drawn_setting
 
 Pairs: TypeAlias = Sequence[tuple[Prompt, int]]
 References: TypeAlias = dict[tuple[str, int], Reference]
 """By text and seed of a pair."""
+_FEW_VISITS = 10
+"""From more visits of each training pair on, a policy begins to know the pairs by heart (docs/training.md)."""
 
 
 class ReferenceStore:
@@ -93,6 +97,18 @@ def known_references(pairs: Pairs, bank: Bank | None) -> References:
 def training_pairs(prompts: Sequence[Prompt], *, seed: int) -> list[tuple[Prompt, int]]:
     """Each training prompt with the seed of its image."""
     return [(prompt, derive_seed(seed, "train", prompt.prompt_id)) for prompt in prompts]
+
+
+def visits_note(config: Config, pair_count: int) -> str | None:
+    """What to know before a run that visits each of its training pairs many times; None before any other."""
+    episodes = config.ppo.iterations * config.ppo.batch_size
+    visits = episodes / pair_count
+    if config.ppo.algorithm in OFFLINE or visits <= _FEW_VISITS:
+        return None
+    return (
+        f"note: each of {pair_count} training pairs will be visited {visits:.0f} times, and from about {_FEW_VISITS} "
+        f"on it is learned by heart; prompts.train_count={math.ceil(episodes / _FEW_VISITS)} or more avoids that"
+    )
 
 
 def draw_references(rollouts: Rollouts, pairs: Pairs, config: Config) -> Iterator[References]:
