@@ -62,11 +62,14 @@ STARTS_RAY = frozenset({"tests/cluster/test_submit.py", "tests/launch/runtime/te
 LONGEST = (
     "ray",
     "tests/launch/cli/test_readme.py",
+    "tests/launch/comparing/test_evaluate.py",
     "tests/test_wheel.py",
     "tests/launch/cli/test_imports.py",
-    "tests/launch/training/test_train.py",
-    "tests/launch/comparing/test_evaluate.py",
     "tests/launch/bench/test_bench.py",
+    "tests/addiffusion/backbones/test_published_layouts.py",
+    "tests/addiffusion/pipeline/test_examples.py",
+    "tests/test_gpu_day.py",
+    "tests/launch/training/test_train.py",
     "tests/evaluation/test_inception.py",
 )
 """What takes longest begins first, that no process is alone at the end."""
