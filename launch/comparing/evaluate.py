@@ -31,6 +31,7 @@ from evaluation.comparison.contestants import (
     converged,
     default_statics,
     make_cases,
+    matched_statics,
     static,
 )
 from evaluation.comparison.draw import ComparisonRunner
@@ -158,7 +159,7 @@ def make_plan(order: EvaluateOrder, config: Config, extra: Literature, converged
     """
     sampler = config.sampler
     chosen = order.samplers if order.samplers is not None else () if order.quick else default_statics(config)
-    solvers = _solvers(chosen or ("ddim-20", "dpm++2m-20"))
+    matched = chosen or matched_statics(config)
     others: list[Contestant] = [
         agent(sampler, policy=0, name=f"price-{price:g}", title=f"agent at price {price:g}", c_nfe=price)
         for price in order.prices
@@ -168,13 +169,13 @@ def make_plan(order: EvaluateOrder, config: Config, extra: Literature, converged
     if not order.quick:
         others += [converged(change, sampler) for change in converged_at]
         if order.best_of > 1:
-            others.append(best_of(order.best_of, static((*chosen, "ddim-20")[0], sampler)))
+            others.append(best_of(order.best_of, static(matched[0], sampler)))
     others += () if order.quick else extra.contestants
     return ComparisonPlan(
         skipped={} if order.quick else extra.skipped,
         agent=agent(sampler, policy=0, name="agent", title="agent", c_nfe=config.reward.c_nfe),
         others=tuple(others),
-        solvers=solvers,
+        solvers=_solvers(matched),
         stops=stop_grid(config, order.stops),
         oracles=order.oracles,
         timed=not order.quick,

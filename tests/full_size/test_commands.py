@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -36,7 +37,7 @@ PROMPTS = (
 )  # fmt: skip
 SMALL = (
     "backbone.image_size=64", "sampler.num_steps=3", "sampler.warmup_steps=1", "sampler.finish_steps=1",
-    "rollout.slots=2", "rollout.rows=4", "scorers.batch_images=1",
+    "rollout.slots=2", "scorers.batch_images=1",
 )  # fmt: skip
 """Few pixels, steps and images: models and code paths are whole, and a CPU gets through."""
 TRAIN = (
@@ -108,7 +109,7 @@ def test_each_other_family_draws_and_trains(name: str, order: Order, place: Path
     ok(call(place, "sample", "a photo of a cat", "-o", f"{name}.png", *config, *SMALL))
     image = Image.open(place / f"{name}.png")
     assert image.size == (64, 64)
-    assert len(set(image.getdata())) > 1
+    assert np.ptp(np.asarray(image)) > 0
     ok(call(place, "train", *config, *SMALL, *TRAIN, f"run.dir=run-{name}", "rollout.workers=1"))
     assert json.loads((place / f"run-{name}/result.json").read_text())["iterations"] == 2
 
@@ -126,7 +127,7 @@ def test_sample(place: Path) -> None:
 
 def test_score(place: Path) -> None:
     Image.effect_noise((64, 64), 60).convert("RGB").save(place / "noise.png")
-    said = ok(call(place, "score", "noise.png", "-p", "a photo of a cat", "-c", "sd15.yaml", "-s", SMALL[6]))
+    said = ok(call(place, "score", "noise.png", "-p", "a photo of a cat", "-c", "sd15.yaml", "-s", SMALL[-1]))
     assert "image_reward" in said
 
 
