@@ -95,22 +95,26 @@ def ok(command: Command) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "order"),
+    ("name", "order", "mode"),
     [
-        ("sdxl", Order(fp16=True)),
-        ("sd3", Order(t5=False)),
-        ("flux", Order(flux_blocks=(2, 2))),
+        ("sdxl", Order(fp16=True), "ray"),
+        ("sd3", Order(t5=False), "serial"),
+        ("flux", Order(flux_blocks=(2, 2)), "serial"),
     ],
 )
-def test_each_other_family_draws_and_trains(name: str, order: Order, place: Path) -> None:
-    """In bfloat16, as the family's file says; with one worker."""
+def test_each_other_family_draws_and_trains(name: str, order: Order, mode: str, place: Path) -> None:
+    """In bfloat16, as the family's file says; with one worker, and in one process where three take too much memory."""
     full_size_weights.write(weights_in(place), [name], order, Console())
     config = ("-c", config_file(place, name, kind=name))
     ok(call(place, "sample", "a photo of a cat", "-o", f"{name}.png", *config, *SMALL))
     image = Image.open(place / f"{name}.png")
     assert image.size == (64, 64)
     assert np.ptp(np.asarray(image)) > 0
-    ok(call(place, "train", *config, *SMALL, *TRAIN, f"run.dir=run-{name}", "rollout.workers=1"))
+    ok(
+        call(
+            place, "train", *config, *SMALL, *TRAIN, f"run.dir=run-{name}", f"cluster.mode={mode}", "rollout.workers=1"
+        )
+    )
     assert json.loads((place / f"run-{name}/result.json").read_text())["iterations"] == 2
 
 
@@ -165,5 +169,8 @@ def test_training_survives_the_loss_of_a_worker_and_of_its_driver(place: Path) -
 def test_evaluate_report_and_export(place: Path) -> None:
     quick = ("--quick", "--limit", "1")
     ok(call(place, "evaluate", "--policy", "run", "--out", "evaluation", *quick, "cluster.mode=serial"))
-    ok(call(place, "report", "run", "--out", "report.html", "--films", "1"))
+    drawn = json.loads((place / "evaluation/summary.json").read_text())
+    assert drawn["images"] == 1
+    ok(call(place, "report", "run", "--comparison", "evaluation", "--out", "report.html", "--films", "1"))
     ok(call(place, "export", "run", "--out", "exported"))
+    assert (place / "exported/policy.safetensors").is_file()
