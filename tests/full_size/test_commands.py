@@ -137,7 +137,7 @@ def test_score(place: Path) -> None:
 
 def test_bench_engine(place: Path) -> None:
     """On SD 1.5's shape at 64 pixels: every contestant, one image at a time."""
-    few = ("--size=64", "--slots=1", "--rounds=1", "--seconds=0.01", "--set-images=0")
+    few = ("--size=64", "--slots=1", "--rounds=1", "--seconds=0.01", "--set-images=0", "--ticks=4")
     found = json.loads(ok(call(place, "bench", "engine", "--backbone=sd15-random", *few, "--json")).splitlines()[-1])
     assert min(found[f"{name}_nfe_s"] for name in ROWS) > 0  # no more: a pass each, beside whatever else there is
 
