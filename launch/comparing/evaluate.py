@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -42,6 +41,7 @@ from evaluation.comparison.schedule import ComparisonPlan, compare_all
 from evaluation.comparison.summary import ComparisonResult
 from launch.comparing.literature import Literature, literature
 from launch.comparing.orders import EvaluateOrder
+from launch.comparing.results import evaluate_command
 from launch.comparing.stages import stages
 from launch.runtime.build import build_components
 from launch.runtime.components import Components, Roles, observation_width, unpaid
@@ -119,7 +119,7 @@ def evaluate(
         reward = asked.reward
         with stages(view.console) as stage:
             result = compare_all(plan, runner, cases, reward=reward, stage=stage)
-        facts = {"policy": policy.name, "prompt_set": order.prompts, "command": _command(order, overrides)}
+        facts = {"policy": policy.name, "prompt_set": order.prompts, "command": evaluate_command(order, overrides)}
         with view.progress("tables and figures"):
             summary = finish_folder(path, result, cases, facts=facts)
     view.say(f"{duration((datetime.now(UTC) - start).total_seconds())} in all")
@@ -259,8 +259,3 @@ def _digest(policy: TrainedPolicy) -> str:
     for name, value in sorted(policy.weights.items()):
         digest.update(name.encode() + value.tobytes())
     return digest.hexdigest()
-
-
-def _command(order: EvaluateOrder, overrides: Sequence[str]) -> str:
-    words = ["addiffusion evaluate", f"--policy {order.policy}", f"--prompts {order.prompts}", f"--limit {order.limit}"]
-    return " ".join([*words, f"--seeds {order.repeats}", *map(shlex.quote, overrides)])

@@ -132,7 +132,7 @@ def test_the_oracle_pays_the_price_that_was_asked_for(prompt_file: Path, tmp_pat
         wanted = order(policy, prompt_file, tmp_path / f"at-{price:g}", **{**FEW, "stops": 3})
         evaluated, _ = run(wanted, overrides=[f"reward.c_nfe={price}"])
         assert evaluated.result.agent.contestant.c_nfe == price
-        assert evaluated.summary["command"].endswith(f"--seeds 1 reward.c_nfe={price}")
+        assert evaluated.summary["command"].endswith(f" --quick reward.c_nfe={price}")
         chosen[price] = evaluated.result.others["oracle-reward"].nfe
     stops = [one for name, one in evaluated.result.others.items() if name.startswith("stop-at")]
     assert (
