@@ -153,11 +153,10 @@ def figures_once() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def short_bench() -> Iterator[None]:
-    """`bench engine` with few passes where it counts passes; where it counts seconds, an order says how many."""
-    from launch.bench import contestants, engine  # noqa: PLC0415 - diffusers, which takes seconds
+    """`bench engine` with few passes of diffusers' pipeline; seconds, rounds and ticks are what an order says."""
+    from launch.bench import contestants  # noqa: PLC0415 - diffusers, which takes seconds
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(engine, "_OVERHEAD_TICKS", 20)
         patched.setattr(contestants.StockPipeline, "STEPS", 4)
         yield
 

@@ -232,3 +232,8 @@ def default_statics(config: Config) -> tuple[str, ...]:
     if config.sampler.solver == "flow_euler":
         return ("flow_euler-20", "flow_euler-50")
     return ("ddim-20", "ddim-50", "dpm++2m-20", "dpm++2m-50", "euler-20", "unipc2-20", "pndm-20")
+
+
+def matched_statics(config: Config) -> tuple[str, ...]:
+    """Those whose solvers run with the agent's NFE where no sampler is asked for; a flow knows its own alone."""
+    return ("flow_euler-20",) if config.sampler.solver == "flow_euler" else ("ddim-20", "dpm++2m-20")

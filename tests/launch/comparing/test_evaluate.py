@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from addiffusion.configuration.files import load_config
 from addiffusion.errors import ArchiveError, RunFolderError, UsageError
 from evaluation.comparison.results import ImageResult, ResultStore, read_results
-from launch.comparing.evaluate import MANIFEST, Evaluated, evaluate
+from launch.comparing.evaluate import MANIFEST, Evaluated, evaluate, make_plan
 from launch.comparing.evaluate_view import standings_table
+from launch.comparing.literature import Literature
 from launch.comparing.orders import EvaluateOrder
 from launch.runtime.folder_lock import locked
 from tests.launch.comparing.cut_short import counting_components, drawn, timed_names, without
@@ -125,7 +127,7 @@ def test_the_oracle_pays_the_price_that_was_asked_for(prompt_file: Path, tmp_pat
         wanted = order(policy, prompt_file, tmp_path / f"at-{price:g}", **{**FEW, "stops": 3})
         evaluated, _ = run(wanted, overrides=[f"reward.c_nfe={price}"])
         assert evaluated.result.agent.contestant.c_nfe == price
-        assert evaluated.summary["command"].endswith(f"--seeds 1 reward.c_nfe={price}")
+        assert evaluated.summary["command"].endswith(f" --quick reward.c_nfe={price}")
         chosen[price] = evaluated.result.others["oracle-reward"].nfe
     stops = [one for name, one in evaluated.result.others.items() if name.startswith("stop-at")]
     assert (
@@ -261,6 +263,16 @@ def test_a_damaged_part_is_named(finished: tuple[Evaluated, str, Path], prompt_f
     part.write_bytes(part.read_bytes()[:100])
     with pytest.raises(ArchiveError, match=r"can't be read as a Parquet file of results .* delete it"):
         run(wanted)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize(("kind", "solvers"), [("sdxl", {"ddim", "dpm++2m"}), ("sd3", {"flow_euler"})])
+def test_samplers_at_the_agents_nfe_are_those_the_family_knows(kind: str, solvers: set[str], *, quick: bool) -> None:
+    config = load_config([], [f"backbone.kind={kind}", "backbone.path=owner/name", "prompts.source=prompts.txt"])
+    plan = make_plan(EvaluateOrder(quick=quick), config, Literature(), ())
+    found = set(plan.solvers)
+    assert found == solvers if quick else found >= solvers
+    assert {one.sampler.solver for one in plan.others} <= found | {config.sampler.solver}
 
 
 def test_a_sampler_that_is_none_lists_those_there_are(prompt_file: Path, tmp_path: Path) -> None:
