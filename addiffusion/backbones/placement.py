@@ -18,7 +18,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 def own_placement(pipeline: Any, network: Any) -> tuple[torch.device, torch.dtype]:
     """Where a pipeline works, offloaded or not, and the precision of its network."""
-    return torch.device(pipeline._execution_device), network.dtype
+    weights = next(network.parameters())
+    hooked = hasattr(network, "_hf_hook") or hasattr(network, "_diffusers_hook") or weights.device.type == "meta"
+    # diffusers looks at every module of every part, which takes milliseconds
+    return (torch.device(pipeline._execution_device) if hooked else weights.device), network.dtype
 
 
 def wanted_placement(section: BackboneSection) -> tuple[torch.device, torch.dtype]:

@@ -109,10 +109,12 @@ class Condition:
             t: their timesteps.
         """
         guided, end = len(pick.guided), pick.rows
-        batch, times = torch.zeros(rows, *z.shape[1:], device=z.device), torch.zeros(rows, device=z.device)
-        torch.mul(in_scale, z, out=batch[guided:end])
-        batch[:guided], times[:guided], times[guided:end] = batch[guided : 2 * guided], t[:guided], t
-        output = self._backbone.denoise(batch, times, *self._prompts(pick, rows))
+        scaled = in_scale * z
+        batch, times = [scaled[:guided], scaled], [t[:guided], t]
+        if end < rows:  # nobody's
+            batch.append(scaled.new_zeros(rows - end, *z.shape[1:]))
+            times.append(t.new_zeros(rows - end))
+        output = self._backbone.denoise(torch.cat(batch), torch.cat(times), *self._prompts(pick, rows))
         cond = output[guided:end]
         if guided:
             uncond = output[:guided]
