@@ -121,7 +121,7 @@ class LatentObservationBuilder:
         self._tickets = tickets
         self._before: Float[Tensor, "slot c h w"] | None = None
         self._texts: dict[int, tuple[PromptEmbedding, NDArray[np.float32]]] = {}
-        """Prompt of each slot, and its vector."""
+        """Prompt of each slot, and its vector as phi has it."""
         self.layout = observation.layout
 
     @torch.inference_mode()
@@ -146,15 +146,15 @@ class LatentObservationBuilder:
         )
 
     def _text(self, slot: int, embedding: PromptEmbedding) -> NDArray[np.float32]:
-        """(e,) vector of a slot's prompt, computed at its first decision."""
+        """(e,) vector of a slot's prompt as phi has it, computed at its first decision."""
         known = self._texts.get(slot)
         if known is None or known[0] is not embedding:
-            known = self._texts[slot] = embedding, prompt_vector(embedding)
+            known = self._texts[slot] = embedding, self._observation.scaled(prompt_vector(embedding)[None])[0]
         return known[1]
 
     def _convergence(
         self, engine: Engine, builders: Mapping[int, DecidingEpisode], slots: Sequence[int]
-    ) -> NDArray[np.float32]:
+    ) -> list[list[float]]:
         """(at least n, 4) statistics of each slot, at one batch shape: so none depends on how many decide with it."""
         present = engine.z0_pred
         past = torch.zeros_like(present) if self._before is None else self._before
@@ -164,11 +164,15 @@ class LatentObservationBuilder:
             past[new] = present[new]
         if [*slots] == [*range(len(present))]:  # all of them, as in a call of equal images: in fewer operations
             self._before = present  # nobody changes it: later ticks make a new one
-            return convergence(movement(present, past).cpu().numpy())
+            return _statistics(present, past)
         which = torch.tensor([*slots, *[slots[0]] * (engine.images_per_pass - len(slots))], device=present.device)
         now, before = present.index_select(0, which), past.index_select(0, which)
         self._before = past.index_copy(0, which[: len(slots)], now[: len(slots)])
-        return convergence(movement(now, before).cpu().numpy())
+        return _statistics(now, before)
+
+
+def _statistics(now: Float[Tensor, "some c h w"], before: Float[Tensor, "some c h w"]) -> list[list[float]]:
+    return convergence(movement(now, before).cpu().numpy(), now[0].numel())
 
 
 def make_observation_builder(
