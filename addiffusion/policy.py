@@ -30,7 +30,7 @@ VALUE_GAIN = 1.0
 class PolicyNetwork(nn.Module):
     """phi to logits in the order of ``Action``: of FIRST_ACTIONS, or of all where it may take another."""
 
-    allowed: Tensor
+    forbidden: Tensor
 
     def __init__(
         self,
@@ -52,8 +52,8 @@ class PolicyNetwork(nn.Module):
         count = action_count(actions)
         self.layers = build_mlp((input_width, *hidden, count), head_gain=POLICY_GAIN)
         # Not part of the state: it says what is allowed, not what was learned.
-        allowed = torch.tensor([name in actions for name in ACTION_NAMES[:count]])
-        self.register_buffer("allowed", allowed, persistent=False)
+        forbidden = torch.tensor([name not in actions for name in ACTION_NAMES[:count]])
+        self.register_buffer("forbidden", forbidden, persistent=False)
         if prior is not None:
             head = self.layers[-1]
             assert isinstance(head, nn.Linear)
@@ -72,7 +72,7 @@ class PolicyNetwork(nn.Module):
 
     def forward(self, phi: Float[Tensor, "*row p"]) -> Float[Tensor, "*row action"]:
         """Logits of any number of observations."""
-        return self.layers(phi).masked_fill(~self.allowed, FORBIDDEN_LOGIT)
+        return self.layers(phi).masked_fill(self.forbidden, FORBIDDEN_LOGIT)
 
 
 class ValueNetwork(nn.Module):
@@ -95,7 +95,8 @@ def prior_of(prior: Sequence[float], count: int) -> list[float]:
 
 def payable(logits: NDArray[np.float32], allowed: Sequence[bool]) -> NDArray[np.float32]:
     """Logits (a,) of a decision with FORBIDDEN_LOGIT for what ``allowed``, by ``Action``, forbids there."""
-    return np.where(allowed[: len(logits)], logits, np.float32(FORBIDDEN_LOGIT))
+    allowed = allowed[: len(logits)]
+    return logits if all(allowed) else np.where(allowed, logits, np.float32(FORBIDDEN_LOGIT))
 
 
 def masked_like(logits: Float[Tensor, "*row action"], acted: Float[Tensor, "*row action"]) -> Tensor:
@@ -106,6 +107,11 @@ def masked_like(logits: Float[Tensor, "*row action"], acted: Float[Tensor, "*row
         acted: as in ``Episode.logits``.
     """
     return logits.masked_fill(acted <= FORBIDDEN_LOGIT, FORBIDDEN_LOGIT)
+
+
+def likeliest(logits: NDArray[np.float32]) -> Action:
+    """The action of the greatest of (a,) logits; of equal ones the first."""
+    return Action(int(logits.argmax()))
 
 
 def choose(logits: NDArray[np.float32], generator: torch.Generator | None) -> tuple[Action, float]:
@@ -121,7 +127,7 @@ def choose(logits: NDArray[np.float32], generator: torch.Generator | None) -> tu
     shifted = logits.astype(np.float64) - logits.max()
     log_probs = shifted - np.log(np.exp(shifted).sum())
     if generator is None:
-        index = int(logits.argmax())
+        index = likeliest(logits)
     else:
         *bounds, total = np.exp(log_probs).cumsum().tolist()
         uniform = float(torch.rand((), generator=generator, dtype=torch.float64))

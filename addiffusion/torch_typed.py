@@ -14,6 +14,7 @@ _torch: Any = torch  # leaves open an argument or the result of each of these
 
 LinAlgError: type[RuntimeError] = _torch.linalg.LinAlgError
 from_numpy: Callable[[NDArray[Any]], Tensor] = _torch.from_numpy
+vector_norm: Callable[..., Tensor] = _torch.linalg.vector_norm
 manual_seed: Callable[[int], object] = _torch.manual_seed
 fork_rng: Callable[[], AbstractContextManager[object]] = _torch.random.fork_rng
 

@@ -184,7 +184,7 @@ class WarmStart:
     def _refine_loss(self, logits: Float[Tensor, "n d a"]) -> Float[Tensor, ""]:
         """A bank knows of continue and stop: others stay near ``refine_prob``, so that PPO can learn about them."""
         log_probs, target, loss = torch.log_softmax(logits, -1), self._section.refine_prob, logits.new_zeros(())
-        for action in torch.nonzero(self._networks.policy.allowed[Action.REFINE :]).flatten() + Action.REFINE:
+        for action in torch.nonzero(~self._networks.policy.forbidden[Action.REFINE :]).flatten() + Action.REFINE:
             log_prob = log_probs[..., action]
             others = torch.log1p(-log_prob.exp().clamp(max=1 - 1e-6))
             loss = loss - (target * log_prob + (1 - target) * others).mean() * self._section.refine_coeff

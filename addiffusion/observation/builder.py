@@ -14,7 +14,7 @@ from torch import Tensor
 from addiffusion.backbones.base import Backbone, PromptEmbedding
 from addiffusion.config import Config
 from addiffusion.observation.clip import ClipObservation, ImageScores
-from addiffusion.observation.latent import LatentObservation, convergence, prompt_vector
+from addiffusion.observation.latent import LatentObservation, convergence, movement, prompt_vector
 from addiffusion.observation.layout import Layout
 from addiffusion.records import Ticket
 from addiffusion.sampling.engine import Engine
@@ -119,7 +119,7 @@ class LatentObservationBuilder:
     def __init__(self, observation: LatentObservation, tickets: EncodedPrompts) -> None:
         self._observation = observation
         self._tickets = tickets
-        self._before: dict[int, Float[Tensor, "c h w"]] = {}
+        self._before: Float[Tensor, "slot c h w"] | None = None
         self._texts: dict[int, tuple[PromptEmbedding, NDArray[np.float32]]] = {}
         """Prompt of each slot, and its vector."""
         self.layout = observation.layout
@@ -156,12 +156,19 @@ class LatentObservationBuilder:
         self, engine: Engine, builders: Mapping[int, DecidingEpisode], slots: Sequence[int]
     ) -> NDArray[np.float32]:
         """(at least n, 4) statistics of each slot, at one batch shape: so none depends on how many decide with it."""
-        which = [*slots, *[slots[0]] * (engine.images_per_pass - len(slots))]
-        now = engine.z0_pred[which]
-        new = {slot for slot in slots if builders[slot].begins}
-        before = [one if slot in new else self._before[slot] for slot, one in zip(which, now, strict=True)]
-        self._before |= zip(slots, now, strict=False)
-        return convergence(now, torch.stack(before)).cpu().numpy()
+        present = engine.z0_pred
+        past = torch.zeros_like(present) if self._before is None else self._before
+        new = [slot for slot in slots if builders[slot].begins]
+        if new:
+            past = past.clone()
+            past[new] = present[new]
+        if [*slots] == [*range(len(present))]:  # all of them, as in a call of equal images: in fewer operations
+            self._before = present  # nobody changes it: later ticks make a new one
+            return convergence(movement(present, past).cpu().numpy())
+        which = torch.tensor([*slots, *[slots[0]] * (engine.images_per_pass - len(slots))], device=present.device)
+        now, before = present.index_select(0, which), past.index_select(0, which)
+        self._before = past.index_copy(0, which[: len(slots)], now[: len(slots)])
+        return convergence(movement(now, before).cpu().numpy())
 
 
 def make_observation_builder(

@@ -103,7 +103,7 @@ class ClipObservation:
         timestep = self.layout.slice("timestep")
         phi[timestep] = sinusoid(info.timestep, timestep.stop - timestep.start)
         if "setting" in self.layout.names:
-            self._fill(phi, "setting", setting_of(info))
+            self._fill(phi, "setting", np.array(setting_of(info), np.float32))
         self._fill(phi, "quality", self._quality(info, now, before or now, c_nfe))
         return phi
 
@@ -130,7 +130,7 @@ class ClipObservation:
                 _limited(delta[_IMAGE_REWARD] / scales.image_reward),
                 # 1 where nothing changed, one less for each unit of change: similarities crowd just below 1.
                 _limited(1.0 - (1.0 - similarity) / scales.dino),
-                *progress(info, num_steps=self._num_steps, c_nfe=c_nfe).tolist(),
+                *progress(info, num_steps=self._num_steps, c_nfe=c_nfe),
             ],
             dtype=np.float32,
         )

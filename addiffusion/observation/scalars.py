@@ -24,30 +24,19 @@ MAX_PERIOD = 10_000.0
 """Base of the sinusoidal wavelengths (arXiv:1706.03762 Sec. 3.5)."""
 
 
-def progress(info: SlotInfo, *, num_steps: int, c_nfe: float) -> NDArray[np.float32]:
-    """(4,) in the order of PROGRESS_NAMES."""
-    return np.array(
-        [
-            info.step / num_steps,
-            info.nfe / num_steps,
-            _log_price(c_nfe),
-            info.attention_entropy,
-        ],
-        dtype=np.float32,
-    )
+def progress(info: SlotInfo, *, num_steps: int, c_nfe: float) -> list[float]:
+    """In the order of PROGRESS_NAMES."""
+    return [info.step / num_steps, info.nfe / num_steps, _log_price(c_nfe), info.attention_entropy]
 
 
-def setting_of(info: SlotInfo) -> NDArray[np.float32]:
-    """(4,) in the order of SETTING_NAMES, each of the order of 1."""
-    return np.array(
-        [
-            info.guidance_scale / GUIDANCE_UNIT,
-            math.log2(info.num_steps / STEPS_CENTRE),
-            (info.solver_memory - 1) / 2,
-            info.cost_left_frac,
-        ],
-        dtype=np.float32,
-    )
+def setting_of(info: SlotInfo) -> list[float]:
+    """In the order of SETTING_NAMES, each of the order of 1."""
+    return [
+        info.guidance_scale / GUIDANCE_UNIT,
+        math.log2(info.num_steps / STEPS_CENTRE),
+        (info.solver_memory - 1) / 2,
+        info.cost_left_frac,
+    ]
 
 
 @lru_cache(maxsize=1024)

@@ -19,7 +19,7 @@ from addiffusion.errors import ScorerError
 from addiffusion.observation.builder import ObservationBuilder
 from addiffusion.observation.clip import ImageScores
 from addiffusion.observation.layout import Layout
-from addiffusion.policy import choose, payable
+from addiffusion.policy import choose, likeliest, payable
 from addiffusion.records import ScoreRequest, Ticket
 from addiffusion.sampling.engine import Engine
 from addiffusion.scorers.base import Scoring
@@ -200,9 +200,12 @@ class ImageBatch:
             return
         phi = np.zeros((self.engine.images_per_pass, decider.observations.layout.width), np.float32)
         phi[: len(slots)] = decider.observations.rows(self.engine, self.episodes, judged, slots)
-        for slot, logits in zip(slots, decider.act(phi), strict=False):
-            if np.isfinite(logits).all():
-                chosen[slot], _ = choose(payable(logits, self.engine.allowed(slot)), self.episodes[slot].draws)
+        answers = decider.act(phi)
+        all_finite = np.isfinite(answers).all()
+        for slot, logits in zip(slots, answers, strict=False):
+            if all_finite or np.isfinite(logits).all():
+                can, draws = payable(logits, self.engine.allowed(slot)), self.episodes[slot].draws
+                chosen[slot] = likeliest(can) if draws is None else choose(can, draws)[0]
                 self.episodes[slot].last_judged = None if chosen[slot] is Action.REDRAW else judged.get(slot)
             else:
                 failed[slot] = f"The policy returned {logits.tolist()}, which is no distribution over actions."

@@ -45,7 +45,7 @@ class ImageLoop:
     @property
     def spent(self) -> int:
         """NFE so far, of all images."""
-        under_way = sum(self._engine.info(slot).nfe for slot in self._batch.episodes)
+        under_way = sum(map(self._engine.nfe, self._batch.episodes))
         return under_way + sum(drawn.nfe for drawn in self._drawn.values())
 
     @property

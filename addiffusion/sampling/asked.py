@@ -5,15 +5,12 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from addiffusion.actions import Action
 from addiffusion.backbones.base import Backbone
 from addiffusion.sampling.latents import Latents
 from addiffusion.sampling.refining import SlotEpisode
 from addiffusion.sampling.seen import Seen
 from addiffusion.sampling.slot import Phase, SlotInfo
 from addiffusion.sampling.slots import Slots
-
-_ACTIONS = tuple(Action)
 
 
 class Asked(Seen):
@@ -93,21 +90,24 @@ class Asked(Seen):
         Raises:
             SlotError: the slot is empty.
         """
-        episode = self._episode(slot)
-        step, schedule = self._slots.step(slot), self._slots.schedule(slot)
+        episode, at, cost = self._episode(slot), self._slots[slot], self._slots.cost(slot)
         return SlotInfo(
-            step=step,
-            timestep=schedule.timesteps[step],
-            nfe=self._slots.nfe(slot),
-            network_evals=self._slots.network_evals(slot),
-            cost=self._slots.cost(slot),
+            step=at.step,
+            timestep=at.schedule.timesteps[at.step],
+            nfe=at.nfe,
+            network_evals=at.network_evals,
+            cost=cost,
             guidance_scale=episode.guidance_scale,
-            num_steps=schedule.sampler.num_steps,
-            solver_memory=schedule.memory,
-            cost_left_frac=self._slots.cost_left_frac(slot),
-            redraws=self._slots.redraws(slot),
+            num_steps=at.schedule.sampler.num_steps,
+            solver_memory=at.schedule.memory,
+            cost_left_frac=1 - cost / at.max_cost,
+            redraws=at.redraws,
             attention_entropy=episode.attention_entropy,
         )
+
+    def nfe(self, slot: int) -> int:
+        """Passes of a slot's episode so far."""
+        return self._slots[slot].nfe
 
     def refine_mask(self, slot: int) -> Float[Tensor, "h w"] | None:
         """Mask (h, w) of the slot's last refine, in latent pixels; None before the first."""
@@ -120,7 +120,7 @@ class Asked(Seen):
             SlotError: the slot is not DECIDING.
         """
         self._slots.require(slot, Phase.DECIDING)
-        return tuple(self._slots.allowed(slot, action) for action in _ACTIONS)
+        return self._slots.allowed(slot)
 
     def _episode(self, slot: int) -> SlotEpisode:
         episode = self._episodes[slot] if 0 <= slot < len(self._episodes) else None

@@ -32,6 +32,8 @@ class Condition:
         self._pooled = None if pooled is None else pooled.to(device).repeat(entries, 1)
         self._scale = torch.full((slots, 1, 1, 1), guidance_scale, device=device)
         self._gathered: tuple[list[int], tuple[Tensor, ...]] | None = None
+        self._scales: tuple[tuple[int, ...], Tensor] | None = None
+        """Of the guided slots of the last pass, as long as none of them changes."""
 
     def put(
         self, slot: int, embedding: PromptEmbedding, *, negative: PromptEmbedding | None, guidance_scale: float | None
@@ -55,7 +57,7 @@ class Condition:
         self._write(slot, negative or self._uncond)
         self._write(self._slots + slot, embedding)
         self._scale[slot] = scale
-        self._gathered = None
+        self._gathered = self._scales = None
         return guided
 
     def set_scale(self, slot: int, guidance_scale: float) -> bool:
@@ -66,6 +68,7 @@ class Condition:
         """
         guided = self.is_guided(guidance_scale, away=False)
         self._scale[slot] = guidance_scale
+        self._scales = None
         return guided
 
     def is_guided(self, guidance_scale: float | None, *, away: bool) -> bool:
@@ -113,8 +116,13 @@ class Condition:
         cond = output[guided:end]
         if guided:
             uncond = output[:guided]
-            cond[:guided].sub_(uncond).mul_(self._scale[list(pick.guided)]).add_(uncond)
+            cond[:guided].sub_(uncond).mul_(self._scales_of(pick.guided)).add_(uncond)
         return cond
+
+    def _scales_of(self, guided: tuple[int, ...]) -> Float[Tensor, "some 1 1 1"]:
+        if self._scales is None or self._scales[0] != guided:
+            self._scales = guided, self._scale[list(guided)]
+        return self._scales[1]
 
     def _prompts(self, pick: Pick, rows: int) -> tuple[Tensor, ...]:
         """What each row attends to, gathered anew where other slots take part than in the pass before."""

@@ -277,12 +277,12 @@ class Engine(Asked):
     def _begin_again(self, slot: int) -> None:
         """Draw an episode's next noise, and forget what was seen of the latent before."""
         episode = self._episode(slot)
-        noise = self._draw(generator(episode.seed, "latent", self._slots.redraws(slot)))
-        self._latents.start(slot, noise * self._slots.schedule(slot).init_noise_sigma)
+        noise = self._draw(generator(episode.seed, "latent", self._slots[slot].redraws))
+        self._latents.start(slot, noise * self._slots[slot].schedule.init_noise_sigma)
         episode.mask, episode.attention_entropy = None, 0.0
 
     def _draw(self, stream: torch.Generator) -> Float[Tensor, "c h w"]:
         return torch.randn(self._backbone.latent_shape, generator=stream).to(self._backbone.device)
 
     def _at(self, slots: Sequence[int]) -> list[AtStep]:
-        return [AtStep(self._episode(slot), self._slots.step(slot), self._slots.schedule(slot)) for slot in slots]
+        return [AtStep(self._episode(slot), self._slots.step(slot), self._slots[slot].schedule) for slot in slots]

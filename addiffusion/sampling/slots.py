@@ -36,6 +36,10 @@ class Slots:
     def __len__(self) -> int:
         return len(self._slots)
 
+    def __getitem__(self, slot: int) -> Slot:
+        """To be read: only what is here changes it."""
+        return self._slots[slot]
+
     def phase(self, slot: int) -> Phase:
         """Phase of a slot."""
         return self._slots[slot].phase
@@ -44,29 +48,9 @@ class Slots:
         """Schedule point i of its last base pass, or of the next one after a refine."""
         return self._slots[slot].step
 
-    def nfe(self, slot: int) -> int:
-        """Passes of its episode so far."""
-        return self._slots[slot].nfe
-
-    def network_evals(self, slot: int) -> int:
-        """Rows of the network batch that its episode has taken so far."""
-        return self._slots[slot].network_evals
-
     def cost(self, slot: int) -> float:
         """What its episode has cost so far, in guided passes."""
         return self._slots[slot].network_evals / self._rows_per_pass
-
-    def cost_left_frac(self, slot: int) -> float:
-        """Share of its max_cost that its episode has not spent; 1 without one."""
-        return 1 - self.cost(slot) / self._slots[slot].max_cost
-
-    def redraws(self, slot: int) -> int:
-        """Times its episode began again."""
-        return self._slots[slot].redraws
-
-    def schedule(self, slot: int) -> Schedule:
-        """Schedule of its episode."""
-        return self._slots[slot].schedule
 
     def row(self, slot: int) -> int:
         """Table row of the pass that comes next, or, of a slot that waits for its decision, of the last one."""
@@ -207,7 +191,7 @@ class Slots:
         """
         for number, action in actions.items():
             self.require(number, Phase.DECIDING)
-            if not self.allowed(number, action):
+            if self._hindrance(self._slots[number], action):
                 raise SlotError(
                     f"Slot {number} can't {action.name.lower()}: {self._hindrance(self._slots[number], action)}.",
                     slot=number,
@@ -218,9 +202,10 @@ class Slots:
             self._decided(number, actions[number], moves)
         return moves
 
-    def allowed(self, number: int, action: Action) -> bool:
-        """Whether a slot that waits for an action can take this one, and pay for it and the cheapest end after it."""
-        return self._hindrance(self._slots[number], action) is None
+    def allowed(self, number: int) -> tuple[bool, ...]:
+        """For each action whether a slot that waits for one can take it, and pay for it and for an end after it."""
+        slot = self._slots[number]
+        return tuple([self._hindrance(slot, action) is None for action in _ACTIONS])
 
     def _hindrance(self, slot: Slot, action: Action) -> str | None:
         """Why an action can't be taken; None where it can."""
@@ -307,4 +292,5 @@ class Slots:
         slot.phase = Phase.WARMUP if slot.step < slot.schedule.sampler.warmup_steps else Phase.STEPPING
 
 
+_ACTIONS = tuple(Action)
 _RUNS = tuple(Phase.WARMUP <= phase <= Phase.FINISHING for phase in Phase)

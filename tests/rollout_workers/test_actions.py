@@ -85,7 +85,7 @@ def test_a_policy_of_six_begins_near_its_prior_and_of_three_as_ever() -> None:
     assert prior_of((0.88, 0.06, 0.06), 3) == [0.88, 0.06, 0.06]
     assert sum(prior_of((0.88, 0.06, 0.06), 6)) == pytest.approx(1)
     network = PolicyNetwork(4, (8,), actions=("continue", "stop", "redraw"))
-    assert network.allowed.tolist() == [True, True, False, False, False, True]
+    assert network.forbidden.tolist() == [False, False, True, True, True, False]
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from addiffusion.backbones.base import PromptEmbedding
 from addiffusion.config import ObservationSection
 from addiffusion.errors import ContractError
-from addiffusion.observation.latent import LatentObservation, convergence, prompt_vector
+from addiffusion.observation.latent import LatentObservation, convergence, movement, prompt_vector
 from addiffusion.observation.layout import PROGRESS_NAMES
 from addiffusion.observation.scalars import sinusoid
 from tests.addiffusion.observation.slot_info import INFO
@@ -102,7 +104,19 @@ def test_convergence_tells_how_far_predictions_moved() -> None:
     now = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     before = now.clone()
     before[1] *= 0.5
-    still, moved = convergence(now, before).tolist()
+    still, moved = convergence(movement(now, before).numpy()).tolist()
     assert still[:2] == pytest.approx([-4.0, 1.0], abs=1e-6)
     assert moved[:2] == pytest.approx([math.log10(0.5), 1.0], abs=1e-6)
     assert still[2:] == pytest.approx([now[0].std().item(), now[0].abs().mean().item()], rel=1e-5)
+
+
+@given(st.integers(0, 2**31), st.floats(1e-3, 1e3), st.floats(0, 2))
+def test_convergence_is_what_torch_says(seed: int, scale: float, step: float) -> None:
+    stream = torch.Generator().manual_seed(seed)
+    before = scale * torch.randn(3, 4, 8, 8, generator=stream)
+    now = before + step * scale * torch.randn(3, 4, 8, 8, generator=stream)
+    found = convergence(movement(now, before).numpy())
+    flat, past = now.double().flatten(1), before.double().flatten(1)
+    change = ((flat - past).norm(dim=1) / flat.norm(dim=1)).clamp_min(1e-4).log10()
+    expected = [change, torch.cosine_similarity(flat, past), flat.std(1), flat.abs().mean(1)]
+    np.testing.assert_allclose(found, torch.stack(expected, 1).numpy(), rtol=1e-4, atol=1e-5)

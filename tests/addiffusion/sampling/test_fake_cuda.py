@@ -16,7 +16,7 @@ from addiffusion.actions import Action
 from addiffusion.backbones.base import Backbone
 from addiffusion.backbones.loading import load_pipeline
 from addiffusion.config import RefineSection, SamplerSection
-from addiffusion.observation.latent import convergence
+from addiffusion.observation.latent import movement
 from addiffusion.sampling.engine import Engine
 from addiffusion.sampling.solver_tables.build import table_on
 from addiffusion.sampling.solver_tables.schedules import Schedules
@@ -63,7 +63,7 @@ def test_a_family_never_mixes_devices_and_reads_back_once_a_tick(family: str, re
         assert reads == {FINITE: ticks, WORDS: 1}
 
         assert (engine.z0_pred.device, engine.z0_pred.dtype) == (CUDA, torch.float32)
-        assert convergence(engine.z0_pred, engine.z0_pred.clone()).device == CUDA
+        assert movement(engine.z0_pred, engine.z0_pred.clone()).device == CUDA
         assert engine.middle_features().device == CUDA
         assert engine.decode().dtype == np.uint8
 

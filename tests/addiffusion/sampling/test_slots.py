@@ -180,12 +180,12 @@ class SlotLife(RuleBasedStateMachine):
         assert [self.slots.phase(index) for index in range(COUNT)] == [slot.phase for slot in self.model]
         for index, slot in enumerate(self.model):
             if slot.phase is not Phase.EMPTY:
-                assert (self.slots.step(index), self.slots.nfe(index)) == (slot.step, slot.nfe)
+                assert (self.slots.step(index), self.slots[index].nfe) == (slot.step, slot.nfe)
         for index, slot in enumerate(self.model):
             if slot.phase in (*RUNNING, Phase.DECIDING):
                 assert TABLE.rows[0, self.slots.row(index)] == slot.timestep
-                assert self.slots.network_evals(index) == slot.evals
-                assert self.slots.redraws(index) == slot.redraws
+                assert self.slots[index].network_evals == slot.evals
+                assert self.slots[index].redraws == slot.redraws
             if slot.phase in (Phase.WARMUP, Phase.STEPPING, Phase.DECIDING):
                 assert NODES[self.slots.row(index)] == (slot.step, len(slot.gaps), slot.gaps)
         assert self.slots.running_rows == sum(2 - slot.unguided for slot in self.model if slot.phase in RUNNING)
