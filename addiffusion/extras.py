@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.metadata import metadata
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from addiffusion.errors import MissingExtraError
@@ -34,6 +35,16 @@ def named_extras() -> Generator[None]:
             module=module,
             extra=extra,
         ) from error
+
+
+def look_for(module: str) -> None:
+    """Miss a library before seconds of other imports, and without importing it.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    if find_spec(module) is None:
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
 
 def extra_of(module: str) -> str | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, NewType, Self, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +25,17 @@ EMBEDDING_NAMES = ("clip", "dino")
 TERM_NAMES = ("quality", "efficiency", "terminal", "refine")
 """Reward terms, in the order of ``Episode.terms``."""
 
+PromptId = NewType("PromptId", int)
+"""A prompt's place in its set; of a server, the ticket's."""
+TicketId = NewType("TicketId", int)
+"""An episode's number, of those that are handed out together."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
     """One prompt of a prompt set."""
 
-    prompt_id: int
+    prompt_id: PromptId
     text: str
     tier: int
     """1 to 3 by difficulty; 0 for prompts of no set."""
@@ -63,7 +68,7 @@ class Ticket:
     those that draw nothing.
     """
 
-    ticket_id: int
+    ticket_id: TicketId
     """Unique in a run; results are ordered by it, whoever rolled them out."""
     prompt: Prompt
     seed: int
@@ -95,7 +100,7 @@ class Ticket:
 
     @classmethod
     def greedy(
-        cls, ticket_id: int, prompt: Prompt, *, seed: int, c_nfe: float, **options: Unpack[TicketOptions]
+        cls, ticket_id: TicketId, prompt: Prompt, *, seed: int, c_nfe: float, **options: Unpack[TicketOptions]
     ) -> Self:
         """A ticket for the policy's likeliest actions.
 
@@ -111,7 +116,7 @@ class Ticket:
     @classmethod
     def full_length(
         cls,
-        ticket_id: int,
+        ticket_id: TicketId,
         prompt: Prompt,
         *,
         seed: int,
@@ -136,7 +141,7 @@ class Ticket:
     def recording_stops(
         cls,
         record_stops: RecordAllStops,
-        ticket_id: int,
+        ticket_id: TicketId,
         prompt: Prompt,
         *,
         seed: int,

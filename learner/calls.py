@@ -10,7 +10,7 @@ from addiffusion.baseline import Baseline
 from addiffusion.config import SamplerSection
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected
-from learner.losses import Hazard
+from learner.losses import Hazard, WorkerId
 
 POLL_S = 0.5
 """Longest sleep before deadlines and lost workers are looked at again; results end it at once."""
@@ -52,16 +52,16 @@ class Loss:
 class Workers(Protocol):
     """Port: workers by id, and their calls by reference."""
 
-    tried: set[int]
+    tried: set[WorkerId]
     """Ids of workers that have answered a call since they were started: their model is loaded."""
     hazard: Hazard
 
     @property
-    def up(self) -> list[int]:
+    def up(self) -> list[WorkerId]:
         """Ids of the workers that can be given work, in order."""
         ...
 
-    def submit(self, worker_id: int, order: Order) -> Hashable:
+    def submit(self, worker_id: WorkerId, order: Order) -> Hashable:
         """Queue a call; returns its reference."""
         ...
 
@@ -69,7 +69,7 @@ class Workers(Protocol):
         """References of calls that have an answer or a loss; waits up to ``timeout_s`` seconds for the first."""
         ...
 
-    def answer(self, worker_id: int, reference: Hashable) -> Collected | Loss:
+    def answer(self, worker_id: WorkerId, reference: Hashable) -> Collected | Loss:
         """The answer of a call that has one, or its loss.
 
         Raises:
@@ -77,7 +77,7 @@ class Workers(Protocol):
         """
         ...
 
-    def lose(self, worker_id: int, reason: str, measured: str, *, restart: bool) -> None:
+    def lose(self, worker_id: WorkerId, reason: str, measured: str, *, restart: bool) -> None:
         """Count a worker as lost until it is up again.
 
         Args:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from addiffusion.config import Config
 from addiffusion.errors import ContractError
-from addiffusion.records import Episode, Ticket
+from addiffusion.records import Episode, Ticket, TicketId
 from addiffusion.rollouts import Collected, Rollouts, workers_up
 from learner.batch import Batch, BatchBuilder
 from learner.dispatch import COUNTED_ROUNDS
@@ -26,8 +26,8 @@ class CarryOver:
         self._max_lag, self._iterations = config.ppo.max_lag, config.ppo.iterations
         self._ledger, self._rollouts = ledger, rollouts
         self._waiting: deque[Ticket] = deque()
-        self._under_way: set[int] = set()
-        self._finished: dict[int, Episode] = {}
+        self._under_way: set[TicketId] = set()
+        self._finished: dict[TicketId, Episode] = {}
         self._issued_to: int | None = None
         """The first iteration whose tickets have not been handed out."""
 

@@ -15,10 +15,10 @@ from heapq import heapify, heappop, heapreplace
 
 from addiffusion.config import RolloutSection
 from addiffusion.errors import ContractError
-from addiffusion.records import FailedEpisode, Ticket
+from addiffusion.records import FailedEpisode, Ticket, TicketId
 from addiffusion.rollouts import Collected
 from learner.calls import POLL_S, Job, Loss, Order, Workers
-from learner.losses import Pace
+from learner.losses import Pace, WorkerId
 from learner.suspects import WaitingTickets
 
 _CALLS = 2
@@ -36,7 +36,7 @@ class _Load:
     """What one worker has been given and has not returned."""
 
     session: int
-    tickets: dict[int, Ticket] = field(default_factory=dict[int, Ticket])
+    tickets: dict[TicketId, Ticket] = field(default_factory=dict[TicketId, Ticket])
     calls: deque[Hashable] = field(default_factory=deque[Hashable])
     """References, the oldest first."""
     since: float = 0.0
@@ -74,7 +74,7 @@ class Dispatch:
         self._sessions, self._clock = sessions, clock
         self._slots = rollout.slots
         self._waiting = WaitingTickets(max_reissues=rollout.max_reissues, hazard=workers.hazard)
-        self._loads: dict[int, _Load] = {}
+        self._loads: dict[WorkerId, _Load] = {}
         self._refused: list[FailedEpisode] = []
         self._in_time_until = -math.inf
         """Before then no call can be overdue."""
@@ -108,23 +108,23 @@ class Dispatch:
 
     # ---------------------------------------------------------------- handing out
 
-    def _share_out(self) -> dict[int, list[Ticket]]:
+    def _share_out(self) -> dict[WorkerId, list[Ticket]]:
         """New tickets of each worker that has room for a call; none, for one whose model is not loaded yet."""
         up = self._workers.up
         for worker_id in up:
             if worker_id not in self._loads:
                 self._loads[worker_id] = _Load(session=next(self._sessions))
         roomy = [worker_id for worker_id in up if len(self._loads[worker_id].calls) < _CALLS]
-        new: dict[int, list[Ticket]] = {worker_id: [] for worker_id in roomy if self._is_tried(worker_id)}
+        new: dict[WorkerId, list[Ticket]] = {worker_id: [] for worker_id in roomy if self._is_tried(worker_id)}
         self._share_suspects(new)
         self._share_fresh(new)
         return new | {worker_id: [] for worker_id in roomy if worker_id not in new}
 
-    def _is_tried(self, worker_id: int) -> bool:
+    def _is_tried(self, worker_id: WorkerId) -> bool:
         """Whether the worker can be trusted with tickets: one that is lost while it loads takes none with it."""
         return worker_id in self._workers.tried or not self._keeps
 
-    def _share_suspects(self, new: dict[int, list[Ticket]]) -> None:
+    def _share_suspects(self, new: dict[WorkerId, list[Ticket]]) -> None:
         """A group to each worker that has nothing."""
         for worker_id in new:
             load = self._loads[worker_id]
@@ -133,7 +133,7 @@ class Dispatch:
                 for ticket in self._waiting.groups.popleft() if load.suspect else ():
                     self._give(worker_id, ticket, new)
 
-    def _share_fresh(self, new: dict[int, list[Ticket]]) -> None:
+    def _share_fresh(self, new: dict[WorkerId, list[Ticket]]) -> None:
         """Each ticket to the worker that has the fewest."""
         kept_free = self._kept_free()
         takers = [
@@ -148,7 +148,7 @@ class Dispatch:
                 self._give(worker_id, self._waiting.fresh.popleft(), new)
                 heapreplace(takers, (count + 1, worker_id))
 
-    def _kept_free(self) -> set[int]:
+    def _kept_free(self) -> set[WorkerId]:
         """Workers that get nothing new, so that they can take a waiting group: those with the fewest tickets."""
         if not self._waiting.groups:
             return set()
@@ -158,21 +158,21 @@ class Dispatch:
         by_tickets = sorted(others, key=lambda one: len(self._loads[one].tickets))
         return set(by_tickets[: max(0, min(wanted, len(self._waiting.groups)))])
 
-    def _is_full(self, worker_id: int, new: dict[int, list[Ticket]]) -> bool:
+    def _is_full(self, worker_id: WorkerId, new: dict[WorkerId, list[Ticket]]) -> bool:
         if self._job.counted:
             return len(self._loads[worker_id].tickets) >= COUNTED_ROUNDS * self._slots
         if self._job.baseline is not None:
             return len(new[worker_id]) >= _BASELINE_TICKETS
         return len(self._loads[worker_id].tickets) >= _ROUNDS * self._slots
 
-    def _give(self, worker_id: int, ticket: Ticket, new: dict[int, list[Ticket]]) -> None:
+    def _give(self, worker_id: WorkerId, ticket: Ticket, new: dict[WorkerId, list[Ticket]]) -> None:
         load = self._loads[worker_id]
         if not load.tickets:
             load.given = self._clock()
         new[worker_id].append(ticket)
         load.tickets[ticket.ticket_id] = ticket
 
-    def _submit(self, new: dict[int, list[Ticket]]) -> bool:
+    def _submit(self, new: dict[WorkerId, list[Ticket]]) -> bool:
         """A call for each worker that has room and tickets; whether there was any."""
         more = not self._job.counted and bool(self._waiting.fresh)
         called = [one for one, tickets in new.items() if tickets or self._has_use_for_a_call(one)]
@@ -184,7 +184,7 @@ class Dispatch:
             load.calls.append(self._workers.submit(worker_id, order))
         return bool(called)
 
-    def _has_use_for_a_call(self, worker_id: int) -> bool:
+    def _has_use_for_a_call(self, worker_id: WorkerId) -> bool:
         """Without new tickets: to go on with those it has, or to load its model."""
         load = self._loads[worker_id]
         return self._keeps if load.tickets else not load.calls and not self._is_tried(worker_id)
@@ -216,10 +216,10 @@ class Dispatch:
         """Whether tickets wait, and a worker has come that has been given none."""
         return bool(self._waiting) and any(worker_id not in self._loads for worker_id in self._workers.up)
 
-    def _oldest(self) -> dict[Hashable, int]:
+    def _oldest(self) -> dict[Hashable, WorkerId]:
         return {load.calls[0]: worker_id for worker_id, load in self._loads.items() if load.calls}
 
-    def _take(self, worker_id: int) -> Collected:
+    def _take(self, worker_id: WorkerId) -> Collected:
         load = self._loads[worker_id]
         answer = self._workers.answer(worker_id, load.calls.popleft())
         if isinstance(answer, Loss):
@@ -266,7 +266,7 @@ class Dispatch:
         at_once = self._slots if self._keeps else 1
         return self._clock() - load.since - self._pace.limit_s(len(load.tickets), at_once=at_once)
 
-    def _lose(self, worker_id: int, reason: str, *, restart: bool = False) -> None:
+    def _lose(self, worker_id: WorkerId, reason: str, *, restart: bool = False) -> None:
         load = self._loads.pop(worker_id)
         tickets = [*load.tickets.values()]
         self.reissued_count += len(tickets)

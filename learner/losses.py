@@ -6,10 +6,13 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from math import exp
 from statistics import fmean
+from typing import NewType
 
 from addiffusion.errors import RolloutError
 from addiffusion.records import Episode
 
+WorkerId = NewType("WorkerId", int)
+"""A rollout worker's number, RLlib's; one that is restarted keeps it."""
 _LONGEST_PAUSE_S = 30.0
 _REMEMBERED = 256
 _PATIENCE = 4.0
@@ -75,11 +78,11 @@ class LossRecord:
         """``max_restarts`` fruitless ones in a row are allowed."""
         self._max_restarts = max_restarts
         self._row = 0
-        self._row_at_start: Counter[int] = Counter()
+        self._row_at_start: Counter[WorkerId] = Counter()
         self._reasons: Counter[str] = Counter()
         self._measured = ""
 
-    def started(self, worker_id: int) -> None:
+    def started(self, worker_id: WorkerId) -> None:
         """Note that a worker can be given tickets."""
         self._row_at_start[worker_id] = self._row
 
@@ -89,7 +92,7 @@ class LossRecord:
         self._row_at_start.clear()
         self._reasons.clear()
 
-    def lost(self, worker_id: int, reason: str, measured: str) -> float:
+    def lost(self, worker_id: WorkerId, reason: str, measured: str) -> float:
         """Note a loss and what was measured before it; returns the seconds until the worker may be given tickets again.
 
         Raises:

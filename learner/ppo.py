@@ -10,6 +10,7 @@ from ray.rllib.algorithms.ppo import PPO
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from addiffusion.config import Config
+from learner.losses import WorkerId
 from learner.ppo_learner import EpisodePPOLearner
 from learner.rollouts import RayRollouts
 from learner.scaling import Scaler
@@ -34,7 +35,8 @@ class AdaptivePPO(PPO):
         group = self.env_runner_group
         assert group is not None
         assert self.learner_group is not None
-        self.rollouts = RayRollouts(group._worker_manager.actors(), self.run_config, self._new_workers(config, group))
+        actors = {WorkerId(key): actor for key, actor in group._worker_manager.actors().items()}
+        self.rollouts = RayRollouts(actors, self.run_config, self._new_workers(config, group))
         if self.learner_group.is_local:
             self.policy_learner = PolicyLearner(cast("EpisodePPOLearner", self.learner_group._learner))
         else:

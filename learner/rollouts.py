@@ -16,7 +16,7 @@ from addiffusion.records import Episode, FailedEpisode, Ticket
 from addiffusion.rollouts import Collected, FullQueue, Rollouts, WorkerStatus
 from learner.calls import Job
 from learner.dispatch import Dispatch
-from learner.losses import Pace
+from learner.losses import Pace, WorkerId
 from learner.worker_pool import NewWorkers, WorkerPool
 
 
@@ -27,7 +27,9 @@ class RayRollouts:
     restarted, loses its tickets to the others at once, and gets work again when it answers.
     """
 
-    def __init__(self, actors: Mapping[int, ActorHandle[Any]], config: Config, new_workers: NewWorkers = dict) -> None:
+    def __init__(
+        self, actors: Mapping[WorkerId, ActorHandle[Any]], config: Config, new_workers: NewWorkers = dict
+    ) -> None:
         """Take over workers that have been started.
 
         Args:

@@ -10,6 +10,7 @@ from ray.actor import ActorHandle
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from addiffusion.config import RolloutSection
+from learner.losses import WorkerId
 from learner.worker_plan import wanted_workers
 
 PAUSE_S = 5.0
@@ -29,7 +30,7 @@ class Scaler:
         self._resource = resource
         self._next_look = 0.0
 
-    def __call__(self) -> dict[int, ActorHandle[Any]]:
+    def __call__(self) -> dict[WorkerId, ActorHandle[Any]]:
         """The workers just started, by id. They have not answered yet."""
         if time.monotonic() < self._next_look:
             return {}
@@ -38,4 +39,6 @@ class Scaler:
         missing = wanted_workers(self._rollout, ray.cluster_resources().get(self._resource, 0.0)) - len(present)
         if missing > 0:
             self._group.add_workers(missing, validate=False)
-        return {key: actor for key, actor in self._group._worker_manager.actors().items() if key not in present}
+        return {
+            WorkerId(key): actor for key, actor in self._group._worker_manager.actors().items() if key not in present
+        }

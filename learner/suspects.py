@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from math import prod
 
-from addiffusion.records import FailedEpisode, Ticket
+from addiffusion.records import FailedEpisode, Ticket, TicketId
 from learner.losses import Hazard
 
 _TOO_UNLIKELY = 1e-3
@@ -27,7 +27,7 @@ class WaitingTickets:
         self.groups: deque[tuple[Ticket, ...]] = deque()
         """Suspects."""
         self._max_reissues = max_reissues
-        self._blamed: dict[int, list[float]] = {}
+        self._blamed: dict[TicketId, list[float]] = {}
         """Seconds that each ticket was alone on each worker that was lost then."""
 
     def __bool__(self) -> bool:

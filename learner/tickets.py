@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 
 from addiffusion.errors import CheckpointError, ContractError, RolloutError
-from addiffusion.records import Episode, FailedEpisode, Prompt, Reference, Ticket
+from addiffusion.records import Episode, FailedEpisode, Prompt, Reference, Ticket, TicketId
 from addiffusion.seeds import derive_seed, generator
 from addiffusion.setting import Setting
 from learner.curriculum import Stage
@@ -88,8 +88,8 @@ class TicketLedger:
         self._prices = prices
         self._max_reissues = max_reissues
         self._keep_images = keep_images
-        self._open: dict[int, Ticket] = {}
-        self._reissues: Counter[int] = Counter()
+        self._open: dict[TicketId, Ticket] = {}
+        self._reissues: Counter[TicketId] = Counter()
 
     def tickets(self, iteration: int) -> tuple[Ticket, ...]:
         """The tickets of ``iteration``, in the order of their ids."""
@@ -139,7 +139,7 @@ class TicketLedger:
         self._count(again, failed_count=len(reasons))
         return tuple(self._open.values())
 
-    def _count(self, again: Mapping[int, str], *, failed_count: int) -> None:
+    def _count(self, again: Mapping[TicketId, str], *, failed_count: int) -> None:
         """Note tickets that are handed out again, and why."""
         for ticket_id, reason in again.items():
             self._reissues[ticket_id] += 1
@@ -205,7 +205,7 @@ class TicketLedger:
         group = number // self._group_size
         entry = self._entry(group)
         return Ticket(
-            ticket_id=number,
+            ticket_id=TicketId(number),
             prompt=entry.prompt,
             seed=entry.seed,
             action_seed=derive_seed(self._run_seed, "action", number),

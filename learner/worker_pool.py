@@ -15,14 +15,14 @@ from addiffusion.config import Config
 from addiffusion.errors import AdDiffusionError, DeviceLostError, RolloutError
 from addiffusion.rollouts import Collected
 from learner.calls import POLL_S, Loss, Order
-from learner.losses import Hazard, LossRecord
+from learner.losses import Hazard, LossRecord, WorkerId
 
 logger = logging.getLogger(__name__)
 
 PING_PAUSE_S = 1.0
 """Between two questions whether a lost worker is back."""
 
-NewWorkers: TypeAlias = Callable[[], Mapping[int, ActorHandle[Any]]]
+NewWorkers: TypeAlias = Callable[[], Mapping[WorkerId, ActorHandle[Any]]]
 """Workers, by id, that have been started since it was last asked."""
 
 
@@ -32,7 +32,9 @@ class WorkerPool:
     A lost one is asked, again and again, until it answers or is dead for good; those that Ray may restart come back.
     """
 
-    def __init__(self, actors: Mapping[int, ActorHandle[Any]], config: Config, new_workers: NewWorkers = dict) -> None:
+    def __init__(
+        self, actors: Mapping[WorkerId, ActorHandle[Any]], config: Config, new_workers: NewWorkers = dict
+    ) -> None:
         """Take over workers that have been started.
 
         Args:
@@ -44,8 +46,8 @@ class WorkerPool:
         self._start_timeout_s, self._timeout_s = config.cluster.start_timeout_s, config.rollout.timeout_s
         self._actors = dict(actors)
         self._up = set(actors)
-        self._pings: dict[int, ray.ObjectRef] = {}
-        self._next_ping: dict[int, float] = {}
+        self._pings: dict[WorkerId, ray.ObjectRef] = {}
+        self._next_ping: dict[WorkerId, float] = {}
         self.tried = set(actors)
         """Ids of workers that have answered a call since they were started; those of the start count from the start."""
         self.hazard = Hazard()
@@ -57,12 +59,12 @@ class WorkerPool:
         """Wall clock spent waiting for answers."""
 
     @property
-    def up(self) -> list[int]:
+    def up(self) -> list[WorkerId]:
         """Ids of the workers that can be given work."""
         return sorted(self._up)
 
     @property
-    def absent(self) -> list[int]:
+    def absent(self) -> list[WorkerId]:
         """Ids of the workers that have not started yet, or are lost."""
         return sorted(set(self._actors) - self._up)
 
@@ -71,7 +73,7 @@ class WorkerPool:
         """Whether no worker is up and none can come back."""
         return not self._up and not self._next_ping and not self._pings
 
-    def actor(self, worker_id: int) -> ActorHandle[Any]:
+    def actor(self, worker_id: WorkerId) -> ActorHandle[Any]:
         """The handle of a worker."""
         return self._actors[worker_id]
 
@@ -81,7 +83,7 @@ class WorkerPool:
 
     # ---------------------------------------------------------------- calls
 
-    def submit(self, worker_id: int, order: Order) -> Hashable:
+    def submit(self, worker_id: WorkerId, order: Order) -> Hashable:
         """Queue a call of ``work``, or of ``collect`` for a baseline."""
         actor, job = self._actors[worker_id], order.job
         if job.baseline is not None:
@@ -98,7 +100,7 @@ class WorkerPool:
         self.waited_s += time.perf_counter() - started
         return list(ready)
 
-    def answer(self, worker_id: int, reference: Hashable) -> Collected | Loss:
+    def answer(self, worker_id: WorkerId, reference: Hashable) -> Collected | Loss:
         """The answer of a call that has one, or its loss.
 
         Raises:
@@ -120,7 +122,7 @@ class WorkerPool:
         """Note that an episode was finished by any worker."""
         self._losses.finished()
 
-    def lose(self, worker_id: int, reason: str, measured: str = "", *, restart: bool = False) -> None:
+    def lose(self, worker_id: WorkerId, reason: str, measured: str = "", *, restart: bool = False) -> None:
         """Count a worker as lost until it answers.
 
         Args:
@@ -174,7 +176,7 @@ class WorkerPool:
             time.sleep(POLL_S)
             self.revive()
 
-    def _take_answer(self, worker_id: int, ping: ray.ObjectRef[Any]) -> None:
+    def _take_answer(self, worker_id: WorkerId, ping: ray.ObjectRef[Any]) -> None:
         try:
             ray.get(ping, timeout=PING_PAUSE_S)
         except ActorDiedError as error:
@@ -187,7 +189,7 @@ class WorkerPool:
             logger.warning("Rollout worker %d is up; %d of %d are.", worker_id, len(self._up), len(self._actors))
 
 
-def cause_of(error: RayTaskError, worker_id: int) -> AdDiffusionError:
+def cause_of(error: RayTaskError, worker_id: WorkerId) -> AdDiffusionError:
     """What a worker raised, as an error of this project."""
     if isinstance(error.cause, AdDiffusionError):
         return error.cause

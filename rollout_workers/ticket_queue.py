@@ -16,7 +16,7 @@ from addiffusion.actions import Action
 from addiffusion.backbones.base import Backbone, PromptEmbedding
 from addiffusion.config import Config
 from addiffusion.errors import ContractError
-from addiffusion.records import Episode, FailedEpisode, Ticket
+from addiffusion.records import Episode, FailedEpisode, Ticket, TicketId
 from addiffusion.rollouts import Collected, FullQueue
 from addiffusion.scorers.base import Scoring
 from addiffusion.setting import Setting
@@ -32,7 +32,7 @@ class TicketQueue:
         self._waiting: deque[Ticket] = deque()
         self._episodes: list[Episode] = []
         self._failed: list[FailedEpisode] = []
-        self._open: dict[int, Ticket] = {}
+        self._open: dict[TicketId, Ticket] = {}
         self._conditions: dict[str, PromptEmbedding] = {}
         self._text_embeddings: dict[str, NDArray[np.float32]] = {}
         self._negatives: dict[str, PromptEmbedding | None] = {"": None}

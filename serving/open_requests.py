@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from addiffusion.actions import Action
-from addiffusion.records import Prompt, Ticket
+from addiffusion.records import Prompt, PromptId, Ticket, TicketId
 from serving.errors import RequestError
 from serving.messages import Failed, Order, Outcome
 
@@ -41,10 +41,10 @@ class OpenRequest:
         """Images that are not told yet."""
         return len(self.order.seeds) - len(self.done)
 
-    def ticket(self, image: int, ticket_id: int) -> Ticket:
+    def ticket(self, image: int, ticket_id: TicketId) -> Ticket:
         """What the engine draws an image by."""
         order = self.order
-        prompt = Prompt(prompt_id=ticket_id, text=order.prompt, tier=0)
+        prompt = Prompt(prompt_id=PromptId(ticket_id), text=order.prompt, tier=0)
         ticket = Ticket.greedy(
             ticket_id, prompt, seed=order.seeds[image], c_nfe=order.c_nfe, setting=order.setting, keep_image=False
         )

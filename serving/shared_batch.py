@@ -9,6 +9,7 @@ from dataclasses import replace
 from addiffusion.actions import Action
 from addiffusion.errors import ConfigError
 from addiffusion.metrics import Meters
+from addiffusion.records import TicketId
 from serving import metrics
 from serving.deadlines import Hurry, Pace, hurried
 from serving.errors import (
@@ -250,7 +251,7 @@ class SharedBatch:
         request = self._open.get(request_id)
         assert request is not None
         self._ticket_count += 1
-        ticket = request.ticket(image, self._ticket_count)
+        ticket = request.ticket(image, TicketId(self._ticket_count))
         if self._model.act is None:
             ticket = replace(ticket, forced=ticket.forced if ticket.forced is not None else Action.CONTINUE)
         slot = self._batch.admit(ticket)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
+import inspect
 import os
 import random
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -16,15 +19,33 @@ os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # a busy machine n
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 import tests.typecheck  # noqa: F401 - checked modules import only the package and expect it there
 from addiffusion.memory import keep_freed_memory
 
+
+def frames_alone(context: int = 1) -> list[inspect.FrameInfo]:
+    """The stack without the sources around each frame.
+
+    RLlib asks for the whole stack at each connector, to look at one frame. A checked function has no file of its own,
+    and to find one for it ``inspect`` goes through all modules, three times a frame: a second for each learner.
+    """
+    frames, frame = [], sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        frames.append(inspect.FrameInfo(frame, code.co_filename, frame.f_lineno, code.co_name, None, None))
+        frame = frame.f_back
+    return frames
+
+
+inspect.stack = frames_alone
 torch.set_num_threads(1)
 keep_freed_memory()  # as the processes of a run do
 gc.disable()  # until everything is imported: a tenth of that time
+atexit.register(gc.unfreeze)  # else libraries count what was kept as leaks, and say so at the end
 
 ROOT = str(Path(__file__).parents[1])
 SEED = 20_240_901
@@ -41,11 +62,14 @@ STARTS_RAY = frozenset({"tests/cluster/test_submit.py", "tests/launch/runtime/te
 LONGEST = (
     "ray",
     "tests/launch/cli/test_readme.py",
+    "tests/launch/comparing/test_evaluate.py",
     "tests/test_wheel.py",
     "tests/launch/cli/test_imports.py",
-    "tests/launch/training/test_train.py",
-    "tests/launch/comparing/test_evaluate.py",
     "tests/launch/bench/test_bench.py",
+    "tests/addiffusion/backbones/test_published_layouts.py",
+    "tests/addiffusion/pipeline/test_examples.py",
+    "tests/test_gpu_day.py",
+    "tests/launch/training/test_train.py",
     "tests/evaluation/test_inception.py",
 )
 """What takes longest begins first, that no process is alone at the end."""
@@ -91,11 +115,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.enable()
 
 
-def pytest_unconfigure() -> None:
-    """Else libraries count what was kept as leaks, and say so at the end."""
-    gc.unfreeze()
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Every test, its fixtures of any scope included, sees the same global random streams on every machine.
@@ -107,6 +126,39 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     random.seed(SEED)
     np.random.seed(SEED)  # noqa: NPY002 - the stream that libraries draw from
     torch.manual_seed(SEED)
+
+
+@pytest.fixture(scope="module")
+def figures_once() -> Iterator[None]:
+    """For files of many small runs, of whose time figures take half: every figure is built, and the first of its kind
+    (a form with these titles) is laid out and painted too.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415 - for those who draw
+
+    painted: set[tuple[object, ...]] = set()
+
+    def save(figure: Figure, file: Path, **options: object) -> None:
+        kind = (*figure.get_size_inches(), *(axes.get_title("left") for axes in figure.axes))
+        if kind in painted:
+            Image.new("RGB", (1, 1)).save(file, format="PNG")
+        else:
+            paint(figure, file, **options)
+            painted.add(kind)
+
+    paint = Figure.savefig
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Figure, "savefig", save)
+        yield
+
+
+@pytest.fixture(scope="module")
+def short_bench() -> Iterator[None]:
+    """`bench engine` with few passes of diffusers' pipeline; seconds, rounds and ticks are what an order says."""
+    from launch.bench import contestants  # noqa: PLC0415 - diffusers, which takes seconds
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(contestants.StockPipeline, "STEPS", 4)
+        yield
 
 
 @pytest.fixture(scope="session")

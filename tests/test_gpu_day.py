@@ -15,6 +15,7 @@ from scripts.gpu_day.page import BEGIN, END, put_tables
 from scripts.gpu_day.parts import PARTS
 from tests.gpu_parts import dies, fails, hangs, works
 
+pytestmark = pytest.mark.usefixtures("short_bench")
 ON_A_CPU = [name for name in PARTS if not name.endswith(("_compile", "_graphs")) and "sdxl" not in name]
 """Compiling takes a minute each, CUDA graphs want a GPU, and the smallest SDXL is the smallest SD 1.5."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import is_dataclass
+from functools import wraps
 from typing import Any, get_args
 
 import jaxtyping
@@ -13,15 +14,17 @@ from beartype.roar import BeartypeDecorHintException
 
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 _shapes_checked = jaxtyping.jaxtyped
+_CALL: Any = jaxtyping.jaxtyped("context")
+"""A scope of named axes; holds nothing itself, so one serves all calls."""
 _SHAPES = object()
 """Of an annotation that can't be resolved but has a shape."""
 
 
 def _checked_as_needed(part: Any = None, /, *, typechecker: Callable[..., Any]) -> Any:
-    """What jaxtyping's import hook decorates with: jaxtyping where an annotation has a shape, beartype alone elsewhere.
+    """What jaxtyping's import hook decorates with: beartype, within a scope of shapes where an annotation has one.
 
-    jaxtyping binds the arguments of every call, to compare the shapes of several: half of the suite's CPU time, nearly
-    all of it in functions without a shape.
+    jaxtyping's own decorator binds the arguments of every call and checks them twice, which takes more time than most
+    of the functions; it is left with what beartype can't resolve and with generators.
     """
     if part is None:
         return lambda decorated: _checked_as_needed(decorated, typechecker=typechecker)
@@ -31,13 +34,34 @@ def _checked_as_needed(part: Any = None, /, *, typechecker: Callable[..., Any]) 
         return part
     if inspect.isfunction(part):
         hints = {name: _resolved(hint, part) for name, hint in part.__annotations__.items()}
-        if not any(_has_shape(hint) for hint in hints.values()):
+        shaped = [hint for hint in hints.values() if _has_shape(hint)]
+        if not shaped or (_SHAPES not in shaped and not _runs_later(part)):
             part.__annotations__ = hints
             try:
-                return typechecker(part)
+                return _shapes_compared(typechecker(part)) if shaped else typechecker(part)
             except BeartypeDecorHintException:  # a method that returns Self, which beartype knows in whole classes only
                 pass
     return _shapes_checked(part, typechecker=typechecker)
+
+
+def _shapes_compared(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Axes of one name have one length within a call."""
+
+    @wraps(function)
+    def compared(*arguments: Any, **named: Any) -> Any:
+        with _CALL:
+            return function(*arguments, **named)
+
+    return compared
+
+
+def _runs_later(function: Callable[..., Any]) -> bool:
+    """Whether a call returns before its body has run."""
+    return (
+        inspect.isgeneratorfunction(function)
+        or inspect.iscoroutinefunction(function)
+        or (inspect.isasyncgenfunction(function))
+    )
 
 
 def _resolved(hint: object, function: Callable[..., Any]) -> object:

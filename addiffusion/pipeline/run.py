@@ -29,7 +29,7 @@ from addiffusion.pipeline.output import AdaptivePipelineOutput
 from addiffusion.pipeline.policy import Policy
 from addiffusion.pipeline.price import PriceDial
 from addiffusion.pipeline.scoring import scoring_of
-from addiffusion.records import Prompt, Ticket
+from addiffusion.records import Prompt, PromptId, Ticket, TicketId
 from addiffusion.sampling.engine import Engine
 from addiffusion.sampling.solver_tables.build import table_for
 from addiffusion.sampling.solver_tables.schedules import Schedules
@@ -169,9 +169,9 @@ class PolicyRun:
         texts = per_image(prompts, name="prompt", **spread)
         tasks: list[ImageTask] = []
         for index, (text, negative, scale) in enumerate(zip(texts, negatives, scales, strict=True)):
-            prompt, own_noise = Prompt(prompt_id=index, text=text, tier=0), noise[index]
+            prompt, own_noise = Prompt(prompt_id=PromptId(index), text=text, tier=0), noise[index]
             setting = setting_of(guidance_scale=scale, negative=negative if guided else None, cap=cap, guided=guided)
-            ticket = Ticket.greedy(index, prompt, seed=seed_of(own_noise), c_nfe=price, setting=setting)
+            ticket = Ticket.greedy(TicketId(index), prompt, seed=seed_of(own_noise), c_nfe=price, setting=setting)
             tasks.append(ImageTask(ticket=ticket, noise=own_noise))
         return tasks
 

@@ -12,7 +12,7 @@ from addiffusion.embedded.world.benchmark import benchmark_captions
 from addiffusion.embedded.world.splits import SPLIT_SHARES
 from addiffusion.errors import PromptError
 from addiffusion.prompts.formats import PromptEntry, read_entries
-from addiffusion.records import Prompt
+from addiffusion.records import Prompt, PromptId
 from addiffusion.seeds import derive_seed
 
 PromptSet = tuple[Prompt, ...]
@@ -37,7 +37,8 @@ def load_prompts(section: PromptsSection, *, split: Split, count: int, seed: int
     embedded = section.source == "embedded"
     labelled = _embedded(section.tiers, split, seed) if embedded else _of_file(section, split, seed)
     return tuple(
-        Prompt(prompt_id=index, text=text, tier=tier) for index, (tier, text) in enumerate(islice(labelled, count))
+        Prompt(prompt_id=PromptId(index), text=text, tier=tier)
+        for index, (tier, text) in enumerate(islice(labelled, count))
     )
 
 

@@ -10,7 +10,7 @@ from addiffusion.actions import Action
 from addiffusion.config import Config, SamplerSection
 from addiffusion.config.sampling import SOLVER_TITLES, Solver
 from addiffusion.errors import UsageError
-from addiffusion.records import Prompt, Reference, StopRule, Ticket, TicketOptions
+from addiffusion.records import Prompt, Reference, StopRule, Ticket, TicketId, TicketOptions
 from addiffusion.seeds import derive_seed
 from addiffusion.setting import Setting
 
@@ -128,7 +128,7 @@ def tickets_of(
 
 
 def _ticket(contestant: Contestant, case: EvalCase, draw: int, **options: Unpack[TicketOptions]) -> Ticket:
-    number, price = case.index * contestant.draws + draw, contestant.c_nfe
+    number, price = TicketId(case.index * contestant.draws + draw), contestant.c_nfe
     seed = case.seed if draw == 0 else derive_seed(case.seed, "search", draw)
     if contestant.policy is not None:
         return Ticket.greedy(number, case.prompt, seed=seed, c_nfe=price, **options)
@@ -232,3 +232,8 @@ def default_statics(config: Config) -> tuple[str, ...]:
     if config.sampler.solver == "flow_euler":
         return ("flow_euler-20", "flow_euler-50")
     return ("ddim-20", "ddim-50", "dpm++2m-20", "dpm++2m-50", "euler-20", "unipc2-20", "pndm-20")
+
+
+def matched_statics(config: Config) -> tuple[str, ...]:
+    """Those whose solvers run with the agent's NFE where no sampler is asked for; a flow knows its own alone."""
+    return ("flow_euler-20",) if config.sampler.solver == "flow_euler" else ("ddim-20", "dpm++2m-20")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from addiffusion.config import Config
-from addiffusion.records import Episode, Ticket
+from addiffusion.records import Episode, Ticket, TicketId
 from addiffusion.rollouts import Rollouts
 from evaluation.numbers import json_number, mean_of_numbers
 from evaluation.significance.intervals import MINIMUM_COUNT, Interval, gap_interval
@@ -78,7 +78,7 @@ def generalization_gap(
     """
     price = config.reward.c_nfe
     tickets = [
-        Ticket.greedy(row, one.prompt, seed=one.seed, c_nfe=price, reference=one.reference, keep_image=False)
+        Ticket.greedy(TicketId(row), one.prompt, seed=one.seed, c_nfe=price, reference=one.reference, keep_image=False)
         for row, one in enumerate(pool[: len(held_out)])
     ]
     collected = rollouts.collect(tickets)

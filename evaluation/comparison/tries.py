@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from addiffusion.records import SCORE_NAMES, Episode, FailedEpisode, Ticket
+from addiffusion.records import SCORE_NAMES, Episode, FailedEpisode, Ticket, TicketId
 from addiffusion.rollouts import Rollouts
 from evaluation.comparison.contestants import Contestant, EvalCase, tickets_of
 
@@ -57,7 +57,7 @@ def _used(tries: Sequence[Episode], below: float | None) -> list[Episode]:
 
 
 def _going_on(case: EvalCase, look: Episode) -> Ticket:
-    return Ticket.full_length(case.index, case.prompt, seed=look.ticket.seed, c_nfe=look.ticket.c_nfe)
+    return Ticket.full_length(TicketId(case.index), case.prompt, seed=look.ticket.seed, c_nfe=look.ticket.c_nfe)
 
 
 def _with_looks(whole: Episode, used: Mapping[int, Sequence[Episode]]) -> Episode:

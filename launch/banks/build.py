@@ -15,7 +15,7 @@ from addiffusion.bank.trajectory import Trajectory, trajectory_of
 from addiffusion.config import Config
 from addiffusion.errors import ArchiveError, RolloutError
 from addiffusion.prompts import load_prompts
-from addiffusion.records import METRIC_NAMES, FailedEpisode, Prompt, RecordAllStops, Ticket
+from addiffusion.records import METRIC_NAMES, FailedEpisode, Prompt, PromptId, RecordAllStops, Ticket, TicketId
 from addiffusion.rollouts import Rollouts
 from addiffusion.scorers.base import Scoring
 from addiffusion.seeds import derive_seed
@@ -88,7 +88,7 @@ def build(order: BankOrder, config: Config, *, console: Console, roles: Roles = 
     return Built(trajectory_count=done, new_count=new_count, seconds=seconds, complete=done == plan.count)
 
 
-def bank_seed(run_seed: int, split: str, prompt_id: int) -> int:
+def bank_seed(run_seed: int, split: str, prompt_id: PromptId) -> int:
     """Seed of a prompt's image: that of `train` for training prompts, else that of the held-out comparison."""
     return derive_seed(run_seed, STREAMS.get(split, HELD_OUT_STREAM), prompt_id)
 
@@ -146,7 +146,7 @@ def _build_shard(
 ) -> int:
     record_stops = RecordAllStops(stride=plan.stride, metrics=plan.metrics)
     tickets = [_ticket(row, prompts[row], order, config, record_stops) for row in _rows(plan, number)]
-    done: dict[int, Trajectory] = {}
+    done: dict[TicketId, Trajectory] = {}
     failed: tuple[FailedEpisode, ...] = ()
     for _ in range(config.rollout.max_reissues + 1):
         collected = rollouts.collect([ticket for ticket in tickets if ticket.ticket_id not in done])
@@ -168,7 +168,7 @@ def _ticket(row: int, prompt: Prompt, order: BankOrder, config: Config, record_s
     seed = bank_seed(config.run.seed, order.split, prompt.prompt_id)
     return Ticket.recording_stops(
         record_stops,
-        row,
+        TicketId(row),
         prompt,
         seed=seed,
         c_nfe=config.reward.c_nfe,

@@ -16,7 +16,7 @@ from torch import Tensor
 from addiffusion.backbones.base import Backbone
 from addiffusion.config import Config
 from addiffusion.policy import PolicyNetwork
-from addiffusion.records import Prompt, ScoreReply, ScoreRequest, Ticket
+from addiffusion.records import Prompt, ScoreReply, ScoreRequest, Ticket, TicketId
 from addiffusion.scorers.base import Scoring
 from addiffusion.seeds import derive_seed
 from addiffusion.threads import torch_threads
@@ -193,7 +193,7 @@ def _worker(setup: CollectSetup, backbone: Any, scoring: Any) -> Worker:
 def _ticket(position: int, prompt: Prompt, config: Config) -> Ticket:
     seed = config.run.seed
     return Ticket(
-        ticket_id=position,
+        ticket_id=TicketId(position),
         prompt=prompt,
         seed=derive_seed(seed, "bench", position),
         action_seed=derive_seed(seed, "bench-action", position),

@@ -197,8 +197,9 @@ class TimedContestant:
 
     def warm_up(self) -> None:
         """Whatever is slow once: compiling, growing memory, filling the slots."""
-        for _ in range(_WARM_UP):
-            next(self._steps)
+        passes = 0
+        while passes < _WARM_UP:
+            passes += next(self._steps)
 
     def run_for(self, seconds: float) -> None:
         """One round: work for at least so long."""

@@ -40,7 +40,6 @@ _FASTER: Final = 1.02
 """A larger batch counts as faster from so much on; less is the machine's mood."""
 _LATE: Final = 2
 """Batches in a row that are no faster, after which no larger one is tried."""
-_OVERHEAD_TICKS: Final = 60
 _SET_ROUNDS: Final = 3
 """Most rounds of whole sets, each of which takes long."""
 _MATMUL: Final = 8192
@@ -123,7 +122,7 @@ def measure(backbone: Backbone, order: EngineOrder, console: Console = UNSEEN) -
         "bare_best_batch": best,
         **{f"{name}_nfe_s": rate for name, rate in rates.items()},
         **{f"engine_over_{name}": ratio(entries["engine"], entries[name]) for name in rates if name != "engine"},
-        **overhead(setup, console),
+        **overhead(setup, order.ticks, console),
         **drawn,
         **_peak(setup, rates),
     }
@@ -150,15 +149,15 @@ def table_of(result: dict[str, Any]) -> Table:
     return table
 
 
-def overhead(setup: BenchSetup, console: Console = UNSEEN) -> dict[str, float]:
+def overhead(setup: BenchSetup, tick_count: int, console: Console = UNSEEN) -> dict[str, float]:
     """Shares of a tick outside the network's layers: as benchmarked, and where no decision refines.
 
     What the layers attended to, computed again for the rows that refine, is the network's own arithmetic and counted by
     itself.
     """
     ticks: list[int] = []
-    with Stage(console, "ticks", 2 * _OVERHEAD_TICKS, headline="", counted=lambda: len(ticks)):
-        refining, plain = (_shares(setup, refine_frac, ticks) for refine_frac in (REFINE_FRAC, 0.0))
+    with Stage(console, "ticks", 2 * tick_count, headline="", counted=lambda: len(ticks)):
+        refining, plain = (_shares(setup, refine_frac, tick_count, ticks) for refine_frac in (REFINE_FRAC, 0.0))
     return {
         "overhead_frac": refining["engine"],
         "attention_frac": refining["attention"],
@@ -166,7 +165,7 @@ def overhead(setup: BenchSetup, console: Console = UNSEEN) -> dict[str, float]:
     }
 
 
-def _shares(setup: BenchSetup, refine_frac: float, ticks: list[int]) -> dict[str, float]:
+def _shares(setup: BenchSetup, refine_frac: float, tick_count: int, ticks: list[int]) -> dict[str, float]:
     """Parts of a tick; each is noted in ``ticks``, which takes no time of it."""
     timed = Timed(setup.backbone, setup.finished_s)
     contestant = Continuous(replace(setup, backbone=cast("Backbone", timed)), refine_frac=refine_frac)
@@ -175,7 +174,7 @@ def _shares(setup: BenchSetup, refine_frac: float, ticks: list[int]) -> dict[str
     timed.seconds.clear()
     contestant.deciding_s = 0.0
     started = setup.finished_s()
-    for tick in range(_OVERHEAD_TICKS):
+    for tick in range(tick_count):
         next(steps)
         ticks.append(tick)
     whole = setup.finished_s() - started

@@ -18,11 +18,12 @@ from ray.actor import ActorHandle
 from addiffusion.actions import Action
 from addiffusion.config import Config
 from addiffusion.prompts import load_prompts
-from addiffusion.records import SCORE_NAMES, TERM_NAMES, Episode, Prompt, Reference, Ticket
+from addiffusion.records import SCORE_NAMES, TERM_NAMES, Episode, Prompt, PromptId, Reference, Ticket, TicketId
 from launch.bench.orders import TrainOrder
 from launch.bench.simulated import SimulatedWorkers
 from learner.algorithm_config import build_ppo_config
 from learner.iteration import IterationReport
+from learner.losses import WorkerId
 from learner.ppo_learner import EpisodePPOLearner
 from learner.rollouts import RayRollouts
 from learner.tickets import PoolEntry
@@ -98,10 +99,10 @@ def made_templates(width: int, decisions: int) -> tuple[Episode, ...]:
 
 
 def _made(length: int, width: int, draws: np.random.Generator) -> Episode:
-    prompt = Prompt(prompt_id=0, text="a red circle left of a blue square", tier=1)
+    prompt = Prompt(prompt_id=PromptId(0), text="a red circle left of a blue square", tier=1)
     names = (Action.CONTINUE, Action.STOP, Action.REFINE)
     return Episode(
-        ticket=Ticket(ticket_id=0, prompt=prompt, seed=0, action_seed=0, c_nfe=0.01),
+        ticket=Ticket(ticket_id=TicketId(0), prompt=prompt, seed=0, action_seed=0, c_nfe=0.01),
         phi=draws.standard_normal((length, width), np.float32),
         actions=np.array([Action.CONTINUE] * (length - 1) + [Action.STOP], np.int64),
         log_prob=np.full(length, -np.log(len(names)), np.float32),
@@ -126,7 +127,7 @@ def simulated_fleet(setup: FleetSetup, workers: int) -> FleetFigures:
     ppo = ppo.model_copy(update={"batch_size": order.tickets * workers, "iterations": ahead})
     config = setup.config.model_copy(update={"ppo": ppo})
     processes = _processes(setup, workers)
-    rollouts = RayRollouts({number: processes[number % len(processes)] for number in range(workers)}, config)
+    rollouts = RayRollouts({WorkerId(number): processes[number % len(processes)] for number in range(workers)}, config)
     width = setup.templates[0].phi.shape[1]
     learner = PolicyLearner(
         cast("EpisodePPOLearner", build_ppo_config(config, observation_width=width).build_learner())

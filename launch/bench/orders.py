@@ -41,6 +41,7 @@ class EngineOrder:
     seconds: Annotated[float, typer.Option(min=0.01, help="Least time of each contestant in a round.")] = 1.0
     rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the contestants take turns.")] = 9
     """A machine's moods so hit all of them; ratios are medians of each round's."""
+    ticks: Annotated[int, typer.Option(min=1, help="Ticks of the engine whose parts are timed, twice.")] = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from addiffusion.extras import look_for
 from launch.cli.options import Files, Overrides
 from launch.serving.orders import ServeOrder
 
@@ -13,6 +14,7 @@ def serve(order: ServeOrder, *, overrides: Overrides = (), config: Files = ()) -
 
     On this machine; on a cluster the same app runs by `serve deploy serve.yaml`.
     """
+    look_for("uvicorn")
     from launch.runtime.logging_setup import log_to
 
     console = Console()

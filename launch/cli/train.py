@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from addiffusion.extras import look_for
 from launch.cli.border import EXIT_COLLAPSED, EXIT_INTERRUPTED
 from launch.cli.options import AsJson, Files, Overrides, prepared_console
 
@@ -28,6 +29,7 @@ def train(
 
     Everything is written to a new folder (run.dir, by default runs/<UTC time>). `resume=FOLDER` goes on with a run.
     """
+    look_for("ray")
     console = prepared_console(as_json=as_json)
     from launch.runtime.console import Stage
 

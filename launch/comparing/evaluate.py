@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from evaluation.comparison.contestants import (
     converged,
     default_statics,
     make_cases,
+    matched_statics,
     static,
 )
 from evaluation.comparison.draw import ComparisonRunner
@@ -41,6 +41,7 @@ from evaluation.comparison.schedule import ComparisonPlan, compare_all
 from evaluation.comparison.summary import ComparisonResult
 from launch.comparing.literature import Literature, literature
 from launch.comparing.orders import EvaluateOrder
+from launch.comparing.results import evaluate_command
 from launch.comparing.stages import stages
 from launch.runtime.build import build_components
 from launch.runtime.components import Components, Roles, observation_width, unpaid
@@ -118,7 +119,7 @@ def evaluate(
         reward = asked.reward
         with stages(view.console) as stage:
             result = compare_all(plan, runner, cases, reward=reward, stage=stage)
-        facts = {"policy": policy.name, "prompt_set": order.prompts, "command": _command(order, overrides)}
+        facts = {"policy": policy.name, "prompt_set": order.prompts, "command": evaluate_command(order, overrides)}
         with view.progress("tables and figures"):
             summary = finish_folder(path, result, cases, facts=facts)
     view.say(f"{duration((datetime.now(UTC) - start).total_seconds())} in all")
@@ -158,7 +159,7 @@ def make_plan(order: EvaluateOrder, config: Config, extra: Literature, converged
     """
     sampler = config.sampler
     chosen = order.samplers if order.samplers is not None else () if order.quick else default_statics(config)
-    solvers = _solvers(chosen or ("ddim-20", "dpm++2m-20"))
+    matched = chosen or matched_statics(config)
     others: list[Contestant] = [
         agent(sampler, policy=0, name=f"price-{price:g}", title=f"agent at price {price:g}", c_nfe=price)
         for price in order.prices
@@ -168,13 +169,13 @@ def make_plan(order: EvaluateOrder, config: Config, extra: Literature, converged
     if not order.quick:
         others += [converged(change, sampler) for change in converged_at]
         if order.best_of > 1:
-            others.append(best_of(order.best_of, static((*chosen, "ddim-20")[0], sampler)))
+            others.append(best_of(order.best_of, static(matched[0], sampler)))
     others += () if order.quick else extra.contestants
     return ComparisonPlan(
         skipped={} if order.quick else extra.skipped,
         agent=agent(sampler, policy=0, name="agent", title="agent", c_nfe=config.reward.c_nfe),
         others=tuple(others),
-        solvers=solvers,
+        solvers=_solvers(matched),
         stops=stop_grid(config, order.stops),
         oracles=order.oracles,
         timed=not order.quick,
@@ -258,8 +259,3 @@ def _digest(policy: TrainedPolicy) -> str:
     for name, value in sorted(policy.weights.items()):
         digest.update(name.encode() + value.tobytes())
     return digest.hexdigest()
-
-
-def _command(order: EvaluateOrder, overrides: Sequence[str]) -> str:
-    words = ["addiffusion evaluate", f"--policy {order.policy}", f"--prompts {order.prompts}", f"--limit {order.limit}"]
-    return " ".join([*words, f"--seeds {order.repeats}", *map(shlex.quote, overrides)])

@@ -19,7 +19,7 @@ from addiffusion.devices import resolve_device
 from addiffusion.errors import RunFolderError
 from addiffusion.memory import machine_bytes
 from addiffusion.policy import PolicyNetwork
-from addiffusion.records import Prompt, Ticket
+from addiffusion.records import Prompt, PromptId, Ticket, TicketId
 from addiffusion.scorers.factory import load_scoring
 from evaluation.comparison.folder import SUMMARY
 from evaluation.comparison.gates import Gate, equal_quality_gate, few_step_gate, memory_gate, training_gate
@@ -101,8 +101,8 @@ def audit_memory(config: Config, *, advance: Callable[[], None] = lambda: None) 
 def _tickets(config: Config, forced: Action | None) -> list[Ticket]:
     return [
         Ticket(
-            ticket_id=number,
-            prompt=Prompt(prompt_id=number, text="a red circle", tier=0),
+            ticket_id=TicketId(number),
+            prompt=Prompt(prompt_id=PromptId(number), text="a red circle", tier=0),
             seed=number,
             action_seed=number,
             c_nfe=config.reward.c_nfe,

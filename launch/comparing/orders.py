@@ -154,7 +154,10 @@ class EvaluateOrder:
         typer.Option(min=0.0001, max=0.5, help="Largest loss that does not matter, share of the full run's mean."),
     ] = 0.01
     quick: Annotated[
-        bool, typer.Option("--quick", help="Agent, controls, oracle, and DDIM and DPM-Solver++ at the agent's NFE.")
+        bool,
+        typer.Option(
+            "--quick", help="Agent, controls, oracle, and DDIM and DPM-Solver++ (of a flow: Euler) at the agent's NFE."
+        ),
     ] = False
 
 

@@ -21,7 +21,7 @@ from addiffusion.images import write_png
 from addiffusion.policy import PolicyNetwork
 from addiffusion.policy_files import TrainedPolicy, read_policy
 from addiffusion.prompts.text import checked_prompt
-from addiffusion.records import SCORE_NAMES, Episode, Prompt, Ticket
+from addiffusion.records import SCORE_NAMES, Episode, Prompt, PromptId, Ticket, TicketId
 from addiffusion.scorers.base import Scoring, Unscored
 from evaluation.tables import Table
 from launch.comparing.orders import SampleOrder
@@ -95,8 +95,9 @@ def _roll_out(order: SampleOrder, config: Config, trained: TrainedPolicy | None)
     policy = PolicyNetwork(width, () if trained is None else config.policy.hidden, actions=config.policy.actions)
     worker = _worker(config, policy, scoring)
     worker.set_weights(_always_continue(policy) if trained is None else trained.weights, version=0)
-    prompt = Prompt(prompt_id=0, text=order.prompt, tier=0)
-    ticket = Ticket.greedy(0, prompt, seed=order.seed, c_nfe=config.reward.c_nfe, keep_frames=order.film is not None)
+    prompt = Prompt(prompt_id=PromptId(0), text=order.prompt, tier=0)
+    price, film = config.reward.c_nfe, order.film is not None
+    ticket = Ticket.greedy(TicketId(0), prompt, seed=order.seed, c_nfe=price, keep_frames=film)
     collected = worker.collect([ticket])
     if collected.failed:
         raise RolloutError(f"the image could not be drawn: {collected.failed[0].reason}")

@@ -19,6 +19,7 @@ from launch.runtime.logging_setup import muted_stderr, without_farewell
 from launch.runtime.meters import replica_meters, run_meters, worker_meters
 from launch.runtime.placement import find_placement
 from learner.algorithm_config import build_ppo_config, with_workers
+from learner.losses import WorkerId
 from learner.ppo import AdaptivePPO
 from learner.rollouts import RayRollouts
 from learner.worker_plan import WorkerPlan
@@ -92,7 +93,7 @@ def _lay_out(rollouts: RayRollouts, timeout_s: float, sampler: SamplerSection, k
         UsageError: the model can't be used as configured, or can't follow the schedule, whose steps ``key`` says.
     """
     actors = rollouts.pool.actor
-    calls: dict[Any, int] = {
+    calls: dict[Any, WorkerId] = {
         actors(worker_id).lay_out.remote(sampler, key): worker_id for worker_id in rollouts.pool.up
     }
     ready = ray.wait(list(calls), num_returns=len(calls), timeout=timeout_s)[0] if calls else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,15 +17,18 @@ from addiffusion.bank.archive import Bank
 from addiffusion.config import Config
 from addiffusion.errors import RolloutError, RunFolderError
 from addiffusion.files import make_folder, whole_file
-from addiffusion.records import FailedEpisode, Prompt, Reference, Ticket
+from addiffusion.records import FailedEpisode, Prompt, Reference, Ticket, TicketId
 from addiffusion.reward import reference_of
 from addiffusion.rollouts import Rollouts, workers_up
 from addiffusion.seeds import derive_seed
+from learner.algorithm_config import OFFLINE
 from learner.settings import drawn_setting
 
 Pairs: TypeAlias = Sequence[tuple[Prompt, int]]
 References: TypeAlias = dict[tuple[str, int], Reference]
 """By text and seed of a pair."""
+_FEW_VISITS = 10
+"""From more visits of each training pair on, a policy begins to know the pairs by heart (docs/training.md)."""
 
 
 class ReferenceStore:
@@ -95,6 +99,18 @@ def training_pairs(prompts: Sequence[Prompt], *, seed: int) -> list[tuple[Prompt
     return [(prompt, derive_seed(seed, "train", prompt.prompt_id)) for prompt in prompts]
 
 
+def visits_note(config: Config, pair_count: int) -> str | None:
+    """What to know before a run that visits each of its training pairs many times; None before any other."""
+    episodes = config.ppo.iterations * config.ppo.batch_size
+    visits = episodes / pair_count
+    if config.ppo.algorithm in OFFLINE or visits <= _FEW_VISITS:
+        return None
+    return (
+        f"note: each of {pair_count} training pairs will be visited {visits:.0f} times, and from about {_FEW_VISITS} "
+        f"on it is learned by heart; prompts.train_count={math.ceil(episodes / _FEW_VISITS)} or more avoids that"
+    )
+
+
 def draw_references(rollouts: Rollouts, pairs: Pairs, config: Config) -> Iterator[References]:
     """Roll every pair out to full length; yields what is finished, an image for each slot that is up at a time.
 
@@ -106,7 +122,7 @@ def draw_references(rollouts: Rollouts, pairs: Pairs, config: Config) -> Iterato
     """
     waiting = deque(
         Ticket.full_length(
-            number,
+            TicketId(number),
             prompt,
             seed=seed,
             c_nfe=config.reward.c_nfe,
@@ -115,7 +131,7 @@ def draw_references(rollouts: Rollouts, pairs: Pairs, config: Config) -> Iterato
         )
         for number, (prompt, seed) in enumerate(pairs)
     )
-    failures: Counter[int] = Counter()
+    failures: Counter[TicketId] = Counter()
     while waiting:
         count = min(len(waiting), config.rollout.slots * workers_up(rollouts))
         collected = rollouts.collect([waiting.popleft() for _ in range(count)])

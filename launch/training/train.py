@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -43,6 +42,7 @@ from launch.training.references import (
     draw_references,
     known_references,
     training_pairs,
+    visits_note,
 )
 from launch.training.run_folder import RunFolder
 from launch.training.warm_start import demonstrations_of, report_table, start_warm, warm_epochs
@@ -51,9 +51,6 @@ from learner.algorithm_config import OFFLINE
 from learner.settings import drawn_setting
 from learner.tickets import PoolEntry
 from learner.training import Training, build_ledger
-
-_FEW_VISITS = 10
-"""From more visits of each training pair on, a policy begins to know the pairs by heart (docs/training.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +129,7 @@ class _Run:
     def _stages(self) -> Outcome:
         """References, training, comparison, figures."""
         pairs = self._pairs()
-        if note := _often(self.config, len(pairs)):
+        if note := visits_note(self.config, len(pairs)):
             self.view.say(note)
         self.promise = "finishing these full-length images, then keeping them"
         known = self._references(pairs)
@@ -294,15 +291,3 @@ def _cast(config: Config) -> str:
 def _key(pair: tuple[Prompt, int]) -> tuple[str, int]:
     prompt, seed = pair
     return prompt.text, seed
-
-
-def _often(config: Config, pair_count: int) -> str | None:
-    """What to know before a run that visits each of its training pairs many times."""
-    episodes = config.ppo.iterations * config.ppo.batch_size
-    visits = episodes / pair_count
-    if config.ppo.algorithm in OFFLINE or visits <= _FEW_VISITS:
-        return None
-    return (
-        f"note: each of {pair_count} training pairs will be visited {visits:.0f} times, and from about {_FEW_VISITS} "
-        f"on it is learned by heart; prompts.train_count={math.ceil(episodes / _FEW_VISITS)} or more avoids that"
-    )

@@ -107,7 +107,7 @@ def _is_t5(options: Options) -> bool:
     return options.get("model_type") == "t5"
 
 
-def _tokenizer_of(name: str, part: str, options: Options) -> dict[str, str]:
+def _tokenizer_of(name: str, part: str, options: Options) -> Mapping[str, str]:
     if _is_t5(options):
         return t5_tokenizer()
     return clip_tokenizer(pad="!") if name != "flux" and part == "text_encoder_2" else clip_tokenizer()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import string
+from collections.abc import Mapping
+from functools import cache
 from typing import Final
 
 from open_clip.tokenizer import bytes_to_unicode, default_bpe
@@ -16,7 +18,8 @@ _CLIP_END: Final = "<|endoftext|>"
 _BERT_SPECIAL: Final = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
 
 
-def clip_tokenizer(*, pad: str = _CLIP_END) -> dict[str, str]:
+@cache
+def clip_tokenizer(*, pad: str = _CLIP_END) -> Mapping[str, str]:
     """Content of each file in the tokenizer's folder of CLIP; SDXL's second one pads with ``!``."""
     with gzip.open(default_bpe(), "rt", encoding="utf-8") as file:
         merges = file.read().split("\n")[1 : CLIP_WORDS - 256 - 2 - 256 + 1]
@@ -39,7 +42,8 @@ def clip_tokenizer(*, pad: str = _CLIP_END) -> dict[str, str]:
     }
 
 
-def t5_tokenizer() -> dict[str, str]:
+@cache
+def t5_tokenizer() -> Mapping[str, str]:
     """A Unigram model of T5's size that reads letter by letter; the published one also has a ``spiece.model``."""
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0)]
     pieces += [(letter, -3.0) for letter in string.ascii_letters + string.digits + string.punctuation]

@@ -29,6 +29,8 @@ from launch.training.preflight import prepare
 from launch.training.train import run
 from learner.checkpoint import is_of, load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("figures_once")
+
 BEFORE = Path(__file__).parents[1] / "data/made_before"
 POLICIES = ("run", "run/checkpoints/iteration-000001", "policy")
 MEASURED = ("_s", "_per_s")

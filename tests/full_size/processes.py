@@ -1,4 +1,4 @@
-"""A command as a person types it, and the most memory each of its processes has taken."""
+"""A command as a person types it, the CPU time it took, and the most memory each of its processes has taken."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ class Command:
     seconds: float = 0.0
     peaks: dict[int, tuple[str, int]] = field(default_factory=dict)
     """Name and bytes by process id."""
+    cpu_s: dict[int, float] = field(default_factory=dict)
+    """CPU seconds by process id: what other work on the machine does not change."""
 
     def table(self) -> str:
         """Command, seconds, and GB of its largest processes."""
         most = sorted(self.peaks.values(), key=lambda named: -named[1])[:4]
         parts = ", ".join(f"{name} {size / GIB:.1f} GB" for name, size in most if size > GIB / 2)
-        return f"{' '.join(self.words)}: {self.seconds:.0f} s; {parts}"
+        return f"{' '.join(self.words)}: {self.seconds:.0f} s, {sum(self.cpu_s.values()):.0f} of CPU; {parts}"
 
 
 def run(words: Sequence[str], *, folder: Path, timeout_s: float, while_running: Callable[[Command], bool]) -> Command:
@@ -94,10 +96,11 @@ def _watch(process: psutil.Process, command: Command, ended: threading.Event) ->
 
 def _note(process: psutil.Process, command: Command) -> None:
     try:
-        line, size = process.cmdline(), process.memory_info().rss
+        line, size, times = process.cmdline(), process.memory_info().rss, process.cpu_times()
     except psutil.Error:
         return
     name = line[0].partition(".")[0] if line and line[0].startswith("ray::") else "addiffusion"
+    command.cpu_s[process.pid] = times.user + times.system
     known, before = command.peaks.get(process.pid, (name, 0))
     # Ray names a process after what it does at the moment, and not at once.
     command.peaks[process.pid] = (name if name.startswith("ray::") else known, max(before, size))

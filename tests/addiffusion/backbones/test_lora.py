@@ -206,6 +206,9 @@ def test_a_backbone_and_the_guided_pipelines_load_their_lora(sd15_like: Path, tm
     assert len(changes(backbone.pipeline, before.pipeline)) == len(UNET)
     guided = GuidedPipeline("self-attention-guidance", changed)
     assert len(changes(guided._pipeline, before.pipeline)) == len(UNET)
+    cast: Any = load_backbone(changed.model_copy(update={"dtype": "bfloat16"}))
+    sums = backbone.pipeline.unet.state_dict()  # added up in float32, then rounded
+    assert all(torch.equal(tensor, sums[key].bfloat16()) for key, tensor in cast.pipeline.unet.state_dict().items())
 
 
 # ---------------------------------------------------------------- what is refused

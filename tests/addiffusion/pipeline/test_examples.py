@@ -19,6 +19,7 @@ from PIL.Image import Image
 import addiffusion
 from tests.small_run import SMALL
 
+pytestmark = pytest.mark.usefixtures("figures_once")
 ROOT = Path(__file__).parents[3]
 EXAMPLES = ROOT / "examples"
 ARGUMENTS = {"train_and_use": [*SMALL, "policy.actions=[continue,stop,refine,unguided]"]}

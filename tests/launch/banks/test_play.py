@@ -31,6 +31,8 @@ from tests.addiffusion.bank.toy_bank import RANGES, toy_bank_config
 from tests.launch.conftest import Ended
 from tests.launch.runtime.toy_components import toy_components
 
+pytestmark = pytest.mark.usefixtures("figures_once")
+
 QUIET = Console(quiet=True)
 Prefer = Callable[..., Path]
 

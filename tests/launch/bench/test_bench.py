@@ -30,6 +30,7 @@ from launch.runtime.components import observation_width, unpaid
 from tests.fakes import ToyBackbone, ToyScoring, make_prompt
 from tests.launch.runtime.toy_components import toy_components, toy_config
 
+pytestmark = pytest.mark.usefixtures("short_bench")
 TINY: dict[str, Any] = {
     "sample_size": 8,
     "block_out_channels": (8, 16),
@@ -71,6 +72,7 @@ def test_the_engine_is_measured_against_all_contestants(kind: str, guidance: flo
         seconds=0.01,
         rounds=1,
         set_images=2,
+        ticks=20,
     )
     result = measure(tiny_backbone(kind, dtype), order)
     for stretch in AIMS:
@@ -91,7 +93,7 @@ def test_the_bench_finds_the_slots_at_which_the_network_is_fast(monkeypatch: pyt
     monkeypatch.setattr("launch.bench.engine.BATCHES", BATCHES[:4])  # larger ones only take longer
     order = EngineOrder(
         backbone="sd15-random", device="cpu", threads=1, dtype="float32", compile="off", slots=None, guidance_scale=1.0,
-        seconds=0.01, rounds=1,
+        seconds=0.01, rounds=1, ticks=5,
     )  # fmt: skip
     result = measure(tiny_backbone(), order)
     assert result["slots_found"]

@@ -26,6 +26,8 @@ from tests.fakes import ToyBackbone, ToyScoring, make_prompt
 from tests.launch.conftest import Ended
 from tests.launch.runtime.toy_components import toy_components, toy_config, toy_plan
 
+pytestmark = pytest.mark.usefixtures("figures_once", "short_bench")
+
 
 @pytest.fixture
 def page() -> Console:
@@ -41,12 +43,12 @@ def test_bench_engine(ended: Ended, page: Console, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "SILENCE_S", 0.02)
     order = EngineOrder(
         backbone="embedded", device="cpu", threads=1, dtype="float32", compile="off", slots=1, guidance_scale=1.0,
-        seconds=0.02, rounds=2, set_images=2,
+        seconds=0.02, rounds=2, set_images=2, ticks=7,
     )  # fmt: skip
     bench_engine(order, page)
     assert ended["turns"] == (12, 12)
     assert ended["sets"] == (4, 4)
-    assert ended["ticks"] == (120, 120)
+    assert ended["ticks"] == (14, 14)
     said = [line for line in lines(page) if line.startswith("turns (round 2: ")]
     assert [line for line in said if " of 12, " in line and line.endswith(" left")]
 

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from launch.cli.app import app
 from tests.small_run import SMALL
 
+pytestmark = pytest.mark.usefixtures("figures_once")
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
 ADDED = {
     "train": SMALL,

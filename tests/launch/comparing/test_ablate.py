@@ -17,6 +17,8 @@ from launch.comparing.orders import AblateOrder
 from launch.training.preflight import Plan
 from tests.launch.runtime.toy_components import toy_components, toy_config, toy_plan
 
+pytestmark = pytest.mark.usefixtures("figures_once")
+
 
 @pytest.mark.parametrize("name", shipped_ablations())
 def test_every_shipped_study_loads(name: str) -> None:

@@ -17,6 +17,8 @@ from launch.comparing.orders import EvaluateOrder
 from tests.launch.runtime.toy_components import toy_components
 from tests.launch.training.toy_policy import toy_policy
 
+pytestmark = pytest.mark.usefixtures("figures_once")
+
 
 @pytest.fixture(scope="module")
 def order(tmp_path_factory: pytest.TempPathFactory) -> EvaluateOrder:

@@ -5,30 +5,27 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from addiffusion.config import Config, SamplerSection
-from addiffusion.errors import ArchiveError, CheckpointError, OutputError, RunFolderError, UsageError
-from addiffusion.policy_files import export_policy, read_policy
-from addiffusion.records import Ticket
-from addiffusion.rollouts import Collected, Rollouts, WorkerStatus
+from addiffusion.configuration.files import load_config
+from addiffusion.errors import ArchiveError, RunFolderError, UsageError
 from evaluation.comparison.results import ImageResult, ResultStore, read_results
-from launch.comparing.evaluate import MANIFEST, Evaluated, evaluate
+from launch.comparing.evaluate import MANIFEST, Evaluated, evaluate, make_plan
 from launch.comparing.evaluate_view import standings_table
+from launch.comparing.literature import Literature
 from launch.comparing.orders import EvaluateOrder
-from launch.runtime.components import Components
 from launch.runtime.folder_lock import locked
-from tests.disks import names, small_disk
+from tests.launch.comparing.cut_short import counting_components, drawn, timed_names, without
 from tests.launch.runtime.toy_components import toy_components
 from tests.launch.training.toy_policy import toy_policy
+
+pytestmark = pytest.mark.usefixtures("figures_once")
 
 PROMPTS = 60
 FEW: dict[str, object] = {"quick": True, "samplers": ("ddim-4",), "films": 0, "stops": 0}
@@ -130,7 +127,7 @@ def test_the_oracle_pays_the_price_that_was_asked_for(prompt_file: Path, tmp_pat
         wanted = order(policy, prompt_file, tmp_path / f"at-{price:g}", **{**FEW, "stops": 3})
         evaluated, _ = run(wanted, overrides=[f"reward.c_nfe={price}"])
         assert evaluated.result.agent.contestant.c_nfe == price
-        assert evaluated.summary["command"].endswith(f"--seeds 1 reward.c_nfe={price}")
+        assert evaluated.summary["command"].endswith(f" --quick reward.c_nfe={price}")
         chosen[price] = evaluated.result.others["oracle-reward"].nfe
     stops = [one for name, one in evaluated.result.others.items() if name.startswith("stop-at")]
     assert (
@@ -148,59 +145,6 @@ def test_a_reward_that_pays_on_the_way_has_no_oracle_and_says_so(prompt_file: Pa
     assert "oracle-reward" not in evaluated.result.others
     assert "oracle stop by reward skipped" in text
     assert "pays for successive predictions" in evaluated.summary["skipped"]["oracle stop by reward"]
-
-
-class CutShort:
-    """Rollouts of ``workers`` workers that end the process's will to live at the ``count``-th call."""
-
-    def __init__(self, rollouts: Rollouts, count: int, workers: Sequence[int] = (1,)) -> None:
-        self.rollouts, self.left, self.tickets, self.calls = rollouts, count, 0, []
-        self.workers = list(workers)
-
-    def worker_status(self) -> WorkerStatus:
-        """The last number stays; the others are for a stretch of calls each."""
-        now = self.workers[min(len(self.calls) // 12, len(self.workers) - 1)]
-        return WorkerStatus(up_count=now, absent_count=0, lost_count=0, moved_count=0)
-
-    def set_weights(self, weights: object, version: int) -> None:
-        self.rollouts.set_weights(weights, version)
-
-    def collect(self, tickets: Sequence[Ticket], *, sampler: SamplerSection | None = None) -> Collected:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-        self.tickets += len(tickets)
-        self.calls.append(len(tickets))
-        return self.rollouts.collect(tickets, sampler=sampler)
-
-
-def counting_components(seen: list[CutShort], count: int, workers: Sequence[int] = (1,)) -> object:
-    @contextmanager
-    def components(config: Config) -> Iterator[Components]:
-        with toy_components(config) as toys:
-            seen.append(CutShort(toys.rollouts, count, workers))
-            yield Components(rollouts=seen[-1], scoring=toys.scoring, learner=toys.learner)
-
-    return components
-
-
-Drawn = dict[tuple[str, int], tuple[object, ...]]
-
-
-def drawn(path: Path) -> Drawn:
-    rows = read_results(path / "results.parquet")
-    found = {(row.contestant, row.index): (row.nfe, row.actions, row.scores["clip"]) for row in rows}
-    assert len(found) == len(rows)  # nobody has an image twice
-    return found
-
-
-def without(found: Drawn, names: Sequence[str]) -> Drawn:
-    return {key: value for key, value in found.items() if key[0] not in names}
-
-
-def timed_names(*evaluated: Evaluated) -> list[str]:
-    """Who has the agent's time depends on the clock."""
-    return [name for one in evaluated for name in one.result.matches.equal_time]
 
 
 def test_a_killed_comparison_goes_on_and_ends_in_the_same_images(
@@ -321,43 +265,18 @@ def test_a_damaged_part_is_named(finished: tuple[Evaluated, str, Path], prompt_f
         run(wanted)
 
 
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize(("kind", "solvers"), [("sdxl", {"ddim", "dpm++2m"}), ("sd3", {"flow_euler"})])
+def test_samplers_at_the_agents_nfe_are_those_the_family_knows(kind: str, solvers: set[str], *, quick: bool) -> None:
+    config = load_config([], [f"backbone.kind={kind}", "backbone.path=owner/name", "prompts.source=prompts.txt"])
+    plan = make_plan(EvaluateOrder(quick=quick), config, Literature(), ())
+    found = set(plan.solvers)
+    assert found == solvers if quick else found >= solvers
+    assert {one.sampler.solver for one in plan.others} <= found | {config.sampler.solver}
+
+
 def test_a_sampler_that_is_none_lists_those_there_are(prompt_file: Path, tmp_path: Path) -> None:
     policy = toy_policy(tmp_path / "policy")
     with pytest.raises(UsageError, match=r"'ddim' is no static sampler: .* ddim, dpm\+\+2m"):
         run(order(policy, prompt_file, tmp_path / "out", samplers=("ddim",)))
     assert not (tmp_path / "out").exists()
-
-
-def test_without_a_shipped_policy_one_sentence_says_how_to_make_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("addiffusion.policy_files.POLICY_FOLDERS", {"shipped": tmp_path})
-    with pytest.raises(RunFolderError, match=r"no policy .shipped. .*addiffusion export RUN --out"):
-        read_policy("shipped")
-
-
-def test_an_exported_policy_is_the_same_without_its_machine(tmp_path: Path) -> None:
-    from tests.launch.runtime.toy_components import toy_config  # noqa: PLC0415
-
-    bank = {"bank": "/somewhere/banks/train"}
-    config = toy_config(run={"dir": "/somewhere/else"}, rollout={"workers": 7}, warm_start=bank)
-    source = toy_policy(tmp_path / "source", config)
-    export_policy(read_policy(str(source)), tmp_path / "exported")
-    found = read_policy(str(tmp_path / "exported"))
-    assert "somewhere" not in found.config_file.read_text()
-    assert found.config([]).rollout == Config().rollout
-    assert found.config([]).sampler == config.sampler
-    expected = read_policy(str(source)).weights
-    assert all(np.array_equal(found.weights[name], expected[name]) for name in expected)
-    assert len({stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "exported").iterdir()}) == 1  # the umask's
-    (tmp_path / "exported" / "policy.safetensors").write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match="export it again"):
-        read_policy(str(tmp_path / "exported"))
-
-
-def test_a_policy_that_does_not_fit_the_disk_leaves_nothing_half(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", 64) as disk:
-        refused = pytest.raises(OutputError, match=r"policy.safetensors can't be written \(No space left on device\)")
-        with refused:
-            export_policy(read_policy("shipped"), disk / "out")
-        assert names(disk) == ["out"]

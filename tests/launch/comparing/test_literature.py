@@ -20,6 +20,8 @@ from tests.addiffusion.backbones.test_lora import make_lora
 from tests.addiffusion.tiny_models import save_sd15_like, save_sdxl_like
 from tests.fakes import ToyScoring, make_prompt
 
+pytestmark = pytest.mark.usefixtures("figures_once")
+
 
 def ticket(number: int = 0, seed: int = 7) -> Ticket:
     return Ticket(

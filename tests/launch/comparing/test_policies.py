@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import save_file
 
-from addiffusion.errors import CheckpointError, RunFolderError
-from addiffusion.policy_files import CONFIG_FILE, WEIGHTS_FILE, read_policy, widths_of
+from addiffusion.config import Config
+from addiffusion.errors import CheckpointError, OutputError, RunFolderError
+from addiffusion.policy_files import CONFIG_FILE, WEIGHTS_FILE, export_policy, read_policy, widths_of
 from launch.comparing.evaluate import evaluate
 from launch.comparing.orders import EvaluateOrder, SampleOrder
 from launch.comparing.sample import draw
+from tests.disks import names, small_disk
 from tests.launch.runtime.toy_components import toy_components
 from tests.launch.training.toy_policy import toy_policy
 
@@ -74,3 +77,38 @@ def test_the_home_folder_holds_policies_too(tmp_path: Path, monkeypatch: pytest.
         read_policy("~nosuchuser/p")
     with pytest.raises(RunFolderError, match="There is no policy 'aaaa"):
         read_policy("a" * 300)
+
+
+def test_without_a_shipped_policy_one_sentence_says_how_to_make_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("addiffusion.policy_files.POLICY_FOLDERS", {"shipped": tmp_path})
+    with pytest.raises(RunFolderError, match=r"no policy .shipped. .*addiffusion export RUN --out"):
+        read_policy("shipped")
+
+
+def test_an_exported_policy_is_the_same_without_its_machine(tmp_path: Path) -> None:
+    from tests.launch.runtime.toy_components import toy_config  # noqa: PLC0415
+
+    bank = {"bank": "/somewhere/banks/train"}
+    config = toy_config(run={"dir": "/somewhere/else"}, rollout={"workers": 7}, warm_start=bank)
+    source = toy_policy(tmp_path / "source", config)
+    export_policy(read_policy(str(source)), tmp_path / "exported")
+    found = read_policy(str(tmp_path / "exported"))
+    assert "somewhere" not in found.config_file.read_text()
+    assert found.config([]).rollout == Config().rollout
+    assert found.config([]).sampler == config.sampler
+    expected = read_policy(str(source)).weights
+    assert all(np.array_equal(found.weights[name], expected[name]) for name in expected)
+    assert len({stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "exported").iterdir()}) == 1  # the umask's
+    (tmp_path / "exported" / "policy.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="export it again"):
+        read_policy(str(tmp_path / "exported"))
+
+
+def test_a_policy_that_does_not_fit_the_disk_leaves_nothing_half(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 64) as disk:
+        refused = pytest.raises(OutputError, match=r"policy.safetensors can't be written \(No space left on device\)")
+        with refused:
+            export_policy(read_policy("shipped"), disk / "out")
+        assert names(disk) == ["out"]

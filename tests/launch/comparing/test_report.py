@@ -15,6 +15,8 @@ from launch.comparing.report import write_report
 from launch.training.train import run
 from tests.launch.runtime.toy_components import toy_components, toy_config, toy_plan
 
+pytestmark = pytest.mark.usefixtures("figures_once")
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:

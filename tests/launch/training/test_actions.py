@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from addiffusion.actions import ACTION_NAMES
@@ -13,6 +14,8 @@ from addiffusion.config import Config
 from addiffusion.policy_files import read_policy
 from launch.training.train import run
 from tests.launch.runtime.toy_components import toy_components, toy_config, toy_plan
+
+pytestmark = pytest.mark.usefixtures("figures_once")
 
 
 def test_a_training_with_all_six_actions_uses_each_and_does_not_collapse(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from launch.training.train import run
 from tests.addiffusion.tiny_models import save_sd15_like, save_sdxl_like
 from tests.launch.runtime.toy_components import toy_components, toy_config, toy_plan
 
+pytestmark = pytest.mark.usefixtures("figures_once")
+
 TINY = (
     "cluster.mode=serial", "ppo.iterations=1", "ppo.batch_size=4", "prompts.train_count=4",
     "evaluation.prompt_count=3", "run.film_strips=0", "sampler.num_steps=6", "evaluation.static_steps=4",

@@ -21,6 +21,8 @@ from launch.training.references import Pairs, References, ReferenceStore, draw_r
 from tests.fakes import make_prompt
 from tests.launch.runtime.toy_components import toy_components, toy_config
 
+pytestmark = pytest.mark.usefixtures("figures_once")
+
 PAIRS = training_pairs([make_prompt(number) for number in range(6)], seed=5)
 
 

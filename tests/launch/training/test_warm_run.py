@@ -20,6 +20,8 @@ from learner.checkpoint import load_checkpoint
 from tests.addiffusion.bank.toy_bank import toy_bank, toy_bank_config
 from tests.launch.runtime.toy_components import toy_components, toy_plan
 
+pytestmark = pytest.mark.usefixtures("figures_once")
+
 QUIET = Console(quiet=True)
 
 

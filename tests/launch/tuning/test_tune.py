@@ -17,6 +17,8 @@ from launch.tuning.trial import run_trial
 from launch.tuning.tune import StudySetup, last_line, tune_study
 from tests.addiffusion.bank.toy_bank import toy_bank, toy_bank_config
 
+pytestmark = pytest.mark.usefixtures("figures_once")
+
 STUDIES = sorted((Path(__file__).parents[3] / "configs" / "studies").glob("*.yaml"))
 
 
