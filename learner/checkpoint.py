@@ -62,6 +62,7 @@ _ADDED_LATER = (
     ("sampler", "leap_steps"),
     ("sampler", "max_redraws"),
     ("observation", "setting"),
+    ("reward", "bound"),
 )
 """Keys that not every run has known; their default is what it did without them."""
 _DEFAULTS = Config()
