@@ -21,7 +21,6 @@ from addiffusion.config import ObservationSection
 from addiffusion.observation.layout import Layout, latent_layout
 from addiffusion.observation.scalars import progress, setting_of, sinusoid
 from addiffusion.sampling.slot import SlotInfo
-from addiffusion.torch_typed import vector_norm
 
 _TINY = 1e-12
 _LEAST_CHANGE = 1e-4
@@ -106,7 +105,7 @@ def prompt_vector(embedding: PromptEmbedding) -> NDArray[np.float32]:
 
 
 def movement(now: Float[Tensor, "slot c h w"], before: Float[Tensor, "slot c h w"]) -> Float[Tensor, "slot 6"]:
-    """Squared lengths of ``now``, ``before`` and their difference, product of the two, sum and magnitude of ``now``, as means.
+    """Means of now², before², their difference², their product, now and |now|.
 
     What a device has to do for ``convergence``, in few operations: after a pass each finds its code out of the caches.
     None mixes slots, as a matrix product might.
@@ -119,20 +118,19 @@ def movement(now: Float[Tensor, "slot c h w"], before: Float[Tensor, "slot c h w
 def convergence(moved: NDArray[np.float32], size: int) -> list[list[float]]:
     """(n, 4) how clean predictions differ from those of the decision before, in the order of CONVERGENCE_NAMES.
 
-    Logarithm (base 10) of the relative change, cosine similarity, standard deviation, mean magnitude. In plain numbers: for
-    as few as there are slots, numpy takes longer.
+    Logarithm (base 10) of the relative change, cosine similarity, standard deviation, mean magnitude. In plain
+    numbers: for as few as there are slots, numpy takes longer.
 
     Args:
         moved: (n, 6) ``movement``.
         size: elements of a prediction.
     """
-    return [_convergence(*means, correction=size / max(size - 1, 1)) for means in moved.tolist()]
+    return [_statistics(means, correction=size / max(size - 1, 1)) for means in moved.tolist()]
 
 
-def _convergence(
-    now: float, before: float, change: float, product: float, mean: float, magnitude: float, *, correction: float
-) -> list[float]:
+def _statistics(means: list[float], *, correction: float) -> list[float]:
     """The same of one slot."""
+    now, before, change, product, mean, magnitude = means
     relative = math.sqrt(change / max(now, _TINY))
     cosine = product / max(math.sqrt(now * before), _TINY)
     deviation = math.sqrt(max(now - mean * mean, 0.0) * correction)
