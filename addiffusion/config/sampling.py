@@ -214,6 +214,17 @@ class RefineSection(Section):
     """Gaussian blur of the mask in latent pixels at 64 x 64; scaled with the latent size."""
 
 
+class UsualScores(Section):
+    """Scores of an image like many, which a look is told against."""
+
+    clip: float = 0.26
+    """Cosine to the prompt."""
+    aesthetic: float = 5.5
+    """Aesthetic score."""
+    image_reward: float = 0.2
+    """Preference score."""
+
+
 class ObservationSection(Section):
     """What the policy sees."""
 
@@ -225,6 +236,24 @@ class ObservationSection(Section):
     setting: bool = False
     """The policy sees guidance scale, number of steps, the solver's memory and what is left of the cap: for images of
     different settings."""
+    looks: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    """`latent`: shares of its schedule, rising, after which an image is decoded and scored once for the policy, and again
+    after each refine that follows; `redraw` can be taken there alone. []: it never looks, and needs no scorers."""
+    usual_scores: UsualScores = UsualScores()
+    """What the scores of a look are told against, in units of reward.scales."""
+
+    @property
+    def scores_images(self) -> bool:
+        """Whether some decisions need decoded and scored images."""
+        return self.kind == "clip" or bool(self.looks)
+
+    @model_validator(mode="after")
+    def _looks_rise(self) -> Self:
+        if self.looks and self.kind == "clip":
+            raise ValueError("observation.kind=clip looks at every step: looks are for observation.kind=latent")
+        if list(self.looks) != sorted(set(self.looks)):
+            raise ValueError(f"looks must rise, but are {list(self.looks)}")
+        return self
 
 
 @contextmanager

@@ -16,8 +16,10 @@ from addiffusion.config import Config
 from addiffusion.observation.clip import ClipObservation, ImageScores
 from addiffusion.observation.latent import LatentObservation, convergence, movement, prompt_vector
 from addiffusion.observation.layout import Layout
+from addiffusion.observation.looks import Looks
 from addiffusion.records import Ticket
 from addiffusion.sampling.engine import Engine
+from addiffusion.sampling.slot import SlotInfo
 from addiffusion.scorers.base import Scoring
 
 
@@ -33,6 +35,11 @@ class DecidingEpisode(Protocol):
     @property
     def begins(self) -> bool:
         """Whether nothing was decided about its present latent."""
+        ...
+
+    @property
+    def refined(self) -> bool:
+        """Whether the last decision was a refine."""
         ...
 
     @property
@@ -60,8 +67,14 @@ class ObservationBuilder(Protocol):
     """Builds phi of deciding slots."""
 
     layout: Layout
-    needs_images: bool
-    """Whether decisions need decoded and scored images."""
+    scores_every_decision: bool
+    """Whether each decision needs its image decoded and scored."""
+    redraws_unseen: bool
+    """Whether an image can begin again at a decision without scores."""
+
+    def due(self, engine: Engine, builders: Mapping[int, DecidingEpisode], slots: Sequence[int]) -> Sequence[int]:
+        """Those of deciding ``slots`` whose image has to be decoded and scored before the decision."""
+        ...
 
     def rows(
         self,
@@ -75,7 +88,7 @@ class ObservationBuilder(Protocol):
         Args:
             engine: of all slots.
             builders: episodes under way, by slot.
-            judged: scores of the present predictions, by slot; empty where decisions need no images.
+            judged: scores of the present predictions, of the slots that were ``due``.
             slots: those that decide, at most as many as a pass leads on.
         """
         ...
@@ -84,11 +97,16 @@ class ObservationBuilder(Protocol):
 class ClipObservationBuilder:
     """The ``clip`` observation."""
 
-    needs_images = True
+    scores_every_decision = True
+    redraws_unseen = True
 
     def __init__(self, observation: ClipObservation) -> None:
         self._observation = observation
         self.layout = observation.layout
+
+    def due(self, engine: Engine, builders: Mapping[int, DecidingEpisode], slots: Sequence[int]) -> Sequence[int]:  # noqa: ARG002
+        """All of them."""
+        return slots
 
     def rows(
         self,
@@ -112,24 +130,31 @@ class ClipObservationBuilder:
 
 
 class LatentObservationBuilder:
-    """The ``latent`` observation; holds each slot's clean prediction of the decision before."""
+    """The ``latent`` observation; holds each slot's clean prediction of the decision before, and its last look."""
 
-    needs_images = False
+    scores_every_decision = False
 
-    def __init__(self, observation: LatentObservation, tickets: EncodedPrompts) -> None:
+    def __init__(self, observation: LatentObservation, tickets: EncodedPrompts, looks: Looks | None = None) -> None:
         self._observation = observation
+        self._looks = looks
+        self.redraws_unseen = looks is None
         self._tickets = tickets
         self._before: Float[Tensor, "slot c h w"] | None = None
         self._texts: dict[int, tuple[PromptEmbedding, NDArray[np.float32]]] = {}
         """Prompt of each slot, and its vector as phi has it."""
         self.layout = observation.layout
 
+    def due(self, engine: Engine, builders: Mapping[int, DecidingEpisode], slots: Sequence[int]) -> Sequence[int]:
+        """Those where a look is due; none, where the policy never looks."""
+        looks = self._looks
+        return [] if looks is None else [one for one in slots if looks.is_due(one, engine.info(one), builders[one])]
+
     @torch.inference_mode()
     def rows(
         self,
         engine: Engine,
         builders: Mapping[int, DecidingEpisode],
-        judged: Mapping[int, ImageScores],  # noqa: ARG002 - nothing was scored
+        judged: Mapping[int, ImageScores],
         slots: Sequence[int],
     ) -> NDArray[np.float32]:
         """(n, p) phi from the denoiser's features, as of ``ObservationBuilder``."""
@@ -137,13 +162,28 @@ class LatentObservationBuilder:
         moved = self._convergence(engine, builders, slots)
         tickets = [builders[slot].ticket for slot in slots]
         texts = [self._text(slot, self._tickets.condition(one)) for slot, one in zip(slots, tickets, strict=True)]
+        infos = [engine.info(slot) for slot in slots]
         return self._observation.rows(
-            [engine.info(slot) for slot in slots],
+            infos,
             middle=middle,
             convergence=moved[: len(slots)],
             text=np.stack(texts),
             prices=[one.c_nfe for one in tickets],
+            looks=[self._look(*seen, builders, judged) for seen in zip(slots, infos, strict=True)]
+            if self._looks
+            else (),
         )
+
+    def _look(
+        self,
+        slot: int,
+        info: SlotInfo,
+        builders: Mapping[int, DecidingEpisode],
+        judged: Mapping[int, ImageScores],
+    ) -> Sequence[float]:
+        assert self._looks is not None
+        self._looks.note(slot, info, builders[slot], judged.get(slot))
+        return self._looks.row(slot, info)
 
     def _text(self, slot: int, embedding: PromptEmbedding) -> NDArray[np.float32]:
         """(e,) vector of a slot's prompt as phi has it, computed at its first decision."""
@@ -192,7 +232,8 @@ def make_observation_builder(
         observation = LatentObservation(
             config.observation, middle_width=backbone.middle_width, text_width=text_width, num_steps=num_steps
         )
-        return LatentObservationBuilder(observation, tickets)
+        looks = Looks(config.observation, config.reward.scales) if config.observation.looks else None
+        return LatentObservationBuilder(observation, tickets, looks)
     scales, width = config.reward.scales, scoring.clip_width
     return ClipObservationBuilder(
         ClipObservation(config.observation, clip_width=width, scales=scales, num_steps=num_steps)

@@ -1,7 +1,8 @@
-"""The ``latent`` observation: features of the denoiser itself. Nothing is decoded and no scorer is asked.
+"""The ``latent`` observation: features of the denoiser itself. Nothing is decoded and scored but at ``looks``.
 
 Slices. ``middle``: output of the network's middle block, mean over pixels; ``text``: one vector of the prompt;
-``timestep``: sinusoidal; ``convergence``: how the clean prediction moves; ``progress``: step, NFE, price, entropy. The
+``timestep``: sinusoidal; ``convergence``: how the clean prediction moves; ``look``: scores of
+a preview, where the policy looks at some; ``progress``: step, NFE, price, entropy. The
 two feature slices are brought to the norm of the timestep's, as in the ``clip`` observation and for its reasons.
 """
 
@@ -43,6 +44,7 @@ class LatentObservation:
             text_width=text_width,
             timestep_width=section.timestep_width,
             setting=section.setting,
+            looks=bool(section.looks),
         )
         self._num_steps = num_steps
         self._norm = math.sqrt(section.timestep_width / 2)
@@ -55,6 +57,7 @@ class LatentObservation:
         convergence: Sequence[list[float]],
         text: NDArray[np.float32],
         prices: Sequence[float],
+        looks: Sequence[Sequence[float]] = (),
     ) -> NDArray[np.float32]:
         """(n, p) phi of some decisions, none of which depends on the others.
 
@@ -64,6 +67,7 @@ class LatentObservation:
             convergence: (n, 4) of the slots' rows, in the order of CONVERGENCE_NAMES.
             text: (n, e) vectors of the prompts, each by ``scaled``.
             prices: of one NFE in each episode.
+            looks: (n, 5) in the order of LOOK_NAMES, where the policy looks at images.
 
         Raises:
             ContractError: features are not as wide as the layout says.
@@ -76,6 +80,8 @@ class LatentObservation:
         self._fill(phi, "convergence", convergence)
         if "setting" in self.layout.names:
             self._fill(phi, "setting", [setting_of(info) for info in infos])
+        if "look" in self.layout.names:
+            self._fill(phi, "look", looks)
         progresses = (
             progress(info, num_steps=self._num_steps, c_nfe=price) for info, price in zip(infos, prices, strict=True)
         )
@@ -91,7 +97,7 @@ class LatentObservation:
         self,
         phi: NDArray[np.float32],
         name: str,
-        values: NDArray[np.float32] | Sequence[NDArray[np.float32] | list[float]],
+        values: NDArray[np.float32] | Sequence[NDArray[np.float32] | Sequence[float]],
     ) -> None:
         self.layout.fill(phi, name, np.asarray(values, np.float32), mismatch="the backbone in use is not the one")
 

@@ -19,6 +19,8 @@ QUALITY_NAMES = ("clip", "aesthetic_delta", "image_reward_delta", "dino_similari
 """Components of the ``quality`` slice, in order."""
 SETTING_NAMES = ("guidance_scale", "log_steps", "solver_memory", "cost_left")
 """Components of the ``setting`` slice, in order."""
+LOOK_NAMES = ("looked", "clip", "aesthetic", "image_reward", "age")
+"""Components of the ``look`` slice, in order."""
 CONVERGENCE_NAMES = ("log_change", "cosine", "std", "magnitude")
 """Components of the ``convergence`` slice, in order."""
 
@@ -101,7 +103,9 @@ def clip_layout(*, clip_width: int, timestep_width: int, setting: bool = False) 
     return _layout(slices, {"quality": len(QUALITY_NAMES)}, setting=setting)
 
 
-def latent_layout(*, middle_width: int, text_width: int, timestep_width: int, setting: bool = False) -> Layout:
+def latent_layout(
+    *, middle_width: int, text_width: int, timestep_width: int, setting: bool = False, looks: bool = False
+) -> Layout:
     """Layout of the ``latent`` observation.
 
     Args:
@@ -109,10 +113,12 @@ def latent_layout(*, middle_width: int, text_width: int, timestep_width: int, se
         text_width: of the vector of a prompt.
         timestep_width: of the timestep slice.
         setting: whether it has the slice of that name.
+        looks: whether it has the slice ``look``.
     """
     slices = {"middle": middle_width, "text": text_width, "timestep": timestep_width}
     slices["convergence"] = len(CONVERGENCE_NAMES)
-    return _layout(slices, {"progress": len(PROGRESS_NAMES)}, setting=setting)
+    last = {**({"look": len(LOOK_NAMES)} if looks else {}), "progress": len(PROGRESS_NAMES)}
+    return _layout(slices, last, setting=setting)
 
 
 def _layout(first: Mapping[str, int], last: Mapping[str, int], *, setting: bool) -> Layout:

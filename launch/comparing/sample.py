@@ -75,12 +75,12 @@ def _check_writable(path: Path) -> None:
 
 def _for_one_image(config: Config, *, needs_images: bool) -> Config:
     """One slot and one scored image at a time; nobody is paid here; where no decision needs images, none is scored."""
-    kind = config.observation.kind if needs_images else "latent"
+    seen = {} if needs_images else {"kind": "latent", "looks": ()}
     reward = unpaid(config).reward.model_copy(update={"drop": ("quality", "terminal")})  # these read scores
     return config.model_copy(
         update={
             "reward": reward,
-            "observation": config.observation.model_copy(update={"kind": kind}),
+            "observation": config.observation.model_copy(update=seen),
             "rollout": config.rollout.model_copy(update={"slots": 1}),
             "scorers": config.scorers.model_copy(update={"batch_images": 1}),
         }
@@ -106,7 +106,7 @@ def _roll_out(order: SampleOrder, config: Config, trained: TrainedPolicy | None)
 
 def _scoring(order: SampleOrder, config: Config) -> Scoring:
     """The scorers, where they were asked for or the policy or the film strip shows what they say."""
-    needs_images = order.policy is not None and config.observation.kind == "clip"
+    needs_images = order.policy is not None and config.observation.scores_images
     if not (order.scores or order.film is not None or needs_images):
         return Unscored()
     from addiffusion.scorers.factory import load_scoring  # noqa: PLC0415 - its libraries take seconds to import
