@@ -237,8 +237,8 @@ class ObservationSection(Section):
     """The policy sees guidance scale, number of steps, the solver's memory and what is left of the cap: for images of
     different settings."""
     looks: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
-    """`latent`: shares of its schedule, rising, after which an image is decoded and scored once for the policy, and again
-    after each refine that follows; `redraw` can be taken there alone. []: it never looks, and needs no scorers."""
+    """`latent`: shares of its schedule, rising, after which an image is decoded and scored once for the policy, and
+    again after each refine that follows; `redraw` can be taken there alone. []: it never looks, and needs no scorers."""
     usual_scores: UsualScores = UsualScores()
     """What the scores of a look are told against, in units of reward.scales."""
 

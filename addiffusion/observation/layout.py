@@ -21,6 +21,8 @@ SETTING_NAMES = ("guidance_scale", "log_steps", "solver_memory", "cost_left")
 """Components of the ``setting`` slice, in order."""
 LOOK_NAMES = ("looked", "clip", "aesthetic", "image_reward", "age")
 """Components of the ``look`` slice, in order."""
+LOOK_CLIP = LOOK_NAMES.index("clip") - len(LOOK_NAMES) - len(PROGRESS_NAMES)
+"""Where the CLIP score of the look lies in phi, from its end."""
 CONVERGENCE_NAMES = ("log_change", "cosine", "std", "magnitude")
 """Components of the ``convergence`` slice, in order."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from addiffusion.actions import ACTION_NAMES, FIRST_ACTIONS, Action
 from addiffusion.config import Config
 from addiffusion.errors import ContractError
 from addiffusion.policy import FORBIDDEN_LOGIT, PolicyNetwork, prior_of
+from addiffusion.reward import reference_of
 from learner.alarms import possible_actions
 from learner.iteration import episode_statistics
+from rollout_workers.collector import Collector
 from rollout_workers.recorder import EpisodeRecorder, read_episodes
+from tests.fakes import ToyBackbone, ToyScoring
 from tests.rollout_workers.rollouts import (
     FINISH,
     STEPS,
@@ -59,6 +63,28 @@ def test_every_action_is_taken_and_episodes_depend_on_no_company(tmp_path: Path)
     assert sum(found[f"{name}_frac"] for name in ACTION_NAMES) == pytest.approx(1)
     assert found["redraw_frac"] > 0
     assert possible_actions(episodes) == set(ACTION_NAMES)
+
+
+def test_a_latent_policy_that_looks_sees_a_few_images_and_draws_again_only_there() -> None:
+    plain = make_all(slots=5, rows=5, sees="latent", preset="paired")
+    looking = Config.model_validate(
+        {**plain.model_dump(), "observation": {"kind": "latent", "timestep_width": 8, "looks": (0.3, 0.6)}}
+    )
+    references = [reference_of(episode) for episode in run_tickets(plain, make_tickets(16, forced=C))]
+    tickets = [replace(one, reference=ref) for one, ref in zip(make_tickets(16), references, strict=True)]
+    scoring = ToyScoring()
+    collector = Collector(backbone=ToyBackbone(), scoring=scoring, config=looking)
+    episodes = collector.collect(tickets, any_of_six, weight_version=1).episodes
+    seen = [np.isfinite(one.scores[:-1]).all(axis=1) for one in episodes]
+    assert sum(len(request.images) for request in scoring.requests) == 16 + sum(int(one.sum()) for one in seen)
+    again = [(looked, one.actions == D) for looked, one in zip(seen, episodes, strict=True)]
+    assert sum(int(drawn.sum()) for _, drawn in again) > 0
+    assert all(looked[drawn].all() for looked, drawn in again), "whoever begins again has looked"
+    for one, looked in zip(episodes, seen, strict=True):
+        assert (one.logits[~looked, D] == FORBIDDEN_LOGIT).all()
+        first = {attempt: one.steps[looked & (one.attempts == attempt)] for attempt in set(one.attempts.tolist())}
+        assert all(len(steps) == 0 or steps[0] >= 0.3 * STEPS for steps in first.values())
+    assert_same(episodes[:4], [run_tickets(looking, [ticket], any_of_six)[0] for ticket in tickets[:4]])
 
 
 def test_the_default_policy_has_three_logits_and_no_other_actions() -> None:
