@@ -238,7 +238,7 @@ class ObservationSection(Section):
     different settings."""
     looks: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
     """`latent`: shares of its schedule, rising, after which an image is decoded and scored once for the policy, and
-    again after each refine that follows; `redraw` can be taken there alone. []: it never looks, and needs no scorers."""
+    again after each refine that follows; `redraw` can be taken there alone. []: it never looks and needs no scorers."""
     usual_scores: UsualScores = UsualScores()
     """What the scores of a look are told against, in units of reward.scales."""
 
