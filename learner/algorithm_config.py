@@ -47,7 +47,7 @@ def build_ppo_config(
     model_config = {
         "hidden": list(config.policy.hidden),
         "prior": list(config.policy.prior),
-        "doubts": bool(config.observation.looks) and "redraw" in config.policy.actions,
+        "doubts": bool(config.observation.previews) and "redraw" in config.policy.actions,
         "actions": list(config.policy.actions),
         "seed": config.run.seed,
     }

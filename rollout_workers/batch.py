@@ -16,7 +16,7 @@ from addiffusion.config import Config
 from addiffusion.errors import ConfigError, ContractError, ScorerError
 from addiffusion.observation.builder import ObservationBuilder
 from addiffusion.observation.clip import ImageScores
-from addiffusion.observation.looks import without_redraw
+from addiffusion.observation.preview_scores import without_redraw
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected, FullQueue
 from addiffusion.sampling.engine import Engine

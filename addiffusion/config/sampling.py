@@ -215,13 +215,13 @@ class RefineSection(Section):
 
 
 class UsualScores(Section):
-    """Scores of an image like many, which a look is told against."""
+    """Scores of an image like many, which those of a preview are told against."""
 
-    clip: float = 0.26
+    clip: float = Field(default=0.26, ge=-1, le=1)
     """Cosine to the prompt."""
-    aesthetic: float = 5.5
+    aesthetic: float = Field(default=5.5, ge=-1e6, le=1e6)
     """Aesthetic score."""
-    image_reward: float = 0.2
+    image_reward: float = Field(default=0.2, ge=-1e6, le=1e6)
     """Preference score."""
 
 
@@ -236,23 +236,25 @@ class ObservationSection(Section):
     setting: bool = False
     """The policy sees guidance scale, number of steps, the solver's memory and what is left of the cap: for images of
     different settings."""
-    looks: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
-    """`latent`: shares of its schedule, rising, after which an image is decoded and scored once for the policy, and
-    again after each refine that follows; `redraw` can be taken there alone. []: it never looks and needs no scorers."""
+    previews: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    """`latent`: shares of its schedule, rising, after which a preview is decoded and scored for the policy, and again
+    after each refine that follows; `redraw` can be taken there alone. []: none is, and no scorer is needed."""
     usual_scores: UsualScores = UsualScores()
-    """What the scores of a look are told against, in units of reward.scales."""
+    """What the scores of a preview are told against, in units of reward.scales."""
 
     @property
     def scores_images(self) -> bool:
         """Whether some decisions need decoded and scored images."""
-        return self.kind == "clip" or bool(self.looks)
+        return self.kind == "clip" or bool(self.previews)
 
     @model_validator(mode="after")
-    def _looks_rise(self) -> Self:
-        if self.looks and self.kind == "clip":
-            raise ValueError("observation.kind=clip looks at every step: looks are for observation.kind=latent")
-        if list(self.looks) != sorted(set(self.looks)):
-            raise ValueError(f"looks must rise, but are {list(self.looks)}")
+    def _previews_rise(self) -> Self:
+        if self.previews and self.kind == "clip":
+            raise ValueError(
+                "observation.kind=clip scores a preview at every step: previews are for observation.kind=latent"
+            )
+        if list(self.previews) != sorted(set(self.previews)):
+            raise ValueError(f"previews must rise, but are {list(self.previews)}")
         return self
 
 

@@ -16,7 +16,7 @@ from addiffusion.config import Config
 from addiffusion.observation.clip import ClipObservation, ImageScores
 from addiffusion.observation.latent import LatentObservation, convergence, movement, prompt_vector
 from addiffusion.observation.layout import Layout
-from addiffusion.observation.looks import Looks
+from addiffusion.observation.preview_scores import PreviewScores
 from addiffusion.records import Ticket
 from addiffusion.sampling.engine import Engine
 from addiffusion.sampling.slot import SlotInfo
@@ -130,14 +130,16 @@ class ClipObservationBuilder:
 
 
 class LatentObservationBuilder:
-    """The ``latent`` observation; holds each slot's clean prediction of the decision before, and its last look."""
+    """The ``latent`` observation; holds each slot's clean prediction of the decision before, and what it saw last."""
 
     scores_every_decision = False
 
-    def __init__(self, observation: LatentObservation, tickets: EncodedPrompts, looks: Looks | None = None) -> None:
+    def __init__(
+        self, observation: LatentObservation, tickets: EncodedPrompts, previews: PreviewScores | None = None
+    ) -> None:
         self._observation = observation
-        self._looks = looks
-        self.redraws_unseen = looks is None
+        self._previews = previews
+        self.redraws_unseen = previews is None
         self._tickets = tickets
         self._before: Float[Tensor, "slot c h w"] | None = None
         self._texts: dict[int, tuple[PromptEmbedding, NDArray[np.float32]]] = {}
@@ -145,9 +147,9 @@ class LatentObservationBuilder:
         self.layout = observation.layout
 
     def due(self, engine: Engine, builders: Mapping[int, DecidingEpisode], slots: Sequence[int]) -> Sequence[int]:
-        """Those where a look is due; none, where the policy never looks."""
-        looks = self._looks
-        return [] if looks is None else [one for one in slots if looks.is_due(one, engine.info(one), builders[one])]
+        """Those whose preview is due; none, where the policy sees none."""
+        seen = self._previews
+        return [] if seen is None else [one for one in slots if seen.is_due(one, engine.info(one), builders[one])]
 
     @torch.inference_mode()
     def rows(
@@ -169,21 +171,21 @@ class LatentObservationBuilder:
             convergence=moved[: len(slots)],
             text=np.stack(texts),
             prices=[one.c_nfe for one in tickets],
-            looks=[self._look(*seen, builders, judged) for seen in zip(slots, infos, strict=True)]
-            if self._looks
+            previews=[self._preview(*seen, builders, judged) for seen in zip(slots, infos, strict=True)]
+            if self._previews
             else (),
         )
 
-    def _look(
+    def _preview(
         self,
         slot: int,
         info: SlotInfo,
         builders: Mapping[int, DecidingEpisode],
         judged: Mapping[int, ImageScores],
     ) -> Sequence[float]:
-        assert self._looks is not None
-        self._looks.note(slot, info, builders[slot], judged.get(slot))
-        return self._looks.row(slot, info)
+        assert self._previews is not None
+        self._previews.note(slot, info, builders[slot], judged.get(slot))
+        return self._previews.row(slot, info)
 
     def _text(self, slot: int, embedding: PromptEmbedding) -> NDArray[np.float32]:
         """(e,) vector of a slot's prompt as phi has it, computed at its first decision."""
@@ -232,8 +234,8 @@ def make_observation_builder(
         observation = LatentObservation(
             config.observation, middle_width=backbone.middle_width, text_width=text_width, num_steps=num_steps
         )
-        looks = Looks(config.observation, config.reward.scales) if config.observation.looks else None
-        return LatentObservationBuilder(observation, tickets, looks)
+        previews = PreviewScores(config.observation, config.reward.scales) if config.observation.previews else None
+        return LatentObservationBuilder(observation, tickets, previews)
     scales, width = config.reward.scales, scoring.clip_width
     return ClipObservationBuilder(
         ClipObservation(config.observation, clip_width=width, scales=scales, num_steps=num_steps)

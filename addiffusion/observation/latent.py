@@ -1,8 +1,8 @@
-"""The ``latent`` observation: features of the denoiser itself. Nothing is decoded and scored but at ``looks``.
+"""The ``latent`` observation: features of the denoiser itself. Only ``previews`` are decoded and scored.
 
 Slices. ``middle``: output of the network's middle block, mean over pixels; ``text``: one vector of the prompt;
-``timestep``: sinusoidal; ``convergence``: how the clean prediction moves; ``look``: scores of
-a preview, where the policy looks at some; ``progress``: step, NFE, price, entropy. The
+``timestep``: sinusoidal; ``convergence``: how the clean prediction moves; ``preview``: scores of
+the last preview, where the policy sees some; ``progress``: step, NFE, price, entropy. The
 two feature slices are brought to the norm of the timestep's, as in the ``clip`` observation and for its reasons.
 """
 
@@ -44,7 +44,7 @@ class LatentObservation:
             text_width=text_width,
             timestep_width=section.timestep_width,
             setting=section.setting,
-            looks=bool(section.looks),
+            previews=bool(section.previews),
         )
         self._num_steps = num_steps
         self._norm = math.sqrt(section.timestep_width / 2)
@@ -57,7 +57,7 @@ class LatentObservation:
         convergence: Sequence[list[float]],
         text: NDArray[np.float32],
         prices: Sequence[float],
-        looks: Sequence[Sequence[float]] = (),
+        previews: Sequence[Sequence[float]] = (),
     ) -> NDArray[np.float32]:
         """(n, p) phi of some decisions, none of which depends on the others.
 
@@ -67,7 +67,7 @@ class LatentObservation:
             convergence: (n, 4) of the slots' rows, in the order of CONVERGENCE_NAMES.
             text: (n, e) vectors of the prompts, each by ``scaled``.
             prices: of one NFE in each episode.
-            looks: (n, 5) in the order of LOOK_NAMES, where the policy looks at images.
+            previews: (n, 5) in the order of PREVIEW_NAMES, where the policy sees previews.
 
         Raises:
             ContractError: features are not as wide as the layout says.
@@ -80,8 +80,8 @@ class LatentObservation:
         self._fill(phi, "convergence", convergence)
         if "setting" in self.layout.names:
             self._fill(phi, "setting", [setting_of(info) for info in infos])
-        if "look" in self.layout.names:
-            self._fill(phi, "look", looks)
+        if "preview" in self.layout.names:
+            self._fill(phi, "preview", previews)
         progresses = (
             progress(info, num_steps=self._num_steps, c_nfe=price) for info, price in zip(infos, prices, strict=True)
         )

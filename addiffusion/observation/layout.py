@@ -19,10 +19,10 @@ QUALITY_NAMES = ("clip", "aesthetic_delta", "image_reward_delta", "dino_similari
 """Components of the ``quality`` slice, in order."""
 SETTING_NAMES = ("guidance_scale", "log_steps", "solver_memory", "cost_left")
 """Components of the ``setting`` slice, in order."""
-LOOK_NAMES = ("looked", "clip", "aesthetic", "image_reward", "age")
-"""Components of the ``look`` slice, in order."""
-LOOK_CLIP = LOOK_NAMES.index("clip") - len(LOOK_NAMES) - len(PROGRESS_NAMES)
-"""Where the CLIP score of the look lies in phi, from its end."""
+PREVIEW_NAMES = ("seen", "clip", "aesthetic", "image_reward", "age")
+"""Components of the ``preview`` slice, in order."""
+PREVIEW_CLIP = PREVIEW_NAMES.index("clip") - len(PREVIEW_NAMES) - len(PROGRESS_NAMES)
+"""Where the CLIP score of the preview lies in phi, from its end."""
 CONVERGENCE_NAMES = ("log_change", "cosine", "std", "magnitude")
 """Components of the ``convergence`` slice, in order."""
 
@@ -106,7 +106,7 @@ def clip_layout(*, clip_width: int, timestep_width: int, setting: bool = False) 
 
 
 def latent_layout(
-    *, middle_width: int, text_width: int, timestep_width: int, setting: bool = False, looks: bool = False
+    *, middle_width: int, text_width: int, timestep_width: int, setting: bool = False, previews: bool = False
 ) -> Layout:
     """Layout of the ``latent`` observation.
 
@@ -115,11 +115,11 @@ def latent_layout(
         text_width: of the vector of a prompt.
         timestep_width: of the timestep slice.
         setting: whether it has the slice of that name.
-        looks: whether it has the slice ``look``.
+        previews: whether it has the slice ``preview``.
     """
     slices = {"middle": middle_width, "text": text_width, "timestep": timestep_width}
     slices["convergence"] = len(CONVERGENCE_NAMES)
-    last = {**({"look": len(LOOK_NAMES)} if looks else {}), "progress": len(PROGRESS_NAMES)}
+    last = {**({"preview": len(PREVIEW_NAMES)} if previews else {}), "progress": len(PROGRESS_NAMES)}
     return _layout(slices, last, setting=setting)
 
 

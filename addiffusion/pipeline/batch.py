@@ -19,7 +19,7 @@ from addiffusion.errors import ScorerError
 from addiffusion.observation.builder import ObservationBuilder
 from addiffusion.observation.clip import ImageScores
 from addiffusion.observation.layout import Layout
-from addiffusion.observation.looks import without_redraw
+from addiffusion.observation.preview_scores import without_redraw
 from addiffusion.policy import choose, likeliest, payable
 from addiffusion.records import ScoreRequest, Ticket
 from addiffusion.sampling.engine import Engine

@@ -68,7 +68,7 @@ def observation_layout(config: Config, scoring: Scoring) -> Layout:
         text_width=widths.text,
         timestep_width=seen.timestep_width,
         setting=seen.setting,
-        looks=bool(seen.looks),
+        previews=bool(seen.previews),
     )
 
 

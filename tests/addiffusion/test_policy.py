@@ -7,7 +7,7 @@ from torch import nn
 
 from addiffusion import seeds
 from addiffusion.actions import FIRST_ACTIONS, Action
-from addiffusion.observation.layout import LOOK_CLIP
+from addiffusion.observation.layout import PREVIEW_CLIP
 from addiffusion.policy import HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN, PolicyNetwork, ValueNetwork, build_mlp, choose
 
 
@@ -109,9 +109,9 @@ def test_a_forbidden_action_has_no_probability_and_no_gradient() -> None:
 
 def test_a_policy_in_doubt_draws_again_what_scores_low() -> None:
     phi, network = torch.zeros(3, 12), PolicyNetwork(12, (16, 8), actions=("continue", "stop", "redraw"))
-    phi[:, LOOK_CLIP] = torch.tensor([2.0, 0.0, -3.0])
+    phi[:, PREVIEW_CLIP] = torch.tensor([2.0, 0.0, -3.0])
     before = network(phi)
-    network.doubt(LOOK_CLIP)
+    network.doubt(PREVIEW_CLIP)
     odds = network(phi)[:, Action.REDRAW] - network(phi)[:, Action.CONTINUE]
     assert odds.tolist() == pytest.approx([0, 0, 3], abs=0.05)
     assert (network(phi)[:, :2] - before[:, :2]).abs().max() < 0.05

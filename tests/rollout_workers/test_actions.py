@@ -65,25 +65,25 @@ def test_every_action_is_taken_and_episodes_depend_on_no_company(tmp_path: Path)
     assert possible_actions(episodes) == set(ACTION_NAMES)
 
 
-def test_a_latent_policy_that_looks_sees_a_few_images_and_draws_again_only_there() -> None:
+def test_a_latent_policy_that_previews_sees_a_few_images_and_draws_again_only_there() -> None:
     plain = make_all(slots=5, rows=5, sees="latent", preset="paired")
-    looking = Config.model_validate(
-        {**plain.model_dump(), "observation": {"kind": "latent", "timestep_width": 8, "looks": (0.3, 0.6)}}
+    seeing = Config.model_validate(
+        {**plain.model_dump(), "observation": {"kind": "latent", "timestep_width": 8, "previews": (0.3, 0.6)}}
     )
     references = [reference_of(episode) for episode in run_tickets(plain, make_tickets(16, forced=C))]
     tickets = [replace(one, reference=ref) for one, ref in zip(make_tickets(16), references, strict=True)]
     scoring = ToyScoring()
-    collector = Collector(backbone=ToyBackbone(), scoring=scoring, config=looking)
+    collector = Collector(backbone=ToyBackbone(), scoring=scoring, config=seeing)
     episodes = collector.collect(tickets, any_of_six, weight_version=1).episodes
     seen = [np.isfinite(one.scores[:-1, 0]) for one in episodes]
     assert sum(len(request.images) for request in scoring.requests) == 16 + sum(int(one.sum()) for one in seen)
     assert episode_statistics(episodes)["redraw_frac"] > 0
-    for one, looked in zip(episodes, seen, strict=True):
-        assert looked[one.actions == D].all(), "whoever begins again has looked"
-        assert (one.logits[~looked, D] == FORBIDDEN_LOGIT).all()
-        first = {attempt: one.steps[looked & (one.attempts == attempt)] for attempt in set(one.attempts.tolist())}
+    for one, shown in zip(episodes, seen, strict=True):
+        assert shown[one.actions == D].all(), "whoever begins again has seen it"
+        assert (one.logits[~shown, D] == FORBIDDEN_LOGIT).all()
+        first = {attempt: one.steps[shown & (one.attempts == attempt)] for attempt in set(one.attempts.tolist())}
         assert all(len(steps) == 0 or steps[0] >= 0.3 * STEPS for steps in first.values())
-    assert_same(episodes[:4], [run_tickets(looking, [ticket], any_of_six)[0] for ticket in tickets[:4]])
+    assert_same(episodes[:4], [run_tickets(seeing, [ticket], any_of_six)[0] for ticket in tickets[:4]])
 
 
 def test_the_default_policy_has_three_logits_and_no_other_actions() -> None:

@@ -1,4 +1,4 @@
-"""Looks of the ``latent`` observation: at a few points of its schedule an image is decoded and scored for the policy.
+"""Previews that a ``latent`` policy sees: at a few points of its schedule an image is decoded and scored for it.
 
 The denoiser's own features say how hard a prompt is, and next to nothing of whether this image will do: their rank
 correlation with what a prompt's images differ by is at most 0.2, that of one preview's CLIP score 0.4 to 0.7
@@ -15,18 +15,18 @@ from typing import Protocol, runtime_checkable
 from addiffusion.actions import Action
 from addiffusion.config import ObservationSection, Scales
 from addiffusion.observation.clip import ImageScores, limited
-from addiffusion.observation.layout import LOOK_NAMES
+from addiffusion.observation.layout import PREVIEW_NAMES
 from addiffusion.records import SCORE_NAMES
 from addiffusion.sampling.slot import SlotInfo
 
 _ROUNDING = 1e-9
-_NOT_YET = (0.0,) * len(LOOK_NAMES)
+_NOT_YET = (0.0,) * len(PREVIEW_NAMES)
 _SEEN = tuple(SCORE_NAMES.index(name) for name in ("clip", "aesthetic", "image_reward"))
 
 
 @runtime_checkable
-class LookingEpisode(Protocol):
-    """What decides whether an image is looked at."""
+class PreviewedEpisode(Protocol):
+    """What decides whether a preview is due."""
 
     @property
     def begins(self) -> bool:
@@ -40,52 +40,52 @@ class LookingEpisode(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Look:
+class _Preview:
     scores: tuple[float, ...]
     """In units of the reward, above the usual ones."""
     share: float
-    """Of its schedule, where the image was looked at."""
+    """Of its schedule, where it was seen."""
     passed: int
-    """Looks of the configuration up to there."""
+    """PreviewScores of the configuration up to there."""
 
 
-class Looks:
-    """The last look at the image of each slot."""
+class PreviewScores:
+    """Scores of the last preview of each slot."""
 
     def __init__(self, section: ObservationSection, scales: Scales) -> None:
-        """Nothing was looked at.
+        """Nothing was seen.
 
         Args:
-            section: says when to look.
+            section: says when previews are due.
             scales: units of the scores.
         """
         usual = section.usual_scores
-        self._at = section.looks
+        self._at = section.previews
         self._usual = (usual.clip, usual.aesthetic, usual.image_reward)
         self._units = (scales.clip, scales.aesthetic, scales.image_reward)
-        self._known: dict[int, _Look] = {}
+        self._known: dict[int, _Preview] = {}
 
-    def is_due(self, slot: int, info: SlotInfo, episode: LookingEpisode) -> bool:
-        """Whether the slot's image has to be looked at before its decision: at a point, or after a refine it saw."""
+    def is_due(self, slot: int, info: SlotInfo, episode: PreviewedEpisode) -> bool:
+        """Whether the image has to be scored before the decision: at a point, or after a refine of what was seen."""
         known = None if episode.begins else self._known.get(slot)
         if known is None:
             return self._passed(info) > 0
         return episode.refined or self._passed(info) > known.passed
 
-    def note(self, slot: int, info: SlotInfo, episode: LookingEpisode, judged: ImageScores | None) -> None:
-        """Take in the scores of a decision's look; None: there was none."""
+    def note(self, slot: int, info: SlotInfo, episode: PreviewedEpisode, judged: ImageScores | None) -> None:
+        """Take in the scores of a decision's preview; None: there was none."""
         if judged is not None:
             given = (float(judged.scores[place]) for place in _SEEN)
             scores = tuple(
                 limited((score - usual) / unit)
                 for score, usual, unit in zip(given, self._usual, self._units, strict=True)
             )
-            self._known[slot] = _Look(scores=scores, share=_share(info), passed=self._passed(info))
+            self._known[slot] = _Preview(scores=scores, share=_share(info), passed=self._passed(info))
         elif episode.begins:
             self._known.pop(slot, None)
 
     def row(self, slot: int, info: SlotInfo) -> Sequence[float]:
-        """In the order of LOOK_NAMES; zeros before the first look."""
+        """In the order of PREVIEW_NAMES; zeros before the first."""
         known = self._known.get(slot)
         return _NOT_YET if known is None else (1.0, *known.scores, _share(info) - known.share)
 
@@ -98,5 +98,5 @@ def _share(info: SlotInfo) -> float:
 
 
 def without_redraw(allowed: Sequence[bool]) -> tuple[bool, ...]:
-    """What is allowed at a decision, less beginning again: for an image that nobody looked at."""
+    """What is allowed at a decision, less beginning again: for an image that nobody has seen."""
     return tuple(can and action != Action.REDRAW for action, can in enumerate(allowed))
