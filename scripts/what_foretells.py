@@ -139,9 +139,11 @@ def _table(rows: list[dict[str, Floats]]) -> Table:
         table.add_column(column, justify="left" if column == "feature" else "right")
     for name in ["prompt", *(name for name in rows[0] if name.split()[-1].isdecimal())]:
         features = _stacked(rows, name)
-        found = [(_rank(features, finals[one]), _rank(features, left[one])) for one in finals]
         feature, _, step = name.rpartition(" ") if name != "prompt" else (name, "", "-")
-        table.add_row(step, feature, *(f"{whole:.2f} ({beyond:+.2f})" for whole, beyond in found))
+        cells = [f"{_rank(features, finals[one]):.2f}" for one in finals]
+        if feature != "prompt":
+            cells = [f"{cell} ({_rank(features, left[one]):+.2f})" for cell, one in zip(cells, finals, strict=True)]
+        table.add_row(step, feature, *cells)
     return table
 
 

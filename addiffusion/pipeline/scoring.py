@@ -30,7 +30,7 @@ def scoring_of(pipe: Any, policy: Policy) -> Scoring:
             f"This policy looks at decoded images by CLIP ({section.clip.model}), the aesthetic predictor, DINO "
             f"({section.dino.model}) and ImageReward: set pipe.scoring = "
             "addiffusion.scorers.factory.load_scoring(policy.trained_with.scorers), or use a policy of "
-            "observation.kind=latent that never looks, which needs none.",
+            "observation.kind=latent without previews, which needs none.",
             observation=config.observation.kind,
         )
     from addiffusion.scorers.factory import load_scoring  # noqa: PLC0415 - its libraries take seconds to import

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import torch
 from addiffusion import AdaptivePipeline, AdaptivePipelineOutput, load_policy
 from addiffusion.actions import ACTION_NAMES, Action
 from addiffusion.errors import ArgumentError, CheckpointError, RunFolderError
-from addiffusion.records import Prompt, Ticket
-from addiffusion.scorers.base import Unscored
+from addiffusion.records import Episode, Prompt, Ticket
+from addiffusion.scorers.base import Scoring, Unscored
 from rollout_workers.worker import Worker
 from tests.addiffusion.backbones.family_runs import SIZE
 from tests.addiffusion.pipeline.tiny_policies import FINISH, WARMUP, K, make_policy, passes_of, scale_of, seeded
+from tests.fakes import ToyScoring
 
 
 def drawn(pipe: Any, **options: Any) -> Any:
@@ -125,6 +127,31 @@ def test_an_episode_of_a_worker_is_this_image(sd15: Any, sd15_like: Path, always
     six: Any = {"actions": ACTION_NAMES, "sampler": {"solver": "ddim", "leap_steps": 2}}
     policy = make_policy("sd15", sd15_like, always, **(six if always > Action.REFINE else {}))
     drawing: Any = AdaptivePipeline.from_pipe(sd15, policy=policy)
+    episode, out = _both(drawing, Unscored)
+    assert always in episode.actions
+    assert out.nfe == [episode.nfe]
+    assert out.actions == [[Action(action).name.lower() for action in episode.actions]]
+    if always is not Action.REDRAW:  # whose noise comes from the seed, which a pipeline is not told
+        np.testing.assert_array_equal(np.asarray(out.images[0]), episode.image)
+
+
+def test_previews_are_scored_where_they_are_due_as_in_a_worker(sd15: Any, sd15_like: Path) -> None:
+    """It begins again wherever it may, which is where it has seen a preview."""
+    policy = make_policy("sd15", sd15_like, Action.REDRAW, actions=["continue", "stop", "redraw"], previews=[0.5])
+    drawing: Any = AdaptivePipeline.from_pipe(sd15, policy=policy)
+    drawing.scoring = ToyScoring()
+    episode, out = _both(drawing, ToyScoring)
+    tries = drawing.policy.trained_with.sampler.max_redraws + 1
+    assert out.actions[0].count("redraw") == tries - 1
+    assert out.actions == [[Action(action).name.lower() for action in episode.actions]]
+    assert [len(request.images) for request in drawing.scoring.requests] == [1] * tries
+    several = drawn(drawing, num_images_per_prompt=3)
+    assert {len(request.images) for request in drawing.scoring.requests[tries:]} == {3}
+    assert [actions.count("redraw") for actions in several.actions] == [tries - 1] * 3
+
+
+def _both(drawing: Any, scoring: Callable[[], Scoring]) -> tuple[Episode, Any]:
+    """A worker's episode, and what the pipeline makes of the same noise."""
     config = drawing.policy.trained_with
     reward = config.reward.model_copy(update={"preset": "phase1", "drop": ("quality", "terminal")})
     rollout = config.rollout.model_copy(update={"slots": 1})
@@ -133,18 +160,13 @@ def test_an_episode_of_a_worker_is_this_image(sd15: Any, sd15_like: Path, always
     from addiffusion.backbones import load_backbone  # noqa: PLC0415
 
     worker = Worker(
-        config, policy=drawing.policy.network, backbone=lambda: load_backbone(config.backbone), scoring=Unscored
+        config, policy=drawing.policy.network, backbone=lambda: load_backbone(config.backbone), scoring=scoring
     )
     worker.set_weights({name: value.numpy() for name, value in drawing.policy.network.state_dict().items()}, version=0)
     ticket = Ticket.greedy(0, Prompt(prompt_id=0, text="a red cat", tier=0), seed=7, c_nfe=config.reward.c_nfe)
     episode = worker.collect([ticket]).episodes[0]
     noise = torch.randn(drawing.unet.config.in_channels, 8, 8, generator=seeds.generator(7, "latent"))
-    out = drawing("a red cat", latents=noise[None], slots=1, output_type="pil")
-    assert always in episode.actions
-    assert out.nfe == [episode.nfe]
-    assert out.actions == [[Action(action).name.lower() for action in episode.actions]]
-    if always is not Action.REDRAW:  # whose noise comes from the seed, which a pipeline is not told
-        np.testing.assert_array_equal(np.asarray(out.images[0]), episode.image)
+    return episode, drawing("a red cat", latents=noise[None], slots=1, output_type="pil")
 
 
 def test_the_policy_stays_in_float32(sd15_like: Path, sd15: Any) -> None:

@@ -254,10 +254,12 @@ def test_bad_arguments_are_one_sentence(drawing: Any, arguments: dict[str, Any],
         drawn(drawing, **arguments)
 
 
-def test_a_policy_that_needs_scorers_says_which(sd15: Any, sd15_like: Any) -> None:
+@pytest.mark.parametrize("observation", [{"kind": "clip"}, {"previews": [0.5]}])
+def test_a_policy_that_needs_scorers_says_which(sd15: Any, sd15_like: Any, observation: dict[str, Any]) -> None:
     policy = make_policy("sd15", sd15_like)
     config = policy.trained_with.model_dump(mode="json")
-    config["observation"]["kind"], config["scorers"]["kind"] = "clip", "pretrained"
+    config["observation"] |= observation
+    config["scorers"]["kind"] = "pretrained"
     policy.register_to_config(configuration=config)
     del policy.trained_with
     with pytest.raises(ArgumentError, match=r"looks at decoded images by CLIP \(ViT-L-14-quickgelu\).*pipe.scoring ="):

@@ -37,6 +37,7 @@ def make_config(
     *,
     actions: Sequence[str] = FIRST_ACTIONS,
     guidance_scale_range: tuple[float, float] | None = None,
+    previews: Sequence[float] = (),
     **sampler: Any,
 ) -> Config:
     """A training of a ``latent`` policy on a tiny pipeline, by its own solver."""
@@ -57,7 +58,7 @@ def make_config(
                 **sampler,
             },
             "refine": {"k": K},
-            "observation": {"kind": "latent", "timestep_width": TIMESTEP_WIDTH},
+            "observation": {"kind": "latent", "timestep_width": TIMESTEP_WIDTH, "previews": previews},
             "reward": {"preset": "paired", "credit": "final"},
             "policy": {"hidden": (8,), "actions": actions},
         }
@@ -66,10 +67,15 @@ def make_config(
 
 def make_policy(family: str, folder: Path, always: Action | None = None, **options: Any) -> Policy:
     """A policy of random weights, or one that always does the same."""
-    own = {name: options.pop(name) for name in ("actions", "guidance_scale_range") if name in options}
+    own = {name: options.pop(name) for name in ("actions", "guidance_scale_range", "previews") if name in options}
     config = make_config(family, folder, **own, **options.pop("sampler", {}))
     widths = feature_widths(BackboneSection(kind=KINDS[family], path=str(folder)))  # pyright: ignore[reportArgumentType]
-    layout = latent_layout(middle_width=widths.middle, text_width=widths.text, timestep_width=TIMESTEP_WIDTH)
+    layout = latent_layout(
+        middle_width=widths.middle,
+        text_width=widths.text,
+        timestep_width=TIMESTEP_WIDTH,
+        previews=bool(config.observation.previews),
+    )
     torch.manual_seed(3)
     policy = Policy(layout.width, config.model_dump(mode="json"), **options).eval()
     if always is not None:
