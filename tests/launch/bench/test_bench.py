@@ -23,7 +23,7 @@ from launch.bench.finish import table_of as finish_table
 from launch.bench.orders import EngineOrder, FinishOrder
 from launch.bench.sets import AIMS
 from launch.bench.setup import CollectSetup
-from launch.bench.startup import compare, to_json
+from launch.bench.startup import NEEDED, commands_of, compare, to_json
 from launch.bench.startup import table_of as startup_table
 from launch.cli.app import app
 from launch.runtime.components import observation_width, unpaid
@@ -248,13 +248,25 @@ def test_rows_of_a_finish_say_what_was_done(tmp_path: Path, monkeypatch: pytest.
 def test_a_command_is_measured_against_bare_imports() -> None:
     shown = io.StringIO()
     console = Console(file=shown)
-    rows = compare({"config": ("config",)}, {"config": ("pydantic", "typer", "yaml")}, 1, console)
+    commands = {"config": ("config",), "one key": ("config", "run.seed=1")}
+    rows = compare(commands, dict.fromkeys(commands, ("pydantic", "typer", "yaml")), 1, console)
     row = rows["config"]
+    assert rows["one key"].bare_s == row.bare_s  # of one process, for what both need is the same
     assert 0 < row.bare_s < row.command_s
     assert row.over_bare.median == pytest.approx(row.command_s / row.bare_s)
     assert to_json(rows)["config"]["over_bare"]["median"] == row.over_bare.median
     console.print(startup_table(rows))
     assert f"{row.over_bare.median:.2f}" in shown.getvalue()
+
+
+def test_start_up_is_told_apart_from_drawing(tmp_path: Path) -> None:
+    """Of the two commands that draw, one takes 50 passes and one takes 2."""
+    commands = commands_of(str(tmp_path / "image.png"))
+    assert {words[0] for words in commands.values()} == NEEDED.keys()
+    for name, passes in {"sample": 50, "sample, 2 steps": 2}.items():
+        drawn = CliRunner().invoke(app, commands[name], catch_exceptions=False)
+        assert drawn.stdout.splitlines()[-2].startswith(f"{passes} NFE"), drawn.output
+    assert CliRunner().invoke(app, commands["score"]).exit_code == 0
 
 
 def test_a_command_that_fails_is_no_measurement() -> None:
