@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def test_the_bench_finds_the_slots_at_which_the_network_is_fast(monkeypatch: pyt
     monkeypatch.setattr("launch.bench.engine.BATCHES", BATCHES[:4])  # larger ones only take longer
     order = EngineOrder(
         backbone="sd15-random", device="cpu", threads=1, dtype="float32", compile="off", slots=None, guidance_scale=1.0,
-        seconds=0.01, rounds=1, ticks=5,
+        seconds=0.01, rounds=1, ticks=5, set_images=0,
     )  # fmt: skip
     result = measure(tiny_backbone(), order)
     assert result["slots_found"]
@@ -214,7 +215,7 @@ def test_the_grid_leaves_out_what_would_be_the_same_twice() -> None:
 
 
 SMALL = ("sampler.num_steps=4", "sampler.warmup_steps=1", "rollout.slots=2", "sampler.finish_steps=1")
-QUICK = ("--slots", "1", "--seconds", "0.01", "--rounds", "1", "--guidance", "1")
+QUICK = shlex.split("--slots 1 --seconds 0.01 --rounds 1 --guidance 1 --set-images 1 --ticks 5")
 
 
 @pytest.mark.parametrize(
