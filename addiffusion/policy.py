@@ -70,6 +70,25 @@ class PolicyNetwork(nn.Module):
             middle = rows[pair].mean(0)
             rows[pair] = middle + factor * (rows[pair] - middle)
 
+    @torch.no_grad()
+    def doubt(self, column: int) -> None:
+        """Let low scores speak for beginning again, before training.
+
+        The log odds of a redraw rise by 1 for each unit that phi[column] lies below 0; one hidden unit of each layer
+        is given to that. Drawn at random, redraws cost more than they gain, and are given up before it is learned
+        where they would not.
+
+        Args:
+            column: of phi; negative from its end.
+        """
+        *hidden, head = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        place, sign = column, -1.0
+        for layer in hidden:
+            layer.weight[0] = 0
+            layer.weight[0, place], place, sign = sign, 0, 1.0
+        head.weight[:, 0] = 0
+        head.weight[Action.REDRAW, 0] = 1
+
     def forward(self, phi: Float[Tensor, "*row p"]) -> Float[Tensor, "*row action"]:
         """Logits of any number of observations."""
         return self.layers(phi).masked_fill(self.forbidden, FORBIDDEN_LOGIT)

@@ -144,6 +144,8 @@ def potential(
 ) -> NDArray[np.float64]:
     """Q (n,) of each row of ``scores`` (n, k), relative to ``reference`` (None: to a score of zero), float64.
 
+    With ``section.bound`` b it is b tanh(Q / b): as it was near 0, and never beyond b.
+
     Raises:
         ScorerError: a column with a weight holds NaN or infinity; the message names it.
     """
@@ -155,7 +157,7 @@ def potential(
         values = _finite(scores[:, column], name, "the episode")
         origin = 0.0 if reference is None else float(_finite(reference.scores[column], name, "the reference"))
         total += weight * (values - origin)
-    return total
+    return total if section.bound is None else section.bound * np.tanh(total / section.bound)
 
 
 def _product(*parts: float) -> float:

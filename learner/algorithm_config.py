@@ -47,6 +47,7 @@ def build_ppo_config(
     model_config = {
         "hidden": list(config.policy.hidden),
         "prior": list(config.policy.prior),
+        "doubts": bool(config.observation.previews) and "redraw" in config.policy.actions,
         "actions": list(config.policy.actions),
         "seed": config.run.seed,
     }
@@ -98,6 +99,7 @@ def _set_training(built: PPOConfig, section: PpoSection, *, seed: int) -> None:
             "algorithm": section.algorithm,
             "weighting": section.weighting,
             "price_scale": section.price_scale,
+            "group_size": section.group_size,
         },
     )
     built.training(

@@ -58,9 +58,11 @@ _ADDED_LATER = (
     ("sampler", "solvers"),
     ("sampler", "max_cost"),
     ("ppo", "price_scale"),
+    ("ppo", "group_size"),
     ("sampler", "leap_steps"),
     ("sampler", "max_redraws"),
     ("observation", "setting"),
+    ("reward", "bound"),
 )
 """Keys that not every run has known; their default is what it did without them."""
 _DEFAULTS = Config()

@@ -12,6 +12,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
+from addiffusion.observation.layout import PREVIEW_CLIP
 from addiffusion.policy import PolicyNetwork, ValueNetwork
 from addiffusion.seeds import derive_seed
 from addiffusion.threads import torch_threads
@@ -21,8 +22,9 @@ class PolicyModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
     """``policy`` acts, ``value`` only trains; rollout workers get the policy alone.
 
     ``model_config`` holds ``hidden`` (layer widths), ``prior`` (action probabilities before training), ``actions``
-    (those it may take) and ``seed`` (the run's): the initial weights are a function of these and of the observation's
-    width, not of whatever drew random numbers before.
+    (those it may take), ``doubts`` (whether at first a preview's low score speaks for a redraw) and ``seed`` (the
+    run's): the initial weights are a function of these and of the observation's width, not of whatever drew random
+    numbers before.
     """
 
     policy: PolicyNetwork
@@ -37,6 +39,8 @@ class PolicyModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
             self.policy = PolicyNetwork(
                 width, hidden, prior=self.model_config["prior"], actions=self.model_config["actions"]
             )
+            if self.model_config["doubts"]:
+                self.policy.doubt(PREVIEW_CLIP)
             torch.manual_seed(derive_seed(self.model_config["seed"], "value"))
             self.value = ValueNetwork(width, hidden)
 

@@ -59,6 +59,7 @@ class EpisodePPOLearner(PPOTorchLearner):
                 gae_lambda=config.lambda_,
                 off_policy=own["algorithm"] == "appo",
                 weighting=own["weighting"],
+                group_size=own["group_size"],
             )
         )
 

@@ -16,13 +16,14 @@ from addiffusion.config import Config
 from addiffusion.errors import ConfigError, ContractError, ScorerError
 from addiffusion.observation.builder import ObservationBuilder
 from addiffusion.observation.clip import ImageScores
+from addiffusion.observation.preview_scores import without_redraw
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected, FullQueue
 from addiffusion.sampling.engine import Engine
 from rollout_workers.async_scorer import AsyncScorer
 from rollout_workers.episode_builder import Branch, EpisodeBuilder, Stop
 from rollout_workers.metrics import Stopwatch
-from rollout_workers.scored_images import Images, Pending, ScoredImages
+from rollout_workers.scored_images import Images, Pending, ScoredImages, at_once
 from rollout_workers.ticket_queue import TicketQueue
 
 PolicyFunction: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -68,7 +69,7 @@ class Batch:
         self._builders: dict[int, EpisodeBuilder] = {}
         self._pending: deque[Pending] = deque()
         self._full_queue = FullQueue()
-        self._images = ScoredImages(engine, scorer, timed, decisions_are_scored=observations.needs_images)
+        self._images = ScoredImages(engine, scorer, timed, same_images=observations.scores_every_decision)
 
     def work(
         self, tickets: Sequence[Ticket], policy: PolicySnapshot, *, ticks: int | None = None, more: bool = False
@@ -145,15 +146,14 @@ class Batch:
         asked = [slot for slot in self._engine.deciding() if slot not in waiting]
         done = [slot for slot in self._engine.done() if slot not in waiting]
         filmed = [slot for slot in forced if self._builders[slot].ticket.keep_frames]
-        watched = [slot for slot in asked if self._observations.needs_images or self._builders[slot].ticket.keep_frames]
+        due = self._observations.due(self._engine, self._builders, asked)
+        watched = [slot for slot in asked if slot in due or self._builders[slot].ticket.keep_frames]
         shown = self._images.decode([*watched, *filmed], done)
         self._film(forced, shown[0])
         tickets = {slot: self._builders[slot].ticket for slot in (*asked, *done)}
-        pending = self._images.ask(asked, done, shown, tickets)
-        if pending.reply is None:
-            self._settle(pending, policy)
-        else:
-            self._pending.append(pending)
+        if due or done:
+            self._pending.append(self._images.ask(due, done, shown, tickets))
+        self._settle(at_once([slot for slot in asked if slot not in due], shown[0]), policy)
 
     def _settle(self, pending: Pending, policy: PolicySnapshot) -> None:
         """With the scorers' answer, let ``policy`` decide and close the episodes that are done."""
@@ -216,10 +216,14 @@ class Batch:
                             answer,
                             info=self._engine.info(slot),
                             judged=judged.get(slot),
-                            allowed=self._engine.allowed(slot),
+                            allowed=self._allowed(slot, judged),
                             weight_version=policy.weight_version,
                         )
         return chosen
+
+    def _allowed(self, slot: int, judged: Mapping[int, ImageScores]) -> tuple[bool, ...]:
+        allowed = self._engine.allowed(slot)
+        return allowed if self._observations.redraws_unseen or slot in judged else without_redraw(allowed)
 
     def _can_choose(self, slot: int, logits: NDArray[np.float32]) -> bool:
         finite = bool(np.isfinite(logits).all())

@@ -90,6 +90,11 @@ class EpisodeBuilder:
         return not self.decisions or self.decisions[-1].action is Action.REDRAW
 
     @property
+    def refined(self) -> bool:
+        """Whether the last decision was a refine."""
+        return bool(self.decisions) and self.decisions[-1].action is Action.REFINE
+
+    @property
     def at_branch(self) -> bool:
         """Whether stop is to be tried at the last decision before what was chosen there."""
         wanted = self.ticket.record_stops

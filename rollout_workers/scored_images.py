@@ -40,22 +40,26 @@ class Pending:
         return {*self.asked, *self.judged_slots}
 
 
+def at_once(asked: Sequence[int], previews: Images) -> Pending:
+    """Slots that wait for the policy, which waits for no scores of them."""
+    return Pending(asked=tuple(asked), previews=previews, finals={}, judged_slots=(), reply=None, metrics=None)
+
+
 class ScoredImages:
     """Decodes images of slots and hands them to the scorers."""
 
-    def __init__(self, engine: Engine, scorer: AsyncScorer, timed: Stopwatch, *, decisions_are_scored: bool) -> None:
+    def __init__(self, engine: Engine, scorer: AsyncScorer, timed: Stopwatch, *, same_images: bool) -> None:
         """Nothing is decoded yet.
 
         Args:
             engine: its slots.
             scorer: scores of their images.
             timed: seconds of each stage.
-            decisions_are_scored: whether the policy needs scores to decide.
+            same_images: decisions see the very images that are returned, where previews cost as much.
         """
         self._engine, self._scorer, self._timed = engine, scorer, timed
-        self.decisions_are_scored = decisions_are_scored
         # Where decisions see the very images that are returned, one decoder pass serves both.
-        self._same_images = decisions_are_scored and not engine.previews
+        self._same_images = same_images and not engine.previews
 
     def decode(self, watched: Sequence[int], done: Sequence[int]) -> tuple[Images, Images]:
         """(previews, returned images) of slots; at fixed batch shapes, so that no image depends on another."""
@@ -71,21 +75,21 @@ class ScoredImages:
             return dict(zip(watched, seen, strict=True)), finals
 
     def ask(
-        self, asked: Sequence[int], done: Sequence[int], shown: tuple[Images, Images], tickets: Mapping[int, Ticket]
+        self, due: Sequence[int], done: Sequence[int], shown: tuple[Images, Images], tickets: Mapping[int, Ticket]
     ) -> Pending:
         """Hand images to the scorers, without waiting for them.
 
         Args:
-            asked: slots that wait for the policy.
+            due: slots that wait for the policy, which waits for their scores.
             done: slots whose image is returned.
             shown: previews of the first, images of the second.
             tickets: by slot.
         """
         previews, finals = shown
         images = {**previews, **finals}
-        judged = (*(asked if self.decisions_are_scored else ()), *done)
+        judged = (*due, *done)
         return Pending(
-            asked=tuple(asked),
+            asked=tuple(due),
             previews=previews,
             finals=images if self._same_images else finals,
             judged_slots=judged,

@@ -165,7 +165,7 @@ def _served(name: str, config: Config, scoring: Scoring, policy: Policy | None) 
 
 
 def _scoring(config: Config) -> Scoring:
-    if config.observation.kind != "clip":
+    if not config.observation.scores_images:
         return Unscored()
     from addiffusion.scorers.factory import load_suite  # noqa: PLC0415 - its libraries take seconds to import
     from serving.sized_scoring import SizedScoring  # noqa: PLC0415

@@ -59,6 +59,9 @@ class RewardSection(Section):
     """Weights of the quality terms."""
     scales: Scales = Scales()
     """Normalisers of the quality terms."""
+    bound: float | None = Field(default=None, gt=0, le=1e6)
+    """`paired`: quality approaches plus or minus this, so that the few images that fail where their full-length version
+    does not, or the other way round, do not outweigh all others; null leaves it as it is."""
     terminal: TerminalWeights = TerminalWeights()
     """Weights of the final scores (`phase1` only)."""
     c_nfe: float = Field(default=0.01, ge=0, le=1e6)
@@ -77,6 +80,12 @@ class RewardSection(Section):
     others (ablation)."""
     drop: tuple[Literal["quality", "efficiency", "terminal", "refine"], ...] = ()
     """Terms that are not paid, nor their scores read (ablation)."""
+
+    @model_validator(mode="after")
+    def _bound_is_for_pairs(self) -> Self:
+        if self.bound is not None and self.preset != "paired":
+            raise ValueError(f"bound={self.bound:g} is for preset=paired, not for {self.preset}: leave it at null")
+        return self
 
     @model_validator(mode="after")
     def _range_rises(self) -> Self:

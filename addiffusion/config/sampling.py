@@ -214,6 +214,17 @@ class RefineSection(Section):
     """Gaussian blur of the mask in latent pixels at 64 x 64; scaled with the latent size."""
 
 
+class UsualScores(Section):
+    """Scores of an image like many, which those of a preview are told against."""
+
+    clip: float = Field(default=0.26, ge=-1, le=1)
+    """Cosine to the prompt."""
+    aesthetic: float = Field(default=5.5, ge=-1e6, le=1e6)
+    """Aesthetic score."""
+    image_reward: float = Field(default=0.2, ge=-1e6, le=1e6)
+    """Preference score."""
+
+
 class ObservationSection(Section):
     """What the policy sees."""
 
@@ -225,6 +236,26 @@ class ObservationSection(Section):
     setting: bool = False
     """The policy sees guidance scale, number of steps, the solver's memory and what is left of the cap: for images of
     different settings."""
+    previews: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
+    """`latent`: shares of its schedule, rising, after which a preview is decoded and scored for the policy, and again
+    after each refine that follows; `redraw` can be taken there alone. []: none is, and no scorer is needed."""
+    usual_scores: UsualScores = UsualScores()
+    """What the scores of a preview are told against, in units of reward.scales."""
+
+    @property
+    def scores_images(self) -> bool:
+        """Whether some decisions need decoded and scored images."""
+        return self.kind == "clip" or bool(self.previews)
+
+    @model_validator(mode="after")
+    def _previews_rise(self) -> Self:
+        if self.previews and self.kind == "clip":
+            raise ValueError(
+                "observation.kind=clip scores a preview at every step: previews are for observation.kind=latent"
+            )
+        if list(self.previews) != sorted(set(self.previews)):
+            raise ValueError(f"previews must rise, but are {list(self.previews)}")
+        return self
 
 
 @contextmanager

@@ -16,8 +16,10 @@ from addiffusion.config import Config
 from addiffusion.observation.clip import ClipObservation, ImageScores
 from addiffusion.observation.latent import LatentObservation, convergence, movement, prompt_vector
 from addiffusion.observation.layout import Layout
+from addiffusion.observation.preview_scores import PreviewScores
 from addiffusion.records import Ticket
 from addiffusion.sampling.engine import Engine
+from addiffusion.sampling.slot import SlotInfo
 from addiffusion.scorers.base import Scoring
 
 
@@ -33,6 +35,11 @@ class DecidingEpisode(Protocol):
     @property
     def begins(self) -> bool:
         """Whether nothing was decided about its present latent."""
+        ...
+
+    @property
+    def refined(self) -> bool:
+        """Whether the last decision was a refine."""
         ...
 
     @property
@@ -60,8 +67,14 @@ class ObservationBuilder(Protocol):
     """Builds phi of deciding slots."""
 
     layout: Layout
-    needs_images: bool
-    """Whether decisions need decoded and scored images."""
+    scores_every_decision: bool
+    """Whether each decision needs its image decoded and scored."""
+    redraws_unseen: bool
+    """Whether an image can begin again at a decision without scores."""
+
+    def due(self, engine: Engine, builders: Mapping[int, DecidingEpisode], slots: Sequence[int]) -> Sequence[int]:
+        """Those of deciding ``slots`` whose image has to be decoded and scored before the decision."""
+        ...
 
     def rows(
         self,
@@ -75,7 +88,7 @@ class ObservationBuilder(Protocol):
         Args:
             engine: of all slots.
             builders: episodes under way, by slot.
-            judged: scores of the present predictions, by slot; empty where decisions need no images.
+            judged: scores of the present predictions, of the slots that were ``due``.
             slots: those that decide, at most as many as a pass leads on.
         """
         ...
@@ -84,11 +97,16 @@ class ObservationBuilder(Protocol):
 class ClipObservationBuilder:
     """The ``clip`` observation."""
 
-    needs_images = True
+    scores_every_decision = True
+    redraws_unseen = True
 
     def __init__(self, observation: ClipObservation) -> None:
         self._observation = observation
         self.layout = observation.layout
+
+    def due(self, engine: Engine, builders: Mapping[int, DecidingEpisode], slots: Sequence[int]) -> Sequence[int]:  # noqa: ARG002
+        """All of them."""
+        return slots
 
     def rows(
         self,
@@ -112,24 +130,33 @@ class ClipObservationBuilder:
 
 
 class LatentObservationBuilder:
-    """The ``latent`` observation; holds each slot's clean prediction of the decision before."""
+    """The ``latent`` observation; holds each slot's clean prediction of the decision before, and what it saw last."""
 
-    needs_images = False
+    scores_every_decision = False
 
-    def __init__(self, observation: LatentObservation, tickets: EncodedPrompts) -> None:
+    def __init__(
+        self, observation: LatentObservation, tickets: EncodedPrompts, previews: PreviewScores | None = None
+    ) -> None:
         self._observation = observation
+        self._previews = previews
+        self.redraws_unseen = previews is None
         self._tickets = tickets
         self._before: Float[Tensor, "slot c h w"] | None = None
         self._texts: dict[int, tuple[PromptEmbedding, NDArray[np.float32]]] = {}
-        """Prompt of each slot, and its vector."""
+        """Prompt of each slot, and its vector as phi has it."""
         self.layout = observation.layout
+
+    def due(self, engine: Engine, builders: Mapping[int, DecidingEpisode], slots: Sequence[int]) -> Sequence[int]:
+        """Those whose preview is due; none, where the policy sees none."""
+        seen = self._previews
+        return [] if seen is None else [one for one in slots if seen.is_due(one, engine.info(one), builders[one])]
 
     @torch.inference_mode()
     def rows(
         self,
         engine: Engine,
         builders: Mapping[int, DecidingEpisode],
-        judged: Mapping[int, ImageScores],  # noqa: ARG002 - nothing was scored
+        judged: Mapping[int, ImageScores],
         slots: Sequence[int],
     ) -> NDArray[np.float32]:
         """(n, p) phi from the denoiser's features, as of ``ObservationBuilder``."""
@@ -137,24 +164,39 @@ class LatentObservationBuilder:
         moved = self._convergence(engine, builders, slots)
         tickets = [builders[slot].ticket for slot in slots]
         texts = [self._text(slot, self._tickets.condition(one)) for slot, one in zip(slots, tickets, strict=True)]
+        infos = [engine.info(slot) for slot in slots]
         return self._observation.rows(
-            [engine.info(slot) for slot in slots],
+            infos,
             middle=middle,
             convergence=moved[: len(slots)],
             text=np.stack(texts),
             prices=[one.c_nfe for one in tickets],
+            previews=[self._preview(*seen, builders, judged) for seen in zip(slots, infos, strict=True)]
+            if self._previews
+            else (),
         )
 
+    def _preview(
+        self,
+        slot: int,
+        info: SlotInfo,
+        builders: Mapping[int, DecidingEpisode],
+        judged: Mapping[int, ImageScores],
+    ) -> Sequence[float]:
+        assert self._previews is not None
+        self._previews.note(slot, info, builders[slot], judged.get(slot))
+        return self._previews.row(slot, info)
+
     def _text(self, slot: int, embedding: PromptEmbedding) -> NDArray[np.float32]:
-        """(e,) vector of a slot's prompt, computed at its first decision."""
+        """(e,) vector of a slot's prompt as phi has it, computed at its first decision."""
         known = self._texts.get(slot)
         if known is None or known[0] is not embedding:
-            known = self._texts[slot] = embedding, prompt_vector(embedding)
+            known = self._texts[slot] = embedding, self._observation.scaled(prompt_vector(embedding)[None])[0]
         return known[1]
 
     def _convergence(
         self, engine: Engine, builders: Mapping[int, DecidingEpisode], slots: Sequence[int]
-    ) -> NDArray[np.float32]:
+    ) -> list[list[float]]:
         """(at least n, 4) statistics of each slot, at one batch shape: so none depends on how many decide with it."""
         present = engine.z0_pred
         past = torch.zeros_like(present) if self._before is None else self._before
@@ -164,11 +206,15 @@ class LatentObservationBuilder:
             past[new] = present[new]
         if [*slots] == [*range(len(present))]:  # all of them, as in a call of equal images: in fewer operations
             self._before = present  # nobody changes it: later ticks make a new one
-            return convergence(movement(present, past).cpu().numpy())
+            return _statistics(present, past)
         which = torch.tensor([*slots, *[slots[0]] * (engine.images_per_pass - len(slots))], device=present.device)
         now, before = present.index_select(0, which), past.index_select(0, which)
         self._before = past.index_copy(0, which[: len(slots)], now[: len(slots)])
-        return convergence(movement(now, before).cpu().numpy())
+        return _statistics(now, before)
+
+
+def _statistics(now: Float[Tensor, "some c h w"], before: Float[Tensor, "some c h w"]) -> list[list[float]]:
+    return convergence(movement(now, before).cpu().numpy(), now[0].numel())
 
 
 def make_observation_builder(
@@ -188,7 +234,8 @@ def make_observation_builder(
         observation = LatentObservation(
             config.observation, middle_width=backbone.middle_width, text_width=text_width, num_steps=num_steps
         )
-        return LatentObservationBuilder(observation, tickets)
+        previews = PreviewScores(config.observation, config.reward.scales) if config.observation.previews else None
+        return LatentObservationBuilder(observation, tickets, previews)
     scales, width = config.reward.scales, scoring.clip_width
     return ClipObservationBuilder(
         ClipObservation(config.observation, clip_width=width, scales=scales, num_steps=num_steps)

@@ -126,15 +126,16 @@ class ClipObservation:
         return np.array(
             [
                 float(score[_CLIP]) / (CLIP_UNITS * scales.clip),
-                _limited(delta[_AESTHETIC] / scales.aesthetic),
-                _limited(delta[_IMAGE_REWARD] / scales.image_reward),
+                limited(delta[_AESTHETIC] / scales.aesthetic),
+                limited(delta[_IMAGE_REWARD] / scales.image_reward),
                 # 1 where nothing changed, one less for each unit of change: similarities crowd just below 1.
-                _limited(1.0 - (1.0 - similarity) / scales.dino),
+                limited(1.0 - (1.0 - similarity) / scales.dino),
                 *progress(info, num_steps=self._num_steps, c_nfe=c_nfe),
             ],
             dtype=np.float32,
         )
 
 
-def _limited(units: float) -> float:
+def limited(units: float) -> float:
+    """At most UNIT_LIMIT either way."""
     return min(max(units, -UNIT_LIMIT), UNIT_LIMIT)

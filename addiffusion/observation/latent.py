@@ -1,7 +1,8 @@
-"""The ``latent`` observation: features of the denoiser itself. Nothing is decoded and no scorer is asked.
+"""The ``latent`` observation: features of the denoiser itself. Only ``previews`` are decoded and scored.
 
 Slices. ``middle``: output of the network's middle block, mean over pixels; ``text``: one vector of the prompt;
-``timestep``: sinusoidal; ``convergence``: how the clean prediction moves; ``progress``: step, NFE, price, entropy. The
+``timestep``: sinusoidal; ``convergence``: how the clean prediction moves; ``preview``: scores of
+the last preview, where the policy sees some; ``progress``: step, NFE, price, entropy. The
 two feature slices are brought to the norm of the timestep's, as in the ``clip`` observation and for its reasons.
 """
 
@@ -21,7 +22,6 @@ from addiffusion.config import ObservationSection
 from addiffusion.observation.layout import Layout, latent_layout
 from addiffusion.observation.scalars import progress, setting_of, sinusoid
 from addiffusion.sampling.slot import SlotInfo
-from addiffusion.torch_typed import vector_norm
 
 _TINY = 1e-12
 _LEAST_CHANGE = 1e-4
@@ -44,6 +44,7 @@ class LatentObservation:
             text_width=text_width,
             timestep_width=section.timestep_width,
             setting=section.setting,
+            previews=bool(section.previews),
         )
         self._num_steps = num_steps
         self._norm = math.sqrt(section.timestep_width / 2)
@@ -53,9 +54,10 @@ class LatentObservation:
         infos: Sequence[SlotInfo],
         *,
         middle: NDArray[np.float32],
-        convergence: NDArray[np.float32],
+        convergence: Sequence[list[float]],
         text: NDArray[np.float32],
         prices: Sequence[float],
+        previews: Sequence[Sequence[float]] = (),
     ) -> NDArray[np.float32]:
         """(n, p) phi of some decisions, none of which depends on the others.
 
@@ -63,27 +65,31 @@ class LatentObservation:
             infos: where each slot stands.
             middle: (n, m) middle features of the slots' rows.
             convergence: (n, 4) of the slots' rows, in the order of CONVERGENCE_NAMES.
-            text: (n, e) vectors of the prompts.
+            text: (n, e) vectors of the prompts, each by ``scaled``.
             prices: of one NFE in each episode.
+            previews: (n, 5) in the order of PREVIEW_NAMES, where the policy sees previews.
 
         Raises:
             ContractError: features are not as wide as the layout says.
         """
         phi = np.empty((len(infos), self.layout.width), np.float32)
-        self._fill(phi, "middle", self._scaled(middle))
-        self._fill(phi, "text", self._scaled(text))
+        self._fill(phi, "middle", self.scaled(middle))
+        self._fill(phi, "text", text)
         timestep = self.layout.slice("timestep")
         self._fill(phi, "timestep", [sinusoid(info.timestep, timestep.stop - timestep.start) for info in infos])
         self._fill(phi, "convergence", convergence)
         if "setting" in self.layout.names:
             self._fill(phi, "setting", [setting_of(info) for info in infos])
+        if "preview" in self.layout.names:
+            self._fill(phi, "preview", previews)
         progresses = (
             progress(info, num_steps=self._num_steps, c_nfe=price) for info, price in zip(infos, prices, strict=True)
         )
         self._fill(phi, "progress", [*progresses])
         return phi
 
-    def _scaled(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    def scaled(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Vectors (n, width) of some features at the norm of the timestep's."""
         lengths = np.sqrt((vectors.astype(np.float64) ** 2).sum(axis=1, keepdims=True) + _TINY)
         return vectors * (self._norm / lengths).astype(np.float32)
 
@@ -91,7 +97,7 @@ class LatentObservation:
         self,
         phi: NDArray[np.float32],
         name: str,
-        values: NDArray[np.float32] | Sequence[NDArray[np.float32] | list[float]],
+        values: NDArray[np.float32] | Sequence[NDArray[np.float32] | Sequence[float]],
     ) -> None:
         self.layout.fill(phi, name, np.asarray(values, np.float32), mismatch="the backbone in use is not the one")
 
@@ -104,25 +110,34 @@ def prompt_vector(embedding: PromptEmbedding) -> NDArray[np.float32]:
     return (words.float().sum(0) / max(len(words), 1)).numpy()
 
 
-def movement(now: Float[Tensor, "slot c h w"], before: Float[Tensor, "slot c h w"]) -> Float[Tensor, "statistic slot"]:
-    """Lengths of ``now``, of its difference to ``before`` and of ``before``, their product, deviation, magnitude.
+def movement(now: Float[Tensor, "slot c h w"], before: Float[Tensor, "slot c h w"]) -> Float[Tensor, "slot 6"]:
+    """Means of now², before², their difference², their product, now and |now|.
 
     What a device has to do for ``convergence``, in few operations: after a pass each finds its code out of the caches.
+    None mixes slots, as a matrix product might.
     """
     now, before = now.flatten(1), before.flatten(1)
-    lengths = [vector_norm(one, dim=1) for one in (now, now - before, before)]
-    return torch.stack([*lengths, (now * before).sum(1), now.std(1), vector_norm(now, 1, dim=1) / now.shape[1]])
+    change = now - before
+    return torch.stack([now * now, before * before, change * change, now * before, now, now.abs()], 1).mean(2)
 
 
-def convergence(moved: NDArray[np.float32]) -> NDArray[np.float32]:
+def convergence(moved: NDArray[np.float32], size: int) -> list[list[float]]:
     """(n, 4) how clean predictions differ from those of the decision before, in the order of CONVERGENCE_NAMES.
 
-    Logarithm (base 10) of the relative change, cosine similarity, standard deviation, mean magnitude.
+    Logarithm (base 10) of the relative change, cosine similarity, standard deviation, mean magnitude. In plain
+    numbers: for as few as there are slots, numpy takes longer.
 
     Args:
-        moved: (6, n) ``movement``.
+        moved: (n, 6) ``movement``.
+        size: elements of a prediction.
     """
-    length, change, before, product, deviation, magnitude = moved
-    relative = np.log10(np.maximum(change / np.maximum(length, _TINY), _LEAST_CHANGE))
-    cosine = product / np.maximum(length * before, _TINY)
-    return np.stack([relative, cosine, deviation, magnitude], axis=1, dtype=np.float32)
+    return [_statistics(means, correction=size / max(size - 1, 1)) for means in moved.tolist()]
+
+
+def _statistics(means: list[float], *, correction: float) -> list[float]:
+    """The same of one slot."""
+    now, before, change, product, mean, magnitude = means
+    relative = math.sqrt(change / max(now, _TINY))
+    cosine = product / max(math.sqrt(now * before), _TINY)
+    deviation = math.sqrt(max(now - mean * mean, 0.0) * correction)
+    return [math.log10(max(relative, _LEAST_CHANGE)), cosine, deviation, magnitude]

@@ -19,6 +19,10 @@ QUALITY_NAMES = ("clip", "aesthetic_delta", "image_reward_delta", "dino_similari
 """Components of the ``quality`` slice, in order."""
 SETTING_NAMES = ("guidance_scale", "log_steps", "solver_memory", "cost_left")
 """Components of the ``setting`` slice, in order."""
+PREVIEW_NAMES = ("seen", "clip", "aesthetic", "image_reward", "age")
+"""Components of the ``preview`` slice, in order."""
+PREVIEW_CLIP = PREVIEW_NAMES.index("clip") - len(PREVIEW_NAMES) - len(PROGRESS_NAMES)
+"""Where the CLIP score of the preview lies in phi, from its end."""
 CONVERGENCE_NAMES = ("log_change", "cosine", "std", "magnitude")
 """Components of the ``convergence`` slice, in order."""
 
@@ -101,7 +105,9 @@ def clip_layout(*, clip_width: int, timestep_width: int, setting: bool = False) 
     return _layout(slices, {"quality": len(QUALITY_NAMES)}, setting=setting)
 
 
-def latent_layout(*, middle_width: int, text_width: int, timestep_width: int, setting: bool = False) -> Layout:
+def latent_layout(
+    *, middle_width: int, text_width: int, timestep_width: int, setting: bool = False, previews: bool = False
+) -> Layout:
     """Layout of the ``latent`` observation.
 
     Args:
@@ -109,10 +115,12 @@ def latent_layout(*, middle_width: int, text_width: int, timestep_width: int, se
         text_width: of the vector of a prompt.
         timestep_width: of the timestep slice.
         setting: whether it has the slice of that name.
+        previews: whether it has the slice ``preview``.
     """
     slices = {"middle": middle_width, "text": text_width, "timestep": timestep_width}
     slices["convergence"] = len(CONVERGENCE_NAMES)
-    return _layout(slices, {"progress": len(PROGRESS_NAMES)}, setting=setting)
+    last = {**({"preview": len(PREVIEW_NAMES)} if previews else {}), "progress": len(PROGRESS_NAMES)}
+    return _layout(slices, last, setting=setting)
 
 
 def _layout(first: Mapping[str, int], last: Mapping[str, int], *, setting: bool) -> Layout:

@@ -19,6 +19,7 @@ from addiffusion.errors import ScorerError
 from addiffusion.observation.builder import ObservationBuilder
 from addiffusion.observation.clip import ImageScores
 from addiffusion.observation.layout import Layout
+from addiffusion.observation.preview_scores import without_redraw
 from addiffusion.policy import choose, likeliest, payable
 from addiffusion.records import ScoreRequest, Ticket
 from addiffusion.sampling.engine import Engine
@@ -66,6 +67,11 @@ class ImageEpisode:
     def begins(self) -> bool:
         """Whether nothing was decided about its present latent."""
         return not self.decisions or self.decisions[-1] is Action.REDRAW
+
+    @property
+    def refined(self) -> bool:
+        """Whether the last decision was a refine."""
+        return bool(self.decisions) and self.decisions[-1] is Action.REFINE
 
 
 @runtime_checkable
@@ -194,7 +200,8 @@ class ImageBatch:
     def _choose(self, slots: Sequence[int], chosen: dict[int, Action], failed: dict[int, str]) -> None:
         """Actions of at most as many slots as a pass leads on, by the policy at its fixed batch shape."""
         decider = self._decider
-        judged = self._judged(slots, failed) if decider.observations.needs_images else {}
+        due = decider.observations.due(self.engine, self.episodes, slots)
+        judged = self._judged(due, failed) if due else {}
         slots = [slot for slot in slots if slot not in failed]
         if not slots:
             return
@@ -205,11 +212,15 @@ class ImageBatch:
         all_finite = np.isfinite(answers).all()
         for slot, logits in zip(slots, answers, strict=False):
             if all_finite or np.isfinite(logits).all():
-                can, draws = payable(logits, self.engine.allowed(slot)), self.episodes[slot].draws
+                can, draws = payable(logits, self._allowed(slot, judged)), self.episodes[slot].draws
                 chosen[slot] = likeliest(can) if draws is None else choose(can, draws)[0]
                 self.episodes[slot].last_judged = None if chosen[slot] is Action.REDRAW else judged.get(slot)
             else:
                 failed[slot] = f"The policy returned {logits.tolist()}, which is no distribution over actions."
+
+    def _allowed(self, slot: int, judged: Mapping[int, ImageScores]) -> tuple[bool, ...]:
+        allowed = self.engine.allowed(slot)
+        return allowed if self._decider.observations.redraws_unseen or slot in judged else without_redraw(allowed)
 
     def _judged(self, slots: Sequence[int], failed: dict[int, str]) -> dict[int, ImageScores]:
         """Scores of the slots' previews."""

@@ -114,8 +114,8 @@ class Policy(ModelMixin, ConfigMixin):
     def act(self, phi: NDArray[np.float32]) -> NDArray[np.float32]:
         """(S, p) observations to (S, 3) logits, on whatever device the policy is."""
         with torch.inference_mode():
-            weights = next(self.network.parameters())  # whose device diffusers looks for in every module
-            return self.network(from_numpy(phi).to(weights.device)).cpu().numpy()
+            device = self.network.forbidden.device  # for its own, diffusers looks in every module
+            return self.network(from_numpy(phi).to(device)).cpu().numpy()
 
     def to(self, *args: Any, **kwargs: Any) -> Self:  # pyright: ignore[reportIncompatibleVariableOverride] - wrapped there
         """Move; a dtype is left aside."""

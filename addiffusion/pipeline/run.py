@@ -270,7 +270,7 @@ def _table(pipe: Any, backbone: PipelineBackbone, sampler: SamplerSection, refin
 def _preview(pipe: Any, policy: Policy) -> Any | None:
     """The tiny autoencoder through which a policy looks at images, once loaded."""
     section = policy.trained_with.backbone
-    if policy.trained_with.observation.kind != "clip":
+    if not policy.trained_with.observation.scores_images:
         return None
     known: dict[str, Any] = pipe.remembered.previews
     key = f"{section.kind} {section.preview}"

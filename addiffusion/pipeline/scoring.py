@@ -20,7 +20,7 @@ def scoring_of(pipe: Any, policy: Policy) -> Scoring:
         WeightsError: they can't be loaded.
     """
     config = policy.trained_with
-    if config.observation.kind != "clip":
+    if not config.observation.scores_images:
         return Unscored()
     if pipe.scoring is not None:
         return pipe.scoring
@@ -30,8 +30,8 @@ def scoring_of(pipe: Any, policy: Policy) -> Scoring:
             f"This policy looks at decoded images by CLIP ({section.clip.model}), the aesthetic predictor, DINO "
             f"({section.dino.model}) and ImageReward: set pipe.scoring = "
             "addiffusion.scorers.factory.load_scoring(policy.trained_with.scorers), or use a policy of "
-            "observation.kind=latent, which needs none.",
-            observation="clip",
+            "observation.kind=latent that never looks, which needs none.",
+            observation=config.observation.kind,
         )
     from addiffusion.scorers.factory import load_scoring  # noqa: PLC0415 - its libraries take seconds to import
 

@@ -51,7 +51,9 @@ class LastPasses:
         groups = self.by_record(slots)
         if len(groups) == 1 and groups[0][1] == [*slots]:  # the usual case, in fewer operations
             record, _, rows = groups[0]
-            return record.middle_features()[rows]
+            features, first = record.middle_features(), rows[0]
+            adjacent = rows == [*range(first, first + len(rows))]
+            return features[first : first + len(rows)] if adjacent else features[rows]
         features = torch.zeros(len(slots), self._width, device=self._device)
         place = {slot: number for number, slot in enumerate(slots)}
         for record, its_slots, rows in groups:

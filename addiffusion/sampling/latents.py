@@ -111,8 +111,11 @@ class Latents:
         """
         if not slots:
             return
-        which = self._index(slots)
-        self._state.index_copy_(1, which, self._next.index_select(1, which))
+        if tuple(slots) == self._all:
+            self._state, self._next = self._next, self._state  # in fewer operations; what is next now, no step takes
+        else:
+            which = self._index(slots)
+            self._state.index_copy_(1, which, self._next.index_select(1, which))
         for slot in slots:
             self._add_noise(slot, self._schedules.noise_levels[self._rows[slot]], draw)
 

@@ -101,10 +101,11 @@ def _draw_frame(axes: Axes, episode: Episode, frames: Frames, index: int) -> Non
     again = f"{attempt + 1}. try  " if attempt else ""
     name = "result" if action is None else f"{again}{episode.steps[index]}  {action.name.lower()}"
     axes.text(0.5, -0.05, name, transform=axes.transAxes, ha="center", va="top", color=color, weight="bold", fontsize=9)
+    score = float(episode.scores[index, _CLIP])  # not a number where the policy did not look
     axes.text(
         0.5,
         -0.18,
-        f"CLIP {episode.scores[index, _CLIP]:.3f}",
+        f"CLIP {score:.3f}" if np.isfinite(score) else "",
         transform=axes.transAxes,
         ha="center",
         va="top",

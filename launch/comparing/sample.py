@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,12 +76,12 @@ def _check_writable(path: Path) -> None:
 
 def _for_one_image(config: Config, *, needs_images: bool) -> Config:
     """One slot and one scored image at a time; nobody is paid here; where no decision needs images, none is scored."""
-    kind = config.observation.kind if needs_images else "latent"
+    seen = {} if needs_images else {"kind": "latent", "previews": ()}
     reward = unpaid(config).reward.model_copy(update={"drop": ("quality", "terminal")})  # these read scores
     return config.model_copy(
         update={
             "reward": reward,
-            "observation": config.observation.model_copy(update={"kind": kind}),
+            "observation": config.observation.model_copy(update=seen),
             "rollout": config.rollout.model_copy(update={"slots": 1}),
             "scorers": config.scorers.model_copy(update={"batch_images": 1}),
         }
@@ -106,7 +107,7 @@ def _roll_out(order: SampleOrder, config: Config, trained: TrainedPolicy | None)
 
 def _scoring(order: SampleOrder, config: Config) -> Scoring:
     """The scorers, where they were asked for or the policy or the film strip shows what they say."""
-    needs_images = order.policy is not None and config.observation.kind == "clip"
+    needs_images = order.policy is not None and config.observation.scores_images
     if not (order.scores or order.film is not None or needs_images):
         return Unscored()
     from addiffusion.scorers.factory import load_scoring  # noqa: PLC0415 - its libraries take seconds to import
@@ -134,9 +135,8 @@ def _decisions(episode: Episode) -> Table:
     for name in ("steps", "action", "NFE", *(("CLIP",) if scored else ())):
         table.add_column(name, justify="left" if name in {"steps", "action"} else "right")
     first = int(episode.steps[0]) if len(episode.steps) else 0
-    before = episode.nfe - int(
-        episode.nfe_spent.sum()
-    )  # the pass that the first decision needs_images at is one of them
+    # The pass that the first decision looks at is one of them.
+    before = episode.nfe - int(episode.nfe_spent.sum())
     table.add_row(f"0-{first}", "warm-up", str(before), *(("-",) if scored else ()), style="dim")
     taken = [*zip(episode.attempts.tolist(), episode.actions.tolist(), strict=True)]
     for (_, action), rows in groupby(range(len(taken)), key=taken.__getitem__):
@@ -144,7 +144,8 @@ def _decisions(episode: Episode) -> Table:
         steps = [int(episode.steps[row]) for row in group]
         span = f"{steps[0]}-{steps[-1]}" if len(steps) > 1 else str(steps[0])
         spent = int(episode.nfe_spent[group].sum())
-        shown = (f"{episode.scores[group[-1], clip]:.3f}",) if scored else ()
+        seen = [score for score in episode.scores[group, clip].tolist() if math.isfinite(score)]
+        shown = (f"{seen[-1]:.3f}" if seen else "-",) if scored else ()
         table.add_row(span, Action(action).name.lower(), str(spent), *shown)
     return table
 

@@ -68,6 +68,7 @@ def observation_layout(config: Config, scoring: Scoring) -> Layout:
         text_width=widths.text,
         timestep_width=seen.timestep_width,
         setting=seen.setting,
+        previews=bool(seen.previews),
     )
 
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from addiffusion import seeds
 from addiffusion.actions import FIRST_ACTIONS, Action
+from addiffusion.observation.layout import PREVIEW_CLIP
 from addiffusion.policy import HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN, PolicyNetwork, ValueNetwork, build_mlp, choose
 
 
@@ -104,6 +105,16 @@ def test_a_forbidden_action_has_no_probability_and_no_gradient() -> None:
     assert (probs[:, Action.REFINE] == 0).all()
     assert torch.isfinite(-(probs * torch.log_softmax(logits, -1)).sum())
     assert set(network.state_dict()) == set(PolicyNetwork(3, (4,)).state_dict())
+
+
+def test_a_policy_in_doubt_draws_again_what_scores_low() -> None:
+    phi, network = torch.zeros(3, 12), PolicyNetwork(12, (16, 8), actions=("continue", "stop", "redraw"))
+    phi[:, PREVIEW_CLIP] = torch.tensor([2.0, 0.0, -3.0])
+    before = network(phi)
+    network.doubt(PREVIEW_CLIP)
+    odds = network(phi)[:, Action.REDRAW] - network(phi)[:, Action.CONTINUE]
+    assert odds.tolist() == pytest.approx([0, 0, 3], abs=0.05)
+    assert (network(phi)[:, :2] - before[:, :2]).abs().max() < 0.05
 
 
 def test_sharpening_multiplies_the_odds_of_stop_and_leaves_refine_and_every_preference() -> None:

@@ -110,6 +110,18 @@ def test_the_reference_itself_has_potential_zero() -> None:
     np.testing.assert_array_equal(potential(PAIRED, REFERENCE.scores[None], REFERENCE), [0.0])
 
 
+@given(st.floats(0.1, 10), st.lists(st.floats(-3, 3, width=32), min_size=2, max_size=8))
+def test_a_bound_keeps_the_order_of_images_their_sign_and_small_differences(bound: float, changes: list[float]) -> None:
+    scores = REFERENCE.scores + np.outer(changes, np.ones(len(REFERENCE.scores))).astype(np.float32)
+    plain = potential(PAIRED, scores, REFERENCE)
+    bounded = potential(PAIRED.model_copy(update={"bound": bound}), scores, REFERENCE)
+    assert (np.abs(bounded) <= np.minimum(np.abs(plain), bound)).all()
+    assert (np.sign(bounded) == np.sign(plain)).all()
+    assert (np.diff(bounded[np.argsort(plain)]) >= 0).all()
+    small = np.abs(plain) < bound / 10
+    np.testing.assert_allclose(bounded[small], plain[small], rtol=0.004)
+
+
 def test_an_episode_without_decisions_has_no_terms() -> None:
     empty = terms_of(scores=SCORES[:1], dino=DINO[:1], cost_spent=np.array([], int), refined=np.array([], bool))
     assert empty.shape == (0, len(TERM_NAMES))

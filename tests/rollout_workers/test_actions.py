@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from addiffusion.actions import ACTION_NAMES, FIRST_ACTIONS, Action
 from addiffusion.config import Config
 from addiffusion.errors import ContractError
 from addiffusion.policy import FORBIDDEN_LOGIT, PolicyNetwork, prior_of
+from addiffusion.reward import reference_of
 from learner.alarms import possible_actions
 from learner.iteration import episode_statistics
+from rollout_workers.collector import Collector
 from rollout_workers.recorder import EpisodeRecorder, read_episodes
+from tests.fakes import ToyBackbone, ToyScoring
 from tests.rollout_workers.rollouts import (
     FINISH,
     STEPS,
@@ -59,6 +63,27 @@ def test_every_action_is_taken_and_episodes_depend_on_no_company(tmp_path: Path)
     assert sum(found[f"{name}_frac"] for name in ACTION_NAMES) == pytest.approx(1)
     assert found["redraw_frac"] > 0
     assert possible_actions(episodes) == set(ACTION_NAMES)
+
+
+def test_a_latent_policy_that_previews_sees_a_few_images_and_draws_again_only_there() -> None:
+    plain = make_all(slots=5, rows=5, sees="latent", preset="paired")
+    seeing = Config.model_validate(
+        {**plain.model_dump(), "observation": {"kind": "latent", "timestep_width": 8, "previews": (0.3, 0.6)}}
+    )
+    references = [reference_of(episode) for episode in run_tickets(plain, make_tickets(16, forced=C))]
+    tickets = [replace(one, reference=ref) for one, ref in zip(make_tickets(16), references, strict=True)]
+    scoring = ToyScoring()
+    collector = Collector(backbone=ToyBackbone(), scoring=scoring, config=seeing)
+    episodes = collector.collect(tickets, any_of_six, weight_version=1).episodes
+    seen = [np.isfinite(one.scores[:-1, 0]) for one in episodes]
+    assert sum(len(request.images) for request in scoring.requests) == 16 + sum(int(one.sum()) for one in seen)
+    assert episode_statistics(episodes)["redraw_frac"] > 0
+    for one, shown in zip(episodes, seen, strict=True):
+        assert shown[one.actions == D].all(), "whoever begins again has seen it"
+        assert (one.logits[~shown, D] == FORBIDDEN_LOGIT).all()
+        first = {attempt: one.steps[shown & (one.attempts == attempt)] for attempt in set(one.attempts.tolist())}
+        assert all(len(steps) == 0 or steps[0] >= 0.3 * STEPS for steps in first.values())
+    assert_same(episodes[:4], [run_tickets(seeing, [ticket], any_of_six)[0] for ticket in tickets[:4]])
 
 
 def test_the_default_policy_has_three_logits_and_no_other_actions() -> None:

@@ -72,7 +72,7 @@ def test_a_simulated_worker_does_its_calls_one_after_the_other_and_fetches_weigh
 
 
 def test_a_call_that_comes_late_does_not_bring_older_weights_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two calls wait for one lock, so either may be first; nobody acts by older weights after newer ones."""
+    """Two calls wait for one lock, so either may be first; the later one's tickets never meet older weights."""
     monkeypatch.setattr(ray, "get", lambda one, **_: one)
     workers = SimulatedWorkers(TEMPLATES, seconds_per_episode=0.0, stretch=2)
     tickets = [toy_ticket(number) for number in range(4)]
