@@ -1,10 +1,13 @@
-"""This machine's memory: how much there is, and how the C library keeps what tensors have given back."""
+"""Memory: how much there is, how the C library keeps what tensors have given back, when garbage is searched for."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Names of mallopt's parameters, as malloc.h has them."""
@@ -33,3 +36,24 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)) and bool(mallopt(_TRIM_THRESHOLD, _NEVER))
+
+
+@contextmanager
+def without_garbage_search() -> Generator[None]:
+    """Import libraries without searching what they make for garbage.
+
+    Nearly all of it stays for as long as the process does, yet is gone through again and again while it grows: a sixth
+    of the CPU time that the imports of a model take. What was made within the block counts as old afterwards. Who has
+    no search at all, or has set objects apart from it (``gc.freeze``), keeps that.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not gc.get_freeze_count():
+            gc.freeze()
+            gc.unfreeze()  # both together only make old what is young
+        gc.enable()

@@ -19,6 +19,7 @@ from ray.util import list_named_actors
 
 from addiffusion.config import ScorersSection
 from addiffusion.errors import AdDiffusionError, ClusterError, ScorerError
+from addiffusion.memory import without_garbage_search
 from addiffusion.metrics import Meters, NoMeters
 from addiffusion.records import ScoreReply, ScoreRequest
 from addiffusion.scorers.base import Scoring
@@ -77,7 +78,8 @@ class RewardActor:
         title: str = DEFAULT_NAME,
         meters: MakeMeters | None = None,
     ) -> None:
-        import torch  # noqa: PLC0415 - only the actor's process needs torch and the scorers, not every caller's
+        with without_garbage_search():
+            import torch  # noqa: PLC0415 - only the actor's process needs torch and the scorers, not every caller's
 
         sys.setswitchinterval(_SWITCH_S)
         self._section = section
@@ -290,7 +292,8 @@ def _replica(namespace: str, name: str, index: int) -> ActorHandle[Any]:
 
 
 def _load_scoring(section: ScorersSection) -> Scoring:
-    from addiffusion.scorers.factory import load_scoring  # noqa: PLC0415 - see RewardActor.__init__
+    with without_garbage_search():
+        from addiffusion.scorers.factory import load_scoring  # noqa: PLC0415 - see RewardActor.__init__
 
     if section.kind == "pretrained" and section.image_reward.backend == "package":
         from reward_service.image_reward.actor import IsolatedImageReward  # noqa: PLC0415 - see RewardActor.__init__

@@ -8,7 +8,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
-import ray
+from addiffusion.memory import without_garbage_search
+
+with without_garbage_search():  # RLlib brings torch and Ray's Tune, Train and Data: a third of what a worker imports
+    import ray.rllib
+
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModule

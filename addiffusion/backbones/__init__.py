@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from addiffusion.memory import without_garbage_search
+
 if TYPE_CHECKING:
     from addiffusion.backbones.base import Backbone
     from addiffusion.config import BackboneSection
@@ -32,4 +34,5 @@ def backbone_class(kind: str) -> Any:
     """The class behind a ``backbone.kind``."""
     # diffusers takes seconds to import: only those who load a model pay for it, and only for its family.
     module, name = _FAMILIES[kind]
-    return getattr(import_module(f"{__name__}.{module}"), name)
+    with without_garbage_search():
+        return getattr(import_module(f"{__name__}.{module}"), name)

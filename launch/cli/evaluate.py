@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from addiffusion.memory import without_garbage_search
 from launch.cli.options import AsJson, has_display, prepared_console
 from launch.comparing.orders import EvaluateOrder, ExportOrder, ParetoOrder, ReportOrder, ResultsOrder
 
@@ -30,8 +31,9 @@ def evaluate(order: EvaluateOrder, *, overrides: Overrides = (), as_json: AsJson
     if order.guidance or order.steps:
         _across(order, overrides, console, as_json=as_json)
         return
-    from launch.comparing.evaluate import evaluate as run
-    from launch.comparing.evaluate_view import standings_table
+    with without_garbage_search():
+        from launch.comparing.evaluate import evaluate as run
+        from launch.comparing.evaluate_view import standings_table
 
     evaluated = run(order, overrides=overrides, console=console)
     if as_json:

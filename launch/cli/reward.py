@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from addiffusion.memory import without_garbage_search
 from launch.cli.options import Files, Settings
 
 Address = Annotated[str, typer.Option(help="Ray cluster to look at: auto, or host:port.")]
@@ -32,7 +33,7 @@ def score(
 
     console = Console(stderr=as_json)
     log_to(console)
-    with Stage(console, "loading"):
+    with Stage(console, "loading"), without_garbage_search():
         from evaluation.tables import ascii_only
         from launch.comparing.score import score_files, table, to_json
     scored = score_files(images, prompt, files=config, overrides=settings, console=console)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from addiffusion.memory import without_garbage_search
 from launch.cli.options import Files, Overrides, refuse_loose_words
 from launch.comparing.orders import SampleOrder
 
@@ -17,7 +18,8 @@ def sample(order: SampleOrder, *, overrides: Overrides = (), config: Files = ())
     console = Console()
     log_to(console)
     with Stage(console, "drawing"):
-        from launch.comparing.sample import draw
+        with without_garbage_search():
+            from launch.comparing.sample import draw
 
         drawn = draw(order, files=config, overrides=overrides)
     console.print(drawn.decisions)

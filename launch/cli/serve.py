@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from addiffusion.extras import look_for
+from addiffusion.memory import without_garbage_search
 from launch.cli.options import Files, Overrides
 from launch.serving.orders import ServeOrder
 
@@ -19,6 +20,7 @@ def serve(order: ServeOrder, *, overrides: Overrides = (), config: Files = ()) -
 
     console = Console()
     log_to(console)
-    from launch.serving.serve import serve as answer
+    with without_garbage_search():
+        from launch.serving.serve import serve as answer
 
     answer(order, console, files=config, overrides=overrides)

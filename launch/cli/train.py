@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from addiffusion.extras import look_for
+from addiffusion.memory import without_garbage_search
 from launch.cli.border import EXIT_COLLAPSED, EXIT_INTERRUPTED
 from launch.cli.options import AsJson, Files, Overrides, prepared_console
 
@@ -34,8 +35,9 @@ def train(
     from launch.runtime.console import Stage
 
     with Stage(console, "checking the configuration"):
-        from launch.training.preflight import prepare
-        from launch.training.train import run
+        with without_garbage_search():
+            from launch.training.preflight import prepare
+            from launch.training.train import run
 
         plan = prepare(config, overrides)
     outcome = run(replace(plan, stop_on_collapse=stop_on_collapse), console=console)

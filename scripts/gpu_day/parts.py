@@ -80,8 +80,8 @@ def engine(size: Size, *, backbone: RandomKind, compiled: Compile) -> dict[str, 
         slots=2 if size.tiny else 16,
         seconds=0.01 if size.tiny else 1.0,
         rounds=size.rounds,
-        ticks=20 if size.tiny else 60,
-        set_images=2 if compiled == "off" and backbone == "sd15-random" else 0,  # each set takes long
+        ticks=5 if size.tiny else 60,
+        set_images=(1 if size.tiny else 2) if compiled == "off" and backbone == "sd15-random" else 0,  # takes long
     )
     return bench_engine(order)
 

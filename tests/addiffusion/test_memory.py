@@ -1,4 +1,7 @@
-"""Freed memory stays with the process: taking it again costs no page faults, as it would by default."""
+"""Freed memory stays with the process: taking it again costs no page faults, as it would by default.
+
+Imports are not searched for garbage, and are old afterwards.
+"""
 
 from __future__ import annotations
 
@@ -43,3 +46,38 @@ def test_memory_that_was_freed_is_taken_again_without_page_faults() -> None:
     handed_back, kept = map(int, done.stdout.split())
     assert handed_back > pages / 2
     assert kept < pages / 50
+
+
+SEARCHED = """
+import gc
+from addiffusion.memory import without_garbage_search
+class Made: pass
+def place(): return next(number for number in range(3) if any(type(one) is Made for one in gc.get_objects(number)))
+gc.disable()
+with without_garbage_search():
+    pass
+assert not gc.isenabled()
+gc.enable()
+try:
+    with without_garbage_search():
+        assert not gc.isenabled()
+        made = Made()
+        assert place() == 0
+        raise ImportError
+except ImportError:
+    pass
+assert gc.isenabled()
+assert place() == 2
+gc.freeze()
+frozen = gc.get_freeze_count()
+with without_garbage_search():
+    pass
+assert gc.isenabled()
+assert gc.get_freeze_count() == frozen > 0
+"""
+
+
+def test_imports_are_not_searched_for_garbage() -> None:
+    """A process that searches before does so afterwards, whatever happens; one that does not is left alone."""
+    done = subprocess.run([sys.executable, "-c", SEARCHED], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from launch.bench.finish import table_of as finish_table
 from launch.bench.orders import EngineOrder, FinishOrder
 from launch.bench.sets import AIMS
 from launch.bench.setup import CollectSetup
-from launch.bench.startup import compare, to_json
+from launch.bench.startup import NEEDED, commands_of, compare, to_json
 from launch.bench.startup import table_of as startup_table
 from launch.cli.app import app
 from launch.runtime.components import observation_width, unpaid
@@ -93,7 +94,7 @@ def test_the_bench_finds_the_slots_at_which_the_network_is_fast(monkeypatch: pyt
     monkeypatch.setattr("launch.bench.engine.BATCHES", BATCHES[:4])  # larger ones only take longer
     order = EngineOrder(
         backbone="sd15-random", device="cpu", threads=1, dtype="float32", compile="off", slots=None, guidance_scale=1.0,
-        seconds=0.01, rounds=1, ticks=5,
+        seconds=0.01, rounds=1, ticks=5, set_images=0,
     )  # fmt: skip
     result = measure(tiny_backbone(), order)
     assert result["slots_found"]
@@ -214,7 +215,7 @@ def test_the_grid_leaves_out_what_would_be_the_same_twice() -> None:
 
 
 SMALL = ("sampler.num_steps=4", "sampler.warmup_steps=1", "rollout.slots=2", "sampler.finish_steps=1")
-QUICK = ("--slots", "1", "--seconds", "0.01", "--rounds", "1", "--guidance", "1")
+QUICK = shlex.split("--slots 1 --seconds 0.01 --rounds 1 --guidance 1 --set-images 1 --ticks 5")
 
 
 @pytest.mark.parametrize(
@@ -248,13 +249,25 @@ def test_rows_of_a_finish_say_what_was_done(tmp_path: Path, monkeypatch: pytest.
 def test_a_command_is_measured_against_bare_imports() -> None:
     shown = io.StringIO()
     console = Console(file=shown)
-    rows = compare({"config": ("config",)}, {"config": ("pydantic", "typer", "yaml")}, 1, console)
+    commands = {"config": ("config",), "one key": ("config", "run.seed=1")}
+    rows = compare(commands, dict.fromkeys(commands, ("pydantic", "typer", "yaml")), 1, console)
     row = rows["config"]
+    assert rows["one key"].bare_s == row.bare_s  # of one process, for what both need is the same
     assert 0 < row.bare_s < row.command_s
     assert row.over_bare.median == pytest.approx(row.command_s / row.bare_s)
     assert to_json(rows)["config"]["over_bare"]["median"] == row.over_bare.median
     console.print(startup_table(rows))
     assert f"{row.over_bare.median:.2f}" in shown.getvalue()
+
+
+def test_start_up_is_told_apart_from_drawing(tmp_path: Path) -> None:
+    """Of the two commands that draw, one takes 50 passes and one takes 2."""
+    commands = commands_of(str(tmp_path / "image.png"))
+    assert {words[0] for words in commands.values()} == NEEDED.keys()
+    for name, passes in {"sample": 50, "sample, 2 steps": 2}.items():
+        drawn = CliRunner().invoke(app, commands[name], catch_exceptions=False)
+        assert drawn.stdout.splitlines()[-2].startswith(f"{passes} NFE"), drawn.output
+    assert CliRunner().invoke(app, commands["score"]).exit_code == 0
 
 
 def test_a_command_that_fails_is_no_measurement() -> None:

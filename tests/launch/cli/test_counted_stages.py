@@ -43,7 +43,7 @@ def test_bench_engine(ended: Ended, page: Console, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "SILENCE_S", 0.02)
     order = EngineOrder(
         backbone="embedded", device="cpu", threads=1, dtype="float32", compile="off", slots=1, guidance_scale=1.0,
-        seconds=0.02, rounds=2, set_images=2, ticks=7,
+        seconds=0.02, rounds=2, set_images=1, ticks=7,
     )  # fmt: skip
     bench_engine(order, page)
     assert ended["turns"] == (12, 12)
