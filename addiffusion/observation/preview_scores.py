@@ -73,7 +73,14 @@ class PreviewScores:
         return episode.refined or self._passed(info) > known.passed
 
     def note(self, slot: int, info: SlotInfo, episode: PreviewedEpisode, judged: ImageScores | None) -> None:
-        """Take in the scores of a decision's preview; None: there was none."""
+        """Take in a decision.
+
+        Args:
+            slot: whose.
+            info: where it stands.
+            episode: its image under way.
+            judged: scores of the preview; None: there was none.
+        """
         if judged is not None:
             given = (float(judged.scores[place]) for place in _SEEN)
             scores = tuple(
