@@ -37,6 +37,7 @@ from evaluation.comparison.draw import ComparisonRunner
 from evaluation.comparison.folder import finish_folder
 from evaluation.comparison.handmade import handmade
 from evaluation.comparison.results import ResultStore
+from evaluation.comparison.reward_hacking import reward_hacking
 from evaluation.comparison.schedule import ComparisonPlan, compare_all
 from evaluation.comparison.summary import ComparisonResult
 from launch.comparing.literature import Literature, literature
@@ -116,12 +117,19 @@ def evaluate(
         write_text(path / MANIFEST, manifest)
         components.keep_reports(path)
         runner = _runner(order, config, policy, components, path, extra)
-        reward = asked.reward
         with stages(view.console) as stage:
-            result = compare_all(plan, runner, cases, reward=reward, stage=stage)
-        facts = {"policy": policy.name, "prompt_set": order.prompts, "command": evaluate_command(order, overrides)}
+            result = compare_all(plan, runner, cases, reward=asked.reward, stage=stage)
+        hacking = reward_hacking(result, asked.reward)
+        facts = {
+            "policy": policy.name,
+            "prompt_set": order.prompts,
+            "command": evaluate_command(order, overrides),
+            "reward_hacking": hacking,
+        }
         with view.progress("tables and figures"):
             summary = finish_folder(path, result, cases, facts=facts)
+    if hacking is not None:
+        view.say(f"warning: {hacking}")
     view.say(f"{duration((datetime.now(UTC) - start).total_seconds())} in all")
     return Evaluated(path=path, summary=summary, result=result)
 

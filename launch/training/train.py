@@ -25,6 +25,7 @@ from evaluation.comparison.held_out import (
     evidence_line,
     static_sampler,
 )
+from evaluation.comparison.reward_hacking import reward_hacking
 from evaluation.report.film import plot_film_strips
 from evaluation.report.training_plots import plot_action_mix, plot_learning_curves, plot_stopping_times
 from evaluation.report.training_table import held_out_table, summary
@@ -258,6 +259,7 @@ class _Run:
     def _report(self, held_out: HeldOut, gap: GeneralizationGap) -> dict[str, Any]:
         rows = self.folder.metrics()
         result = summary(held_out) | evidence_json(held_out.result) | gap.as_json()
+        result["reward_hacking"] = reward_hacking(held_out.result, self.config.reward)
         result["episodes_dropped"] += sum(row["episodes_dropped"] or 0 for row in rows) + gap.dropped_count
         result |= {
             "iterations": len(rows),
@@ -274,8 +276,9 @@ class _Run:
             self.view.say(f"warning: {lost}")
         if advice := gap.advice():
             self.view.say(f"note: {advice}")
-        if warning := collapse(held_out.episodes):
-            self.view.say(f"warning: {warning}")
+        for warning in (collapse(held_out.episodes), result["reward_hacking"]):
+            if warning:
+                self.view.say(f"warning: {warning}")
         self.view.say(f"{duration(result['run_seconds'])} in all; everything is in {self.folder.path}")
         return result
 

@@ -8,25 +8,42 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from addiffusion.config import SamplerSection
+from addiffusion.config import RewardSection, SamplerSection
 from addiffusion.records import Prompt
 from evaluation.comparison.contestants import Contestant, make_cases
 from evaluation.comparison.held_out import evidence_json, evidence_line
 from evaluation.comparison.metric_table import MetricTable, metric_table
 from evaluation.comparison.results import ImageResult
+from evaluation.comparison.reward_hacking import reward_hacking
 from evaluation.comparison.summary import ComparisonResult
 
 TIERS = (1, 2, 3)
 
 
 def table(
-    title: str, tier: Sequence[int], nfe: Sequence[int], clip: Sequence[float], *, lost: Sequence[int] = ()
+    title: str,
+    tier: Sequence[int],
+    nfe: Sequence[int],
+    clip: Sequence[float],
+    *,
+    lost: Sequence[int] = (),
+    scene: float = 0.9,
 ) -> MetricTable:
+    """One contestant's.
+
+    Args:
+        title: its name.
+        tier: of each prompt.
+        nfe: of each image.
+        clip: score of each image.
+        lost: images that could not be drawn.
+        scene: score of all images.
+    """
     cases = make_cases([Prompt(prompt_id=n, text=f"p{n}", tier=one) for n, one in enumerate(tier)], repeats=1, seed=0)
     results = [
         ImageResult(
             contestant=title, index=case.index, prompt_id=case.index, prompt="", tier=case.prompt.tier, repeat=0,
-            seed=case.seed, nfe=nfe[case.index], scores={"scene_soft": 0.9, "clip": clip[case.index]},
+            seed=case.seed, nfe=nfe[case.index], scores={"scene_soft": scene, "clip": clip[case.index]},
             error="lost" if case.index in lost else None,
         )
         for case in cases
@@ -65,6 +82,26 @@ def test_the_line_for_people() -> None:
     assert line.startswith("policy minus full run, 95 % intervals: scene +0.000 [+0.000, +0.000], CLIP -0.0")
     assert "NFE of tier 1/2/3: 10.5 / 20.5 / 30.5 (Spearman +0.9" in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("clip", "scene", "weights", "games"),
+    [
+        (0.31, 0.8, {"clip": 1}, True),
+        (0.31, 0.9, {"clip": 1}, False),  # no score that it does not see falls
+        (0.30, 0.8, {"clip": 1}, False),  # nothing rises
+        (0.31, 0.8, {"clip": 0, "image_reward": 1}, False),  # CLIP does not pay
+    ],
+)
+def test_what_pays_rises_and_what_no_reward_sees_falls(
+    clip: float, scene: float, weights: dict[str, float], games: bool
+) -> None:
+    tier, spent = [1] * 20, [10] * 20
+    policy = table("policy", tier, spent, [clip] * 20, scene=scene)
+    result = ComparisonResult(agent=policy, others={"full": table("full run", tier, [50] * 20, [0.3] * 20)})
+    said = reward_hacking(result, RewardSection.model_validate({"weights": weights}))
+    assert bool(said) == games
+    assert said is None or ("clip +0.010" in said and "scene_soft -0.100" in said)
 
 
 def test_images_that_one_contestant_has_lost_are_left_out_of_the_pairs() -> None:
