@@ -14,7 +14,13 @@ SHIPPED: Final = "shipped"
 """Name of the policy that ships, wherever a policy is asked for."""
 SHIPPED_LATENT: Final = "shipped-latent"
 """Name of the one that decides without scorers, trained over guidance scales, steps and prices."""
-POLICY_FOLDERS: Final[Mapping[str, Path]] = {SHIPPED: _EMBEDDED / "policy", SHIPPED_LATENT: _EMBEDDED / "policy_latent"}
+SHIPPED_PREVIEWS: Final = "shipped-previews"
+"""Name of the one that sees one preview of each image, and may begin it again; trained over the same."""
+POLICY_FOLDERS: Final[Mapping[str, Path]] = {
+    SHIPPED: _EMBEDDED / "policy",
+    SHIPPED_LATENT: _EMBEDDED / "policy_latent",
+    SHIPPED_PREVIEWS: _EMBEDDED / "policy_previews",
+}
 """By name: ``policy.safetensors``, the ``config.yaml`` it was trained with, and its policy card."""
 
 REINSTALL: Final = "reinstall the package, or train the models with `addiffusion embedded train`"

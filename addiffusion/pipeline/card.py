@@ -155,7 +155,7 @@ class PolicyCard:
                 "",
                 "# A policy for adaptive compute",
                 "",
-                "Decides for each image and each step of a diffusion model: continue, stop or refine.",
+                f"Decides for each image and step of a diffusion model: {self.facts.get('actions', 'what to do')}.",
                 "",
                 "```python",
                 "from addiffusion import AdaptivePipeline",

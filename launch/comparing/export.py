@@ -12,7 +12,7 @@ from rich.console import Console
 
 from addiffusion import AdaptivePipeline, AdaptivePipelineOutput, Policy
 from addiffusion.backbones.placement import DTYPES
-from addiffusion.config import Config
+from addiffusion.config import Config, ObservationSection
 from addiffusion.pipeline.adaptive import EMBEDDED
 from addiffusion.pipeline.card import CurvePoint, PolicyCard, weight_digest
 from addiffusion.pipeline.fit import network_of, span
@@ -90,7 +90,7 @@ def facts_of(config: Config) -> dict[str, str]:
         "steps of the full run": span(sampler.step_counts),
         "forced steps": str(sampler.warmup_steps),
         "finish": f"{sampler.finish_steps} passes of {sampler.finish_solver}",
-        "observation": config.observation.kind,
+        "observation": _seen(config.observation),
         "actions": ", ".join(config.policy.actions),
         "reward": f"{reward.preset}, scored by the {config.scorers.kind} scorers",
         "price of one NFE": span(reward.prices),
@@ -108,6 +108,13 @@ def _pipeline(policy: Policy) -> Any:
     if backbone.lora is not None:
         pipe.load_lora_weights(backbone.lora)
     return pipe.to("cuda") if torch.cuda.is_available() else pipe
+
+
+def _seen(section: ObservationSection) -> str:
+    if not section.previews:
+        return section.kind
+    shares = ", ".join(f"{share:g}" for share in section.previews)
+    return f"{section.kind}, scores of a preview at {shares} of the schedule"
 
 
 def _point(pipe: Any, prompts: Sequence[Prompt], price: float, steps: int, shown: Stage) -> CurvePoint:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
-from addiffusion.assets import SHIPPED
+from addiffusion.assets import POLICY_FOLDERS, SHIPPED
 
 BEST_OF = 8
 """Seeds of the random search, where nobody says how many."""
@@ -19,12 +19,13 @@ HELD_OUT = 300
 """Prompts of a comparison, where nobody says how many."""
 ORACLES = ("reward", "clip")
 METRICS = ("clip",)
+_SHIPPED = ", ".join(POLICY_FOLDERS)
 
 Policy: TypeAlias = Annotated[
     str,
     typer.Option(
         metavar="shipped|RUN|PATH",
-        help="A policy that ships (also shipped-latent), a run, a checkpoint, an exported folder.",
+        help=f"A policy that ships ({_SHIPPED}), a run, a checkpoint, an exported folder.",
     ),
 ]
 Samplers: TypeAlias = Annotated[
@@ -54,7 +55,8 @@ class ExportOrder:
     """Which policy to write where, and how well to measure it."""
 
     run: Annotated[
-        str, typer.Argument(metavar="RUN", help="shipped, shipped-latent, or a run, checkpoint or exported folder.")
+        str,
+        typer.Argument(metavar="RUN", help=f"{_SHIPPED}, or a run, checkpoint or exported folder."),
     ]
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder to write.")]
     prompts: Annotated[
@@ -75,7 +77,7 @@ class SampleOrder:
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="shipped, shipped-latent, or a policy's run, checkpoint or folder; without it: always continue.",
+            help=f"{_SHIPPED}, or a policy's run, checkpoint or folder; without it: always continue.",
         ),
     ] = None
     seed: Annotated[int, typer.Option(min=0, help="Seed of the image.")] = 0
