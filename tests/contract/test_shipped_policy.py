@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import pytest
 
+from addiffusion.actions import Action
 from addiffusion.config import Config
 from addiffusion.policy_files import read_policy
 from addiffusion.prompts import load_prompts
@@ -109,3 +110,21 @@ def test_5_it_beats_who_does_not_look() -> None:
         assert (min(gains), max(gains)) == (least, most)
     controls = ("random stop, same NFE", "fixed stop at the agent's", "fixed stop after one refine")
     assert [wins(name) for name in controls] == [0.030, 0.023, 0.015]
+
+
+def test_7_it_begins_again_what_will_not_do() -> None:
+    """@@PROMISE@@"""
+    policy = read_policy("shipped-previews")
+    config = unpaid(policy.config(["cluster.mode=serial", "rollout.workers=1"]))
+    cases = make_cases(load_prompts(config.prompts, split="test", count=12, seed=0), repeats=1, seed=config.run.seed)
+    ours = agent(config.sampler, policy=0, name="policy", title="policy", c_nfe=config.reward.c_nfe)
+    with serial_components(config) as components:
+        components.rollouts.set_weights(policy.weights, 1)
+        found = draw_cases(components.rollouts, ours, cases, judge=paid_scores(components.scoring))
+    episodes = list(found.episodes.values())
+    tries = [int(episode.attempts.max()) + 1 for episode in episodes]
+    seen = [int(np.isfinite(episode.scores[:-1, 0]).sum()) for episode in episodes]
+    refines = [int((episode.actions == Action.REFINE).sum()) for episode in episodes]
+    assert max(tries) > 1, "some image begins again"
+    assert all(count <= tried + refined for count, tried, refined in zip(seen, tries, refines, strict=True))
+    assert found.table(cases).nfe.mean() <= 25
