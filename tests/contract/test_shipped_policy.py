@@ -27,7 +27,8 @@ from launch.runtime.serial import serial_components
 
 Drawn: TypeAlias = tuple[MetricTable, MetricTable, list[Episode]]
 
-RESULTS = (Path(__file__).parents[2] / "docs/results.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+RESULTS, TRAINING = ((DOCS / name).read_text(encoding="utf-8") for name in ("results.md", "training.md"))
 
 
 def rows(heading: str) -> dict[str, list[str]]:
@@ -113,7 +114,13 @@ def test_5_it_beats_who_does_not_look() -> None:
 
 
 def test_7_it_begins_again_what_will_not_do() -> None:
-    """@@PROMISE@@"""
+    """A policy that sees the scores of one preview of each image (`--policy shipped-previews`) begins those again
+    that will not do. Over guidance 1.5 to 5 and 20 and 50 steps (120 held-out prompts each) it is better than the
+    full run at 43 % of its passes: scene score +0.044 [+0.023, +0.069]; than one refine and one step for all at its
+    NFE: +0.034 [+0.012, +0.057]; and than static samplers: +0.067 [+0.043, +0.095]. On 300 prompts at guidance 2
+    and 50 steps its images have a scene score of 0.944 for 14.0 passes, the full run's 0.900; the best of four
+    draws by an early preview has 0.940 for 19.0, or 0.954 for 35.0 (training, hand-made opponents).
+    """
     policy = read_policy("shipped-previews")
     config = unpaid(policy.config(["cluster.mode=serial", "rollout.workers=1"]))
     cases = make_cases(load_prompts(config.prompts, split="test", count=12, seed=0), repeats=1, seed=config.run.seed)
@@ -128,3 +135,14 @@ def test_7_it_begins_again_what_will_not_do() -> None:
     assert max(tries) > 1, "some image begins again"
     assert all(count <= tried + refined for count, tried, refined in zip(seen, tries, refines, strict=True))
     assert found.table(cases).nfe.mean() <= 25
+    mean = re.search(r"^\| mean \| .* 43 % .*$", TRAINING, re.MULTILINE)
+    assert mean is not None
+    assert all(
+        cell in mean[0] for cell in ("+0.044 [+0.023, +0.069]", "+0.034 [+0.012, +0.057]", "+0.067 [+0.043, +0.095]")
+    )
+    assert "scene score 0.944 [0.928, 0.958] for 14.0 passes" in TRAINING
+    best = rows("Hand-made opponents")
+    assert [best[f"best of 4 at {step}"][1:3] for step in ("2 (DDIM-10)", "4 (DDIM-20)")] == [
+        ["19.0", "0.940 [0.923, 0.954]"],
+        ["35.0", "0.954 [0.938, 0.966]"],
+    ]
