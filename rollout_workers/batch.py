@@ -16,7 +16,7 @@ from addiffusion.config import Config
 from addiffusion.errors import ConfigError, ContractError, ScorerError
 from addiffusion.observation.builder import ObservationBuilder
 from addiffusion.observation.clip import ImageScores
-from addiffusion.observation.preview_scores import without_redraw
+from addiffusion.observation.preview_scores import permitted
 from addiffusion.records import Ticket
 from addiffusion.rollouts import Collected, FullQueue
 from addiffusion.sampling.engine import Engine
@@ -199,7 +199,7 @@ class Batch:
         self, slots: Sequence[int], judged: Mapping[int, ImageScores], policy: PolicySnapshot
     ) -> dict[int, Action]:
         """Ask the policy at the fixed batch shape and draw each slot's action from its episode's own stream."""
-        size = self._engine.images_per_pass
+        size, unseen_too = self._engine.images_per_pass, self._observations.redraws_unseen
         chosen: dict[int, Action] = {}
         for start in range(0, len(slots), size):
             some = slots[start : start + size]
@@ -216,14 +216,10 @@ class Batch:
                             answer,
                             info=self._engine.info(slot),
                             judged=judged.get(slot),
-                            allowed=self._allowed(slot, judged),
+                            allowed=permitted(self._engine.allowed(slot), seen=unseen_too or slot in judged),
                             weight_version=policy.weight_version,
                         )
         return chosen
-
-    def _allowed(self, slot: int, judged: Mapping[int, ImageScores]) -> tuple[bool, ...]:
-        allowed = self._engine.allowed(slot)
-        return allowed if self._observations.redraws_unseen or slot in judged else without_redraw(allowed)
 
     def _can_choose(self, slot: int, logits: NDArray[np.float32]) -> bool:
         finite = bool(np.isfinite(logits).all())

@@ -104,6 +104,6 @@ def _share(info: SlotInfo) -> float:
     return info.step / info.num_steps
 
 
-def without_redraw(allowed: Sequence[bool]) -> tuple[bool, ...]:
-    """What is allowed at a decision, less beginning again: for an image that nobody has seen."""
-    return tuple(can and action != Action.REDRAW for action, can in enumerate(allowed))
+def permitted(allowed: Sequence[bool], *, seen: bool) -> tuple[bool, ...]:
+    """What is allowed at a decision, but beginning again only where the image was ``seen``."""
+    return tuple(can and (seen or action != Action.REDRAW) for action, can in enumerate(allowed))

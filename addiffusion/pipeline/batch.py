@@ -19,7 +19,7 @@ from addiffusion.errors import ScorerError
 from addiffusion.observation.builder import ObservationBuilder
 from addiffusion.observation.clip import ImageScores
 from addiffusion.observation.layout import Layout
-from addiffusion.observation.preview_scores import without_redraw
+from addiffusion.observation.preview_scores import permitted
 from addiffusion.policy import choose, likeliest, payable
 from addiffusion.records import ScoreRequest, Ticket
 from addiffusion.sampling.engine import Engine
@@ -212,15 +212,12 @@ class ImageBatch:
         all_finite = np.isfinite(answers).all()
         for slot, logits in zip(slots, answers, strict=False):
             if all_finite or np.isfinite(logits).all():
-                can, draws = payable(logits, self._allowed(slot, judged)), self.episodes[slot].draws
+                seen = decider.observations.redraws_unseen or slot in judged
+                can, draws = payable(logits, permitted(self.engine.allowed(slot), seen=seen)), self.episodes[slot].draws
                 chosen[slot] = likeliest(can) if draws is None else choose(can, draws)[0]
                 self.episodes[slot].last_judged = None if chosen[slot] is Action.REDRAW else judged.get(slot)
             else:
                 failed[slot] = f"The policy returned {logits.tolist()}, which is no distribution over actions."
-
-    def _allowed(self, slot: int, judged: Mapping[int, ImageScores]) -> tuple[bool, ...]:
-        allowed = self.engine.allowed(slot)
-        return allowed if self._decider.observations.redraws_unseen or slot in judged else without_redraw(allowed)
 
     def _judged(self, slots: Sequence[int], failed: dict[int, str]) -> dict[int, ImageScores]:
         """Scores of the slots' previews."""

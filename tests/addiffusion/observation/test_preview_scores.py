@@ -12,7 +12,7 @@ from addiffusion.actions import Action
 from addiffusion.config import ObservationSection, Scales
 from addiffusion.observation.clip import ImageScores
 from addiffusion.observation.layout import latent_layout
-from addiffusion.observation.preview_scores import PreviewScores, without_redraw
+from addiffusion.observation.preview_scores import PreviewScores, permitted
 from addiffusion.sampling.slot import SlotInfo
 from tests.addiffusion.observation.slot_info import INFO
 
@@ -92,8 +92,9 @@ def test_the_slice_lies_before_progress() -> None:
 
 
 def test_only_redraw_is_left_out() -> None:
-    allowed = without_redraw([True] * len(Action))
+    allowed = permitted([True] * len(Action), seen=False)
     assert [Action(place) for place, can in enumerate(allowed) if not can] == [Action.REDRAW]
+    assert all(permitted([True] * len(Action), seen=True))
 
 
 @pytest.mark.parametrize(
