@@ -99,7 +99,6 @@ def _set_training(built: PPOConfig, section: PpoSection, *, seed: int) -> None:
             "algorithm": section.algorithm,
             "weighting": section.weighting,
             "price_scale": section.price_scale,
-            "group_size": section.group_size,
         },
     )
     built.training(

@@ -58,7 +58,6 @@ _ADDED_LATER = (
     ("sampler", "solvers"),
     ("sampler", "max_cost"),
     ("ppo", "price_scale"),
-    ("ppo", "group_size"),
     ("sampler", "leap_steps"),
     ("sampler", "max_redraws"),
     ("observation", "setting"),

@@ -16,7 +16,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from addiffusion.policy import masked_like
-from learner.gae import decision_weights, estimate_advantages, group_advantages, standardise
+from learner.gae import decision_weights, estimate_advantages, standardise
 from learner.module import PolicyModule, policy_module
 
 WEIGHTS = "decision_weights"
@@ -38,7 +38,6 @@ class EpisodeAdvantages(ConnectorV2):
         gae_lambda: float,
         off_policy: bool = False,
         weighting: Literal["decision", "episode"] = "decision",
-        group_size: int = 1,
     ) -> None:
         """A connector for PPO, or for decisions by older weights.
 
@@ -49,14 +48,12 @@ class EpisodeAdvantages(ConnectorV2):
                 weights before this update, not of those that acted: the clip range is then around the present policy,
                 however old a decision is (arXiv:2110.00641 calls it the proximal policy).
             weighting: see ``learner.gae.decision_weights``.
-            group_size: from 2 on advantages are ``learner.gae.group_advantages``.
         """
         super().__init__()
         self.gamma_d = gamma_d
         self.gae_lambda = gae_lambda
         self.off_policy = off_policy
         self.weighting: Literal["decision", "episode"] = weighting
-        self.group_size = group_size
 
     def __call__(
         self,
@@ -74,15 +71,12 @@ class EpisodeAdvantages(ConnectorV2):
             predictions: torch.Tensor = module.compute_values(columns)
             ratios = self._ratios(module, columns) if self.off_policy else None
         lengths = [len(episode) for episode in episodes]
-        values, rewards = predictions.cpu().numpy(), columns[Columns.REWARDS].cpu().numpy()
-        estimated = self._advantages(rewards, values, ratios, np.cumsum(lengths)[:-1])
-        advantages = (
-            group_advantages(rewards, lengths, group_size=self.group_size) if self.group_size > 1 else estimated
-        )
+        values = predictions.cpu().numpy()
+        advantages = self._advantages(columns[Columns.REWARDS].cpu().numpy(), values, ratios, np.cumsum(lengths)[:-1])
         columns[Columns.VF_PREDS] = predictions
         for name, column in (
             (Postprocessing.ADVANTAGES, standardise(advantages)),
-            (Postprocessing.VALUE_TARGETS, estimated + values),
+            (Postprocessing.VALUE_TARGETS, advantages + values),
             (WEIGHTS, decision_weights(lengths, by=self.weighting)),
         ):
             columns[name] = torch.from_numpy(column).to(predictions.device)

@@ -1,4 +1,4 @@
-"""Advantages over complete episodes, by estimated values or by the rest of a group. Pure functions on numpy."""
+"""Generalised advantage estimation (arXiv:1506.02438) over complete episodes. Pure functions on numpy."""
 
 from __future__ import annotations
 
@@ -43,24 +43,6 @@ def estimate_advantages(
         running = float(trust[i]) * (float(deltas[i]) + gamma_d * gae_lambda * running)
         advantages[i] = running
     return advantages.astype(np.float32)
-
-
-def group_advantages(
-    rewards: Float32[np.ndarray, " n"], lengths: Sequence[int], *, group_size: int
-) -> Float32[np.ndarray, " n"]:
-    """Advantages (n,) of decisions by leaving one out (arXiv:2402.14740 Eq. 6): reward less the mean of the others'.
-
-    Every decision of an episode has the same. What was paid before a decision belongs to both sides, the reward still
-    to come and the group's mean less what is paid already, so this is a baseline that depends on the state.
-
-    Args:
-        rewards: (n,) of the decisions of all episodes.
-        lengths: decisions of each episode; ``group_size`` of them in a row make a group.
-        group_size: at least 2.
-    """
-    totals = np.add.reduceat(rewards.astype(np.float64), np.cumsum([0, *lengths[:-1]])).reshape(-1, group_size)
-    others = (totals.sum(axis=1, keepdims=True) - totals) / (group_size - 1)
-    return np.repeat((totals - others).ravel(), lengths).astype(np.float32)
 
 
 def standardise(advantages: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:

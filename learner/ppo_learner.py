@@ -59,7 +59,6 @@ class EpisodePPOLearner(PPOTorchLearner):
                 gae_lambda=config.lambda_,
                 off_policy=own["algorithm"] == "appo",
                 weighting=own["weighting"],
-                group_size=own["group_size"],
             )
         )
 

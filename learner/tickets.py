@@ -49,9 +49,8 @@ WHOLE_POOL = (Stage(name="full", first_iteration=0, tiers=None),)
 class TicketLedger:
     """Tickets of every iteration as a pure function of (run seed, iteration, pool), and their book-keeping.
 
-    Group number m of a stage (a ticket, unless groups are larger) takes entry m mod P of the stage's pool of P in the
-    order of epoch m // P: every entry is trained equally often, whatever the batch size. Without a curriculum, the run
-    is one stage.
+    Ticket number m of a stage takes entry m mod P of the stage's pool of P in the order of epoch m // P: every entry is
+    trained equally often, whatever the batch size. Without a curriculum, the run is one stage.
     """
 
     def __init__(  # noqa: PLR0913 - what tickets are made of
@@ -60,7 +59,6 @@ class TicketLedger:
         *,
         run_seed: int,
         batch_size: int,
-        group_size: int = 1,
         prices: tuple[float, float],
         max_reissues: int,
         keep_images: bool = True,
@@ -72,7 +70,6 @@ class TicketLedger:
             pool: what there is to train on.
             run_seed: root of orders, action draws and prices.
             batch_size: tickets per iteration.
-            group_size: tickets in a row that have pool entry and price in common; divides ``batch_size``.
             prices: least and greatest price of an NFE; each ticket's is drawn log-uniformly between them.
             max_reissues: how often one ticket may be handed out again.
             keep_images: whether episodes bring their images along.
@@ -84,7 +81,6 @@ class TicketLedger:
         self.state = LedgerState()
         self._pools = [(stage, tuple(entry for entry in pool if stage.holds(entry.prompt))) for stage in stages]
         self._run_seed = run_seed
-        self._group_size = group_size
         self._prices = prices
         self._max_reissues = max_reissues
         self._keep_images = keep_images
@@ -202,24 +198,22 @@ class TicketLedger:
         self._open = {}
 
     def _ticket(self, number: int) -> Ticket:
-        group = number // self._group_size
-        entry = self._entry(group)
+        entry = self._entry(number)
         return Ticket(
             ticket_id=TicketId(number),
             prompt=entry.prompt,
             seed=entry.seed,
             action_seed=derive_seed(self._run_seed, "action", number),
-            c_nfe=drawn_price(self._prices, self._run_seed, group),
+            c_nfe=drawn_price(self._prices, self._run_seed, number),
             setting=entry.setting,
             reference=entry.reference,
             keep_image=self._keep_images,
         )
 
-    def _entry(self, group: int) -> PoolEntry:
-        per_iteration = self.batch_size // self._group_size
-        iteration = group // per_iteration
+    def _entry(self, number: int) -> PoolEntry:
+        iteration = number // self.batch_size
         stage, pool = next(pair for pair in reversed(self._pools) if pair[0].first_iteration <= iteration)
-        epoch, position = divmod(group - stage.first_iteration * per_iteration, len(pool))
+        epoch, position = divmod(number - stage.first_iteration * self.batch_size, len(pool))
         return pool[epoch_order(self._run_seed, epoch, len(pool))[position]]
 
 
@@ -243,7 +237,7 @@ def epoch_order(run_seed: int, epoch: int, count: int) -> tuple[int, ...]:
 
 
 def drawn_price(prices: tuple[float, float], run_seed: int, number: int) -> float:
-    """The price of group ``number``: log-uniform between the two of ``prices``, or either where they are equal."""
+    """The price of ticket ``number``: log-uniform between the two of ``prices``, or either where they are equal."""
     low, high = prices
     if low == high:
         return low

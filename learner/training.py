@@ -23,7 +23,6 @@ def build_ledger(config: Config, pool: Sequence[PoolEntry]) -> TicketLedger:
         pool,
         run_seed=config.run.seed,
         batch_size=config.ppo.batch_size,
-        group_size=config.ppo.group_size,
         prices=config.reward.prices,
         max_reissues=config.rollout.max_reissues,
         keep_images=config.run.record_episodes,

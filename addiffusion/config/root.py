@@ -105,10 +105,6 @@ class PpoSection(Section):
     price_scale: float = Field(default=0.0, ge=0, le=1e6)
     """Passes. An episode's rewards are divided by 1 + its price times this, which leaves the best policy at each price
     as it is: where prices range over orders of magnitude, the dear episodes would otherwise drown the cheap ones."""
-    group_size: int = Field(default=1, ge=1, le=1000)
-    """Tickets in a row that share image, setting and price and differ in what the policy draws. From 2 on an episode's
-    advantage is its reward less the mean of its group's others (arXiv:2402.14740), at each of its decisions; with 1
-    it is that of `gae_lambda` and the value network."""
     learners: int = Field(default=0, ge=0, le=1000)
     """Learner processes that share each gradient step; 0 trains in the driver's process."""
     gpus_per_learner: Gpus = 0.0
@@ -133,19 +129,6 @@ class PpoSection(Section):
     """Passes over a batch per update."""
     minibatch_size: int = Field(default=128, ge=1, le=1_000_000_000)
     """Decisions per gradient step."""
-
-    @model_validator(mode="after")
-    def _groups_are_whole(self) -> Self:
-        if self.batch_size % self.group_size:
-            raise ValueError(
-                f"batch_size={self.batch_size} must be a multiple of group_size={self.group_size}: an update trains on "
-                "whole groups"
-            )
-        if self.group_size > 1 and self.algorithm != "ppo":
-            raise ValueError(
-                f"group_size={self.group_size} is for algorithm=ppo, not for {self.algorithm}: leave it at 1"
-            )
-        return self
 
 
 class PromptsSection(Section):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ray.rllib.algorithms.impala.torch.vtrace_torch_v2 import vtrace_torch
 from ray.rllib.utils.postprocessing.value_predictions import compute_value_targets
 
-from learner.gae import decision_weights, estimate_advantages, group_advantages, standardise
+from learner.gae import decision_weights, estimate_advantages, standardise
 
 FLOATS = st.floats(-10, 10, width=32)
 
@@ -83,16 +83,6 @@ def test_weights_have_mean_one_and_share_out_what_they_should(lengths: list[int]
         assert weights.mean() == pytest.approx(1, rel=1e-5)
     shares = [part.sum() for part in np.split(decision_weights(lengths, by="episode"), np.cumsum(lengths)[:-1])]
     np.testing.assert_allclose(shares, np.mean(lengths), rtol=1e-4)
-
-
-@given(st.lists(st.lists(FLOATS, min_size=1, max_size=6), min_size=2, max_size=4), st.integers(1, 3))
-def test_a_groups_advantages_are_the_reward_less_the_mean_of_the_others(group: list[list[float]], repeats: int) -> None:
-    episodes = group * repeats
-    lengths, size = [len(one) for one in episodes], len(group)
-    found = group_advantages(np.concatenate(episodes).astype(np.float32), lengths, group_size=size)
-    totals = [sum(map(float, np.float32(one))) for one in group]
-    expected = [total - (sum(totals) - total) / (size - 1) for total in totals] * repeats
-    np.testing.assert_allclose(found, np.repeat(expected, lengths), rtol=1e-4, atol=1e-4)
 
 
 def test_one_decision_is_reward_minus_value() -> None:

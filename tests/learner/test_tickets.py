@@ -48,22 +48,6 @@ def test_every_pool_entry_is_drawn_equally_often(pool_size: int, batch_size: int
     assert max(counts) - min(counts) <= 1
 
 
-@given(st.integers(1, 20), st.integers(1, 4), st.integers(1, 5), st.integers(1, 8))
-def test_a_groups_tickets_differ_in_what_the_policy_draws_alone(
-    pool_size: int, group_size: int, groups: int, iterations: int
-) -> None:
-    options = {"run_seed": 5, "prices": (1e-3, 1e-1), "max_reissues": 2}
-    pool, batch_size = toy_pool(pool_size), groups * group_size
-    ledger = TicketLedger(pool, batch_size=batch_size, group_size=group_size, **options)
-    alone = TicketLedger(pool, batch_size=groups, **options)
-    for iteration in range(iterations):
-        tickets, firsts = ledger.tickets(iteration), alone.tickets(iteration)
-        for ticket, number in zip(tickets, range(iteration * batch_size, (iteration + 1) * batch_size), strict=True):
-            own = {"ticket_id": number, "action_seed": ticket.action_seed}
-            assert ticket == replace(firsts[number // group_size - iteration * groups], **own)
-        assert len({ticket.action_seed for ticket in tickets}) == batch_size
-
-
 def test_the_order_of_an_epoch_is_drawn_once_not_by_every_ticket(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
     real = torch.randperm

@@ -139,8 +139,6 @@ def test_lists_and_mappings_need_no_quotes() -> None:
         ("backbone.compile=on", ["backbone.compile can't be 'on'", "'off'"]),
         ('cluster={"mode": "serial", "bind": ""}', ["cluster.bind"]),
         ("reward={preset: phase1, bound: 2}", ["bound=2 is for preset=paired, not for phase1"]),
-        ("ppo.group_size=5", ["batch_size=64 must be a multiple of group_size=5"]),
-        ("ppo={group_size: 4, algorithm: appo}", ["group_size=4 is for algorithm=ppo, not for appo"]),
     ],
 )
 def test_a_bad_override_is_named_with_what_is_allowed(override: str, words: list[str]) -> None:
