@@ -28,17 +28,32 @@ class Table(table.Table):
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Rich's protocol."""
-        if self.fits(console, options):
-            yield from super().__rich_console__(console, options)
-        else:
+        if not self.fits(console, options):
             yield from self._lines(console)
+            return
+        narrow = self.__rich_measure__(console, _wide(options)).maximum > options.max_width
+        whole = [column for column in self.columns if narrow and self._keeps_words(column)]
+        for column in whole:  # else rich takes from all columns, those with numbers too
+            column.width = self._least(console, options, column) - self._sides
+        try:
+            yield from super().__rich_console__(console, options)
+        finally:
+            for column in whole:
+                column.width = None
+
+    @property
+    def _sides(self) -> int:
+        return sum(self.padding[side] for side in (1, 3))
+
+    @staticmethod
+    def _keeps_words(column: table.Column) -> bool:
+        return column.width is None and column.overflow != "fold" and not column.no_wrap
 
     def _least(self, console: Console, options: ConsoleOptions, column: table.Column) -> int:
-        wide = options.update(max_width=max(options.max_width, 10_000))
+        wide = _wide(options)
         cells = (*((column.header,) if self.show_header else ()), *column.cells)
-        padding = sum(self.padding[side] for side in (1, 3))
         least = max((Measurement.get(console, wide, cell).minimum for cell in cells), default=0)
-        return padding + (min(least, _FOLDED_WIDTH) if column.overflow == "fold" else least)
+        return self._sides + (min(least, _FOLDED_WIDTH) if column.overflow == "fold" else least)
 
     def _lines(self, console: Console) -> Iterator[RenderableType]:
         if self.title:
@@ -52,6 +67,10 @@ class Table(table.Table):
                     yield Text(f"  {header} ".rstrip(" ") + " " if header else "  ").append(value)
         if self.caption:
             yield _text(console, self.caption)
+
+
+def _wide(options: ConsoleOptions) -> ConsoleOptions:
+    return options.update(max_width=max(options.max_width, 10_000))
 
 
 def samplers_table(title: str, names: Iterable[str], *, whole_titles: bool = True) -> Table:

@@ -60,7 +60,6 @@ _ADDED_LATER = (
     ("ppo", "price_scale"),
     ("sampler", "leap_steps"),
     ("sampler", "max_redraws"),
-    ("observation", "setting"),
     ("reward", "bound"),
 )
 """Keys that not every run has known; their default is what it did without them."""
@@ -100,7 +99,7 @@ def is_of(checkpoint: Checkpoint, config: Config) -> bool:
 
 
 def _digest(config: Config, keys: Any) -> str:
-    tree = config.model_dump(mode="json", include=keys)
+    tree = config.model_dump(mode="json", include=keys) | {"observation": config.observation.identity()}
     for section, name in _ADDED_LATER:
         default = getattr(getattr(_DEFAULTS, section), name)
         if tree[section].get(name, default) == default:  # as in runs from before there was such a key

@@ -122,8 +122,7 @@ def bank_identity(config: Config) -> dict[str, Any]:
     tree["sampler"] = {key: value for key, value in config.sampler.identity().items() if key not in _NEVER_TAKEN}
     if config.backbone.guidance_scale_range is not None:
         tree["backbone"]["guidance_scale_range"] = list(config.backbone.guidance_scale_range)
-    if not config.observation.setting:  # as in banks from before there was such a key
-        del tree["observation"]["setting"]
+    tree["observation"] = config.observation.identity()
     return {**_flat(tree), "weights": _weights_digest(config)}
 
 

@@ -242,6 +242,12 @@ class ObservationSection(Section):
     usual_scores: UsualScores = UsualScores()
     """What the scores of a preview are told against, in units of reward.scales."""
 
+    def identity(self) -> dict[str, Any]:
+        """JSON values by key; keys that came to this section later only where they say something."""
+        values = self.model_dump(mode="json")
+        silent = (() if self.setting else ("setting",)) + (() if self.previews else ("previews", "usual_scores"))
+        return {key: value for key, value in values.items() if key not in silent}
+
     @property
     def scores_images(self) -> bool:
         """Whether some decisions need decoded and scored images."""

@@ -6,7 +6,7 @@ import ast
 from io import StringIO
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -22,6 +22,7 @@ def printed(table: Table, width: int, encoding: str = "utf-8") -> str:
     return file.getvalue()
 
 
+@example(rows=[["-1000000.000", "0.000", "0.000"]], width=58, boxed=True)
 @given(st.lists(st.lists(NUMBERS, min_size=3, max_size=3), min_size=1, max_size=4), st.integers(24, 120), st.booleans())
 def test_no_number_is_cut_at_any_width(rows: list[list[str]], width: int, boxed: bool) -> None:
     table = Table(title="what was measured") if boxed else Table(box=None, title="what was measured")

