@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -34,5 +35,8 @@ def backbone_class(kind: str) -> Any:
     """The class behind a ``backbone.kind``."""
     # diffusers takes seconds to import: only those who load a model pay for it, and only for its family.
     module, name = _FAMILIES[kind]
-    with without_garbage_search():
-        return getattr(import_module(f"{__name__}.{module}"), name)
+    path = f"{__name__}.{module}"
+    if path not in sys.modules:  # a pipeline asks at every call
+        with without_garbage_search():
+            import_module(path)
+    return getattr(sys.modules[path], name)

@@ -14,9 +14,9 @@ from torch import Tensor
 from addiffusion.backbones.base import Backbone, PromptEmbedding
 from addiffusion.config import Config
 from addiffusion.observation.clip import ClipObservation, ImageScores
-from addiffusion.observation.latent import LatentObservation, convergence, movement, prompt_vector
+from addiffusion.observation.latent import LatentObservation, convergence, prompt_vector
 from addiffusion.observation.layout import Layout
-from addiffusion.observation.preview_scores import PreviewScores
+from addiffusion.observation.preview_scores import PreviewedEpisode, PreviewScores
 from addiffusion.records import Ticket
 from addiffusion.sampling.engine import Engine
 from addiffusion.sampling.slot import SlotInfo
@@ -24,22 +24,12 @@ from addiffusion.scorers.base import Scoring
 
 
 @runtime_checkable
-class DecidingEpisode(Protocol):
+class DecidingEpisode(PreviewedEpisode, Protocol):
     """What an observation takes from an episode under way."""
 
     @property
     def ticket(self) -> Ticket:
         """The episode's ticket, for its price and its prompt."""
-        ...
-
-    @property
-    def begins(self) -> bool:
-        """Whether nothing was decided about its present latent."""
-        ...
-
-    @property
-    def refined(self) -> bool:
-        """Whether the last decision was a refine."""
         ...
 
     @property
@@ -206,15 +196,11 @@ class LatentObservationBuilder:
             past[new] = present[new]
         if [*slots] == [*range(len(present))]:  # all of them, as in a call of equal images: in fewer operations
             self._before = present  # nobody changes it: later ticks make a new one
-            return _statistics(present, past)
+            return convergence(present, past)
         which = torch.tensor([*slots, *[slots[0]] * (engine.images_per_pass - len(slots))], device=present.device)
         now, before = present.index_select(0, which), past.index_select(0, which)
         self._before = past.index_copy(0, which[: len(slots)], now[: len(slots)])
-        return _statistics(now, before)
-
-
-def _statistics(now: Float[Tensor, "some c h w"], before: Float[Tensor, "some c h w"]) -> list[list[float]]:
-    return convergence(movement(now, before).cpu().numpy(), now[0].numel())
+        return convergence(now, before)
 
 
 def make_observation_builder(

@@ -121,16 +121,13 @@ def movement(now: Float[Tensor, "slot c h w"], before: Float[Tensor, "slot c h w
     return torch.stack([now * now, before * before, change * change, now * before, now, now.abs()], 1).mean(2)
 
 
-def convergence(moved: NDArray[np.float32], size: int) -> list[list[float]]:
+def convergence(now: Float[Tensor, "slot c h w"], before: Float[Tensor, "slot c h w"]) -> list[list[float]]:
     """(n, 4) how clean predictions differ from those of the decision before, in the order of CONVERGENCE_NAMES.
 
     Logarithm (base 10) of the relative change, cosine similarity, standard deviation, mean magnitude. In plain
     numbers: for as few as there are slots, numpy takes longer.
-
-    Args:
-        moved: (n, 6) ``movement``.
-        size: elements of a prediction.
     """
+    moved, size = movement(now, before).cpu().numpy(), now[0].numel()
     return [_statistics(means, correction=size / max(size - 1, 1)) for means in moved.tolist()]
 
 

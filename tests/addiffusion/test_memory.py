@@ -5,12 +5,15 @@ Imports are not searched for garbage, and are old afterwards.
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import subprocess
 import sys
 
 import pytest
+
+from addiffusion.backbones import backbone_class
 
 PROGRAM = """
 import os, resource, torch
@@ -81,3 +84,11 @@ def test_imports_are_not_searched_for_garbage() -> None:
     """A process that searches before does so afterwards, whatever happens; one that does not is left alone."""
     done = subprocess.run([sys.executable, "-c", SEARCHED], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_who_asks_again_for_a_model_leaves_the_search_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipeline asks at every call, and what is young then must not count as old."""
+    first = backbone_class("stable_diffusion")
+    for name in ("disable", "freeze"):
+        monkeypatch.setattr(gc, name, lambda: pytest.fail("garbage would not be searched for"))
+    assert backbone_class("stable_diffusion") is first

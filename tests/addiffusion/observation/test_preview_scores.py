@@ -92,9 +92,9 @@ def test_the_slice_lies_before_progress() -> None:
 
 
 def test_only_redraw_is_left_out() -> None:
-    allowed = permitted([True] * len(Action), seen=False)
+    allowed = permitted((True,) * len(Action), seen=False)
     assert [Action(place) for place, can in enumerate(allowed) if not can] == [Action.REDRAW]
-    assert all(permitted([True] * len(Action), seen=True))
+    assert all(permitted((True,) * len(Action), seen=True))
 
 
 @pytest.mark.parametrize(
