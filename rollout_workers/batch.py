@@ -69,7 +69,13 @@ class Batch:
         self._builders: dict[int, EpisodeBuilder] = {}
         self._pending: deque[Pending] = deque()
         self._full_queue = FullQueue()
-        self._images = ScoredImages(engine, scorer, timed, same_images=observations.scores_every_decision)
+        self._images = ScoredImages(
+            engine,
+            scorer,
+            timed,
+            same_images=observations.scores_every_decision,
+            embeddings=observations.embeddings,
+        )
 
     def work(
         self, tickets: Sequence[Ticket], policy: PolicySnapshot, *, ticks: int | None = None, more: bool = False
@@ -157,8 +163,14 @@ class Batch:
 
     def _settle(self, pending: Pending, policy: PolicySnapshot) -> None:
         """With the scorers' answer, let ``policy`` decide and close the episodes that are done."""
-        judged = self._judged(pending)
-        chosen = self._decide([slot for slot in pending.asked if slot in self._builders], judged, policy)
+        judged, attempts = self._judged(pending), self._observations.attempts
+        asked = [slot for slot in pending.asked if slot in self._builders]
+        judged |= attempts.settle(self._engine, self._builders, {slot: judged[slot] for slot in asked if slot in judged})
+        back = [slot for slot in asked if self._builders[slot].came_back]
+        shown = [slot for slot in back if slot in pending.finals or self._builders[slot].ticket.keep_frames]
+        pending = self._images.again(pending, shown)
+        chosen = self._decide(asked, judged, policy)
+        attempts.give_up(self._engine, self._builders, judged, chosen)
         self._commit(chosen | self._branches(chosen))
         self._film(chosen, pending.previews)
         for slot in self._engine.done():
@@ -188,9 +200,11 @@ class Batch:
             reply = pending.reply.result()
             metrics = None if pending.metrics is None else pending.metrics.result().values
         judged: dict[int, ImageScores] = {}
+        alone = () if self._observations.embeddings else pending.asked  # whoever else was scored with them
         for row, (slot, error) in enumerate(zip(pending.judged_slots, reply.errors, strict=True)):
             if error is None:
-                judged[slot] = ImageScores.of(reply, row, metrics=None if metrics is None else metrics[row])
+                scores = ImageScores.of(reply, row, metrics=None if metrics is None else metrics[row])
+                judged[slot] = scores.without_embeddings() if slot in alone else scores
             else:
                 self._fail(slot, error)
         return judged

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from addiffusion.actions import FIRST_ACTIONS, Action
 from addiffusion.config import RewardSection
+from addiffusion.observation.attempts import Attempt
 from addiffusion.observation.clip import ImageScores
 from addiffusion.policy import choose, payable
 from addiffusion.records import TERM_NAMES, Episode, Frames, StopRecords, Ticket
@@ -75,19 +76,21 @@ class EpisodeBuilder:
     """(h, w) refine masks beside them, in latent pixels."""
     stops: list[Stop] = field(default_factory=list)
     branch: Branch | None = None
+    given_up: Attempt | None = None
+    came_back: bool = False
     started_s: float = field(default_factory=time.perf_counter)
     z0_before: Float[Tensor, "c h w"] | None = None
     """Clean prediction of the decision before, for a rule that compares with it."""
 
     @property
     def last_judged(self) -> ImageScores | None:
-        """Scores at the previous decision about this latent; None before the first."""
-        return None if self.begins else self.decisions[-1].judged
+        """Scores at the decision before; None where it had none."""
+        return self.decisions[-1].judged if self.decisions else None
 
     @property
     def begins(self) -> bool:
-        """Whether nothing was decided about its present latent."""
-        return not self.decisions or self.decisions[-1].action is Action.REDRAW
+        """Whether the decision before was about another latent, or there was none."""
+        return self.came_back or not self.decisions or self.decisions[-1].action is Action.REDRAW
 
     @property
     def refined(self) -> bool:
@@ -193,7 +196,7 @@ class EpisodeBuilder:
         """
         actions = np.array([decision.action for decision in self.decisions], np.int64)
         versions = np.array([decision.weight_version for decision in self.decisions], np.int64)
-        judged = [*(decision.judged or _unjudged(final) for decision in self.decisions), final]
+        judged = [*(_like(final, decision.judged) for decision in self.decisions), final]
         return Episode(
             ticket=self.ticket,
             phi=_rows([decision.phi for decision in self.decisions], phi_width),
@@ -269,14 +272,18 @@ class EpisodeBuilder:
 _NO_IMAGE: NDArray[np.uint8] = np.zeros((0, 0, 3), np.uint8)
 
 
-def _unjudged(like: ImageScores) -> ImageScores:
-    """Scores of a prediction that was not scored: not a number, never a zero."""
+def _like(final: ImageScores, judged: ImageScores | None) -> ImageScores:
+    """Scores as wide as the final ones; what nobody asked for is not a number, never a zero."""
     return ImageScores(
-        scores=np.full_like(like.scores, np.nan),
-        clip_embedding=np.full_like(like.clip_embedding, np.nan),
-        dino_embedding=np.full_like(like.dino_embedding, np.nan),
-        metrics=np.full_like(like.metrics, np.nan),
+        scores=np.full_like(final.scores, np.nan) if judged is None else judged.scores,
+        clip_embedding=_as_wide(final.clip_embedding, None if judged is None else judged.clip_embedding),
+        dino_embedding=_as_wide(final.dino_embedding, None if judged is None else judged.dino_embedding),
+        metrics=_as_wide(final.metrics, None if judged is None else judged.metrics),
     )
+
+
+def _as_wide(final: NDArray[np.float32], found: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    return np.full_like(final, np.nan) if found is None or not len(found) else found
 
 
 def _rows(rows: Sequence[NDArray[np.float32]], width: int) -> NDArray[np.float32]:

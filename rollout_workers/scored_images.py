@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from addiffusion.records import ScoreReply, ScoreRequest, Ticket
+from addiffusion.records import EMBEDDING_NAMES, ScoreReply, ScoreRequest, Ticket
 from addiffusion.sampling.engine import Engine
 from rollout_workers.async_scorer import AsyncScorer
 from rollout_workers.metrics import Stopwatch
@@ -48,7 +48,15 @@ def at_once(asked: Sequence[int], previews: Images) -> Pending:
 class ScoredImages:
     """Decodes images of slots and hands them to the scorers."""
 
-    def __init__(self, engine: Engine, scorer: AsyncScorer, timed: Stopwatch, *, same_images: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        scorer: AsyncScorer,
+        timed: Stopwatch,
+        *,
+        same_images: bool,
+        embeddings: tuple[str, ...],
+    ) -> None:
         """Nothing is decoded yet.
 
         Args:
@@ -56,8 +64,10 @@ class ScoredImages:
             scorer: scores of their images.
             timed: seconds of each stage.
             same_images: decisions see the very images that are returned, where previews cost as much.
+            embeddings: what the policy needs beside the scores.
         """
         self._engine, self._scorer, self._timed = engine, scorer, timed
+        self._embeddings = embeddings
         # Where decisions see the very images that are returned, one decoder pass serves both.
         self._same_images = same_images and not engine.previews
 
@@ -93,15 +103,26 @@ class ScoredImages:
             previews=previews,
             finals=images if self._same_images else finals,
             judged_slots=judged,
-            reply=self._scores(judged, images, tickets),
+            reply=self._scores(judged, images, tickets, embeddings=EMBEDDING_NAMES if done else self._embeddings),
             metrics=self._metrics(judged, images, tickets),
         )
 
-    def _scores(self, slots: Sequence[int], images: Images, tickets: Mapping[int, Ticket]) -> Future[ScoreReply] | None:
+    def again(self, pending: Pending, back: Sequence[int]) -> Pending:
+        """The same with what slots show that have come back to an earlier attempt."""
+        if not back:
+            return pending
+        previews, _ = self.decode(back, ())
+        finals = {slot: image for slot, image in previews.items() if slot in pending.finals}
+        return replace(pending, previews=pending.previews | previews, finals=pending.finals | finals)
+
+    def _scores(
+        self, slots: Sequence[int], images: Images, tickets: Mapping[int, Ticket], *, embeddings: tuple[str, ...]
+    ) -> Future[ScoreReply] | None:
         if not slots:
             return None
         prompts = tuple(tickets[slot].prompt.text for slot in slots)
-        return self._scorer.submit(ScoreRequest(images=np.stack([images[slot] for slot in slots]), prompts=prompts))
+        shown = np.stack([images[slot] for slot in slots])
+        return self._scorer.submit(ScoreRequest(images=shown, prompts=prompts, embeddings=embeddings))
 
     def _metrics(
         self, slots: Sequence[int], images: Images, tickets: Mapping[int, Ticket]

@@ -13,18 +13,19 @@ from torch import Tensor
 
 from addiffusion.backbones.base import Backbone, PromptEmbedding
 from addiffusion.config import Config
+from addiffusion.observation.attempts import BestAttempts, RedrawnEpisode
 from addiffusion.observation.clip import ClipObservation, ImageScores
 from addiffusion.observation.latent import LatentObservation, convergence, prompt_vector
 from addiffusion.observation.layout import Layout
 from addiffusion.observation.preview_scores import PreviewedEpisode, PreviewScores
-from addiffusion.records import Ticket
+from addiffusion.records import EMBEDDING_NAMES, Ticket
 from addiffusion.sampling.engine import Engine
 from addiffusion.sampling.slot import SlotInfo
 from addiffusion.scorers.base import Scoring
 
 
 @runtime_checkable
-class DecidingEpisode(PreviewedEpisode, Protocol):
+class DecidingEpisode(PreviewedEpisode, RedrawnEpisode, Protocol):
     """What an observation takes from an episode under way."""
 
     @property
@@ -34,7 +35,7 @@ class DecidingEpisode(PreviewedEpisode, Protocol):
 
     @property
     def last_judged(self) -> ImageScores | None:
-        """Scores at the previous decision about this latent; None before the first."""
+        """Scores at the decision before; None where it had none."""
         ...
 
     @property
@@ -61,6 +62,10 @@ class ObservationBuilder(Protocol):
     """Whether each decision needs its image decoded and scored."""
     redraws_unseen: bool
     """Whether an image can begin again at a decision without scores."""
+    embeddings: tuple[str, ...]
+    """Embeddings of its images that it needs beside their scores."""
+    attempts: BestAttempts
+    """What goes on after a redraw."""
 
     def due(self, engine: Engine, builders: Mapping[int, DecidingEpisode], slots: Sequence[int]) -> Sequence[int]:
         """Those of deciding ``slots`` whose image has to be decoded and scored before the decision."""
@@ -89,9 +94,10 @@ class ClipObservationBuilder:
 
     scores_every_decision = True
     redraws_unseen = True
+    embeddings = EMBEDDING_NAMES
 
-    def __init__(self, observation: ClipObservation) -> None:
-        self._observation = observation
+    def __init__(self, observation: ClipObservation, attempts: BestAttempts) -> None:
+        self._observation, self.attempts = observation, attempts
         self.layout = observation.layout
 
     def due(self, engine: Engine, builders: Mapping[int, DecidingEpisode], slots: Sequence[int]) -> Sequence[int]:  # noqa: ARG002
@@ -110,7 +116,7 @@ class ClipObservationBuilder:
             self._observation.row(
                 engine.info(slot),
                 now=judged[slot],
-                before=builders[slot].last_judged,
+                before=None if builders[slot].begins else builders[slot].last_judged,
                 text_embedding=builders[slot].text_embedding,
                 c_nfe=builders[slot].ticket.c_nfe,
             )
@@ -123,11 +129,16 @@ class LatentObservationBuilder:
     """The ``latent`` observation; holds each slot's clean prediction of the decision before, and what it saw last."""
 
     scores_every_decision = False
+    embeddings = ()
 
     def __init__(
-        self, observation: LatentObservation, tickets: EncodedPrompts, previews: PreviewScores | None = None
+        self,
+        observation: LatentObservation,
+        tickets: EncodedPrompts,
+        attempts: BestAttempts,
+        previews: PreviewScores | None = None,
     ) -> None:
-        self._observation = observation
+        self._observation, self.attempts = observation, attempts
         self._previews = previews
         self.redraws_unseen = previews is None
         self._tickets = tickets
@@ -220,9 +231,11 @@ def make_observation_builder(
         observation = LatentObservation(
             config.observation, middle_width=backbone.middle_width, text_width=text_width, num_steps=num_steps
         )
-        previews = PreviewScores(config.observation, config.reward.scales) if config.observation.previews else None
-        return LatentObservationBuilder(observation, tickets, previews)
+        if not config.observation.previews:
+            return LatentObservationBuilder(observation, tickets, BestAttempts(config.reward))
+        previews = PreviewScores(config.observation, config.reward.scales)
+        attempts = BestAttempts(config.reward, comparable=previews.as_far)
+        return LatentObservationBuilder(observation, tickets, attempts, previews)
     scales, width = config.reward.scales, scoring.clip_width
-    return ClipObservationBuilder(
-        ClipObservation(config.observation, clip_width=width, scales=scales, num_steps=num_steps)
-    )
+    observation = ClipObservation(config.observation, clip_width=width, scales=scales, num_steps=num_steps)
+    return ClipObservationBuilder(observation, BestAttempts(config.reward))

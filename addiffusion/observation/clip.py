@@ -10,7 +10,7 @@ order one by the reward's own scales: one unit of a delta is one unit of reward 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,10 @@ class ImageScores:
             dino_embedding=reply.dino_embedding[row].copy(),
             metrics=_none() if metrics is None else metrics.copy(),
         )
+
+    def without_embeddings(self) -> ImageScores:
+        """The scores alone."""
+        return replace(self, clip_embedding=_none(), dino_embedding=_none())
 
 
 class ClipObservation:

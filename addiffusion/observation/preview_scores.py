@@ -30,7 +30,7 @@ class PreviewedEpisode(Protocol):
 
     @property
     def begins(self) -> bool:
-        """Whether nothing was decided about its present latent."""
+        """Whether the decision before was about another latent, or there was none."""
         ...
 
     @property
@@ -95,6 +95,10 @@ class PreviewScores:
         """In the order of PREVIEW_NAMES; zeros before the first."""
         known = self._known.get(slot)
         return _NOT_YET if known is None else (1.0, *known.scores, _share(info) - known.share)
+
+    def as_far(self, now: SlotInfo, then: SlotInfo) -> bool:
+        """Whether ``now`` has come to as many of the configuration's points as ``then``."""
+        return self._passed(now) >= self._passed(then)
 
     def _passed(self, info: SlotInfo) -> int:
         return bisect_right(self._at, _share(info) + _ROUNDING)

@@ -16,6 +16,7 @@ from addiffusion import seeds
 from addiffusion.actions import Action
 from addiffusion.backbones.base import PromptEmbedding
 from addiffusion.errors import ScorerError
+from addiffusion.observation.attempts import Attempt
 from addiffusion.observation.builder import ObservationBuilder
 from addiffusion.observation.clip import ImageScores
 from addiffusion.observation.layout import Layout
@@ -62,11 +63,13 @@ class ImageEpisode:
     decisions: list[Action] = field(default_factory=list[Action])
     last_judged: ImageScores | None = None
     stopped_at: int | None = None
+    given_up: Attempt | None = None
+    came_back: bool = False
 
     @property
     def begins(self) -> bool:
-        """Whether nothing was decided about its present latent."""
-        return not self.decisions or self.decisions[-1] is Action.REDRAW
+        """Whether the decision before was about another latent, or there was none."""
+        return self.came_back or not self.decisions or self.decisions[-1] is Action.REDRAW
 
     @property
     def refined(self) -> bool:
@@ -215,22 +218,32 @@ class ImageBatch:
                 seen = decider.observations.redraws_unseen or slot in judged
                 can, draws = payable(logits, permitted(self.engine.allowed(slot), seen=seen)), self.episodes[slot].draws
                 chosen[slot] = likeliest(can) if draws is None else choose(can, draws)[0]
-                self.episodes[slot].last_judged = None if chosen[slot] is Action.REDRAW else judged.get(slot)
+                self.episodes[slot].last_judged = judged.get(slot)
             else:
                 failed[slot] = f"The policy returned {logits.tolist()}, which is no distribution over actions."
+        decider.observations.attempts.give_up(
+            self.engine, self.episodes, judged, {slot: chosen[slot] for slot in slots if slot in chosen}
+        )
 
     def _judged(self, slots: Sequence[int], failed: dict[int, str]) -> dict[int, ImageScores]:
-        """Scores of the slots' previews."""
-        images = self.previews(slots)
+        """Scores of the slots' previews, or of an earlier attempt's that was better and goes on."""
+        images, observations = self.previews(slots), self._decider.observations
         prompts = tuple(self.episodes[slot].ticket.prompt.text for slot in slots)
         try:
-            request = ScoreRequest(images=np.stack([images[slot] for slot in slots]), prompts=prompts)
+            request = ScoreRequest(
+                images=np.stack([images[slot] for slot in slots]), prompts=prompts, embeddings=observations.embeddings
+            )
             reply = self._decider.scoring.score(request)
         except ScorerError as error:
             failed |= dict.fromkeys(slots, f"The policy's scorers gave no answer: {error.message}")
             return {}
         failed |= {slot: f"It has no score: {why}" for slot, why in zip(slots, reply.errors, strict=True) if why}
-        return {slot: ImageScores.of(reply, row) for row, slot in enumerate(slots) if slot not in failed}
+        judged = {slot: ImageScores.of(reply, row) for row, slot in enumerate(slots) if slot not in failed}
+        judged = observations.attempts.settle(self.engine, self.episodes, judged)
+        for slot in judged:
+            if self.episodes[slot].came_back:
+                del self._previews[slot]
+        return judged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -204,31 +204,45 @@ class Engine(Asked):
         episode.guidance_scale = guidance_scale
 
     def snapshot(self, slot: int) -> SlotSnapshot:
-        """State of an episode that waits for a decision, so that two decisions can be tried after each other.
+        """State of an episode that waits for a decision.
 
         Raises:
             SlotError: the slot is not DECIDING.
         """
         self._slots.require(slot, Phase.DECIDING)
+        episode = self._episode(slot)
         return SlotSnapshot(
             state=self._slots.state(slot),
             latents=self._latents.copies(slot),
-            solver_noise=self._episode(slot).solver_noise.get_state(),
+            solver_noise=episode.solver_noise.get_state(),
+            middle_features=self.middle_features([slot])[0].clone(),
+            mask=episode.mask,
+            attention_entropy=episode.attention_entropy,
         )
 
     def put_back(self, slot: int, snapshot: SlotSnapshot) -> None:
         """Bring a slot back to the decision of a snapshot, once what was tried there is DONE.
 
-        Attention and raw output are not part of it: neither a refine nor a leap may be what comes next.
+        Attention is not part of it: no refine may be what comes next.
 
         Raises:
             SlotError: the slot is not DONE.
         """
         self._slots.require(slot, Phase.DONE)
         self._slots.put_back(slot, snapshot.state)
-        with torch.inference_mode():
-            self._latents.put_back(slot, snapshot.latents)
+        self._restore(slot, snapshot)
         self._episode(slot).solver_noise.set_state(snapshot.solver_noise)
+
+    def bring_back(self, slot: int, snapshot: SlotSnapshot) -> None:
+        """Let an episode that waits for a decision go on from an earlier one, with what it spent and drew since.
+
+        Raises:
+            SlotError: the slot is not DECIDING.
+        """
+        self._slots.require(slot, Phase.DECIDING)
+        self._slots.bring_back(slot, snapshot.state)
+        self._restore(slot, snapshot)
+        self._last.bring_back(slot, snapshot.middle_features)
 
     def release(self, slot: int) -> None:
         """Empty a slot whose episode is done or has failed, or is given up where it waits for a decision.
@@ -280,6 +294,12 @@ class Engine(Asked):
         noise = self._draw(generator(episode.seed, "latent", self._slots[slot].redraws))
         self._latents.start(slot, noise * self._slots[slot].schedule.init_noise_sigma)
         episode.mask, episode.attention_entropy = None, 0.0
+
+    @torch.inference_mode()
+    def _restore(self, slot: int, snapshot: SlotSnapshot) -> None:
+        self._latents.put_back(slot, snapshot.latents, row=snapshot.state.row)
+        episode = self._episode(slot)
+        episode.mask, episode.attention_entropy = snapshot.mask, snapshot.attention_entropy
 
     def _draw(self, stream: torch.Generator) -> Float[Tensor, "c h w"]:
         return torch.randn(self._backbone.latent_shape, generator=stream).to(self._backbone.device)

@@ -24,6 +24,13 @@ class LastPasses:
     def __init__(self, *, width: int, device: torch.device) -> None:
         self._width, self._device = width, device
         self._seen: dict[int, _Seen] = {}
+        self._brought: dict[int, Float[Tensor, " width"]] = {}
+        """Features of slots that have come back to an earlier decision, whose pass is not kept."""
+
+    def bring_back(self, slot: int, features: Float[Tensor, " width"]) -> None:
+        """A slot waits for an earlier decision again."""
+        self._seen.pop(slot, None)
+        self._brought[slot] = features
 
     def note(self, slot: int, record: PassRecord, row: int) -> None:
         """A pass has led a slot to a decision; its prompt was in this row."""
@@ -33,6 +40,7 @@ class LastPasses:
         """These slots do not wait any more."""
         for slot in slots:
             self._seen.pop(slot, None)
+            self._brought.pop(slot, None)
 
     def by_record(self, slots: Sequence[int]) -> list[tuple[PassRecord, list[int], list[int]]]:
         """Each pass, the slots among these that it led to a decision, and their rows; others are left out."""
@@ -58,4 +66,6 @@ class LastPasses:
         place = {slot: number for number, slot in enumerate(slots)}
         for record, its_slots, rows in groups:
             features[[place[slot] for slot in its_slots]] = record.middle_features()[rows]
+        for slot in place.keys() & self._brought:
+            features[place[slot]] = self._brought[slot]
         return features

@@ -19,8 +19,10 @@ Network = Callable[
     [Float[Tensor, "some c h w"], Float[Tensor, "some 1 1 1"], Float[Tensor, " some"]], Float[Tensor, "some c h w"]
 ]
 """Raw output of latents, factors that scale them for the network, and timesteps."""
-LatentCopies: TypeAlias = tuple[Float[Tensor, "entry c h w"], Float[Tensor, "entry c h w"], Float[Tensor, "c h w"]]
-"""A slot's state, the state its last pass leads to, and its clean prediction."""
+LatentCopies: TypeAlias = tuple[
+    Float[Tensor, "entry c h w"], Float[Tensor, "entry c h w"], Float[Tensor, "c h w"], Float[Tensor, "c h w"] | None
+]
+"""A slot's state, the state its last pass leads to, its clean prediction, and the raw output where a leap needs it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,11 @@ class SlotSnapshot:
     latents: LatentCopies
     solver_noise: UInt8[Tensor, " byte"]
     """State of the episode's own stream of solver noise."""
+    middle_features: Float[Tensor, " width"]
+    """Of the pass that led to the decision."""
+    mask: Float[Tensor, "h w"] | None
+    """Of the last refine before it."""
+    attention_entropy: float
 
 
 class Latents:
@@ -142,14 +149,24 @@ class Latents:
             (self.z0_pred if slot in done else self._state[0])[slot] = latent
 
     def copies(self, slot: int) -> LatentCopies:
-        """Copies of a slot's state, of the state its last pass leads to, and of its clean prediction."""
-        return self._state[:, slot].clone(), self._next[:, slot].clone(), self.z0_pred[slot].clone()
+        """Copies of all that is a slot's."""
+        output = self._outputs[slot].clone() if len(self._outputs) else None
+        return self._state[:, slot].clone(), self._next[:, slot].clone(), self.z0_pred[slot].clone(), output
 
-    def put_back(self, slot: int, copies: LatentCopies) -> None:
-        """Undo everything that happened to a slot since ``copies`` were taken; a base step must be what comes next."""
+    def put_back(self, slot: int, copies: LatentCopies, *, row: int) -> None:
+        """Undo everything that happened to a slot since ``copies`` were taken.
+
+        Args:
+            slot: it waits for a decision, as it did then.
+            copies: of it.
+            row: table row of its last pass then.
+        """
         self._state, self._next, self.z0_pred = self._state.clone(), self._next.clone(), self.z0_pred.clone()
-        state, following, self.z0_pred[slot] = copies
+        state, following, self.z0_pred[slot], output = copies
         self._state[: len(state), slot], self._next[: len(state), slot] = state, following
+        if output is not None:
+            self._outputs[slot] = output
+        self._rows[slot] = row
 
     def clear(self, slot: int) -> None:
         """Forget all of a slot but its clean prediction."""

@@ -73,6 +73,8 @@ class Slot:
     guided_by_itself: bool = False
     """Whether its passes do where no action says otherwise."""
     redraws: int = 0
+    came_back: bool = False
+    """Whether it waits with the latent of an earlier attempt."""
     age: int = 0
     """Number of its episode, in order of admission."""
     schedule: Schedule

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from addiffusion.actions import Action
 from addiffusion.errors import ConfigError, SlotError
+from addiffusion.sampling.choices import Choices
 from addiffusion.sampling.moves import Moves, Pick
 from addiffusion.sampling.slot import Phase, Slot, SlotState
 from addiffusion.sampling.solver_tables.schedules import Schedule, Schedules
@@ -32,6 +33,7 @@ class Slots:
         self._schedules = schedules
         self._rows_per_pass = rows_per_pass
         self._refine_passes = refine_passes
+        self._choices = Choices(schedules, rows_per_pass=rows_per_pass, refine_passes=refine_passes)
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -163,6 +165,11 @@ class Slots:
         for name in SlotState.__slots__:
             setattr(self._slots[slot], name, getattr(state, name))
 
+    def bring_back(self, slot: int, state: SlotState) -> None:
+        """Set a slot that waits for a decision to where another attempt at its image waited; what it spent stays."""
+        at = self._slots[slot]
+        at.step, at.row, at.left, at.came_back = state.step, state.row, state.left, True
+
     def after_pass(self, slots: Sequence[int], finite: Sequence[bool]) -> Moves:
         """Account for one network pass.
 
@@ -191,11 +198,10 @@ class Slots:
         """
         for number, action in actions.items():
             self.require(number, Phase.DECIDING)
-            if self._hindrance(self._slots[number], action):
+            hindrance = self._choices.hindrance(self._slots[number], action)
+            if hindrance is not None:
                 raise SlotError(
-                    f"Slot {number} can't {action.name.lower()}: {self._hindrance(self._slots[number], action)}.",
-                    slot=number,
-                    action=action.name,
+                    f"Slot {number} can't {action.name.lower()}: {hindrance}.", slot=number, action=action.name
                 )
         moves = Moves()
         for number in sorted(actions):
@@ -204,37 +210,7 @@ class Slots:
 
     def allowed(self, number: int) -> tuple[bool, ...]:
         """For each action whether a slot that waits for one can take it, and pay for it and for an end after it."""
-        slot = self._slots[number]
-        return tuple([self._hindrance(slot, action) is None for action in _ACTIONS])
-
-    def _hindrance(self, slot: Slot, action: Action) -> str | None:
-        """Why an action can't be taken; None where it can."""
-        if action is Action.LEAP and self._schedules.leap_row[slot.row] < 0:
-            return "sampler.leap_steps is null, or goes over the end of the schedule from here"
-        if action is Action.UNGUIDED and not (slot.guided and slot.step < slot.schedule.last_step):
-            return "no guided pass follows"
-        if action is Action.REDRAW and slot.redraws >= slot.schedule.sampler.max_redraws:
-            return f"it has begun again {slot.redraws} times, which is sampler.max_redraws"
-        if slot.max_cost == math.inf:
-            return None
-        cost = slot.network_evals / self._rows_per_pass + self._cost_of(slot, action)
-        return None if cost <= slot.max_cost else f"that would cost more than its max_cost={slot.max_cost:g}"
-
-    def _cost_of(self, slot: Slot, action: Action) -> float:
-        """Cost of an action that can be taken and of a stop at the next decision, or of the end it is."""
-        schedule = slot.schedule
-        ends = schedule.finish_count
-        if action is Action.REDRAW:
-            passes = schedule.least_passes
-        elif action is Action.LEAP:
-            passes = 1 + ends[slot.step + (schedule.sampler.leap_steps or 1)]
-        elif action is Action.STOP:
-            passes = ends[slot.step]
-        else:
-            passes = 1 + ends[slot.step + 1] if slot.step < schedule.last_step else 0
-            passes += self._refine_passes * (action is Action.REFINE)
-        rows = passes * (1 + slot.guided_by_itself) - (action is Action.UNGUIDED)
-        return rows / self._rows_per_pass
+        return self._choices.allowed(self._slots[number])
 
     def _passed(self, number: int, slot: Slot, moves: Moves) -> None:
         if slot.phase is Phase.STEPPING:
@@ -257,6 +233,7 @@ class Slots:
 
     def _decided(self, number: int, action: Action, moves: Moves) -> None:
         slot = self._slots[number]
+        slot.came_back = False
         if action == Action.REFINE:
             slot.phase, slot.left = Phase.REFINING, self._refine_passes
             slot.row = slot.schedule.refine_row[slot.step]
@@ -292,5 +269,4 @@ class Slots:
         slot.phase = Phase.WARMUP if slot.step < slot.schedule.sampler.warmup_steps else Phase.STEPPING
 
 
-_ACTIONS = tuple(Action)
 _RUNS = tuple(Phase.WARMUP <= phase <= Phase.FINISHING for phase in Phase)
