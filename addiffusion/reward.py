@@ -99,7 +99,7 @@ def paired(
         ScorerError: a column with a weight holds NaN or infinity.
     """
     quality, terminal = np.zeros(len(scores) - 1, np.float64), 0.0
-    if {"quality", "terminal"} <= set(section.drop):
+    if not needs_reference(section):
         return quality, terminal
     if reference is None:
         raise ContractError(
@@ -195,6 +195,11 @@ def _refine_bonus(
     if attention_entropy is None:
         raise ContractError("reward.refine_bonus_by=entropy needs the attention entropy of each refine.")
     return bonus * attention_entropy
+
+
+def needs_reference(section: RewardSection) -> bool:
+    """Whether an episode is paid relative to the same seed's full-length image."""
+    return section.preset == "paired" and not {"quality", "terminal"} <= set(section.drop)
 
 
 def pays_for_passes(section: RewardSection) -> bool:

@@ -165,7 +165,8 @@ class Batch:
         """With the scorers' answer, let ``policy`` decide and close the episodes that are done."""
         judged, attempts = self._judged(pending), self._observations.attempts
         asked = [slot for slot in pending.asked if slot in self._builders]
-        judged |= attempts.settle(self._engine, self._builders, {slot: judged[slot] for slot in asked if slot in judged})
+        seen = {slot: judged[slot] for slot in asked if slot in judged}
+        judged |= attempts.settle(self._engine, self._builders, seen)
         back = [slot for slot in asked if self._builders[slot].came_back]
         shown = [slot for slot in back if slot in pending.finals or self._builders[slot].ticket.keep_frames]
         pending = self._images.again(pending, shown)

@@ -17,6 +17,7 @@ from addiffusion.backbones.base import Backbone, PromptEmbedding
 from addiffusion.config import Config
 from addiffusion.errors import ContractError
 from addiffusion.records import Episode, FailedEpisode, Ticket, TicketId
+from addiffusion.reward import needs_reference
 from addiffusion.rollouts import Collected, FullQueue
 from addiffusion.scorers.base import Scoring
 from addiffusion.setting import Setting
@@ -28,7 +29,7 @@ class TicketQueue:
 
     def __init__(self, *, backbone: Backbone, scoring: Scoring, config: Config) -> None:
         self._backbone, self._scoring, self._config = backbone, scoring, config
-        self._paired = config.reward.preset == "paired"
+        self._paired = needs_reference(config.reward)
         self._waiting: deque[Ticket] = deque()
         self._episodes: list[Episode] = []
         self._failed: list[FailedEpisode] = []

@@ -50,7 +50,7 @@ class Choices:
         return (slot.network_evals + self._rows_of(slot, action)) / self._rows_per_pass <= slot.max_cost
 
     def _rows_of(self, slot: Slot, action: Action) -> int:
-        """Rows of the network batch for an action that can be taken and a stop at the next decision, or for the end it is."""
+        """Rows of an action that can be taken and of a stop at the next decision, or of the end it is."""
         schedule = slot.schedule
         ends = schedule.finish_count
         if action is Action.REDRAW:

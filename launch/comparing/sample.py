@@ -77,10 +77,9 @@ def _check_writable(path: Path) -> None:
 def _for_one_image(config: Config, *, needs_images: bool) -> Config:
     """One slot and one scored image at a time; nobody is paid here; where no decision needs images, none is scored."""
     seen = {} if needs_images else {"kind": "latent", "previews": ()}
-    reward = unpaid(config).reward.model_copy(update={"drop": ("quality", "terminal")})  # these read scores
     return config.model_copy(
         update={
-            "reward": reward,
+            "reward": unpaid(config).reward,
             "observation": config.observation.model_copy(update=seen),
             "rollout": config.rollout.model_copy(update={"slots": 1}),
             "scorers": config.scorers.model_copy(update={"batch_images": 1}),

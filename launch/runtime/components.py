@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from addiffusion.backbones.widths import feature_widths
 from addiffusion.baseline import Baseline
-from addiffusion.config import Config, SamplerSection, Weights
+from addiffusion.config import Config, SamplerSection
 from addiffusion.metrics import Meters, NoMeters
 from addiffusion.observation.layout import Layout, clip_layout, latent_layout
 from addiffusion.rollouts import Rollouts
@@ -78,7 +78,10 @@ def observation_width(config: Config, scoring: Scoring) -> int:
 
 
 def unpaid(config: Config) -> Config:
-    """The same run with a reward that needs neither references nor the scores of decisions: for images alone."""
-    nothing = Weights(clip=0, aesthetic=0, image_reward=0, dino=0)
-    reward = config.reward.model_copy(update={"preset": "phase1", "weights": nothing})
+    """The same run with a reward that needs neither references nor the scores of decisions: for images alone.
+
+    Its weights stay: they say which of an image's attempts goes on.
+    """
+    dropped = tuple(dict.fromkeys((*config.reward.drop, "quality", "terminal")))
+    reward = config.reward.model_copy(update={"drop": dropped})
     return config.model_copy(update={"reward": reward})
