@@ -195,19 +195,9 @@ class Batch:
 
     def _judged(self, pending: Pending) -> dict[int, ImageScores]:
         """Scores by slot; a slot whose image has none fails and is left out."""
-        if pending.reply is None:
-            return {}
-        with self._timed("wait"):
-            reply = pending.reply.result()
-            metrics = None if pending.metrics is None else pending.metrics.result().values
-        judged: dict[int, ImageScores] = {}
-        alone = () if self._observations.embeddings else pending.asked  # whoever else was scored with them
-        for row, (slot, error) in enumerate(zip(pending.judged_slots, reply.errors, strict=True)):
-            if error is None:
-                scores = ImageScores.of(reply, row, metrics=None if metrics is None else metrics[row])
-                judged[slot] = scores.without_embeddings() if slot in alone else scores
-            else:
-                self._fail(slot, error)
+        judged, failed = self._images.scores_of(pending)
+        for slot, error in failed.items():
+            self._fail(slot, error)
         return judged
 
     def _decide(

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from addiffusion.observation.clip import ImageScores
 from addiffusion.records import EMBEDDING_NAMES, ScoreReply, ScoreRequest, Ticket
 from addiffusion.sampling.engine import Engine
 from rollout_workers.async_scorer import AsyncScorer
@@ -114,6 +115,23 @@ class ScoredImages:
         previews, _ = self.decode(back, ())
         finals = {slot: image for slot, image in previews.items() if slot in pending.finals}
         return replace(pending, previews=pending.previews | previews, finals=pending.finals | finals)
+
+    def scores_of(self, pending: Pending) -> tuple[dict[int, ImageScores], dict[int, str]]:
+        """Scores by slot, once they are there; and why some have none."""
+        if pending.reply is None:
+            return {}, {}
+        with self._timed("wait"):
+            reply = pending.reply.result()
+            metrics = None if pending.metrics is None else pending.metrics.result().values
+        rows = [*enumerate(pending.judged_slots)]
+        failed = {slot: error for row, slot in rows if (error := reply.errors[row]) is not None}
+        alone = () if self._embeddings else pending.asked  # whoever else was scored with them
+        judged: dict[int, ImageScores] = {}
+        for row, slot in rows:
+            if slot not in failed:
+                scores = ImageScores.of(reply, row, metrics=None if metrics is None else metrics[row])
+                judged[slot] = scores.without_embeddings() if slot in alone else scores
+        return judged, failed
 
     def _scores(
         self, slots: Sequence[int], images: Images, tickets: Mapping[int, Ticket], *, embeddings: tuple[str, ...]

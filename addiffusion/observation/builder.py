@@ -94,7 +94,7 @@ class ClipObservationBuilder:
 
     scores_every_decision = True
     redraws_unseen = True
-    embeddings = EMBEDDING_NAMES
+    embeddings: tuple[str, ...] = EMBEDDING_NAMES
 
     def __init__(self, observation: ClipObservation, attempts: BestAttempts) -> None:
         self._observation, self.attempts = observation, attempts
@@ -129,7 +129,7 @@ class LatentObservationBuilder:
     """The ``latent`` observation; holds each slot's clean prediction of the decision before, and what it saw last."""
 
     scores_every_decision = False
-    embeddings = ()
+    embeddings: tuple[str, ...] = ()
 
     def __init__(
         self,

@@ -14,11 +14,11 @@ from addiffusion.actions import Action
 from addiffusion.backbones.base import Backbone, PromptEmbedding
 from addiffusion.config import RefineSection, SamplerSection
 from addiffusion.errors import ConfigError, SlotError
-from addiffusion.sampling.asked import Asked
 from addiffusion.sampling.condition import Condition
-from addiffusion.sampling.latents import Latents, SlotSnapshot
+from addiffusion.sampling.latents import Latents
 from addiffusion.sampling.moves import Moves, Pick
 from addiffusion.sampling.refining import AtStep, Refining, SlotEpisode
+from addiffusion.sampling.remembered import Remembered
 from addiffusion.sampling.seen import bucket
 from addiffusion.sampling.slot import Phase
 from addiffusion.sampling.slots import Slots
@@ -29,7 +29,7 @@ from addiffusion.setting import Setting
 _NO_SETTING = Setting()
 
 
-class Engine(Asked):
+class Engine(Remembered):
     """Denoises S images at once under per-image control.
 
     A tick reads pick, pass, update, outcomes. It picks slots that can take part, those of the oldest episodes first,
@@ -203,47 +203,6 @@ class Engine(Asked):
         self._slots.set_guided(slot, guided=self._condition.set_scale(slot, guidance_scale))
         episode.guidance_scale = guidance_scale
 
-    def snapshot(self, slot: int) -> SlotSnapshot:
-        """State of an episode that waits for a decision.
-
-        Raises:
-            SlotError: the slot is not DECIDING.
-        """
-        self._slots.require(slot, Phase.DECIDING)
-        episode = self._episode(slot)
-        return SlotSnapshot(
-            state=self._slots.state(slot),
-            latents=self._latents.copies(slot),
-            solver_noise=episode.solver_noise.get_state(),
-            middle_features=self.middle_features([slot])[0].clone(),
-            mask=episode.mask,
-            attention_entropy=episode.attention_entropy,
-        )
-
-    def put_back(self, slot: int, snapshot: SlotSnapshot) -> None:
-        """Bring a slot back to the decision of a snapshot, once what was tried there is DONE.
-
-        Attention is not part of it: no refine may be what comes next.
-
-        Raises:
-            SlotError: the slot is not DONE.
-        """
-        self._slots.require(slot, Phase.DONE)
-        self._slots.put_back(slot, snapshot.state)
-        self._restore(slot, snapshot)
-        self._episode(slot).solver_noise.set_state(snapshot.solver_noise)
-
-    def bring_back(self, slot: int, snapshot: SlotSnapshot) -> None:
-        """Let an episode that waits for a decision go on from an earlier one, with what it spent and drew since.
-
-        Raises:
-            SlotError: the slot is not DECIDING.
-        """
-        self._slots.require(slot, Phase.DECIDING)
-        self._slots.bring_back(slot, snapshot.state)
-        self._restore(slot, snapshot)
-        self._last.bring_back(slot, snapshot.middle_features)
-
     def release(self, slot: int) -> None:
         """Empty a slot whose episode is done or has failed, or is given up where it waits for a decision.
 
@@ -294,12 +253,6 @@ class Engine(Asked):
         noise = self._draw(generator(episode.seed, "latent", self._slots[slot].redraws))
         self._latents.start(slot, noise * self._slots[slot].schedule.init_noise_sigma)
         episode.mask, episode.attention_entropy = None, 0.0
-
-    @torch.inference_mode()
-    def _restore(self, slot: int, snapshot: SlotSnapshot) -> None:
-        self._latents.put_back(slot, snapshot.latents, row=snapshot.state.row)
-        episode = self._episode(slot)
-        episode.mask, episode.attention_entropy = snapshot.mask, snapshot.attention_entropy
 
     def _draw(self, stream: torch.Generator) -> Float[Tensor, "c h w"]:
         return torch.randn(self._backbone.latent_shape, generator=stream).to(self._backbone.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,18 +12,23 @@ from evaluation.comparison.metric_table import MetricTable
 from evaluation.comparison.summary import ComparisonResult
 from evaluation.comparison.tables import METRIC_TITLES
 from evaluation.numbers import json_number, number_text
-from evaluation.significance.paired import Comparison, NonInferiority, compare_if_enough
+from evaluation.significance.holm import holm
+from evaluation.significance.paired import Comparison, compare_if_enough
 from evaluation.significance.tables import escape_markdown, pipe_table
 
+_ALPHA = 0.05
 FULL: Final = "full"
 STATIC: Final = "static"
 """Best static sampler of a setting at the agent's NFE."""
+STATIC_ANYWHERE: Final = "static-anywhere"
+"""The same, of all guidance scales: chosen by these very images, which is in its favour."""
 RIVALS: Final = {
     FULL: "its whole schedule",
     "mean-stop": "fixed stop",
     "refined-stop": "fixed stop after one refine",
     "random-stop": "random stop",
     STATIC: "best static sampler at its NFE",
+    STATIC_ANYWHERE: "the same at its best guidance scale",
 }
 """Who the agent is compared with, all but the first at its own mean NFE."""
 
@@ -39,8 +44,10 @@ class SettingRow:
     score: float
     against: Mapping[str, Comparison]
     """By rival, where enough prompts have both scores."""
-    to_full: NonInferiority | None
-    """Whether it loses less than the margin against the whole schedule."""
+    most: float
+    """NFE of its dearest image."""
+    holds: tuple[int, int] | None
+    """In how many of how many comparisons with the whole schedule it is shown to lose less than the margin."""
 
     def as_json(self) -> dict[str, Any]:
         """For programs; null where there is no number."""
@@ -50,7 +57,8 @@ class SettingRow:
             "nfe_share": json_number(self.share),
             "score": json_number(self.score),
             "against": {name: one.as_json() for name, one in self.against.items()},
-            "holds": None if self.to_full is None else self.to_full.established,
+            "greatest_nfe": json_number(self.most),
+            "holds": None if self.holds is None else list(self.holds),
         }
 
 
@@ -61,63 +69,103 @@ def setting_rows(results: Mapping[str, ComparisonResult], metric: str) -> list[S
         results: comparisons of the same prompts and seeds, by the title of their setting.
         metric: the score that is compared.
     """
-    rows = [_row(title, result, metric) for title, result in results.items()]
-    return [*rows, _mean_row(list(results.values()), rows, metric)] if len(rows) > 1 else rows
+    members = [_Member(result, _rivals(result, [*results.values()], metric)) for result in results.values()]
+    rows = [_row(title, [one], metric) for title, one in zip(results, members, strict=True)]
+    return [*rows, _row("mean", members, metric)] if len(rows) > 1 else rows
 
 
-def markdown_settings(rows: Sequence[SettingRow], metric: str) -> str:
-    """A pipe table: what the agent spends and scores, and its difference to each rival with 95 % intervals."""
-    return pipe_table(settings_head(metric), [[escape_markdown(row.title), *setting_cells(row)] for row in rows])
+def policy_rows(results: Mapping[str, Mapping[str, ComparisonResult]], metric: str) -> list[SettingRow]:
+    """A row for each policy, on average over its settings, and one for the mean policy.
+
+    Args:
+        results: by the name of the policy, then by the title of the setting; all of the same prompts and seeds.
+        metric: the score that is compared.
+    """
+    members = {
+        name: [_Member(result, _rivals(result, [*of_policy.values()], metric)) for result in of_policy.values()]
+        for name, of_policy in results.items()
+    }
+    rows = [_row(name, own, metric) for name, own in members.items()]
+    return [*rows, _row("mean", [one for own in members.values() for one in own], metric)] if len(rows) > 1 else rows
 
 
-def settings_head(metric: str) -> list[str]:
+def significant(rows: Sequence[SettingRow]) -> set[tuple[str, str]]:
+    """(title, rival) of the differences that are none by chance: of all in these rows, corrected by Holm, at 5 %."""
+    found = [(row.title, name, one.p_value) for row in rows for name, one in row.against.items()]
+    corrected = holm([p_value for *_, p_value in found]) if found else []
+    return {(title, name) for (title, name, _), p_value in zip(found, corrected, strict=True) if p_value <= _ALPHA}
+
+
+def markdown_settings(rows: Sequence[SettingRow], metric: str, *, first: str = "setting") -> str:
+    """A pipe table: what the agent spends and scores, and its difference to each rival with 95 % intervals.
+
+    Args:
+        rows: in their order.
+        metric: the score that is compared.
+        first: heading of the first column.
+    """
+    strong = significant(rows)
+    lines = [[escape_markdown(row.title), *setting_cells(row, strong)] for row in rows]
+    return pipe_table(settings_head(metric, first), lines)
+
+
+def settings_head(metric: str, first: str = "setting") -> list[str]:
     """Heads of the columns."""
-    spent = ["setting", "NFE", "of full", METRIC_TITLES.get(metric, metric), "holds"]
+    spent = [first, "NFE", "of full", "most NFE", METRIC_TITLES.get(metric, metric), "holds"]
     return [*spent, *(f"minus {title}" for title in RIVALS.values())]
 
 
-def setting_cells(row: SettingRow) -> list[str]:
-    """A row under ``settings_head``, without its title."""
-    holds = "-" if row.to_full is None else "yes" if row.to_full.established else "no"
-    found = (row.against.get(name) for name in RIVALS)
-    differences = ("-" if one is None else one.brief() for one in found)
-    return [number_text(row.nfe, 1), f"{row.share:.0%}", number_text(row.score, 3), holds, *differences]
+def setting_cells(row: SettingRow, strong: Container[tuple[str, str]] = ()) -> list[str]:
+    """A row under ``settings_head``, without its title; differences in ``strong`` between stars."""
+    holds = "-" if row.holds is None else ("no", "yes")[row.holds[0]] if row.holds[1] == 1 else _of(*row.holds)
+    spent = [number_text(row.nfe, 1), f"{row.share:.0%}", number_text(row.most, 0), number_text(row.score, 3), holds]
+    for name in RIVALS:
+        found = row.against.get(name)
+        text = "-" if found is None else found.brief()
+        spent.append(f"**{text}**" if (row.title, name) in strong else text)
+    return spent
 
 
-def _row(title: str, result: ComparisonResult, metric: str) -> SettingRow:
-    found = {name: result.against(one.contestant.name, metric) for name, one in _rivals(result, metric).items()}
-    nfe = result.agent.mean("nfe")
+def _of(count: int, total: int) -> str:
+    return f"{count} of {total}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A comparison that a row is about, and the rivals of its agent."""
+
+    result: ComparisonResult
+    rivals: Mapping[str, MetricTable]
+
+
+def _rivals(result: ComparisonResult, peers: Sequence[ComparisonResult], metric: str) -> dict[str, MetricTable]:
+    """By name; the best static sampler at any guidance scale is that of the peers of as many steps."""
+    steps = result.agent.contestant.sampler.num_steps
+    anywhere = [one for one in peers if one.agent.contestant.sampler.num_steps == steps]
+    found = {name: result.others[name] for name in RIVALS if name in result.others}
+    for name, among in ((STATIC, [result]), (STATIC_ANYWHERE, anywhere if len(anywhere) > 1 else [])):
+        static = [one.others[sampler] for one in among for sampler in one.matches.equal_nfe]
+        found |= {name: max(static, key=lambda one: one.mean(metric))} if static else {}
+    return found
+
+
+def _row(title: str, members: Sequence[_Member], metric: str) -> SettingRow:
+    """One row about some comparisons; a prompt's scores are averaged over them first: they are no independent draws."""
+    agents = [one.result.agent for one in members]
+    ours = np.mean([agent.by_prompt(metric) for agent in agents], axis=0)
+    found: dict[str, Comparison] = {}
+    for name, words in RIVALS.items():
+        if all(name in one.rivals for one in members):
+            theirs = np.mean([one.rivals[name].by_prompt(metric) for one in members], axis=0)
+            compared = compare_if_enough(ours, theirs, name=f"agent - {words}", metric=metric)
+            found |= {} if compared is None else {name: compared}
+    told = [one for one in (member.result.non_inferiority(FULL, metric) for member in members) if one is not None]
     return SettingRow(
         title=title,
-        nfe=nfe,
-        share=nfe / result.full.mean("nfe"),
-        score=result.agent.mean(metric),
-        against={name: one for name, one in found.items() if one is not None},
-        to_full=result.non_inferiority(FULL, metric),
-    )
-
-
-def _rivals(result: ComparisonResult, metric: str) -> dict[str, MetricTable]:
-    found = {name: result.others[name] for name in RIVALS if name in result.others}
-    static = [result.others[name] for name in result.matches.equal_nfe]
-    return found | ({STATIC: max(static, key=lambda one: one.mean(metric))} if static else {})
-
-
-def _mean_row(results: Sequence[ComparisonResult], rows: Sequence[SettingRow], metric: str) -> SettingRow:
-    """Scores of a prompt are averaged over settings first: they are no independent draws."""
-    ours = np.mean([result.agent.by_prompt(metric) for result in results], axis=0)
-    rivals = [_rivals(result, metric) for result in results]
-    found: dict[str, Comparison] = {}
-    for name, title in RIVALS.items():
-        if all(name in one for one in rivals):
-            theirs = np.mean([one[name].by_prompt(metric) for one in rivals], axis=0)
-            compared = compare_if_enough(ours, theirs, name=f"agent - {title}", metric=metric)
-            found |= {} if compared is None else {name: compared}
-    return SettingRow(
-        title="mean",
-        nfe=float(np.mean([row.nfe for row in rows])),
-        share=float(np.mean([row.share for row in rows])),
-        score=float(np.mean([row.score for row in rows])),
+        nfe=float(np.mean([agent.mean("nfe") for agent in agents])),
+        share=float(np.mean([one.result.agent.mean("nfe") / one.result.full.mean("nfe") for one in members])),
+        most=float(max(np.nanmax(agent.nfe) for agent in agents)),
+        score=float(np.mean([agent.mean(metric) for agent in agents])),
         against=found,
-        to_full=None,
+        holds=(sum(one.established for one in told), len(told)) if told else None,
     )

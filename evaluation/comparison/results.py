@@ -7,6 +7,7 @@ cases that are missing, whatever the size of its chunks was.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,8 +98,15 @@ class ImageResult:
 class ResultStore:
     """The folder of one comparison: ``parts/``, ``images/`` and, at the end, ``results.parquet``."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, lenders: Sequence[Path] = ()) -> None:
+        """The folder of one comparison.
+
+        Args:
+            path: of it.
+            lenders: folders of comparisons of the same model, prompts and seeds under other policies, whose images of
+                contestants that no policy decides for are taken over instead of drawn again.
+        """
+        self.path, self._lenders = path, lenders
 
     def drawn(self, contestant: str) -> set[int]:
         """Indices of the cases that a contestant's parts hold, whoever wrote them in whatever pieces.
@@ -124,6 +132,8 @@ class ResultStore:
                 path=str(path.parent),
             )
         if not path.is_file():
+            if spec["policy"] is None:
+                self._borrow(contestant, text)
             make_folder(path.parent)
             write_text(path, text)
 
@@ -169,6 +179,16 @@ class ResultStore:
                 f"{error.message} To have its images drawn again, delete {self.path / 'parts' / result.contestant}.",
                 path=str(path),
             ) from error
+
+    def _borrow(self, contestant: str, text: str) -> None:
+        """Take over what a lender has drawn by the same description: images, then the parts that vouch for them."""
+        for lender in self._lenders:
+            said = lender / "parts" / contestant / "contestant.json"
+            if said.is_file() and said.read_text(encoding="utf-8") == text:
+                for part in ("images", "parts"):
+                    if (lender / part / contestant).is_dir():
+                        shutil.copytree(lender / part / contestant, self.path / part / contestant, dirs_exist_ok=True)
+                return
 
     def _parts(self, contestant: str) -> list[Path]:
         return sorted((self.path / "parts" / contestant).glob("*.parquet"))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
-from addiffusion.files import write_text
 from evaluation.comparison.metric_table import MetricTable
 from evaluation.comparison.summary import ComparisonResult
 from evaluation.comparison.tables import METRIC_TITLES
+from evaluation.report.page_sections import mark
 
-MARK = "<!-- hand-made opponents: written by `addiffusion pareto` -->"
-"""Where the section begins; it ends with the page."""
+MARK = mark("hand-made opponents", "addiffusion pareto")
 
 
 def handmade_section(result: ComparisonResult, *, command: str, machine: str) -> str:
@@ -47,19 +45,6 @@ def handmade_section(result: ComparisonResult, *, command: str, machine: str) ->
         "the agent's whole schedule. Seconds of tries include passes that were computed twice."
     )
     return "\n\n".join([MARK, "## Hand-made opponents", words, "\n".join(lines)]) + "\n"
-
-
-def section_of(page: str) -> str:
-    """The section of a page; empty where it has none."""
-    _, mark, rest = page.partition(MARK)
-    return mark + rest
-
-
-def write_section(path: Path, section: str) -> None:
-    """Put the section at the end of a page, in place of the one before."""
-    page = path.read_text(encoding="utf-8") if path.is_file() else ""
-    before = page.partition(MARK)[0].rstrip()
-    write_text(path, f"{before}\n\n{section}" if before else section)
 
 
 def _front(tables: list[MetricTable], costs: dict[str, float], metric: str) -> set[str]:

@@ -16,7 +16,7 @@ from evaluation.comparison.tables import (
     markdown_standings,
     spent_note,
 )
-from evaluation.report.handmade_section import section_of
+from evaluation.report.page_sections import sections_of
 from evaluation.significance.tables import markdown_table
 
 PICTURES = "results"
@@ -121,10 +121,10 @@ def _absent(result: ComparisonResult) -> list[str]:
 
 
 def write_results(path: Path, text: str, plots: Path) -> None:
-    """Write the page, and the comparison's Pareto pictures beside it; the section of `pareto` stays."""
+    """Write the page, and the comparison's Pareto pictures beside it; sections of other commands stay."""
     folder = path.parent / PICTURES
     make_folder(folder)
     for plot in sorted(plots.glob("pareto_*.png")):
         write_bytes(folder / plot.name, plot.read_bytes())
-    section = section_of(path.read_text(encoding="utf-8")) if path.is_file() else ""
-    write_text(path, f"{text}\n{section}" if section else text)
+    sections = sections_of(path.read_text(encoding="utf-8")) if path.is_file() else []
+    write_text(path, "\n\n".join(part.strip("\n") for part in (text, *sections)) + "\n")

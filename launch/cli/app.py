@@ -15,7 +15,7 @@ from launch.cli.bench import bench_reward, bench_serve, bench_train, collect, en
 from launch.cli.border import border
 from launch.cli.doctor import doctor, token
 from launch.cli.embedded import embedded_card, embedded_prompts, embedded_train
-from launch.cli.evaluate import evaluate, export, pareto, report, results
+from launch.cli.evaluate import evaluate, export, pareto, report, results, settings
 from launch.cli.gate import gate
 from launch.cli.measure import judge, metrics
 from launch.cli.options import Command, typer_command
@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, Command] = {
     "report": report,
     "results": results,
     "pareto": pareto,
+    "settings": settings,
     "gate": gate,
     "ablate": ablate,
     "metrics": metrics,

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from addiffusion.memory import without_garbage_search
 from launch.cli.options import AsJson, has_display, prepared_console
-from launch.comparing.orders import EvaluateOrder, ExportOrder, ParetoOrder, ReportOrder, ResultsOrder
+from launch.comparing.orders import EvaluateOrder, ExportOrder, ParetoOrder, ReportOrder, ResultsOrder, SettingsOrder
 
 Overrides = Annotated[
     tuple[str, ...],
@@ -25,10 +25,11 @@ def evaluate(order: EvaluateOrder, *, overrides: Overrides = (), as_json: AsJson
     """Compare a policy with static samplers and stopping rules on held-out prompts, same seeds for all.
 
     Every static solver also runs with the agent's mean NFE and in the agent's time. A run that was interrupted goes on
-    with the same --out. With --guidance and --steps there is a comparison for each pair of them, and a table over all.
+    with the same --out. With several --policy, --guidance or --steps there is a comparison for each of them together,
+    and tables over all.
     """
     console = prepared_console(as_json=as_json)
-    if order.guidance or order.steps:
+    if order.guidance or order.steps or len(order.policies) > 1:
         _across(order, overrides, console, as_json=as_json)
         return
     with without_garbage_search():
@@ -45,14 +46,15 @@ def evaluate(order: EvaluateOrder, *, overrides: Overrides = (), as_json: AsJson
 
 def _across(order: EvaluateOrder, overrides: tuple[str, ...], console: Console, *, as_json: bool) -> None:
     from launch.comparing.across import evaluate_across
-    from launch.comparing.evaluate_view import settings_table
+    from launch.comparing.evaluate_view import settings_tables
 
     across = evaluate_across(order, overrides=overrides, console=console)
     if as_json:
         typer.echo(json.dumps(across.as_json()))
     else:
-        console.print(settings_table(across.rows, across.metric))
-        console.print(f"a comparison for each setting and settings.md are in {across.path}", highlight=False)
+        for table in settings_tables(across):
+            console.print(table)
+        console.print(f"the comparisons and settings.md are in {across.path}", highlight=False)
 
 
 def export(order: ExportOrder) -> None:
@@ -107,6 +109,25 @@ def results(order: ResultsOrder, *, overrides: Overrides = ()) -> None:
     console.print(f"{order.page} is written", highlight=False)
 
 
+def settings(order: SettingsOrder, *, overrides: Overrides = ()) -> None:
+    """Measure policies at every guidance scale and number of steps against everybody: their section of docs/results.md.
+
+    With a policy of each training seed it says whether a recipe holds, and first of all where it does not. Images that
+    were drawn already are kept.
+    """
+    console = prepared_console()
+    from evaluation.report.page_sections import write_section
+    from evaluation.report.settings_section import settings_section
+    from launch.comparing.across import evaluate_across
+    from launch.comparing.results import machine, settings_command
+
+    across = evaluate_across(order.evaluation(), overrides=overrides, console=console)
+    command = settings_command(order, overrides)
+    said = settings_section(across.policies, across.rows, metric=across.metric, command=command, machine=machine())
+    write_section(order.page, said)
+    console.print(f"the section is in {order.page}", highlight=False)
+
+
 def pareto(order: ParetoOrder, *, overrides: Overrides = ()) -> None:
     """Measure hand-made opponents against the shipped policy and static samplers: their section of docs/results.md.
 
@@ -115,7 +136,8 @@ def pareto(order: ParetoOrder, *, overrides: Overrides = ()) -> None:
     """
     console = prepared_console()
     from evaluation.comparison.handmade import HANDMADE
-    from evaluation.report.handmade_section import handmade_section, write_section
+    from evaluation.report.handmade_section import handmade_section
+    from evaluation.report.page_sections import write_section
     from launch.comparing.evaluate import evaluate as run
     from launch.comparing.results import machine, pareto_command
 

@@ -1,9 +1,9 @@
-"""`addiffusion evaluate --guidance ... --steps ...`: a comparison for each setting, and one table over all of them."""
+"""`addiffusion evaluate` for several settings or policies: a comparison for each pair, and tables over all of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Any
 
 from rich.console import Console
 
+from addiffusion.errors import UsageError
 from addiffusion.files import write_text
-from addiffusion.policy_files import read_policy
-from evaluation.comparison.across import SettingRow, markdown_settings, setting_rows
+from addiffusion.policy_files import TrainedPolicy, read_policy
+from evaluation.comparison.across import SettingRow, markdown_settings, policy_rows, setting_rows
 from evaluation.comparison.summary import ComparisonResult
 from launch.comparing.evaluate import evaluate, folder_of
 from launch.comparing.orders import EvaluateOrder
@@ -23,51 +24,83 @@ from launch.runtime.components import Roles
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Across:
-    """A policy at every setting that was asked for."""
+    """Policies at every setting that was asked for."""
 
     path: Path
     metric: str
-    rows: tuple[SettingRow, ...]
+    rows: Mapping[str, tuple[SettingRow, ...]]
+    """Of the settings, by policy."""
+    policies: tuple[SettingRow, ...]
+    """One for each policy, on average over its settings, and their mean."""
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
-        return {"metric": self.metric, "settings": [row.as_json() for row in self.rows]}
+        return {
+            "metric": self.metric,
+            "settings": {name: [row.as_json() for row in rows] for name, rows in self.rows.items()},
+            "policies": [row.as_json() for row in self.policies],
+        }
 
 
 def evaluate_across(
     order: EvaluateOrder, *, overrides: Sequence[str], console: Console, roles: Roles = build_components
 ) -> Across:
-    """Compare at each setting in a folder of its own, then write ``settings.md`` and ``settings.json`` beside them.
+    """Compare at each setting in a folder of its own, then write tables over them as Markdown and JSON.
+
+    All policies draw the prompts and seeds of the first one's run; who depends on no policy is drawn once.
 
     Args:
         order: what to compare; its ``guidance`` and ``steps`` span the settings.
-        overrides: go over the policy's own configuration.
+        overrides: go over each policy's own configuration.
         console: where progress is shown.
         roles: who rolls out and scores.
 
     Raises:
-        UsageError: policy, prompts, samplers, settings or folder can't be used.
+        UsageError: policies, prompts, samplers, settings or folder can't be used.
         RolloutError: images could not be finished.
     """
-    settings, policy = settings_of(order), read_policy(order.policy)
-    for _, _, keys in settings:
-        policy.config([*overrides, *keys])  # refused before anything is drawn
+    settings, policies = settings_of(order), _policies(order)
+    first = next(iter(policies.values()))[1].config(list(overrides))
+    overrides = [f"run.seed={first.run.seed}", *overrides]
+    for _, policy in policies.values():
+        for _, _, keys in settings:
+            policy.config([*overrides, *keys])  # refused before anything is drawn
     path = folder_of(order)
-    results: dict[str, ComparisonResult] = {}
-    for title, name, keys in settings:
-        console.print(f"setting {len(results) + 1}: {title}", highlight=False)
-        alone = replace(order, out=path / name, guidance=(), steps=())
-        done = evaluate(alone, overrides=[*overrides, *keys], console=console, roles=roles)
-        results[title] = done.result
-    metric = next(iter(next(iter(results.values())).metrics()), "clip")
-    across = Across(path=path, metric=metric, rows=tuple(setting_rows(results, metric)))
+    found: dict[str, dict[str, ComparisonResult]] = {name: {} for name in policies}
+    pairs = list(product(policies.items(), settings))
+    for number, ((name, (source, _)), (title, folder, keys)) in enumerate(pairs, 1):
+        console.print(f"comparison {number} of {len(pairs)}: {name}{title and f', {title}'}", highlight=False)
+        alone = replace(order, policies=(source,), out=_home(path, name, policies) / folder, guidance=(), steps=())
+        lenders = [_home(path, other, policies) / folder for other in policies if other != name]
+        done = evaluate(alone, overrides=[*overrides, *keys], console=console, roles=roles, lenders=lenders)
+        found[name][title] = done.result
+    metric = next(
+        (metric for of_policy in found.values() for one in of_policy.values() for metric in one.metrics()), "clip"
+    )
+    across = Across(
+        path=path,
+        metric=metric,
+        rows={name: tuple(setting_rows(results, metric)) for name, results in found.items()},
+        policies=tuple(policy_rows(found, metric)),
+    )
     write_text(path / "settings.json", json.dumps(across.as_json(), indent=2) + "\n")
-    write_text(path / "settings.md", f"# Settings\n\n{markdown_settings(across.rows, metric)}")
+    write_text(path / "settings.md", f"# Settings\n\n{markdown_across(across)}")
     return across
 
 
+def markdown_across(across: Across) -> str:
+    """A table over the policies where there are several, and one over the settings of each."""
+    parts = []
+    if len(across.rows) > 1:
+        parts.append(markdown_settings(across.policies, across.metric, first="policy"))
+    for name, rows in across.rows.items():
+        head = f"**{name}**\n\n" if len(across.rows) > 1 else ""
+        parts.append(head + markdown_settings(rows, across.metric))
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
 def settings_of(order: EvaluateOrder) -> list[tuple[str, str, list[str]]]:
-    """Title, folder and overrides of each setting, in the order in which they were asked for."""
+    """Title, folder and overrides of each setting, in the order in which they were asked for; one without any."""
     guidance = [
         (f"guidance {scale:g}", f"g{scale:g}", f"backbone.guidance_scale={scale!r}")
         for scale in dict.fromkeys(order.guidance)
@@ -78,3 +111,25 @@ def settings_of(order: EvaluateOrder) -> list[tuple[str, str, list[str]]]:
         (", ".join(one[0] for one in chosen), "-".join(one[1] for one in chosen), [one[2] for one in chosen])
         for chosen in product(*parts)
     ]
+
+
+def _policies(order: EvaluateOrder) -> dict[str, tuple[str, TrainedPolicy]]:
+    """What was asked for and what it is, by the name of its folder.
+
+    Raises:
+        UsageError: two policies have one name.
+    """
+    found: dict[str, tuple[str, TrainedPolicy]] = {}
+    for source in dict.fromkeys(order.policies):
+        name = Path(source).name
+        if name in found:
+            raise UsageError(
+                f"--policy {source} and --policy {found[name][0]} would share the folder {name}: rename one of them.",
+                policy=source,
+            )
+        found[name] = source, read_policy(source)
+    return found
+
+
+def _home(path: Path, name: str, policies: Mapping[str, object]) -> Path:
+    return path / name if len(policies) > 1 else path

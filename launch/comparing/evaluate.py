@@ -71,6 +71,7 @@ def evaluate(
     console: Console,
     roles: Roles = build_components,
     converged_at: Sequence[float] = (0.02,),
+    lenders: Sequence[Path] = (),
 ) -> Evaluated:
     """Draw what the folder lacks, compare, and write tables, figures, report and summary.
 
@@ -80,12 +81,13 @@ def evaluate(
         console: where progress is shown.
         roles: who rolls out and scores.
         converged_at: a contestant for each: images are stopped once a step changes them by no more.
+        lenders: folders of comparisons that differ in the policy alone; who depends on none is not drawn again.
 
     Raises:
         UsageError: policy, prompts, samplers or folder can't be used; nothing is drawn then.
         RolloutError: images could not be finished.
     """
-    policy = read_policy(order.policy)
+    policy = read_policy(order.policies[0])
     asked = policy.config(list(overrides))
     config = _for_images(asked)
     order = replace(order, prompts=order.prompts or f"{config.prompts.source}/test")
@@ -116,15 +118,15 @@ def evaluate(
         stack.enter_context(locked(path))
         write_text(path / MANIFEST, manifest)
         components.keep_reports(path)
-        runner = _runner(order, config, policy, components, path, extra)
+        store = ResultStore(path, lenders=[one for one in lenders if _differ_in_policy(one, manifest)])
         with stages(view.console) as stage:
+            runner = _runner(order, config, policy, components, store, extra)
             result = compare_all(plan, runner, cases, reward=asked.reward, stage=stage)
-        hacking = reward_hacking(result, asked.reward)
         facts = {
             "policy": policy.name,
             "prompt_set": order.prompts,
             "command": evaluate_command(order, overrides),
-            "reward_hacking": hacking,
+            "reward_hacking": (hacking := reward_hacking(result, asked.reward)),
         }
         with view.progress("tables and figures"):
             summary = finish_folder(path, result, cases, facts=facts)
@@ -217,13 +219,18 @@ def _for_images(config: Config) -> Config:
 
 
 def _runner(
-    order: EvaluateOrder, config: Config, policy: TrainedPolicy, components: Components, path: Path, extra: Literature
+    order: EvaluateOrder,
+    config: Config,
+    policy: TrainedPolicy,
+    components: Components,
+    store: ResultStore,
+    extra: Literature,
 ) -> ComparisonRunner:
     made = {} if order.quick else {one.name: components.baseline(one) for one in extra.baselines}
     return ComparisonRunner(
         rollouts={ENGINE: components.rollouts, **made},
         scoring=components.scoring,
-        store=ResultStore(path),
+        store=store,
         policies=[policy.weights],
         seed=config.run.seed,
         chunk_size=_CHUNK_ROUNDS * config.rollout.slots,
@@ -260,6 +267,15 @@ def _check_folder(path: Path, manifest: str) -> None:
         )
     if not (file.is_file() or is_vacant(path)):
         raise RunFolderError(f"{path} holds something else than a comparison: give another --out.", path=str(path))
+
+
+def _differ_in_policy(folder: Path, manifest: str) -> bool:
+    """Whether a folder's comparison differs from another in the policy at most."""
+    file = folder / MANIFEST
+    if not file.is_file():
+        return False
+    theirs, ours = (json.loads(text) | {"policy": None} for text in (file.read_text(encoding="utf-8"), manifest))
+    return theirs == ours
 
 
 def _digest(policy: TrainedPolicy) -> str:

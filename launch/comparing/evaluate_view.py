@@ -10,6 +10,7 @@ from evaluation.comparison.summary import ComparisonResult
 from evaluation.comparison.tables import sections, spent_cells, spent_note, standings_head
 from evaluation.numbers import number_text
 from evaluation.tables import Table, samplers_table
+from launch.comparing.across import Across
 
 
 def standings_table(result: ComparisonResult) -> Table:
@@ -31,11 +32,19 @@ def standings_table(result: ComparisonResult) -> Table:
     return table
 
 
-def settings_table(rows: Sequence[SettingRow], metric: str) -> Table:
-    """A row per setting, as in settings.md."""
-    table = Table(title=f"{len(rows)} settings, same prompts and seeds in every one", box=None, header_style="bold")
-    for name in settings_head(metric):
-        table.add_column(name, justify="left" if name == "setting" else "right")
+def settings_tables(across: Across) -> list[Table]:
+    """A row per policy where there are several, and a row per setting for each: as in settings.md."""
+    several = len(across.rows) > 1
+    tables = [_settings_table(across.policies, across.metric, "policy", "policies")] if several else []
+    for name, rows in across.rows.items():
+        tables.append(_settings_table(rows, across.metric, "setting", name if several else "settings"))
+    return tables
+
+
+def _settings_table(rows: Sequence[SettingRow], metric: str, first: str, title: str) -> Table:
+    table = Table(title=f"{title}: same prompts and seeds in every row", box=None, header_style="bold")
+    for name in settings_head(metric, first):
+        table.add_column(name, justify="left" if name == first else "right")
     for row in rows:
         table.add_row(row.title, *setting_cells(row))
     return table

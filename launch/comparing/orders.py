@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
-from addiffusion.assets import POLICY_FOLDERS, SHIPPED
+from addiffusion.assets import POLICY_FOLDERS, SHIPPED, SHIPPED_PREVIEWS
 
 BEST_OF = 8
 """Seeds of the random search, where nobody says how many."""
@@ -31,6 +31,25 @@ Policy: TypeAlias = Annotated[
 Samplers: TypeAlias = Annotated[
     tuple[str, ...] | None,
     typer.Option("--sampler", metavar="SOLVER-STEPS", help="Static sampler such as dpm++2m-20; may be repeated."),
+]
+Policies: TypeAlias = Annotated[
+    tuple[str, ...],
+    typer.Option(
+        "--policy",
+        metavar="shipped|RUN|PATH",
+        help=f"A policy that ships ({_SHIPPED}), a run, a checkpoint, an exported folder; may be repeated, for a table "
+        "over policies such as one recipe's seeds.",
+    ),
+]
+Guidances: TypeAlias = Annotated[
+    tuple[float, ...],
+    typer.Option(
+        "--guidance", min=0.0, help="Compare at this guidance scale; may be repeated, for a table over settings."
+    ),
+]
+StepCounts: TypeAlias = Annotated[
+    tuple[int, ...],
+    typer.Option("--steps", min=2, help="Compare at so many steps of the schedule; may be repeated, likewise."),
 ]
 BestOf: TypeAlias = Annotated[int, typer.Option(min=0, help="Random search over so many seeds; 0: none.")]
 Handmade: TypeAlias = Annotated[
@@ -95,7 +114,7 @@ class SampleOrder:
 class EvaluateOrder:
     """What to compare, on what, and where to put it."""
 
-    policy: Policy = SHIPPED
+    policies: Policies = (SHIPPED,)
     prompts: Annotated[
         str,
         typer.Option(
@@ -140,16 +159,8 @@ class EvaluateOrder:
         Path | None, typer.Option(metavar="FOLDER", help="SDXL-Turbo's pipeline, for SDXL-Turbo-4.")
     ] = None
     literature: WithLiterature = True
-    guidance: Annotated[
-        tuple[float, ...],
-        typer.Option(
-            "--guidance", min=0.0, help="Compare at this guidance scale; may be repeated, for a table over settings."
-        ),
-    ] = ()
-    steps: Annotated[
-        tuple[int, ...],
-        typer.Option("--steps", min=2, help="Compare at so many steps of the schedule; may be repeated, likewise."),
-    ] = ()
+    guidance: Guidances = ()
+    steps: StepCounts = ()
     films: Annotated[int, typer.Option(min=0, help="Images whose every decision is kept for the report.")] = 24
     margin: Annotated[
         float,
@@ -181,13 +192,40 @@ class ResultsOrder:
     def evaluation(self) -> EvaluateOrder:
         """The comparison alone."""
         return EvaluateOrder(
-            policy=self.policy,
+            policies=(self.policy,),
             limit=self.limit,
             repeats=self.repeats,
             out=self.comparison,
             samplers=self.samplers,
             best_of=self.best_of,
             literature=self.literature,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsOrder:
+    """Which policies to measure at which settings, and the page that says how well they hold."""
+
+    policies: Policies = (SHIPPED_PREVIEWS,)
+    limit: Annotated[int, typer.Option(min=6, help="Held-out prompts.")] = 120
+    guidance: Guidances = (1.5, 2.0, 3.5, 5.0)
+    steps: StepCounts = (20, 50)
+    comparison: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where images lie; an interrupted run goes on from there.")
+    ] = Path("evaluations/settings")
+    page: Annotated[Path, typer.Option(metavar="FILE", help="Page whose section is written.")] = Path("docs/results.md")
+
+    def evaluation(self) -> EvaluateOrder:
+        """The comparisons alone."""
+        return EvaluateOrder(
+            policies=self.policies,
+            limit=self.limit,
+            guidance=self.guidance,
+            steps=self.steps,
+            out=self.comparison,
+            stops=0,
+            films=0,
+            quick=True,
         )
 
 
@@ -208,7 +246,7 @@ class ParetoOrder:
     def evaluation(self, handmade: tuple[str, ...]) -> EvaluateOrder:
         """The comparison alone, with these opponents."""
         return EvaluateOrder(
-            policy=self.policy,
+            policies=(self.policy,),
             limit=self.limit,
             out=self.comparison,
             samplers=self.samplers,

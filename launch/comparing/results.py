@@ -12,7 +12,7 @@ from typing import Any, get_args
 import torch
 from typer.models import OptionInfo
 
-from launch.comparing.orders import EvaluateOrder, ParetoOrder, ResultsOrder
+from launch.comparing.orders import EvaluateOrder, ParetoOrder, ResultsOrder, SettingsOrder
 
 
 def machine() -> str:
@@ -64,6 +64,12 @@ def pareto_command(order: ParetoOrder, overrides: Sequence[str] = ()) -> str:
     return command_of("pareto", order, overrides, told=("policy", "limit"), unsaid=("comparison", "page"))
 
 
+def settings_command(order: SettingsOrder, overrides: Sequence[str] = ()) -> str:
+    """The command that makes the section about settings again."""
+    told = ("policies", "limit", "guidance", "steps")
+    return command_of("settings", order, overrides, told=told, unsaid=("comparison", "page"))
+
+
 def evaluate_command(order: EvaluateOrder, overrides: Sequence[str] = ()) -> str:
     """The command that makes a comparison again."""
-    return command_of("evaluate", order, overrides, told=("policy", "prompts", "limit", "repeats"), unsaid=("out",))
+    return command_of("evaluate", order, overrides, told=("policies", "prompts", "limit", "repeats"), unsaid=("out",))

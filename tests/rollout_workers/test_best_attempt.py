@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from addiffusion.actions import Action
 from addiffusion.config import Config
-from addiffusion.records import Episode, Ticket
 from addiffusion.reward import potential
 from rollout_workers.collector import Collector
 from tests.fakes import ToyBackbone, ToyScoring
@@ -54,7 +53,9 @@ def test_the_image_that_comes_out_is_of_the_best_attempt() -> None:
         kept += int((np.diff(worth) == 0).sum())
     assert 0 < kept < len(episodes) * (TRIES - 1), "some were better, some were not"
     first = run_tickets(bare, tickets, _redraws)
-    lone = [int((np.diff(_worth(config, one.scores[np.isfinite(one.scores[:, 0])][:-1])) == 0).all()) for one in episodes]
+    lone = [
+        int((np.diff(_worth(config, one.scores[np.isfinite(one.scores[:, 0])][:-1])) == 0).all()) for one in episodes
+    ]
     for one, alone, stayed in zip(episodes, first, lone, strict=True):
         if stayed:  # the first attempt was the best: what is returned is what it would have been without the others
             np.testing.assert_array_equal(one.image, alone.image)
@@ -79,7 +80,7 @@ def test_previews_are_scored_without_embeddings_unless_a_final_image_is_with_the
 
 @pytest.mark.parametrize("finish_steps", [0, 2])
 def test_a_policy_that_sees_every_step_keeps_the_better_one_at_the_step_of_the_redraw(finish_steps: int) -> None:
-    """With no passes after a stop, what the decision saw is what is returned: the earlier attempt's image, scored so."""
+    """With no passes after a stop, what the decision saw is what is returned: the earlier attempt's image."""
     config = _config(sees="clip", finish_steps=finish_steps)
 
     def once(phi: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -19,7 +19,8 @@ from evaluation.comparison.draw import draw_cases
 from evaluation.comparison.handmade import HANDMADE, handmade
 from evaluation.comparison.scores import NamedScores
 from evaluation.comparison.summary import ComparisonResult
-from evaluation.report.handmade_section import MARK, handmade_section, write_section
+from evaluation.report.handmade_section import MARK, handmade_section
+from evaluation.report.page_sections import write_section
 from tests.evaluation.comparison.test_comparison import drawn
 from tests.learner.toy import toy_episode, toy_ticket
 

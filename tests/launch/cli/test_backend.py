@@ -83,7 +83,7 @@ def report(folder: Path) -> Path:
 def compare(folder: Path) -> Path:
     (folder / "prompts.txt").write_text("\n".join(f"toy scene {number}" for number in range(60)))
     order = EvaluateOrder(
-        policy=str(toy_policy(folder / "policy")), prompts=str(folder / "prompts.txt"), out=folder / "out",
+        policies=(str(toy_policy(folder / "policy")),), prompts=str(folder / "prompts.txt"), out=folder / "out",
         samplers=("ddim-4",), stops=2, best_of=0, prices=(), films=1, limit=6, literature=False,
     )  # fmt: skip
     evaluate(order, overrides=[], console=Console(file=io.StringIO()), roles=toy_components)

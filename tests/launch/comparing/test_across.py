@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,12 @@ import pytest
 from rich.console import Console
 
 from addiffusion.errors import UsageError
+from evaluation.comparison.across import RIVALS
+from evaluation.comparison.results import ResultStore
+from evaluation.report.page_sections import write_section
+from evaluation.report.settings_section import settings_section
 from launch.comparing.across import Across, evaluate_across, settings_of
-from launch.comparing.evaluate_view import settings_table
+from launch.comparing.evaluate_view import settings_tables
 from launch.comparing.orders import EvaluateOrder
 from tests.launch.runtime.toy_components import toy_components
 from tests.launch.training.toy_policy import toy_policy
@@ -25,8 +30,9 @@ def order(tmp_path_factory: pytest.TempPathFactory) -> EvaluateOrder:
     folder = tmp_path_factory.mktemp("across")
     (folder / "prompts.txt").write_text("\n".join(f"toy scene {number}" for number in range(60)))
     return EvaluateOrder(
-        policy=str(toy_policy(folder / "policy")), prompts=str(folder / "prompts.txt"), out=folder / "out", limit=8,
-        guidance=(1.5, 3.0), steps=(8,), quick=True, stops=0, films=0, literature=False, samplers=("ddim-4",),
+        policies=(str(toy_policy(folder / "policy")),), prompts=str(folder / "prompts.txt"), out=folder / "out",
+        limit=8, guidance=(1.5, 3.0), steps=(8,), quick=True, stops=0, films=0, literature=False,
+        samplers=("ddim-4",),
     )  # fmt: skip
 
 
@@ -46,7 +52,7 @@ def test_each_setting_is_a_comparison_of_its_own(order: EvaluateOrder, across: A
         manifest = json.loads((across.path / name / "comparison.json").read_text())
         asked = [f"backbone.guidance_scale={manifest['backbone']['guidance_scale']}"]
         assert [*asked, f"sampler.num_steps={manifest['sampler']['num_steps']}"] == overrides
-    assert [row.title for row in across.rows] == ["guidance 1.5, 8 steps", "guidance 3, 8 steps", "mean"]
+    assert [row.title for row in across.rows["policy"]] == ["guidance 1.5, 8 steps", "guidance 3, 8 steps", "mean"]
 
 
 def test_every_guidance_meets_every_number_of_steps_once() -> None:
@@ -56,29 +62,86 @@ def test_every_guidance_meets_every_number_of_steps_once() -> None:
 
 
 def test_the_mean_is_that_of_the_settings_and_prompts_stay_the_units(across: Across) -> None:
-    *settings, mean = across.rows
+    *settings, mean = across.rows["policy"]
     assert mean.score == pytest.approx(np.mean([row.score for row in settings]))
     assert mean.nfe == pytest.approx(np.mean([row.nfe for row in settings]))
     for name, found in mean.against.items():
         assert found.difference == pytest.approx(np.mean([row.against[name].difference for row in settings]))
         assert found.count == 8
-    assert set(mean.against) == {"full", "mean-stop", "refined-stop", "random-stop", "static"}
+    assert set(mean.against) == {"full", "mean-stop", "refined-stop", "random-stop", "static", "static-anywhere"}
+    assert mean.holds == (sum(row.holds == (1, 1) for row in settings), 2)
+    assert mean.most == max(row.most for row in settings)
+
+
+def test_the_static_sampler_at_its_best_guidance_is_that_of_one_setting(across: Across) -> None:
+    *settings, mean = across.rows["policy"]
+    own, best = [row.against["static"] for row in settings], [row.against["static-anywhere"] for row in settings]
+    assert {one.baseline_mean for one in best} == {max(one.baseline_mean for one in own)}
+    assert mean.against["static-anywhere"].difference <= mean.against["static"].difference
 
 
 def test_both_tables_have_every_row_and_programs_have_the_numbers(across: Across) -> None:
     written = (across.path / "settings.md").read_text()
-    assert all(f"| {row.title} |" in written for row in across.rows)
+    assert all(f"| {row.title} |" in written for row in across.rows["policy"])
+    (table,) = settings_tables(across)
     stream = io.StringIO()
-    Console(file=stream, width=220).print(settings_table(across.rows, across.metric))
+    Console(file=stream, width=260).print(table)
     assert "guidance 3, 8 steps" in stream.getvalue()
-    found = json.loads((across.path / "settings.json").read_text())
-    assert found["settings"][0]["against"]["full"]["count"] == 8
-    assert found["settings"][0]["holds"] in (True, False)
-    assert found["settings"][-1]["holds"] is None
+    found = json.loads((across.path / "settings.json").read_text())["settings"]["policy"]
+    assert found[0]["against"]["full"]["count"] == 8
+    assert found[0]["holds"] in ([0, 1], [1, 1])
+    assert found[-1]["holds"][1] == 2
+
+
+@pytest.fixture(scope="module")
+def two(order: EvaluateOrder, tmp_path_factory: pytest.TempPathFactory) -> Across:
+    """Two policies of other weights."""
+    folder = tmp_path_factory.mktemp("two")
+    second = toy_policy(folder / "second", seed=1)
+    return across_of(replace(order, policies=(*order.policies, str(second)), out=folder / "out", guidance=(3.0,)))
+
+
+def test_policies_share_prompts_seeds_and_whoever_needs_no_policy(two: Across) -> None:
+    assert [row.title for row in two.policies] == ["policy", "second", "mean"]
+    mine, other = (ResultStore(two.path / name / "g3-s8") for name in ("policy", "second"))
+    for name in ("full", "ddim-4"):
+        assert mine.read([name]) == other.read([name]), "seconds and all: it is the same drawing"
+        first, again = mine.read([name])[name][0], other.read([name])[name][0]
+        np.testing.assert_array_equal(mine.image(first), other.image(again))
+    (agent, another) = (store.read(["agent"])["agent"] for store in (mine, other))
+    assert [(one.prompt, one.seed) for one in agent] == [(one.prompt, one.seed) for one in another]
+    assert {one.seconds for one in agent}.isdisjoint(one.seconds for one in another), "each is drawn by its policy"
+    mean = two.policies[-1]
+    assert mean.score == pytest.approx(np.mean([row.score for row in two.policies[:-1]]))
+    assert mean.holds is not None
+    assert mean.holds[1] == 2
+    assert {found.count for found in mean.against.values()} == {8}, "prompts stay the units"
+
+
+def test_a_section_says_first_what_does_not_hold_and_replaces_itself(two: Across, tmp_path: Path) -> None:
+    section = settings_section(two.policies, two.rows, metric="clip", command="addiffusion settings", machine="m")
+    failed, tables = section.partition("### What does not hold")[2].split("### Policies")
+    for row in two.policies:
+        for name, words in RIVALS.items():
+            shown = name not in row.against or row.against[name].interval.low > 0
+            assert (f"{row.title}, better than {words}" in failed) is not shown
+    assert "| second |" in tables
+    page = tmp_path / "page.md"
+    page.write_text("# Results\n\n<!-- other: written by `addiffusion pareto` -->\n\n## Other\n")
+    for _ in range(2):
+        write_section(page, section)
+    assert page.read_text().count("## Every setting") == page.read_text().count("## Other") == 1
+    assert page.read_text().startswith("# Results\n\n<!-- other")
+
+
+def test_two_policies_of_one_name_are_refused(order: EvaluateOrder, tmp_path: Path) -> None:
+    (twin,) = order.policies
+    with pytest.raises(UsageError, match="would share the folder policy: rename one of them"):
+        across_of(replace(order, policies=(twin, str(tmp_path / "policy")), out=tmp_path / "out"))
 
 
 def test_a_setting_that_can_not_be_is_refused_before_anything_is_drawn(order: EvaluateOrder, tmp_path: Path) -> None:
-    changed = EvaluateOrder(policy=order.policy, prompts=order.prompts, out=tmp_path / "out", steps=(8, 2))
+    changed = EvaluateOrder(policies=order.policies, prompts=order.prompts, out=tmp_path / "out", steps=(8, 2))
     with pytest.raises(UsageError, match="warmup_steps"):
         across_of(changed)
     assert not (tmp_path / "out").exists()

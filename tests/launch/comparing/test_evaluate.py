@@ -44,7 +44,7 @@ def order(policy: Path, prompts: Path, out: Path, **changes: object) -> Evaluate
         "samplers": ("ddim-4", "euler-3", "flow_euler-4"), "stops": 3, "best_of": 2, "prices": (0.05,), "films": 2,
         "limit": 8, "literature": False,
     }  # fmt: skip
-    return EvaluateOrder(policy=str(policy), prompts=str(prompts), out=out, **(settings | changes))
+    return EvaluateOrder(policies=(str(policy),), prompts=str(prompts), out=out, **(settings | changes))
 
 
 def run(wanted: EvaluateOrder, roles: object = toy_components, overrides: Sequence[str] = ()) -> tuple[Evaluated, str]:

@@ -47,7 +47,7 @@ def test_evaluate_refuses_it_before_its_folder_exists(tmp_path: Path, override: 
     (tmp_path / "prompts.txt").write_text("\n".join(f"toy scene {number}" for number in range(12)))
     policy = toy_policy(tmp_path / "policy")
     order = EvaluateOrder(
-        policy=str(policy), prompts=str(tmp_path / "prompts.txt"), out=tmp_path / "out", limit=2, literature=False
+        policies=(str(policy),), prompts=str(tmp_path / "prompts.txt"), out=tmp_path / "out", limit=2, literature=False
     )
     with pytest.raises(CheckpointError, match="leave observation, scorers and"):
         evaluate(order, overrides=[override], console=Console(file=io.StringIO()), roles=toy_components)

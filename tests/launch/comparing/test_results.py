@@ -33,7 +33,7 @@ def test_the_command_of_a_comparison_asks_for_this_very_comparison(monkeypatch: 
         "addiffusion evaluate --policy shipped --prompts embedded/test --limit 300 --seeds 1"
     )
     order = EvaluateOrder(
-        policy="runs/my run", prompts="own.txt", limit=2, out=Path("there"), samplers=("ddim-10", "dpm++2m-8"),
+        policies=("runs/my run",), prompts="own.txt", limit=2, out=Path("there"), samplers=("ddim-10", "dpm++2m-8"),
         prices=(0.01,), stops=0, best_of=0, literature=False, sdxl_turbo=Path("turbo"), quick=True,
     )  # fmt: skip
     command = evaluate_command(order, ["sampler.solvers=[ddim, unipc2]"])

@@ -17,10 +17,10 @@ from tests.fakes import ToyScoring
 from tests.launch.runtime.toy_components import toy_config
 
 
-def toy_policy(folder: Path, config: Config | None = None) -> Path:
+def toy_policy(folder: Path, config: Config | None = None, *, seed: int = 3) -> Path:
     """An exported policy with random weights; strong enough ones that images differ in what is done to them."""
     config = config or toy_config()
-    torch.manual_seed(3)
+    torch.manual_seed(seed)
     network = PolicyNetwork(observation_width(config, ToyScoring()), config.policy.hidden)
     with torch.no_grad():
         network.layers[-1].weight.mul_(400.0)
