@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from addiffusion.config import ObservationSection, Scales
 from addiffusion.observation.layout import Layout, clip_layout
@@ -77,7 +77,7 @@ class ClipObservation:
             clip_width=clip_width, timestep_width=section.timestep_width, setting=section.setting
         )
         self._scales = scales
-        self._num_steps = num_steps
+        self._num_steps, self._timestep_width = num_steps, section.timestep_width
         self._norm = math.sqrt(section.timestep_width / 2)
 
     def row(
@@ -101,18 +101,14 @@ class ClipObservation:
         Raises:
             ContractError: an embedding is not as wide as the layout says.
         """
-        phi = np.empty(self.layout.width, np.float32)
-        self._fill(phi, "clip_image", now.clip_embedding * np.float32(self._norm))
-        self._fill(phi, "clip_text", text_embedding * np.float32(self._norm))
-        timestep = self.layout.slice("timestep")
-        phi[timestep] = sinusoid(info.timestep, timestep.stop - timestep.start)
-        if "setting" in self.layout.names:
-            self._fill(phi, "setting", np.array(setting_of(info), np.float32))
-        self._fill(phi, "quality", self._quality(info, now, before or now, c_nfe))
-        return phi
-
-    def _fill(self, phi: NDArray[np.float32], name: str, values: NDArray[np.float32]) -> None:
-        self.layout.fill(phi, name, values, mismatch="the scorers in use are not the ones")
+        parts: dict[str, ArrayLike] = {
+            "clip_image": now.clip_embedding * np.float32(self._norm),
+            "clip_text": text_embedding * np.float32(self._norm),
+            "timestep": sinusoid(info.timestep, self._timestep_width),
+            "setting": setting_of(info),
+            "quality": self._quality(info, now, before or now, c_nfe),
+        }
+        return self.layout.joined(parts, mismatch="the scorers in use are not the ones")
 
     def _quality(self, info: SlotInfo, now: ImageScores, before: ImageScores, c_nfe: float) -> NDArray[np.float32]:
         """(8,) in the order of QUALITY_NAMES.

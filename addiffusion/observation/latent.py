@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from addiffusion.backbones.base import PromptEmbedding
@@ -46,7 +46,7 @@ class LatentObservation:
             setting=section.setting,
             previews=bool(section.previews),
         )
-        self._num_steps = num_steps
+        self._num_steps, self._timestep_width = num_steps, section.timestep_width
         self._norm = math.sqrt(section.timestep_width / 2)
 
     def rows(
@@ -72,34 +72,25 @@ class LatentObservation:
         Raises:
             ContractError: features are not as wide as the layout says.
         """
-        phi = np.empty((len(infos), self.layout.width), np.float32)
-        self._fill(phi, "middle", self.scaled(middle))
-        self._fill(phi, "text", text)
-        timestep = self.layout.slice("timestep")
-        self._fill(phi, "timestep", [sinusoid(info.timestep, timestep.stop - timestep.start) for info in infos])
-        self._fill(phi, "convergence", convergence)
-        if "setting" in self.layout.names:
-            self._fill(phi, "setting", [setting_of(info) for info in infos])
-        if "preview" in self.layout.names:
-            self._fill(phi, "preview", previews)
-        progresses = (
-            progress(info, num_steps=self._num_steps, c_nfe=price) for info, price in zip(infos, prices, strict=True)
-        )
-        self._fill(phi, "progress", [*progresses])
-        return phi
+        width, names = self._timestep_width, self.layout.names
+        parts: dict[str, ArrayLike] = {
+            "middle": self.scaled(middle),
+            "text": text,
+            "timestep": [sinusoid(info.timestep, width) for info in infos],
+            "convergence": convergence,
+            "setting": [setting_of(info) for info in infos] if "setting" in names else (),
+            "preview": previews,
+            "progress": [
+                progress(info, num_steps=self._num_steps, c_nfe=price)
+                for info, price in zip(infos, prices, strict=True)
+            ],
+        }
+        return self.layout.joined(parts, mismatch="the backbone in use is not the one")
 
     def scaled(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Vectors (n, width) of some features at the norm of the timestep's."""
         lengths = np.sqrt((vectors.astype(np.float64) ** 2).sum(axis=1, keepdims=True) + _TINY)
         return vectors * (self._norm / lengths).astype(np.float32)
-
-    def _fill(
-        self,
-        phi: NDArray[np.float32],
-        name: str,
-        values: NDArray[np.float32] | Sequence[NDArray[np.float32] | Sequence[float]],
-    ) -> None:
-        self.layout.fill(phi, name, np.asarray(values, np.float32), mismatch="the backbone in use is not the one")
 
 
 def prompt_vector(embedding: PromptEmbedding) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import accumulate, pairwise
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from addiffusion.errors import ContractError
 
@@ -63,28 +63,27 @@ class Layout:
         """Where the logarithm of the price lies: progress ends every observation."""
         return self.width - len(PROGRESS_NAMES) + PROGRESS_NAMES.index("log_price")
 
-    def fill(self, phi: NDArray[np.float32], name: str, values: NDArray[np.float32], *, mismatch: str) -> None:
-        """Write a slice of ``phi``, of one decision or of several.
+    def joined(self, parts: Mapping[str, ArrayLike], *, mismatch: str) -> NDArray[np.float32]:
+        """Observations (..., p) of one decision or of several.
 
         Args:
-            phi: (..., p) changed.
-            name: of the slice.
-            values: (..., width of the slice).
-            mismatch: says what is wrong when they are not as wide as it is.
+            parts: values of every slice, each (..., its width).
+            mismatch: says what is wrong when some are not as wide.
 
         Raises:
-            ContractError: they are not, or the layout has no such slice.
+            ContractError: some are not.
         """
-        target = phi[..., self.slice(name)]
-        if values.shape != target.shape:
-            raise ContractError(
-                f"Slice {name!r} of the observation is {target.shape[-1]} wide but was given shape {values.shape}: "
-                f"{mismatch} the layout was made for.",
-                name=name,
-                shape=values.shape,
-                layout=str(self),
-            )
-        target[...] = values
+        arrays = [np.asarray(parts[name], np.float32) for name in self.names]
+        for name, width, values in zip(self.names, self.widths, arrays, strict=True):
+            if values.shape[-1] != width:
+                raise ContractError(
+                    f"Slice {name!r} of the observation is {width} wide but was given shape {values.shape}: "
+                    f"{mismatch} the layout was made for.",
+                    name=name,
+                    shape=values.shape,
+                    layout=str(self),
+                )
+        return np.concatenate(arrays, axis=-1)
 
     def __str__(self) -> str:
         """E.g. ``clip_image 768 | clip_text 768 | timestep 128 | quality 8 = 1672``."""

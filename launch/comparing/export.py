@@ -26,6 +26,8 @@ from launch.runtime.console import UNSEEN, Stage
 
 PRICES = 5
 """Points of the curve of a policy that knows more than one price."""
+BEYOND = (2.0, 5.0)
+"""Further points, in greatest prices of the training."""
 EMBEDDED_PROMPTS = 16
 """Validation prompts behind each point where nobody says how many: half a minute of one core."""
 
@@ -75,9 +77,14 @@ def make_card(policy: Policy, order: ExportOrder, console: Console = UNSEEN) -> 
 
 
 def prices(config: Config) -> list[float]:
-    """Prices a policy was trained at: evenly spaced over their range, by ratio."""
+    """Prices a policy was trained at, evenly spaced over their range by ratio, and some beyond.
+
+    Phi has the logarithm of the price, which policies carry on past the greatest they have seen: to fewer passes.
+    """
     known = config.reward.c_nfe_range
-    return [config.reward.c_nfe] if known is None else [float(one) for one in np.geomspace(*known, PRICES).round(6)]
+    if known is None:
+        return [config.reward.c_nfe]
+    return [float(one) for one in (*np.geomspace(*known, PRICES).round(6), *(known[1] * one for one in BEYOND))]
 
 
 def facts_of(config: Config) -> dict[str, str]:
