@@ -15,7 +15,7 @@ from addiffusion.backbones.base import Backbone, PromptEmbedding
 from addiffusion.config import Config
 from addiffusion.observation.attempts import BestAttempts, RedrawnEpisode
 from addiffusion.observation.clip import ClipObservation, ImageScores
-from addiffusion.observation.latent import LatentObservation, convergence, prompt_vector
+from addiffusion.observation.latent import Convergence, LatentObservation, prompt_vector
 from addiffusion.observation.layout import Layout
 from addiffusion.observation.preview_scores import PreviewedEpisode, PreviewScores
 from addiffusion.records import EMBEDDING_NAMES, Ticket
@@ -143,6 +143,7 @@ class LatentObservationBuilder:
         self.redraws_unseen = previews is None
         self._tickets = tickets
         self._before: Float[Tensor, "slot c h w"] | None = None
+        self._moved = Convergence()
         self._texts: dict[int, tuple[PromptEmbedding, NDArray[np.float32]]] = {}
         """Prompt of each slot, and its vector as phi has it."""
         self.layout = observation.layout
@@ -207,11 +208,11 @@ class LatentObservationBuilder:
             past[new] = present[new]
         if [*slots] == [*range(len(present))]:  # all of them, as in a call of equal images: in fewer operations
             self._before = present  # nobody changes it: later ticks make a new one
-            return convergence(present, past)
+            return self._moved(present, past)
         which = torch.tensor([*slots, *[slots[0]] * (engine.images_per_pass - len(slots))], device=present.device)
         now, before = present.index_select(0, which), past.index_select(0, which)
         self._before = past.index_copy(0, which[: len(slots)], now[: len(slots)])
-        return convergence(now, before)
+        return self._moved(now, before)
 
 
 def make_observation_builder(

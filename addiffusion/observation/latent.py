@@ -89,7 +89,7 @@ class LatentObservation:
 
     def scaled(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Vectors (n, width) of some features at the norm of the timestep's."""
-        lengths = np.sqrt((vectors.astype(np.float64) ** 2).sum(axis=1, keepdims=True) + _TINY)
+        lengths = np.sqrt(np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True) + _TINY)
         return vectors * (self._norm / lengths).astype(np.float32)
 
 
@@ -101,25 +101,42 @@ def prompt_vector(embedding: PromptEmbedding) -> NDArray[np.float32]:
     return (words.float().sum(0) / max(len(words), 1)).numpy()
 
 
-def movement(now: Float[Tensor, "slot c h w"], before: Float[Tensor, "slot c h w"]) -> Float[Tensor, "slot 6"]:
+def movement(
+    now: Float[Tensor, "slot c h w"], before: Float[Tensor, "slot c h w"], into: Float[Tensor, "slot 6 pixel"]
+) -> Float[Tensor, "slot 6"]:
     """Means of now², before², their difference², their product, now and |now|.
 
-    What a device has to do for ``convergence``, in few operations: after a pass each finds its code out of the caches.
-    None mixes slots, as a matrix product might.
+    What a device has to do for ``convergence``, in few operations and without memory of its own: after a pass each
+    finds its code, and each new tensor its place, out of the caches. None mixes slots, as a matrix product might.
     """
     now, before = now.flatten(1), before.flatten(1)
-    change = now - before
-    return torch.stack([now * now, before * before, change * change, now * before, now, now.abs()], 1).mean(2)
+    square, square_before, change, product, same, size = into.unbind(1)
+    torch.mul(now, now, out=square)
+    torch.mul(before, before, out=square_before)
+    torch.sub(now, before, out=change).square_()
+    torch.mul(now, before, out=product)
+    same.copy_(now)
+    torch.abs(now, out=size)
+    return into.mean(2)
 
 
-def convergence(now: Float[Tensor, "slot c h w"], before: Float[Tensor, "slot c h w"]) -> list[list[float]]:
-    """(n, 4) how clean predictions differ from those of the decision before, in the order of CONVERGENCE_NAMES.
+class Convergence:
+    """How clean predictions differ from those of the decision before."""
 
-    Logarithm (base 10) of the relative change, cosine similarity, standard deviation, mean magnitude. In plain
-    numbers: for as few as there are slots, numpy takes longer.
-    """
-    moved, size = movement(now, before).cpu().numpy(), now[0].numel()
-    return [_statistics(means, correction=size / max(size - 1, 1)) for means in moved.tolist()]
+    def __init__(self) -> None:
+        self._into = torch.empty(0)
+
+    def __call__(self, now: Float[Tensor, "slot c h w"], before: Float[Tensor, "slot c h w"]) -> list[list[float]]:
+        """(n, 4) in the order of CONVERGENCE_NAMES.
+
+        Logarithm (base 10) of the relative change, cosine similarity, standard deviation, mean magnitude. In plain
+        numbers: for as few as there are slots, numpy takes longer.
+        """
+        count, size = len(now), now[0].numel()
+        if self._into.shape != (count, 6, size) or self._into.device != now.device:
+            self._into = torch.empty(count, 6, size, device=now.device)
+        moved = movement(now, before, self._into).cpu().numpy()
+        return [_statistics(means, correction=size / max(size - 1, 1)) for means in moved.tolist()]
 
 
 def _statistics(means: list[float], *, correction: float) -> list[float]:

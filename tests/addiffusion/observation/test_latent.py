@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from addiffusion.backbones.base import PromptEmbedding
 from addiffusion.config import ObservationSection
 from addiffusion.errors import ContractError
-from addiffusion.observation.latent import LatentObservation, convergence, prompt_vector
+from addiffusion.observation.latent import Convergence, LatentObservation, prompt_vector
 from addiffusion.observation.layout import PROGRESS_NAMES
 from addiffusion.observation.scalars import sinusoid
 from tests.addiffusion.observation.slot_info import INFO
@@ -104,7 +104,7 @@ def test_convergence_tells_how_far_predictions_moved() -> None:
     now = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     before = now.clone()
     before[1] *= 0.5
-    still, moved = convergence(now, before)
+    still, moved = Convergence()(now, before)
     assert still[:2] == pytest.approx([-4.0, 1.0], abs=1e-6)
     assert moved[:2] == pytest.approx([math.log10(0.5), 1.0], abs=1e-6)
     assert still[2:] == pytest.approx([now[0].std().item(), now[0].abs().mean().item()], rel=1e-5)
@@ -113,6 +113,7 @@ def test_convergence_tells_how_far_predictions_moved() -> None:
 def test_a_slots_statistics_are_the_same_in_any_slot() -> None:
     now, before = torch.randn(2, 5, 4, 7, 9, generator=torch.Generator().manual_seed(1)).unbind()
     order = [3, 0, 4, 1, 2]
+    convergence = Convergence()
     in_order = convergence(now, before)
     assert convergence(now[order], before[order]) == [in_order[slot] for slot in order]
 
@@ -122,7 +123,7 @@ def test_convergence_is_what_torch_says(seed: int, scale: float, step: float) ->
     stream = torch.Generator().manual_seed(seed)
     before = scale * torch.randn(3, 4, 8, 8, generator=stream)
     now = before + step * scale * torch.randn(3, 4, 8, 8, generator=stream)
-    found = convergence(now, before)
+    found = Convergence()(now, before)
     flat, past = now.double().flatten(1), before.double().flatten(1)
     change = ((flat - past).norm(dim=1) / flat.norm(dim=1)).clamp_min(1e-4).log10()
     expected = [change, torch.cosine_similarity(flat, past), flat.std(1), flat.abs().mean(1)]

@@ -63,7 +63,8 @@ def test_a_family_never_mixes_devices_and_reads_back_once_a_tick(family: str, re
         assert reads == {FINITE: ticks, WORDS: 1}
 
         assert (engine.z0_pred.device, engine.z0_pred.dtype) == (CUDA, torch.float32)
-        assert movement(engine.z0_pred, engine.z0_pred.clone()).device == CUDA
+        room = torch.empty(len(engine.z0_pred), 6, engine.z0_pred[0].numel(), device=CUDA)
+        assert movement(engine.z0_pred, engine.z0_pred.clone(), room).device == CUDA
         assert engine.middle_features().device == CUDA
         assert engine.decode().dtype == np.uint8
 
