@@ -20,7 +20,7 @@ class Action(IntEnum):
     UNGUIDED = 4
     """As continue, but the next pass is without guidance, at half its cost."""
     REDRAW = 5
-    """Give the latent up and begin again with the next noise."""
+    """Begin again with the next noise; where both attempts were scored, the better one goes on."""
 
 
 ACTION_NAMES = tuple(action.name.lower() for action in Action)
