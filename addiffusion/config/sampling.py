@@ -143,8 +143,8 @@ class SamplerSection(Section):
     leap_steps: int | None = Field(default=None, ge=2, le=1000)
     """Intervals of the schedule that the action `leap` goes over at once: 2 or 4, say. null: it can't be taken."""
     max_redraws: int = Field(default=2, ge=0, le=1000)
-    """Most times that the action `redraw` may begin an image again. Of two attempts that were scored the better one goes
-    on, by the reward's weights."""
+    """Most times that the action `redraw` may begin an image again. Of two attempts that were scored the better one
+    goes on, by the reward's weights."""
 
     def identity(self) -> dict[str, Any]:
         """JSON values by key; keys that came to this section later only where they say something."""

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,23 +17,9 @@ from learner.algorithm_config import build_ppo_config, entropy_schedule
 from learner.connector import WEIGHTS
 from learner.gae import estimate_advantages, standardise
 from learner.ppo_learner import SCHEDULE_KEY
-from learner.shared_learner import SharedLearner
 from learner.update import PolicyLearner, to_single_agent_episode
-from tests.learner.toy import WIDTH, toy_config, toy_episode, toy_ticket
+from tests.learner.toy import WIDTH, make_episodes, toy_config, toy_episode, toy_ticket
 from tests.learner.toy_learner import toy_learner
-
-
-def make_episodes(lengths: Sequence[int] = (1, 3, 1, 9, 2, 5), seed: int = 0) -> list[Episode]:
-    draws = np.random.default_rng(seed)
-    return [
-        toy_episode(
-            toy_ticket(ticket_id),
-            phi=draws.standard_normal((length, WIDTH)).astype(np.float32),
-            actions=draws.integers(0, 3, length).tolist(),
-            rewards=draws.standard_normal(length).tolist(),
-        )
-        for ticket_id, length in enumerate(lengths)
-    ]
 
 
 def same(left: PolicyLearner, right: PolicyLearner) -> bool:
@@ -189,24 +174,6 @@ def test_weighting_by_episode_lets_short_episodes_count_as_much() -> None:
 
     assert share("decision") == pytest.approx(1 / 61)
     assert share("episode") == pytest.approx(1 / 2)
-
-
-@pytest.mark.slow
-def test_several_learners_are_one(ray_cluster: str) -> None:
-    config = toy_config(learners=2, minibatch_size=7)
-    group = build_ppo_config(config, observation_width=WIDTH).build_learner_group()
-    several, one = SharedLearner(group), toy_learner(toy_config(minibatch_size=7))
-    try:
-        several.load_state(one.state())
-        for iteration in (0, 1):
-            theirs = several.update(make_episodes(seed=iteration), iteration=iteration)
-            ours = one.update(make_episodes(seed=iteration), iteration=iteration)
-            assert theirs["decisions_trained"] == ours["decisions_trained"] == 21
-            assert theirs["grad_norm"] == pytest.approx(ours["grad_norm"], rel=1e-3)
-        for name, value in several.weights().items():
-            np.testing.assert_allclose(value, one.weights()[name], atol=1e-4)
-    finally:
-        group.shutdown()
 
 
 def test_a_learner_with_a_restored_state_goes_on_bitwise_alike() -> None:

@@ -155,3 +155,16 @@ def toy_rewards(prompt_id: int, actions: Sequence[int]) -> list[float]:
 
 def distance_from_best(prompt_id: int, step: int) -> int:
     return abs(step - BEST_STEPS[prompt_id])
+
+
+def make_episodes(lengths: Sequence[int] = (1, 3, 1, 9, 2, 5), seed: int = 0) -> list[Episode]:
+    draws = np.random.default_rng(seed)
+    return [
+        toy_episode(
+            toy_ticket(ticket_id),
+            phi=draws.standard_normal((length, WIDTH)).astype(np.float32),
+            actions=draws.integers(0, 3, length).tolist(),
+            rewards=draws.standard_normal(length).tolist(),
+        )
+        for ticket_id, length in enumerate(lengths)
+    ]

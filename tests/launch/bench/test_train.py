@@ -15,43 +15,18 @@ import ray
 from rich.console import Console
 
 from addiffusion.errors import ConfigError
-from launch.bench.fleet import FleetSetup, made_templates, unit_sizes
+from launch.bench.fleet import made_templates, unit_sizes
 from launch.bench.orders import TrainOrder
 from launch.bench.simulated import SimulatedWorkers
-from launch.bench.train import PARTS, bench_fleets, fleet_table, table_of, train_setup
+from launch.bench.train import PARTS, table_of, train_setup
 from learner.update import to_single_agent_episode
-from tests.learner.toy import WIDTH, toy_config, toy_episode, toy_ticket
+from tests.learner.toy import WIDTH, toy_episode, toy_ticket
 
 PAUSE_S = 0.05
 TEMPLATES = [
     toy_episode(toy_ticket(number), phi=np.zeros((3, WIDTH), np.float32), actions=[0, 0, 1], rewards=[0.0, 0.0, 1.0])
     for number in range(3)
 ]
-
-
-def fleet_setup(**order: Any) -> FleetSetup:
-    return FleetSetup(
-        order=TrainOrder(iterations=1, tickets=4, **order),
-        config=toy_config(epochs=1),
-        templates=made_templates(40, 3),
-        per_episode_s=PAUSE_S,
-    )
-
-
-def test_fleets_sleep_for_their_tickets_and_are_compared(ray_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("launch.bench.fleet._PROCESSES", 2)
-    told = io.StringIO()
-    result = bench_fleets(fleet_setup(fleets=(1, 12)), Console(file=told))
-    one, twelve = result["fleets"]
-    assert min(one["waited_s"], twelve["waited_s"]) >= 0.9 * 4 * PAUSE_S
-    assert twelve["iteration_s"] < 12 * 4 * PAUSE_S  # all at the same time, though they share two processes
-    assert (result["observation_width"], twelve["weights_mb"]) == (40, one["weights_mb"])
-    assert twelve["episodes_mb"] == pytest.approx(12 * one["episodes_mb"])
-    assert result["weak_scaling"] == one["iteration_s"] / twelve["iteration_s"]
-    assert "simulating 12 workers, 0.2 s of rollouts" in told.getvalue()
-    stream = io.StringIO()
-    Console(file=stream, width=200).print(fleet_table(result))
-    assert f"{twelve['update_s']:.2f}" in stream.getvalue()
 
 
 def test_a_simulated_worker_does_its_calls_one_after_the_other_and_fetches_weights_once(
