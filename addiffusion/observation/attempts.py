@@ -75,7 +75,14 @@ class BestAttempts:
         judged: Mapping[int, ImageScores],
         actions: Mapping[int, Action],
     ) -> None:
-        """Before ``actions`` are taken: keep the attempts that were seen and are given up by them."""
+        """Before actions are taken: keep the attempts that were seen and are given up by them.
+
+        Args:
+            engine: of the slots.
+            episodes: in them.
+            judged: scores of what the decisions saw, where they saw any.
+            actions: the decisions.
+        """
         for slot, action in actions.items():
             if action is Action.REDRAW and slot in judged and episodes[slot].given_up is None:
                 episodes[slot].given_up = Attempt(

@@ -138,6 +138,14 @@ class LatentObservationBuilder:
         attempts: BestAttempts,
         previews: PreviewScores | None = None,
     ) -> None:
+        """Nothing is known of any slot.
+
+        Args:
+            observation: lays phi out.
+            tickets: gives the encoded prompts.
+            attempts: what goes on after a redraw.
+            previews: says when one is due; None: the policy sees none.
+        """
         self._observation, self.attempts = observation, attempts
         self._previews = previews
         self.redraws_unseen = previews is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Unpack, get_args
@@ -15,6 +16,7 @@ from addiffusion.seeds import derive_seed
 from addiffusion.setting import Setting
 
 ENGINE = "engine"
+_SCALE = re.compile(r"\d+(\.\d+)?")
 Kind = Literal["agent", "static", "control", "search", "oracle", "other"]
 
 
@@ -60,12 +62,14 @@ class Contestant:
     """Schedule index at which the best draw is known by the CLIP score of its prediction; the others end there."""
     redraw_below: float | None = None
     """With ``abandon_at``: not the best goes on, but the first whose score there is not below this, else the last."""
+    guidance_scale: float | None = None
+    """Its own; None: that of the case, or of the run."""
     repeats: int | None = None
     """Draws only the first so many seeds of each prompt; None: all."""
 
     def as_json(self) -> dict[str, Any]:
         """What decides about its images: a resumed comparison must find the same."""
-        later = {name: getattr(self, name) for name in ("script", "abandon_at", "redraw_below")}
+        later = {name: getattr(self, name) for name in ("script", "abandon_at", "redraw_below", "guidance_scale")}
         return {
             "name": self.name,
             "via": self.via,
@@ -119,12 +123,17 @@ def tickets_of(
             case,
             draw,
             reference=known.get(case.index),
-            setting=case.setting,
+            setting=_setting(contestant, case),
             keep_frames=contestant.kind == "agent" and case.index < films,
         )
         for case in cases
         for draw in range(contestant.draws)
     ]
+
+
+def _setting(contestant: Contestant, case: EvalCase) -> Setting | None:
+    scale = contestant.guidance_scale
+    return case.setting if scale is None else replace(case.setting or Setting(), guidance_scale=scale)
 
 
 def _ticket(contestant: Contestant, case: EvalCase, draw: int, **options: Unpack[TicketOptions]) -> Ticket:
@@ -156,29 +165,32 @@ def agent(sampler: SamplerSection, *, policy: int, name: str, title: str, c_nfe:
 
 
 def static(text: str, sampler: SamplerSection) -> Contestant:
-    """A static sampler by its name: `ddim-20`, `dpm++2m-12`, ...
+    """A static sampler by its name: `ddim-20`, `dpm++2m-12`, or `ddim-20@3.5` with a guidance scale of its own.
 
     Raises:
         UsageError: it is no solver and number of steps.
     """
-    solver, _, steps = text.rpartition("-")
+    name, at, scale = text.partition("@")
+    solver, _, steps = name.rpartition("-")
     solvers = [name for name in get_args(Solver) if name != "pipeline"]
-    if solver not in solvers or not steps.isdigit() or int(steps) < 2:
+    if solver not in solvers or not steps.isdigit() or int(steps) < 2 or (at and not _SCALE.fullmatch(scale)):
         raise UsageError(
             f"{text!r} is no static sampler: give SOLVER-STEPS such as ddim-20, with at least 2 steps and one of "
-            f"{', '.join(solvers)}.",
+            f"{', '.join(solvers)}, or SOLVER-STEPS@GUIDANCE such as ddim-20@3.5.",
             sampler=text,
         )
     section = sampler.model_copy(
         update={"solver": solver, "num_steps": int(steps), "warmup_steps": 1, "finish_steps": 0, "leap_steps": None}
     )
-    return Contestant(name=text, title=static_title(text), kind="static", sampler=section)
+    own = float(scale) if at else None
+    return Contestant(name=text, title=static_title(text), kind="static", sampler=section, guidance_scale=own)
 
 
 def static_title(name: str) -> str:
-    """How a static sampler is written: `DPM-Solver++-12` for `dpm++2m-12`."""
-    solver, _, steps = name.rpartition("-")
-    return f"{SOLVER_TITLES.get(solver, solver)}-{steps}"
+    """How a static sampler is written: `DPM-Solver++-12` for `dpm++2m-12`, `DDIM-9, guidance 3.5` for `ddim-9@3.5`."""
+    plain, at, scale = name.partition("@")
+    solver, _, steps = plain.rpartition("-")
+    return f"{SOLVER_TITLES.get(solver, solver)}-{steps}{f', guidance {scale}' if at else ''}"
 
 
 def best_of(draws: int, sampler: Contestant) -> Contestant:

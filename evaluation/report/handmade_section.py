@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 from evaluation.comparison.metric_table import MetricTable
-from evaluation.comparison.summary import ComparisonResult
+from evaluation.comparison.summary import ComparisonResult, paired
 from evaluation.comparison.tables import METRIC_TITLES
 from evaluation.report.page_sections import mark
 
+ALLOWED = 1.0
+"""Passes that a static sampler may cost more than the policy it is told against: its steps are whole numbers."""
 MARK = mark("hand-made opponents", "addiffusion pareto")
 
 
@@ -44,7 +46,31 @@ def handmade_section(result: ComparisonResult, *, command: str, machine: str) ->
         "below s is given up, twice at most. A solver in brackets is the static sampler that it is done on; else it is "
         "the agent's whole schedule. Seconds of tries include passes that were computed twice."
     )
-    return "\n\n".join([MARK, "## Hand-made opponents", words, "\n".join(lines)]) + "\n"
+    parts = [MARK, "## Hand-made opponents", words, "\n".join(lines)]
+    return "\n\n".join([*parts, *(_dialled(result, tables, costs, name) for name in metrics)]) + "\n"
+
+
+def _dialled(result: ComparisonResult, tables: list[MetricTable], costs: dict[str, float], metric: str) -> str:
+    """The policy at each of its prices beside the best static sampler that costs at most ALLOWED passes more."""
+    title = METRIC_TITLES.get(metric, metric)
+    lines = [
+        f"The policy at each price, cheapest first, against the static sampler with the best {title} score of those "
+        f"that cost at most {ALLOWED:g} pass more, chosen by these very images, with 95 % BCa intervals:",
+        "",
+        f"| price | cost | of the full run | {title} | best static sampler | its cost | difference |",
+        "|---:|---:|---:|---:|---|---:|---:|",
+    ]
+    statics = [one for one in tables if one.contestant.kind == "static"]
+    for ours in (one for one in tables if one.contestant.kind == "agent"):
+        cost = costs[ours.contestant.name]
+        rivals = [one for one in statics if costs[one.contestant.name] <= cost + ALLOWED]
+        best = max(rivals, key=lambda one: one.mean(metric), default=None)
+        found = None if best is None else paired(ours, best, metric)
+        share = cost / costs[result.full.contestant.name]
+        cells = [f"{ours.contestant.c_nfe:g}", f"{cost:.1f}", f"{share:.0%}", f"{ours.mean(metric):.3f}"]
+        cells += ["-", "-"] if best is None else [best.contestant.title, f"{costs[best.contestant.name]:.1f}"]
+        lines.append(f"| {' | '.join([*cells, '-' if found is None else found.brief()])} |")
+    return "\n".join(lines)
 
 
 def _front(tables: list[MetricTable], costs: dict[str, float], metric: str) -> set[str]:

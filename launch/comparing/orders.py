@@ -30,7 +30,11 @@ Policy: TypeAlias = Annotated[
 ]
 Samplers: TypeAlias = Annotated[
     tuple[str, ...] | None,
-    typer.Option("--sampler", metavar="SOLVER-STEPS", help="Static sampler such as dpm++2m-20; may be repeated."),
+    typer.Option(
+        "--sampler",
+        metavar="SOLVER-STEPS[@GUIDANCE]",
+        help="Static sampler such as dpm++2m-20, or ddim-20@3.5 at a guidance scale of its own; may be repeated.",
+    ),
 ]
 Policies: TypeAlias = Annotated[
     tuple[str, ...],
@@ -50,6 +54,10 @@ Guidances: TypeAlias = Annotated[
 StepCounts: TypeAlias = Annotated[
     tuple[int, ...],
     typer.Option("--steps", min=2, help="Compare at so many steps of the schedule; may be repeated, likewise."),
+]
+Prices: TypeAlias = Annotated[
+    tuple[float, ...],
+    typer.Option("--price", min=0.0, help="Ask the policy at this price of an NFE, too; may be repeated."),
 ]
 BestOf: TypeAlias = Annotated[int, typer.Option(min=0, help="Random search over so many seeds; 0: none.")]
 Handmade: TypeAlias = Annotated[
@@ -133,10 +141,7 @@ class EvaluateOrder:
     ] = None
     samplers: Samplers = None
     """None: the usual ones."""
-    prices: Annotated[
-        tuple[float, ...],
-        typer.Option("--price", min=0.0, help="Ask the policy at this price of an NFE, too; may be repeated."),
-    ] = ()
+    prices: Prices = ()
     stops: Annotated[int, typer.Option(min=0, help="Steps at which all images are stopped, for the oracle.")] = 9
     oracles: Annotated[
         tuple[str, ...],
@@ -235,6 +240,7 @@ class ParetoOrder:
 
     policy: Policy = SHIPPED
     limit: Annotated[int, typer.Option(min=6, help="Held-out prompts.")] = HELD_OUT
+    prices: Prices = ()
     handmade: Handmade = ()
     """None given: those of the page."""
     samplers: Samplers = ("ddim-10", "ddim-15", "ddim-20", "ddim-30", "dpm++2m-10", "dpm++2m-15", "dpm++2m-20")
@@ -250,6 +256,7 @@ class ParetoOrder:
             limit=self.limit,
             out=self.comparison,
             samplers=self.samplers,
+            prices=self.prices,
             handmade=handmade,
             stops=0,
             oracles=(),

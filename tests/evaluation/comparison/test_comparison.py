@@ -13,8 +13,9 @@ from rich.console import Console
 from addiffusion.config import Config, SamplerSection
 from addiffusion.errors import UsageError
 from addiffusion.records import SCORE_NAMES, Prompt
+from addiffusion.setting import Setting
 from evaluation.comparison.bank_stops import bank_stops
-from evaluation.comparison.contestants import EvalCase, full_run, make_cases, static
+from evaluation.comparison.contestants import EvalCase, full_run, make_cases, static, tickets_of
 from evaluation.comparison.matching import (
     equal_nfe,
     equal_time,
@@ -99,7 +100,17 @@ def test_opponents_at_equal_cost_get_the_doubt() -> None:
     assert nfe_for_seconds(0.3, {10: 0.1}) == 30
 
 
-@pytest.mark.parametrize("name", ["ddim", "ddim-1", "magic-20", "ddim-x"])
+def test_a_static_sampler_may_have_a_guidance_scale_of_its_own() -> None:
+    own, plain = static("dpm++2m-12@3.5", SAMPLER), static("dpm++2m-12", SAMPLER)
+    assert (own.title, own.sampler) == ("DPM-Solver++-12, guidance 3.5", plain.sampler)
+    assert {ticket.setting for ticket in tickets_of(own, CASES)} == {Setting(guidance_scale=3.5)}
+    cases = [replace(case, setting=Setting(guidance_scale=2, num_steps=9)) for case in CASES]
+    assert {ticket.setting for ticket in tickets_of(own, cases)} == {Setting(guidance_scale=3.5, num_steps=9)}
+    assert {ticket.setting for ticket in tickets_of(plain, cases)} == {Setting(guidance_scale=2, num_steps=9)}
+    assert own.as_json() == plain.as_json() | {"name": own.name, "guidance_scale": 3.5}
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddim-1", "magic-20", "ddim-x", "ddim-20@", "ddim-20@x", "ddim-20@-1"])
 def test_what_is_no_sampler_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="is no static sampler: give SOLVER-STEPS"):
         static(name, SAMPLER)

@@ -14,7 +14,7 @@ from addiffusion.config import SamplerSection
 from addiffusion.errors import UsageError
 from addiffusion.records import Episode, Prompt, Ticket
 from addiffusion.rollouts import Collected
-from evaluation.comparison.contestants import make_cases, static, tickets_of
+from evaluation.comparison.contestants import agent, make_cases, static, tickets_of
 from evaluation.comparison.draw import draw_cases
 from evaluation.comparison.handmade import HANDMADE, handmade
 from evaluation.comparison.scores import NamedScores
@@ -106,11 +106,16 @@ def test_the_section_marks_the_front_and_replaces_itself(tmp_path: Path) -> None
     full = drawn("full", 50, np.linspace(0.2, 0.31, 12))
     others = {"full": full, **{f"ddim-{nfe}": drawn(f"ddim-{nfe}", nfe, np.full(12, clip), full)
                                for nfe, clip in ((5, 0.1), (10, 0.3), (20, 0.2))}}  # fmt: skip
-    result = ComparisonResult(agent=drawn("agent", 12, np.full(12, 0.25), full), others=others)
-    section = handmade_section(result, command="addiffusion pareto", machine="a machine")
+    led = agent(SAMPLER, policy=0, name="agent", title="agent", c_nfe=0.04)
+    ours = replace(drawn("agent", 12, np.linspace(0.2, 0.3, 12), full), contestant=led)
+    section = handmade_section(
+        ComparisonResult(agent=ours, others=others), command="addiffusion pareto", machine="a machine"
+    )
     rows = {line.split(" | ")[0].lstrip("| "): line for line in section.splitlines() if line.startswith("| ")}
     assert rows["DDIM-5"].split(" | ")[1] == "5.0"
     assert [title for title, line in rows.items() if line.endswith("| CLIP |")] == ["DDIM-5", "DDIM-10"]
+    (dialled,) = [line for line in section.splitlines() if line.startswith("| 0.04 |")]
+    assert dialled.startswith("| 0.04 | 12.0 | 24% | 0.250 | DDIM-10 | 10.0 | -0.050 ["), "DDIM-20 costs too much"
     page = tmp_path / "results.md"
     page.write_text("# Results\n")
     for _ in range(2):
