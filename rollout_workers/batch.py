@@ -73,7 +73,7 @@ class Batch:
             engine,
             scorer,
             timed,
-            same_images=observations.scores_every_decision,
+            every_decision=observations.scores_every_decision,
             embeddings=observations.embeddings,
         )
 

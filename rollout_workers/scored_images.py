@@ -55,7 +55,7 @@ class ScoredImages:
         scorer: AsyncScorer,
         timed: Stopwatch,
         *,
-        same_images: bool,
+        every_decision: bool,
         embeddings: tuple[str, ...],
     ) -> None:
         """Nothing is decoded yet.
@@ -64,13 +64,14 @@ class ScoredImages:
             engine: its slots.
             scorer: scores of their images.
             timed: seconds of each stage.
-            same_images: decisions see the very images that are returned, where previews cost as much.
+            every_decision: each of them sees its image: the very one that is returned, where previews cost as much.
             embeddings: what the policy needs beside the scores.
         """
         self._engine, self._scorer, self._timed = engine, scorer, timed
         self._embeddings = embeddings
         # Where decisions see the very images that are returned, one decoder pass serves both.
-        self._same_images = same_images and not engine.previews
+        self._same_images = every_decision and not engine.previews
+        self._all_seen = every_decision
 
     def decode(self, watched: Sequence[int], done: Sequence[int]) -> tuple[Images, Images]:
         """(previews, returned images) of slots; at fixed batch shapes, so that no image depends on another."""
@@ -81,7 +82,7 @@ class ScoredImages:
                 slots = [*watched, *done]
                 images = dict(zip(slots, self._engine.decode(slots), strict=True))
                 return {slot: images[slot] for slot in watched}, {slot: images[slot] for slot in done}
-            seen = self._engine.preview(watched) if watched else ()
+            seen = self._engine.preview(watched, alone=not self._all_seen) if watched else ()
             finals = {slot: self._engine.decode_one(slot) for slot in done}
             return dict(zip(watched, seen, strict=True)), finals
 

@@ -168,11 +168,16 @@ class ImageBatch:
         self.engine.act(chosen)
         return chosen, failed
 
-    def previews(self, slots: Sequence[int]) -> dict[int, NDArray[np.uint8]]:
-        """Image (H, W, 3) of each slot's clean prediction; those that a decision has looked at are not decoded anew."""
+    def previews(self, slots: Sequence[int], *, alone: bool = False) -> dict[int, NDArray[np.uint8]]:
+        """Image (H, W, 3) of each slot's clean prediction; those that a decision has looked at are not decoded anew.
+
+        Args:
+            slots: whose.
+            alone: each is decoded by itself.
+        """
         missing = [slot for slot in slots if slot not in self._previews]
         if missing:
-            self._previews |= zip(missing, self.engine.preview(missing), strict=True)
+            self._previews |= zip(missing, self.engine.preview(missing, alone=alone), strict=True)
         return {slot: self._previews[slot] for slot in slots}
 
     def prompt_tokens(self, slot: int) -> int:
@@ -227,7 +232,8 @@ class ImageBatch:
 
     def _judged(self, slots: Sequence[int], failed: dict[int, str]) -> dict[int, ImageScores]:
         """Scores of the slots' previews, or of an earlier attempt's that was better and goes on."""
-        images, observations = self.previews(slots), self._decider.observations
+        observations = self._decider.observations
+        images = self.previews(slots, alone=not observations.scores_every_decision)
         prompts = tuple(self.episodes[slot].ticket.prompt.text for slot in slots)
         try:
             request = ScoreRequest(

@@ -54,9 +54,17 @@ class Seen:
         """Whether ``preview`` costs less than ``decode``."""
         return self._backbone.previews
 
-    def preview(self, slots: Sequence[int] | None = None) -> NDArray[np.uint8]:
-        """Images (n, H, W, 3) as of ``decode``, but by the cheaper decoder: they are only looked at."""
-        return self._decoded(self._backbone.preview, slots)
+    @torch.inference_mode()
+    def preview(self, slots: Sequence[int] | None = None, *, alone: bool = False) -> NDArray[np.uint8]:
+        """Images (n, H, W, 3) as of ``decode``, but by the cheaper decoder: they are only looked at.
+
+        Args:
+            slots: those wanted; None: all S.
+            alone: each is decoded by itself: where few of many slots are seen at a time, a batch is mostly padding.
+        """
+        if not alone or slots is None:
+            return self._decoded(self._backbone.preview, slots)
+        return np.concatenate([self._backbone.preview(self.z0_pred[slot : slot + 1].nan_to_num()) for slot in slots])
 
     def middle_features(self, slots: Sequence[int] | None = None) -> Float[Tensor, "some width"]:
         """Features (n, m) of the network's middle block at each slot's decision, for its own prompt.

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from addiffusion.actions import Action
 from addiffusion.config import Config
@@ -69,13 +71,35 @@ def test_which_attempt_goes_on_depends_on_no_company() -> None:
     assert_same(episodes[:3], [run_tickets(config, [ticket], _redraws)[0] for ticket in tickets[:3]])
 
 
-def test_previews_are_scored_without_embeddings_unless_a_final_image_is_with_them() -> None:
-    scoring = ToyScoring()
-    config = _config(slots=1)
-    Collector(backbone=ToyBackbone(), scoring=scoring, config=config).collect(
-        make_tickets(1), _redraws, weight_version=1
-    )
+class Watched(ToyBackbone):
+    """Has a cheaper decoder, and counts what goes through it."""
+
+    previews = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def preview(self, z0: Float[Tensor, "b c h w"]) -> NDArray[np.uint8]:
+        self.sizes.append(len(z0))
+        return super().preview(z0)
+
+
+def test_a_preview_is_decoded_by_itself_and_scored_without_embeddings() -> None:
+    """Few of many slots are seen at a time: a batch of all would be mostly padding."""
+    scoring, backbone, config = ToyScoring(), Watched(), _config(slots=1)
+    Collector(backbone=backbone, scoring=scoring, config=config).collect(make_tickets(1), _redraws, weight_version=1)
     assert [request.embeddings for request in scoring.requests] == [()] * TRIES + [("clip", "dino")]
+    assert backbone.sizes == [1] * TRIES
+    several = Watched()
+    Collector(backbone=several, scoring=ToyScoring(), config=_config(slots=4)).collect(
+        make_tickets(8), _redraws, weight_version=1
+    )
+    assert several.sizes == [1] * TRIES * 8
+    seeing = Watched()
+    run = Collector(backbone=seeing, scoring=ToyScoring(), config=_config(sees="clip", slots=4))
+    run.collect(make_tickets(8), _redraws, weight_version=1)
+    assert set(seeing.sizes) == {_config(slots=4).images_per_pass}, "where all are seen at every step, at once"
 
 
 @pytest.mark.parametrize("finish_steps", [0, 2])
