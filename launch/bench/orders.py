@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from addiffusion.assets import SHIPPED_PREVIEWS
+
 PASSES = (0, 1, 2, 3, 4, 6)
 STOPS = (5, 10, 20)
 FLEETS = (1, 2, 4, 8)
@@ -84,6 +86,23 @@ class PipelineOrder:
     size: Annotated[int | None, typer.Option(min=8, help="Pixels per side; default: the model's own.")] = None
     guidance_scale: Annotated[float, typer.Option("--guidance", min=0, help="Guidance scale.")] = 3.5
     rounds: Annotated[int, typer.Option(min=1, help="Both take turns; the ratio is the median of the rounds.")] = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedOrder:
+    """Which policy to ask for which speeds."""
+
+    policy: Annotated[str, typer.Option(metavar="shipped|RUN|PATH", help="A policy with a policy card.")] = (
+        SHIPPED_PREVIEWS
+    )
+    limit: Annotated[int, typer.Option(min=6, help="Held-out prompts, an image each.")] = 60
+    speeds: Annotated[tuple[float, ...], typer.Option("--speed", help="Ask for this speed; may be repeated.")] = (
+        2.0,
+        3.0,
+        4.0,
+        6.0,
+    )
+    steps: Annotated[tuple[int, ...], typer.Option("--steps", min=2, help="Of so many steps; may be repeated.")] = (50,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

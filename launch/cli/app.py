@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from addiffusion import __version__
 from launch.cli.ablate import ablate
 from launch.cli.bank import build, info, play
-from launch.cli.bench import bench_reward, bench_serve, bench_train, collect, engine, finish, pipeline, startup
+from launch.cli.bench import bench_reward, bench_serve, bench_train, collect, engine, finish, pipeline, speed, startup
 from launch.cli.border import border
 from launch.cli.doctor import doctor, token
 from launch.cli.embedded import embedded_card, embedded_prompts, embedded_train
@@ -53,6 +53,7 @@ COMMANDS: Mapping[str, Command] = {
     "bench collect": collect,
     "bench finish": finish,
     "bench pipeline": pipeline,
+    "bench speed": speed,
     "bench startup": startup,
     "bench reward": bench_reward,
     "bench train": bench_train,

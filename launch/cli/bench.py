@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from launch.bench.orders import EngineOrder, FinishOrder, PipelineOrder, RewardOrder, ServingOrder, TrainOrder
+from launch.bench.orders import (
+    EngineOrder,
+    FinishOrder,
+    PipelineOrder,
+    RewardOrder,
+    ServingOrder,
+    SpeedOrder,
+    TrainOrder,
+)
 from launch.cli.options import Files, Settings, prepared_console
 from launch.cli.reward import Json
 
@@ -83,6 +91,16 @@ def pipeline(order: PipelineOrder, *, as_json: AsJson = False) -> None:
     if not as_json:
         Console().print(table_of(result))
     typer.echo(json.dumps(result))
+
+
+def speed(order: SpeedOrder, *, as_json: AsJson = False) -> None:
+    """Compare the speed of held-out images with the `speed=` that the policy card was asked for."""
+    from launch.bench.speed import bench_speed, table_of, to_json
+
+    rows = bench_speed(order, Console(stderr=True))
+    if not as_json:
+        Console().print(table_of(rows))
+    typer.echo(json.dumps(to_json(rows)))
 
 
 def bench_serve(order: ServingOrder, *, as_json: AsJson = False) -> None:

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from addiffusion import AdaptivePipeline, AdaptivePipelineOutput, Policy
-from addiffusion.backbones.placement import DTYPES
+from addiffusion import AdaptivePipelineOutput, Policy
 from addiffusion.config import Config, ObservationSection
 from addiffusion.pipeline.adaptive import EMBEDDED
 from addiffusion.pipeline.card import CurvePoint, PolicyCard, weight_digest
@@ -23,6 +22,7 @@ from addiffusion.seeds import derive_seed
 from addiffusion.threads import torch_threads
 from launch.comparing.orders import ExportOrder
 from launch.runtime.console import UNSEEN, Stage
+from launch.runtime.pipeline import pipeline_of
 
 PRICES = 5
 """Points of the curve of a policy that knows more than one price."""
@@ -58,7 +58,7 @@ def make_card(policy: Policy, order: ExportOrder, console: Console = UNSEEN) -> 
     digest: tuple[float, ...] = ()
     if count:
         with Stage(console, "loading the model"):
-            pipe = _pipeline(policy)
+            pipe = pipeline_of(policy)
             prompts = load_prompts(config.prompts, split="validation", count=count, seed=config.run.seed)
         digest = weight_digest(network_of(pipe))
         points = list(product(dict.fromkeys(config.sampler.step_counts), prices(config)))
@@ -103,18 +103,6 @@ def facts_of(config: Config) -> dict[str, str]:
         "price of one NFE": span(reward.prices),
         "prompts": config.prompts.source,
     }
-
-
-def _pipeline(policy: Policy) -> Any:
-    """The model the policy was trained on, under that policy."""
-    backbone = policy.trained_with.backbone
-    pipe: Any = AdaptivePipeline.from_pretrained(
-        EMBEDDED if backbone.path is None else backbone.path, policy=policy, dtype=DTYPES[backbone.dtype]
-    )
-    pipe.set_progress_bar_config(disable=True)
-    if backbone.lora is not None:
-        pipe.load_lora_weights(backbone.lora)
-    return pipe.to("cuda") if torch.cuda.is_available() else pipe
 
 
 def _seen(section: ObservationSection) -> str:
