@@ -66,6 +66,9 @@ class Batch:
         self._logit_count = action_count(config.policy.actions)
         # Where slots are left over while others are scored, a pass of half of the rows is worth it.
         self._least_fill = 0.5 if len(engine) > engine.images_per_pass else 1.0
+        # Scorers take as long for one image as for a batch. While the next pass is full without them, images wait for
+        # company; where each decision is scored, none does.
+        self._worth_a_request = 0 if observations.scores_every_decision else config.scorers.batch_images
         self._builders: dict[int, EpisodeBuilder] = {}
         self._pending: deque[Pending] = deque()
         self._full_queue = FullQueue()
@@ -145,21 +148,21 @@ class Batch:
                 self._builders[slot] = builder
 
     def _look(self, policy: PolicySnapshot) -> None:
-        """Decode what must be seen and ask the scorers, without waiting for them; decide what needs no scores."""
+        """Decide what needs no scores; decode what must be seen and ask the scorers, without waiting for them."""
         waiting = {slot for pending in self._pending for slot in pending.slots}
         forced = self._forced_actions(waiting)
         self._commit(forced)
         asked = [slot for slot in self._engine.deciding() if slot not in waiting]
         done = [slot for slot in self._engine.done() if slot not in waiting]
-        filmed = [slot for slot in forced if self._builders[slot].ticket.keep_frames]
         due = self._observations.due(self._engine, self._builders, asked)
-        watched = [slot for slot in asked if slot in due or self._builders[slot].ticket.keep_frames]
-        shown = self._images.decode([*watched, *filmed], done)
-        self._film(forced, shown[0])
-        tickets = {slot: self._builders[slot].ticket for slot in (*asked, *done)}
-        if due or done:
-            self._pending.append(self._images.ask(due, done, shown, tickets))
-        self._settle(at_once([slot for slot in asked if slot not in due], shown[0]), policy)
+        unseen = [slot for slot in asked if slot not in due]
+        filmed = [slot for slot in (*unseen, *forced) if self._builders[slot].ticket.keep_frames]
+        films, _ = self._images.decode(filmed, ())
+        self._film(forced, films)
+        self._settle(at_once(unseen, films), policy)
+        if (due or done) and not (self._engine.fill >= 1 and len(due) + len(done) < self._worth_a_request):
+            tickets = {slot: self._builders[slot].ticket for slot in (*due, *done)}
+            self._pending.append(self._images.ask(due, done, self._images.decode(due, done), tickets))
 
     def _settle(self, pending: Pending, policy: PolicySnapshot) -> None:
         """With the scorers' answer, let ``policy`` decide and close the episodes that are done."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from addiffusion.actions import Action
 from addiffusion.config import Config
+from addiffusion.records import Episode
 from addiffusion.reward import potential
 from rollout_workers.collector import Collector
 from tests.fakes import ToyBackbone, ToyScoring
@@ -100,6 +101,25 @@ def test_a_preview_is_decoded_by_itself_and_scored_without_embeddings() -> None:
     run = Collector(backbone=seeing, scoring=ToyScoring(), config=_config(sees="clip", slots=4))
     run.collect(make_tickets(8), _redraws, weight_version=1)
     assert set(seeing.sizes) == {_config(slots=4).images_per_pass}, "where all are seen at every step, at once"
+
+
+def test_with_slots_to_spare_images_wait_for_company_at_the_scorers() -> None:
+    tickets = make_tickets(24)
+    exact = _config(slots=4)
+    spare = exact.model_copy(update={"rollout": exact.rollout.model_copy(update={"slots": 8})})
+    assert spare.images_per_pass == exact.images_per_pass == 4
+    found, sizes = [], []
+    for config in (exact, spare):
+        scoring = ToyScoring()
+        collector = Collector(backbone=ToyBackbone(), scoring=scoring, config=config)
+        found.append(collector.collect(tickets, _redraws, weight_version=1).episodes)
+        sizes.append(np.mean([len(request.images) for request in scoring.requests]))
+    assert_same(sorted(found[0], key=_number), sorted(found[1], key=_number))
+    assert sizes[1] > 1.5 * sizes[0]
+
+
+def _number(episode: Episode) -> int:
+    return episode.ticket.ticket_id
 
 
 @pytest.mark.parametrize("finish_steps", [0, 2])
