@@ -47,6 +47,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("bench", "collect"),
         ("bench", "finish"),
         ("bench", "startup"),
+        ("bench", "speed"),
+        ("settings",),
     ],
 )
 def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
