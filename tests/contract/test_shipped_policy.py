@@ -17,6 +17,7 @@ from addiffusion.config import Config
 from addiffusion.policy_files import read_policy
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Episode
+from addiffusion.reward import potential
 from evaluation.comparison.contestants import agent, full_run, make_cases
 from evaluation.comparison.draw import draw_cases
 from evaluation.comparison.held_out import action_fractions
@@ -115,11 +116,13 @@ def test_5_it_beats_who_does_not_look() -> None:
 
 def test_7_it_begins_again_what_will_not_do() -> None:
     """A policy that sees the scores of one preview of each image (`--policy shipped-previews`) begins those again
-    that will not do. Over guidance 1.5 to 5 and 20 and 50 steps (120 held-out prompts each) it is better than the
-    full run at 43 % of its passes: scene score +0.044 [+0.023, +0.069]; than one refine and one step for all at its
-    NFE: +0.034 [+0.012, +0.057]; and than static samplers: +0.067 [+0.043, +0.095]. On 300 prompts at guidance 2
-    and 50 steps its images have a scene score of 0.944 for 14.0 passes, the full run's 0.900; the best of four
-    draws by an early preview has 0.940 for 19.0, or 0.954 for 35.0 (training, hand-made opponents).
+    that will not do, and goes on with the better attempt. Over guidance 1.5 to 5 and 20 and 50 steps (120 held-out
+    prompts each) it is better than the full run at 41 % of its passes: scene score +0.047 [+0.029, +0.070]; than one
+    refine and one step for all at its NFE: +0.047 [+0.029, +0.068]; and than static samplers at their best guidance
+    scale: +0.057 [+0.034, +0.086]; in each of the eight settings it is shown to lose less than 1 % of the full run's
+    score. So does a second training seed (+0.056, 8 of 8). On 300 prompts at guidance 2 and 50 steps, at a low price,
+    its images have a scene score of 0.958 for 24.5 passes, the full run's 0.900; the best of four draws by an early
+    preview has 0.940 for 19.0, or 0.954 for 35.0 (results, training, hand-made opponents).
     """
     policy = read_policy("shipped-previews")
     config = unpaid(policy.config(["cluster.mode=serial", "rollout.workers=1"]))
@@ -134,13 +137,22 @@ def test_7_it_begins_again_what_will_not_do() -> None:
     refines = [int((episode.actions == Action.REFINE).sum()) for episode in episodes]
     assert max(tries) > 1, "some image begins again"
     assert all(count <= tried + refined for count, tried, refined in zip(seen, tries, refines, strict=True))
+    weights = config.reward.model_copy(update={"bound": None})
+    for one in episodes:
+        shown = np.flatnonzero(np.isfinite(one.scores[:-1, 0]))
+        gains = np.diff(potential(weights, one.scores[shown]))
+        assert (gains[one.actions[shown[:-1]] == Action.REDRAW] >= 0).all(), "the better attempt goes on"
     assert found.table(cases).nfe.mean() <= 25
-    mean = re.search(r"^\| mean \| .* 43 % .*$", TRAINING, re.MULTILINE)
-    assert mean is not None
-    assert all(
-        cell in mean[0] for cell in ("+0.044 [+0.023, +0.069]", "+0.034 [+0.012, +0.057]", "+0.067 [+0.043, +0.095]")
-    )
-    assert "scene score 0.944 [0.928, 0.958] for 14.0 passes" in TRAINING
+    settings = rows("Every setting")
+    first, second = settings["shipped-previews"], settings["previews-1"]
+    assert (first[1], first[4], second[4]) == ("41%", "8 of 8", "8 of 8")
+    assert [first[5], first[7], first[10]] == [
+        "**+0.047 [+0.029, +0.070]**",
+        "**+0.047 [+0.029, +0.068]**",
+        "**+0.057 [+0.034, +0.086]**",
+    ]
+    assert second[5].startswith("**+0.056 [")
+    assert "0.958 [0.943, 0.970] for 24.5" in TRAINING
     best = rows("Hand-made opponents")
     assert [best[f"best of 4 at {step}"][1:3] for step in ("2 (DDIM-10)", "4 (DDIM-20)")] == [
         ["19.0", "0.940 [0.923, 0.954]"],
