@@ -170,7 +170,7 @@ class Batch:
         asked = [slot for slot in pending.asked if slot in self._builders]
         seen = {slot: judged[slot] for slot in asked if slot in judged}
         judged |= attempts.settle(self._engine, self._builders, seen)
-        back = [slot for slot in asked if self._builders[slot].came_back]
+        back = [slot for slot in asked if self._engine.came_back(slot)]
         shown = [slot for slot in back if slot in pending.finals or self._builders[slot].ticket.keep_frames]
         pending = self._images.again(pending, shown)
         chosen = self._decide(asked, judged, policy)

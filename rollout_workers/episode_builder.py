@@ -77,7 +77,6 @@ class EpisodeBuilder:
     stops: list[Stop] = field(default_factory=list)
     branch: Branch | None = None
     given_up: Attempt | None = None
-    came_back: bool = False
     started_s: float = field(default_factory=time.perf_counter)
     z0_before: Float[Tensor, "c h w"] | None = None
     """Clean prediction of the decision before, for a rule that compares with it."""
@@ -89,8 +88,8 @@ class EpisodeBuilder:
 
     @property
     def begins(self) -> bool:
-        """Whether the decision before was about another latent, or there was none."""
-        return self.came_back or not self.decisions or self.decisions[-1].action is Action.REDRAW
+        """Whether nothing was decided about its present attempt."""
+        return not self.decisions or self.decisions[-1].action is Action.REDRAW
 
     @property
     def refined(self) -> bool:

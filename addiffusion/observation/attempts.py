@@ -30,8 +30,6 @@ class RedrawnEpisode(Protocol):
 
     given_up: Attempt | None
     """The best attempt so far, until the present one is told against it."""
-    came_back: bool
-    """Whether it waits for its decision with the latent of an earlier attempt."""
 
 
 class BestAttempts:
@@ -88,7 +86,6 @@ class BestAttempts:
                 episodes[slot].given_up = Attempt(
                     snapshot=engine.snapshot(slot), judged=judged[slot], info=engine.info(slot)
                 )
-            episodes[slot].came_back = False
 
     def _better(self, engine: Engine, slot: int, episode: RedrawnEpisode, now: ImageScores) -> ImageScores:
         then = episode.given_up
@@ -98,7 +95,6 @@ class BestAttempts:
         if self._worth(then.judged) <= self._worth(now):
             return now
         engine.bring_back(slot, then.snapshot)
-        episode.came_back = True
         return then.judged
 
     def _worth(self, judged: ImageScores) -> float:

@@ -116,7 +116,7 @@ class ClipObservationBuilder:
             self._observation.row(
                 engine.info(slot),
                 now=judged[slot],
-                before=None if builders[slot].begins else builders[slot].last_judged,
+                before=None if _is_new(engine, slot, builders[slot]) else builders[slot].last_judged,
                 text_embedding=builders[slot].text_embedding,
                 c_nfe=builders[slot].ticket.c_nfe,
             )
@@ -210,7 +210,7 @@ class LatentObservationBuilder:
         """(at least n, 4) statistics of each slot, at one batch shape: so none depends on how many decide with it."""
         present = engine.z0_pred
         past = torch.zeros_like(present) if self._before is None else self._before
-        new = [slot for slot in slots if builders[slot].begins]
+        new = [slot for slot in slots if _is_new(engine, slot, builders[slot])]
         if new:
             past = past.clone()
             past[new] = present[new]
@@ -221,6 +221,11 @@ class LatentObservationBuilder:
         now, before = present.index_select(0, which), past.index_select(0, which)
         self._before = past.index_copy(0, which[: len(slots)], now[: len(slots)])
         return self._moved(now, before)
+
+
+def _is_new(engine: Engine, slot: int, episode: DecidingEpisode) -> bool:
+    """Whether the decision before was about another latent, or there was none."""
+    return episode.begins or engine.came_back(slot)
 
 
 def make_observation_builder(

@@ -30,7 +30,7 @@ class PreviewedEpisode(Protocol):
 
     @property
     def begins(self) -> bool:
-        """Whether the decision before was about another latent, or there was none."""
+        """Whether nothing was decided about its present attempt."""
         ...
 
     @property

@@ -64,12 +64,11 @@ class ImageEpisode:
     last_judged: ImageScores | None = None
     stopped_at: int | None = None
     given_up: Attempt | None = None
-    came_back: bool = False
 
     @property
     def begins(self) -> bool:
-        """Whether the decision before was about another latent, or there was none."""
-        return self.came_back or not self.decisions or self.decisions[-1] is Action.REDRAW
+        """Whether nothing was decided about its present attempt."""
+        return not self.decisions or self.decisions[-1] is Action.REDRAW
 
     @property
     def refined(self) -> bool:
@@ -226,9 +225,7 @@ class ImageBatch:
                 self.episodes[slot].last_judged = judged.get(slot)
             else:
                 failed[slot] = f"The policy returned {logits.tolist()}, which is no distribution over actions."
-        decider.observations.attempts.give_up(
-            self.engine, self.episodes, judged, {slot: chosen[slot] for slot in slots if slot in chosen}
-        )
+        decider.observations.attempts.give_up(self.engine, self.episodes, judged, chosen)
 
     def _judged(self, slots: Sequence[int], failed: dict[int, str]) -> dict[int, ImageScores]:
         """Scores of the slots' previews, or of an earlier attempt's that was better and goes on."""
@@ -247,7 +244,7 @@ class ImageBatch:
         judged = {slot: ImageScores.of(reply, row) for row, slot in enumerate(slots) if slot not in failed}
         judged = observations.attempts.settle(self.engine, self.episodes, judged)
         for slot in judged:
-            if self.episodes[slot].came_back:
+            if self.engine.came_back(slot):
                 del self._previews[slot]
         return judged
 

@@ -105,6 +105,10 @@ class Asked(Seen):
             attention_entropy=episode.attention_entropy,
         )
 
+    def came_back(self, slot: int) -> bool:
+        """Whether a slot waits for its decision with the latent of an earlier attempt."""
+        return self._slots[slot].came_back
+
     def nfe(self, slot: int) -> int:
         """Passes of a slot's episode so far."""
         return self._slots[slot].nfe

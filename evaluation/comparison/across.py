@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -62,20 +62,10 @@ class SettingRow:
         }
 
 
-def setting_rows(results: Mapping[str, ComparisonResult], metric: str) -> list[SettingRow]:
-    """A row for each setting, and one for their mean where there are several.
-
-    Args:
-        results: comparisons of the same prompts and seeds, by the title of their setting.
-        metric: the score that is compared.
-    """
-    members = [_Member(result, _rivals(result, [*results.values()], metric)) for result in results.values()]
-    rows = [_row(title, [one], metric) for title, one in zip(results, members, strict=True)]
-    return [*rows, _row("mean", members, metric)] if len(rows) > 1 else rows
-
-
-def policy_rows(results: Mapping[str, Mapping[str, ComparisonResult]], metric: str) -> list[SettingRow]:
-    """A row for each policy, on average over its settings, and one for the mean policy.
+def rows_across(
+    results: Mapping[str, Mapping[str, ComparisonResult]], metric: str
+) -> tuple[dict[str, list[SettingRow]], list[SettingRow]]:
+    """Rows of the settings by policy, with their mean where there are several; and one for each policy, likewise.
 
     Args:
         results: by the name of the policy, then by the title of the setting; all of the same prompts and seeds.
@@ -85,8 +75,18 @@ def policy_rows(results: Mapping[str, Mapping[str, ComparisonResult]], metric: s
         name: [_Member(result, _rivals(result, [*of_policy.values()], metric)) for result in of_policy.values()]
         for name, of_policy in results.items()
     }
-    rows = [_row(name, own, metric) for name, own in members.items()]
-    return [*rows, _row("mean", [one for own in members.values() for one in own], metric)] if len(rows) > 1 else rows
+    settings = {
+        name: _with_mean(
+            [_row(title, [one], metric) for title, one in zip(results[name], own, strict=True)], own, metric
+        )
+        for name, own in members.items()
+    }
+    policies = [replace(rows[-1], title=name) for name, rows in settings.items()]
+    return settings, _with_mean(policies, [one for own in members.values() for one in own], metric)
+
+
+def _with_mean(rows: list[SettingRow], members: Sequence[_Member], metric: str) -> list[SettingRow]:
+    return [*rows, _row("mean", members, metric)] if len(rows) > 1 else rows
 
 
 def significant(rows: Sequence[SettingRow]) -> set[tuple[str, str]]:
@@ -117,17 +117,14 @@ def settings_head(metric: str, first: str = "setting") -> list[str]:
 
 def setting_cells(row: SettingRow, strong: Container[tuple[str, str]] = ()) -> list[str]:
     """A row under ``settings_head``, without its title; differences in ``strong`` between stars."""
-    holds = "-" if row.holds is None else ("no", "yes")[row.holds[0]] if row.holds[1] == 1 else _of(*row.holds)
+    count, total = row.holds or (0, 0)
+    holds = {0: "-", 1: ("no", "yes")[count > 0]}.get(total, f"{count} of {total}")
     spent = [number_text(row.nfe, 1), f"{row.share:.0%}", number_text(row.most, 0), number_text(row.score, 3), holds]
     for name in RIVALS:
         found = row.against.get(name)
         text = "-" if found is None else found.brief()
         spent.append(f"**{text}**" if (row.title, name) in strong else text)
     return spent
-
-
-def _of(count: int, total: int) -> str:
-    return f"{count} of {total}"
 
 
 @dataclass(frozen=True, slots=True)

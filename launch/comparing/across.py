@@ -14,7 +14,7 @@ from rich.console import Console
 from addiffusion.errors import UsageError
 from addiffusion.files import write_text
 from addiffusion.policy_files import TrainedPolicy, read_policy
-from evaluation.comparison.across import SettingRow, markdown_settings, policy_rows, setting_rows
+from evaluation.comparison.across import SettingRow, markdown_settings, rows_across
 from evaluation.comparison.summary import ComparisonResult
 from launch.comparing.evaluate import evaluate, folder_of
 from launch.comparing.orders import EvaluateOrder
@@ -28,9 +28,9 @@ class Across:
 
     path: Path
     metric: str
-    rows: Mapping[str, tuple[SettingRow, ...]]
+    rows: Mapping[str, Sequence[SettingRow]]
     """Of the settings, by policy."""
-    policies: tuple[SettingRow, ...]
+    policies: Sequence[SettingRow]
     """One for each policy, on average over its settings, and their mean."""
 
     def as_json(self) -> dict[str, Any]:
@@ -77,12 +77,8 @@ def evaluate_across(
     metric = next(
         (metric for of_policy in found.values() for one in of_policy.values() for metric in one.metrics()), "clip"
     )
-    across = Across(
-        path=path,
-        metric=metric,
-        rows={name: tuple(setting_rows(results, metric)) for name, results in found.items()},
-        policies=tuple(policy_rows(found, metric)),
-    )
+    rows, rows_of_policies = rows_across(found, metric)
+    across = Across(path=path, metric=metric, rows=rows, policies=rows_of_policies)
     write_text(path / "settings.json", json.dumps(across.as_json(), indent=2) + "\n")
     write_text(path / "settings.md", f"# Settings\n\n{markdown_across(across)}")
     return across

@@ -59,6 +59,11 @@ Prices: TypeAlias = Annotated[
     tuple[float, ...],
     typer.Option("--price", min=0.0, help="Ask the policy at this price of an NFE, too; may be repeated."),
 ]
+HeldOutPrompts: TypeAlias = Annotated[int, typer.Option(min=6, help="Held-out prompts.")]
+WhereImagesLie: TypeAlias = Annotated[
+    Path, typer.Option(metavar="FOLDER", help="Where images lie; an interrupted run goes on from there.")
+]
+PageOfSection: TypeAlias = Annotated[Path, typer.Option(metavar="FILE", help="Page whose section is written.")]
 BestOf: TypeAlias = Annotated[int, typer.Option(min=0, help="Random search over so many seeds; 0: none.")]
 Handmade: TypeAlias = Annotated[
     tuple[str, ...],
@@ -184,14 +189,12 @@ class ResultsOrder:
     """The comparison of the results page, and where that page goes."""
 
     policy: Policy = SHIPPED
-    limit: Annotated[int, typer.Option(min=6, help="Held-out prompts.")] = HELD_OUT
+    limit: HeldOutPrompts = HELD_OUT
     repeats: Annotated[int, typer.Option("--seeds", min=1, help="Images per prompt.")] = 3
     samplers: Samplers = None
     best_of: BestOf = BEST_OF
     literature: WithLiterature = True
-    comparison: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where images lie; an interrupted run goes on from there.")
-    ] = Path("evaluations/results")
+    comparison: WhereImagesLie = Path("evaluations/results")
     page: Annotated[Path, typer.Option(metavar="FILE", help="Page to write.")] = Path("docs/results.md")
 
     def evaluation(self) -> EvaluateOrder:
@@ -212,13 +215,11 @@ class SettingsOrder:
     """Which policies to measure at which settings, and the page that says how well they hold."""
 
     policies: Policies = (SHIPPED_PREVIEWS,)
-    limit: Annotated[int, typer.Option(min=6, help="Held-out prompts.")] = 120
+    limit: HeldOutPrompts = 120
     guidance: Guidances = (1.5, 2.0, 3.5, 5.0)
     steps: StepCounts = (20, 50)
-    comparison: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where images lie; an interrupted run goes on from there.")
-    ] = Path("evaluations/settings")
-    page: Annotated[Path, typer.Option(metavar="FILE", help="Page whose section is written.")] = Path("docs/results.md")
+    comparison: WhereImagesLie = Path("evaluations/settings")
+    page: PageOfSection = Path("docs/results.md")
 
     def evaluation(self) -> EvaluateOrder:
         """The comparisons alone."""
@@ -239,15 +240,13 @@ class ParetoOrder:
     """Who saves by hand, and the page that says how well."""
 
     policy: Policy = SHIPPED
-    limit: Annotated[int, typer.Option(min=6, help="Held-out prompts.")] = HELD_OUT
+    limit: HeldOutPrompts = HELD_OUT
     prices: Prices = ()
     handmade: Handmade = ()
     """None given: those of the page."""
     samplers: Samplers = ("ddim-10", "ddim-15", "ddim-20", "ddim-30", "dpm++2m-10", "dpm++2m-15", "dpm++2m-20")
-    comparison: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where images lie; an interrupted run goes on from there.")
-    ] = Path("evaluations/pareto")
-    page: Annotated[Path, typer.Option(metavar="FILE", help="Page whose section is written.")] = Path("docs/results.md")
+    comparison: WhereImagesLie = Path("evaluations/pareto")
+    page: PageOfSection = Path("docs/results.md")
 
     def evaluation(self, handmade: tuple[str, ...]) -> EvaluateOrder:
         """The comparison alone, with these opponents."""
