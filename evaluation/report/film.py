@@ -97,8 +97,9 @@ def _draw_frame(axes: Axes, episode: Episode, frames: Frames, index: int) -> Non
     mask = None if last else frames.masks[index]
     if mask is not None:
         _draw_mask(axes, mask, frames.images[index].shape[:2])
-    attempt = 0 if last else int(episode.attempts[index])
-    again = f"{attempt + 1}. try  " if attempt else ""
+    redraws = 0 if last else int(episode.attempts[index])
+    # The better of two attempts goes on, so that this need not be the last of them.
+    again = f"redrawn {redraws}x  " if redraws else ""
     name = "result" if action is None else f"{again}{episode.steps[index]}  {action.name.lower()}"
     axes.text(0.5, -0.05, name, transform=axes.transAxes, ha="center", va="top", color=color, weight="bold", fontsize=9)
     score = float(episode.scores[index, _CLIP])  # not a number where the policy did not look

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from addiffusion.files import write_text
+from addiffusion.files import make_folder, write_bytes, write_text
 
+PICTURES = "results"
+"""Folder of a page's pictures, beside it."""
 _MARK = re.compile(r"(?=^<!-- [^\n]*: written by `addiffusion [^`]*` -->$)", re.MULTILINE)
 
 
@@ -31,3 +34,11 @@ def write_section(path: Path, section: str) -> None:
     else:
         sections.append(section)
     write_text(path, "\n\n".join(part.strip("\n") for part in (before, *sections) if part.strip()) + "\n")
+
+
+def write_pictures(page: Path, plots: Iterable[Path]) -> None:
+    """Copy pictures to where a page shows them."""
+    folder = page.parent / PICTURES
+    make_folder(folder)
+    for plot in plots:
+        write_bytes(folder / plot.name, plot.read_bytes())

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from addiffusion.files import make_folder, write_bytes, write_text
+from addiffusion.files import write_text
 from evaluation.comparison.summary import ComparisonResult, comparisons
 from evaluation.comparison.tables import (
     CONTROLS,
@@ -16,10 +16,9 @@ from evaluation.comparison.tables import (
     markdown_standings,
     spent_note,
 )
-from evaluation.report.page_sections import sections_of
+from evaluation.report.page_sections import PICTURES, sections_of, write_pictures
 from evaluation.significance.tables import markdown_table
 
-PICTURES = "results"
 """Folder of the page's pictures beside it."""
 _LOSES = "**loses**"
 
@@ -122,9 +121,6 @@ def _absent(result: ComparisonResult) -> list[str]:
 
 def write_results(path: Path, text: str, plots: Path) -> None:
     """Write the page, and the comparison's Pareto pictures beside it; sections of other commands stay."""
-    folder = path.parent / PICTURES
-    make_folder(folder)
-    for plot in sorted(plots.glob("pareto_*.png")):
-        write_bytes(folder / plot.name, plot.read_bytes())
+    write_pictures(path, sorted(plots.glob("pareto_*.png")))
     sections = sections_of(path.read_text(encoding="utf-8")) if path.is_file() else []
     write_text(path, "\n\n".join(part.strip("\n") for part in (text, *sections)) + "\n")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from evaluation.comparison.across import FULL, RIVALS, SettingRow, markdown_settings
+from evaluation.comparison.forest import FOREST
 from evaluation.comparison.tables import METRIC_TITLES
-from evaluation.report.page_sections import mark
+from evaluation.report.page_sections import PICTURES, mark
 
 MARK = mark("every setting", "addiffusion settings")
 
@@ -36,7 +37,8 @@ def settings_section(
         "corrected by Holm over its table. Rivals but the whole schedule have the policy's own mean NFE at that "
         "setting; the best guidance scale of a static sampler is chosen by these very images, in its favour."
     )
-    parts = [MARK, "## Every setting", words, "### What does not hold", _listed(_failures(policies, settings))]
+    picture = f"![Differences at each setting, and on average over settings]({PICTURES}/{FOREST})"
+    parts = [MARK, "## Every setting", words, "### What does not hold", _listed(_failures(policies, settings)), picture]
     if len(policies) > 1:
         parts += ["### Policies", markdown_settings(policies, metric, first="policy").strip()]
     for name, rows in settings.items():

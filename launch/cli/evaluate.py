@@ -54,7 +54,7 @@ def _across(order: EvaluateOrder, overrides: tuple[str, ...], console: Console, 
     else:
         for table in settings_tables(across):
             console.print(table)
-        console.print(f"the comparisons and settings.md are in {across.path}", highlight=False)
+        console.print(f"the comparisons, settings.md and settings.png are in {across.path}", highlight=False)
 
 
 def export(order: ExportOrder) -> None:
@@ -116,7 +116,8 @@ def settings(order: SettingsOrder, *, overrides: Overrides = ()) -> None:
     were drawn already are kept.
     """
     console = prepared_console()
-    from evaluation.report.page_sections import write_section
+    from evaluation.comparison.forest import FOREST
+    from evaluation.report.page_sections import write_pictures, write_section
     from evaluation.report.settings_section import settings_section
     from launch.comparing.across import evaluate_across
     from launch.comparing.results import machine, settings_command
@@ -125,6 +126,7 @@ def settings(order: SettingsOrder, *, overrides: Overrides = ()) -> None:
     command = settings_command(order, overrides)
     said = settings_section(across.policies, across.rows, metric=across.metric, command=command, machine=machine())
     write_section(order.page, said)
+    write_pictures(order.page, [across.path / FOREST])
     console.print(f"the section is in {order.page}", highlight=False)
 
 

@@ -1,4 +1,4 @@
-"""`addiffusion evaluate` for several settings or policies: a comparison for each pair, and tables over all of them."""
+"""`addiffusion evaluate` for several settings or policies: a comparison for each pair, tables and a plot over all."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from addiffusion.errors import UsageError
 from addiffusion.files import write_text
 from addiffusion.policy_files import TrainedPolicy, read_policy
 from evaluation.comparison.across import SettingRow, markdown_settings, rows_across
+from evaluation.comparison.forest import FOREST, plot_settings
 from evaluation.comparison.summary import ComparisonResult
 from launch.comparing.evaluate import evaluate, folder_of
 from launch.comparing.orders import EvaluateOrder
@@ -45,7 +46,7 @@ class Across:
 def evaluate_across(
     order: EvaluateOrder, *, overrides: Sequence[str], console: Console, roles: Roles = build_components
 ) -> Across:
-    """Compare at each setting in a folder of its own, then write tables over them as Markdown and JSON.
+    """Compare at each setting in a folder of its own, then write tables over them as Markdown and JSON, and a plot.
 
     All policies draw the prompts and seeds of the first one's run; who depends on no policy is drawn once.
 
@@ -80,7 +81,8 @@ def evaluate_across(
     rows, rows_of_policies = rows_across(found, metric)
     across = Across(path=path, metric=metric, rows=rows, policies=rows_of_policies)
     write_text(path / "settings.json", json.dumps(across.as_json(), indent=2) + "\n")
-    write_text(path / "settings.md", f"# Settings\n\n{markdown_across(across)}")
+    write_text(path / "settings.md", f"# Settings\n\n{markdown_across(across)}\n![]({FOREST})\n")
+    plot_settings(rows, rows_of_policies, path / FOREST, metric=metric)
     return across
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from addiffusion.errors import UsageError
+from evaluation.comparison import forest
 from evaluation.comparison.across import RIVALS
+from evaluation.comparison.forest import FOREST
 from evaluation.comparison.results import ResultStore
-from evaluation.report.page_sections import write_section
+from evaluation.report.page_sections import write_pictures, write_section
 from evaluation.report.settings_section import settings_section
 from launch.comparing.across import Across, evaluate_across, settings_of
 from launch.comparing.evaluate_view import settings_tables
@@ -91,6 +95,29 @@ def test_both_tables_have_every_row_and_programs_have_the_numbers(across: Across
     assert found[0]["against"]["full"]["count"] == 8
     assert found[0]["holds"] in ([0, 1], [1, 1])
     assert found[-1]["holds"][1] == 2
+    assert f"![]({FOREST})" in written
+
+
+def test_the_forest_has_an_interval_for_each_policy_setting_and_rival(
+    two: Across, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(forest, "save", lambda figure, path: drawn.append(figure) or path)
+    forest.plot_settings(two.rows, two.policies, two.path / FOREST, metric=two.metric)
+    (figure,) = drawn
+    left, right = figure.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["guidance 3, 8 steps"]
+    assert [label.get_text() for label in right.get_yticklabels()] == [RIVALS[name] for name in two.policies[0].against]
+    for axes, members in ((left, [[row] for row in two.policies[:-1]]), (right, [[row] for row in two.policies])):
+        assert len(axes.containers) == len(members)
+    for container, row in zip(right.containers, two.policies, strict=True):
+        dots, _, (bars,) = container
+        np.testing.assert_allclose(dots.get_xdata().astype(float), [found.difference for found in row.against.values()])
+        spans = [segment[:, 0] for segment in bars.get_segments()]
+        intervals = [(found.interval.low, found.interval.high) for found in row.against.values()]
+        np.testing.assert_allclose(spans, intervals)
+    heights = [height for container in right.containers for height in container[0].get_ydata()]
+    assert len(set(heights)) == len(heights), "no two lie on one line"
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +159,9 @@ def test_a_section_says_first_what_does_not_hold_and_replaces_itself(two: Across
         write_section(page, section)
     assert page.read_text().count("## Every setting") == page.read_text().count("## Other") == 1
     assert page.read_text().startswith("# Results\n\n<!-- other")
+    write_pictures(page, [two.path / FOREST])
+    (shown,) = re.findall(r"!\[[^]]*\]\((.+?)\)", section)
+    assert (tmp_path / shown).read_bytes() == (two.path / FOREST).read_bytes()
 
 
 def test_two_policies_of_one_name_are_refused(order: EvaluateOrder, tmp_path: Path) -> None:
