@@ -159,7 +159,7 @@ def _served(name: str, config: Config, scoring: Scoring, policy: Policy | None) 
         config=config,
         backbone=load_backbone(config.backbone),
         scoring=scoring,
-        act=None if policy is None else policy.act,
+        act=None if policy is None else policy.actor(),
         dial=PriceDial.of(config, None if policy is None else policy.card),
     )
 

@@ -111,11 +111,15 @@ class Policy(ModelMixin, ConfigMixin):
         """Logits of any number of observations."""
         return self.network(phi)
 
-    def act(self, phi: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(S, p) observations to (S, 3) logits, on whatever device the policy is."""
-        with torch.inference_mode():
-            device = self.network.forbidden.device  # for its own, diffusers looks in every module
-            return self.network(from_numpy(phi).to(device)).cpu().numpy()
+    def actor(self) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+        """(S, p) observations to (S, a) logits, by a copy of the weights as they are now and where they are now."""
+        device, network = self.network.forbidden.device, self.network.frozen()
+
+        def act(phi: NDArray[np.float32]) -> NDArray[np.float32]:
+            with torch.inference_mode():
+                return network(from_numpy(phi).to(device)).cpu().numpy()
+
+        return act
 
     def to(self, *args: Any, **kwargs: Any) -> Self:  # pyright: ignore[reportIncompatibleVariableOverride] - wrapped there
         """Move; a dtype is left aside."""

@@ -85,7 +85,7 @@ class PolicyRun:
         observations = make_observation_builder(self._config, backbone=backbone, scoring=scoring, tickets=texts)
         check_widths(policy, observations.layout)
         decider = Decider(
-            act=policy.act,
+            act=policy.actor(),
             observations=observations,
             scoring=scoring,
             deterministic=call.deterministic,

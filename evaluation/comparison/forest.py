@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -50,7 +51,7 @@ def plot_settings(
             _forest(axes, members)
             axes.set_title(head)
             axes.set_xlabel(f"difference in {title}; right of 0 the policy is better")
-        named: dict[str, object] = {}
+        named: dict[str, Artist] = {}
         for axes in (left, right):
             named |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named), fontsize=9)

@@ -64,6 +64,21 @@ def test_same_batch_shape_makes_rows_independent_of_neighbours() -> None:
     assert torch.equal(network(phi)[4], network(alone)[4])
 
 
+@pytest.mark.parametrize("hidden", [(), (32, 16), (512, 256)])
+def test_a_frozen_policy_answers_as_it_stood_whatever_is_learned_later(hidden: tuple[int, ...]) -> None:
+    network = PolicyNetwork(40, hidden, actions=("continue", "stop", "leap"))
+    phi = torch.randn(8, 40)
+    logits, then = network.frozen(), network(phi).detach()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1)
+    torch.testing.assert_close(logits(phi), then)
+    assert not torch.allclose(network(phi), then)
+    company = [torch.cat([torch.randn(place, 40), phi[3:4], torch.randn(7 - place, 40)]) for place in range(8)]
+    alone = logits(phi)[3]
+    assert all(torch.equal(logits(row)[place], alone) for place, row in enumerate(company)), "of its place, too"
+
+
 def test_draws_follow_the_distribution() -> None:
     logits = np.log(np.array([0.5, 0.2, 0.3], np.float32))
     generator = seeds.generator("draws")

@@ -67,13 +67,13 @@ def test_a_speed_reaches_the_policy(sd15: Any, sd15_like: Any, tmp_path: Any) ->
     policy = make_policy("sd15", sd15_like, card=make_card().plain())
     pipe = AdaptivePipeline.from_pipe(sd15, policy=policy)
     seen: list[float] = []
-    act = policy.act
+    act = policy.actor()
 
     def note(phi: Any) -> Any:
         seen.append(float(phi[0, -2]))
         return act(phi)
 
-    policy.act = note  # pyright: ignore[reportAttributeAccessIssue]
+    policy.actor = lambda: note  # pyright: ignore[reportAttributeAccessIssue]
     fast, priced = drawn(pipe, speed=5.0), drawn(pipe, c_nfe=0.16)
     assert len(set(seen)) == 1
     assert torch.equal(fast.images, priced.images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -29,14 +30,18 @@ def test_what_is_outside_of_the_network_is_told_by_itself(monkeypatch: pytest.Mo
     """A policy that thinks for longer than a pass takes: the whole call grows by it, and so does what is outside."""
     plain = bench_pipeline(PipelineOrder(images=2, steps=4, rounds=1))
 
-    def slow(policy: Policy, phi: NDArray[np.float32]) -> NDArray[np.float32]:
-        until = time.process_time() + THOUGHT_S
-        while time.process_time() < until:
-            pass
-        return act(policy, phi)
+    def slow(policy: Policy) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+        def act(phi: NDArray[np.float32]) -> NDArray[np.float32]:
+            until = time.process_time() + THOUGHT_S
+            while time.process_time() < until:
+                pass
+            return quick(phi)
 
-    act = Policy.act
-    monkeypatch.setattr(Policy, "act", slow)
+        quick = actor(policy)
+        return act
+
+    actor = Policy.actor
+    monkeypatch.setattr(Policy, "actor", slow)
     thoughtful = bench_pipeline(PipelineOrder(images=2, steps=4, rounds=1))
     added = (thoughtful["outside_frac"] - plain["outside_frac"]) * thoughtful["stock_s_per_image"] * 2
     assert added > 2 * THOUGHT_S  # three decisions, less what noise there is
