@@ -211,7 +211,7 @@ class Batch:
         chosen: dict[int, Action] = {}
         for start in range(0, len(slots), size):
             some = slots[start : start + size]
-            phi = np.zeros((size, self._observations.layout.width), np.float32)
+            phi = self._observations.layout.blank(size)
             with self._timed("observe"):
                 phi[: len(some)] = self._observations.rows(self._engine, self._builders, judged, some)
             with self._timed("policy"):

@@ -23,6 +23,8 @@ PREVIEW_NAMES = ("seen", "clip", "aesthetic", "image_reward", "age")
 """Components of the ``preview`` slice, in order."""
 PREVIEW_CLIP = PREVIEW_NAMES.index("clip") - len(PREVIEW_NAMES) - len(PROGRESS_NAMES)
 """Where the CLIP score of the preview lies in phi, from its end."""
+_ALIGNED = 4
+"""Numbers that a row's width is rounded up to in memory: of 16 bytes."""
 CONVERGENCE_NAMES = ("log_change", "cosine", "std", "magnitude")
 """Components of the ``convergence`` slice, in order."""
 
@@ -62,6 +64,14 @@ class Layout:
     def price_column(self) -> int:
         """Where the logarithm of the price lies: progress ends every observation."""
         return self.width - len(PROGRESS_NAMES) + PROGRESS_NAMES.index("log_price")
+
+    def blank(self, count: int) -> NDArray[np.float32]:
+        """(count, p) zeros.
+
+        Each row begins as the first one lies in its register: a policy's answer to two or three rows would depend on
+        it in its last bits, and so on an episode's slot.
+        """
+        return np.zeros((count, -(-self.width // _ALIGNED) * _ALIGNED), np.float32)[:, : self.width]
 
     def joined(self, parts: Mapping[str, ArrayLike], *, mismatch: str) -> NDArray[np.float32]:
         """Observations (..., p) of one decision or of several.

@@ -212,9 +212,8 @@ class ImageBatch:
         slots = [slot for slot in slots if slot not in failed]
         if not slots:
             return
-        phi = decider.observations.rows(self.engine, self.episodes, judged, slots)
-        if len(slots) < self.engine.images_per_pass:
-            phi = np.concatenate([phi, np.zeros((self.engine.images_per_pass - len(slots), phi.shape[1]), np.float32)])
+        phi = self.layout.blank(self.engine.images_per_pass)
+        phi[: len(slots)] = decider.observations.rows(self.engine, self.episodes, judged, slots)
         answers = decider.act(phi)
         all_finite = np.isfinite(answers).all()
         for slot, logits in zip(slots, answers, strict=False):

@@ -7,7 +7,7 @@ from torch import nn
 
 from addiffusion import seeds
 from addiffusion.actions import FIRST_ACTIONS, Action
-from addiffusion.observation.layout import PREVIEW_CLIP
+from addiffusion.observation.layout import PREVIEW_CLIP, Layout
 from addiffusion.policy import HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN, PolicyNetwork, ValueNetwork, build_mlp, choose
 
 
@@ -77,6 +77,22 @@ def test_a_frozen_policy_answers_as_it_stood_whatever_is_learned_later(hidden: t
     company = [torch.cat([torch.randn(place, 40), phi[3:4], torch.randn(7 - place, 40)]) for place in range(8)]
     alone = logits(phi)[3]
     assert all(torch.equal(logits(row)[place], alone) for place, row in enumerate(company)), "of its place, too"
+
+
+@pytest.mark.parametrize("width", [361, 362, 367, 369])
+@pytest.mark.parametrize("count", [2, 3, 4, 8])
+def test_an_answer_does_not_depend_on_a_rows_place(width: int, count: int) -> None:
+    network, layout = PolicyNetwork(width, (512, 256)), Layout(names=("all",), widths=(width,))
+    row = torch.randn(width).numpy()
+    found: set[tuple[float, ...]] = set()
+    for place in range(count):
+        phi = layout.blank(count)
+        assert not phi.any()
+        assert phi.shape == (count, width)
+        phi[:] = torch.randn(count, width).numpy()
+        phi[place] = row
+        found.add(tuple(network(torch.from_numpy(phi))[place].tolist()))
+    assert len(found) == 1
 
 
 def test_draws_follow_the_distribution() -> None:
