@@ -86,7 +86,7 @@ class TrainedPolicy:
         )
 
     def _check_actions(self, actions: Sequence[str]) -> None:
-        logits, wanted = len(self.weights[max(self.weights, key=_layer)]), action_count(actions)
+        logits, wanted = len(self.weights[head_of(self.weights)[1]]), action_count(actions)
         if logits != wanted:
             raise CheckpointError(
                 f"The policy {self.name} has {logits} logits, but policy.actions=[{','.join(actions)}] need {wanted}: "
@@ -177,6 +177,12 @@ def _located(name: str) -> Path:
 def widths_of(weights: Mapping[str, NDArray[np.float32]]) -> list[int]:
     """Inputs of each layer of the policy network, the first one's before all."""
     return [weights[name].shape[1] for name in sorted(weights, key=_layer) if weights[name].ndim == 2] or [0]
+
+
+def head_of(weights: Mapping[str, NDArray[np.float32]]) -> tuple[str, str]:
+    """Names of weight and bias of the last layer of the policy network."""
+    last = max(weights, key=_layer).rpartition(".")[0]
+    return f"{last}.weight", f"{last}.bias"
 
 
 def _layer(name: str) -> tuple[int, str]:

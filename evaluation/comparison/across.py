@@ -11,6 +11,7 @@ import numpy as np
 from evaluation.comparison.metric_table import MetricTable
 from evaluation.comparison.summary import ComparisonResult
 from evaluation.comparison.tables import METRIC_TITLES
+from evaluation.comparison.without import WITHOUT
 from evaluation.numbers import json_number, number_text
 from evaluation.significance.holm import holm
 from evaluation.significance.paired import Comparison, compare_if_enough
@@ -31,6 +32,9 @@ RIVALS: Final = {
     STATIC_ANYWHERE: "the same at its best guidance scale",
 }
 """Who the agent is compared with, all but the first at its own mean NFE."""
+WHOLE: Final = "agent"
+RIVALS_WITHOUT: Final = {FULL: RIVALS[FULL], WHOLE: "the policy with all its actions"}
+"""Who the agent without an action is compared with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +76,10 @@ def rows_across(
         metric: the score that is compared.
     """
     members = {
-        name: [_Member(result, _rivals(result, [*of_policy.values()], metric)) for result in of_policy.values()]
+        name: [
+            _Member(result, result.agent, _rivals(result, [*of_policy.values()], metric))
+            for result in of_policy.values()
+        ]
         for name, of_policy in results.items()
     }
     settings = {
@@ -83,6 +90,24 @@ def rows_across(
     }
     policies = [replace(rows[-1], title=name) for name, rows in settings.items()]
     return settings, _with_mean(policies, [one for own in members.values() for one in own], metric)
+
+
+def rows_without(results: Mapping[str, Mapping[str, ComparisonResult]], metric: str) -> list[SettingRow]:
+    """The agent with all its actions, then without some, on average over settings and policies; none if none was asked.
+
+    Args:
+        results: as of ``rows_across``.
+        metric: the score that is compared.
+    """
+    every = [one for of_policy in results.values() for one in of_policy.values()]
+    names = [name for name in every[0].others if name.startswith(WITHOUT) and all(name in one.others for one in every)]
+    if not names:
+        return []
+    rows = [_row("all actions", [_Member(one, one.agent, {FULL: one.full}) for one in every], metric)]
+    for name in names:
+        members = [_Member(one, one.others[name], {FULL: one.full, WHOLE: one.agent}) for one in every]
+        rows.append(_row(members[0].ours.contestant.title, members, metric))
+    return rows
 
 
 def _with_mean(rows: list[SettingRow], members: Sequence[_Member], metric: str) -> list[SettingRow]:
@@ -96,31 +121,36 @@ def significant(rows: Sequence[SettingRow]) -> set[tuple[str, str]]:
     return {(title, name) for (title, name, _), p_value in zip(found, corrected, strict=True) if p_value <= _ALPHA}
 
 
-def markdown_settings(rows: Sequence[SettingRow], metric: str, *, first: str = "setting") -> str:
+def markdown_settings(
+    rows: Sequence[SettingRow], metric: str, *, first: str = "setting", rivals: Mapping[str, str] = RIVALS
+) -> str:
     """A pipe table: what the agent spends and scores, and its difference to each rival with 95 % intervals.
 
     Args:
         rows: in their order.
         metric: the score that is compared.
         first: heading of the first column.
+        rivals: who it is compared with.
     """
     strong = significant(rows)
-    lines = [[escape_markdown(row.title), *setting_cells(row, strong)] for row in rows]
-    return pipe_table(settings_head(metric, first), lines)
+    lines = [[escape_markdown(row.title), *setting_cells(row, strong, rivals)] for row in rows]
+    return pipe_table(settings_head(metric, first, rivals), lines)
 
 
-def settings_head(metric: str, first: str = "setting") -> list[str]:
+def settings_head(metric: str, first: str = "setting", rivals: Mapping[str, str] = RIVALS) -> list[str]:
     """Heads of the columns."""
     spent = [first, "NFE", "of full", "most NFE", METRIC_TITLES.get(metric, metric), "holds"]
-    return [*spent, *(f"minus {title}" for title in RIVALS.values())]
+    return [*spent, *(f"minus {title}" for title in rivals.values())]
 
 
-def setting_cells(row: SettingRow, strong: Container[tuple[str, str]] = ()) -> list[str]:
+def setting_cells(
+    row: SettingRow, strong: Container[tuple[str, str]] = (), rivals: Mapping[str, str] = RIVALS
+) -> list[str]:
     """A row under ``settings_head``, without its title; differences in ``strong`` between stars."""
     count, total = row.holds or (0, 0)
     holds = {0: "-", 1: ("no", "yes")[count > 0]}.get(total, f"{count} of {total}")
     spent = [number_text(row.nfe, 1), f"{row.share:.0%}", number_text(row.most, 0), number_text(row.score, 3), holds]
-    for name in RIVALS:
+    for name in rivals:
         found = row.against.get(name)
         text = "-" if found is None else found.brief()
         spent.append(f"**{text}**" if (row.title, name) in strong else text)
@@ -129,9 +159,10 @@ def setting_cells(row: SettingRow, strong: Container[tuple[str, str]] = ()) -> l
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A comparison that a row is about, and the rivals of its agent."""
+    """A comparison, who of it a row is about, and the rivals of those."""
 
     result: ComparisonResult
+    ours: MetricTable
     rivals: Mapping[str, MetricTable]
 
 
@@ -148,19 +179,20 @@ def _rivals(result: ComparisonResult, peers: Sequence[ComparisonResult], metric:
 
 def _row(title: str, members: Sequence[_Member], metric: str) -> SettingRow:
     """One row about some comparisons; a prompt's scores are averaged over them first: they are no independent draws."""
-    agents = [one.result.agent for one in members]
+    agents = [one.ours for one in members]
     ours = np.mean([agent.by_prompt(metric) for agent in agents], axis=0)
     found: dict[str, Comparison] = {}
-    for name, words in RIVALS.items():
+    for name, words in {**RIVALS, **RIVALS_WITHOUT}.items():
         if all(name in one.rivals for one in members):
             theirs = np.mean([one.rivals[name].by_prompt(metric) for one in members], axis=0)
             compared = compare_if_enough(ours, theirs, name=f"agent - {words}", metric=metric)
             found |= {} if compared is None else {name: compared}
-    told = [one for one in (member.result.non_inferiority(FULL, metric) for member in members) if one is not None]
+    held = (member.result.non_inferiority(FULL, metric, ours=member.ours) for member in members)
+    told = [one for one in held if one is not None]
     return SettingRow(
         title=title,
         nfe=float(np.mean([agent.mean("nfe") for agent in agents])),
-        share=float(np.mean([one.result.agent.mean("nfe") / one.result.full.mean("nfe") for one in members])),
+        share=float(np.mean([one.ours.mean("nfe") / one.result.full.mean("nfe") for one in members])),
         most=float(max(np.nanmax(agent.nfe) for agent in agents)),
         score=float(np.mean([agent.mean(metric) for agent in agents])),
         against=found,

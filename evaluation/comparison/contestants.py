@@ -17,7 +17,7 @@ from addiffusion.setting import Setting
 
 ENGINE = "engine"
 _SCALE = re.compile(r"\d+(\.\d+)?")
-Kind = Literal["agent", "static", "control", "search", "oracle", "other"]
+Kind = Literal["agent", "ablated", "static", "control", "search", "oracle", "other"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class Contestant:
     via: str = ENGINE
     """Who draws it: the engine of the agent's own model, or a baseline with a pipeline of its own."""
     policy: int | None = None
-    """Which of the policies decides; None: nobody does."""
+    """Which of the policies decides: the actions it goes without, a bit each; None: nobody does."""
     c_nfe: float = 0.0
     """Price of an NFE the policy is told."""
     stop_steps: tuple[int, ...] | None = None
@@ -156,7 +156,7 @@ def agent(sampler: SamplerSection, *, policy: int, name: str, title: str, c_nfe:
 
     Args:
         sampler: the schedule that it decides on, and its finish.
-        policy: index into ``ComparisonRunner.policies``.
+        policy: as of ``Contestant``.
         name: key in files and JSON; lower case without spaces.
         title: what tables and figures call it.
         c_nfe: price of an NFE the policy is told.

@@ -33,7 +33,8 @@ class ComparisonRunner:
     """By ``Contestant.via``."""
     scoring: Scoring
     store: ResultStore
-    policies: Sequence[PolicyState]
+    policies: Mapping[int, PolicyState]
+    """By ``Contestant.policy``."""
     seed: int
     chunk_size: int
     """Cases per worker that a contestant draws before the next one has its turn."""

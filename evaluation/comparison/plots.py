@@ -33,6 +33,7 @@ class Look:
 
 KINDS: Mapping[str, Look] = {
     "agent": Look(title="agent", color=VERMILLION, marker="*", symbol="star"),
+    "ablated": Look(title="agent without an action", color=VERMILLION, marker="X", symbol="x"),
     "static": Look(title="static samplers", color=BLUE, marker="o", symbol="circle"),
     "control": Look(title="stopping rules", color=GREY, marker="s", symbol="square"),
     "search": Look(title="search", color=PURPLE, marker="D", symbol="diamond"),

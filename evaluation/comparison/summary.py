@@ -96,16 +96,16 @@ class ComparisonResult:
             self._found[key] = None if other is None else paired(self.agent, other, metric)
         return self._found[key]
 
-    def non_inferiority(self, name: str, metric: str) -> NonInferiority | None:
-        """Whether the agent loses less than the margin against a contestant; None where it can't be told."""
+    def non_inferiority(self, name: str, metric: str, *, ours: MetricTable | None = None) -> NonInferiority | None:
+        """Whether the agent, or else ``ours``, loses less than the margin to a contestant; None where none can tell."""
         other = self.others.get(name)
         if other is None:
             return None
         margin = self.margin * abs(self.full.mean(metric))
-        ours, theirs = self.agent.by_prompt(metric), other.by_prompt(metric)
-        if not margin > 0 or int(np.isfinite(ours - theirs).sum()) < MINIMUM_COUNT:
+        mine, theirs = (ours or self.agent).by_prompt(metric), other.by_prompt(metric)
+        if not margin > 0 or int(np.isfinite(mine - theirs).sum()) < MINIMUM_COUNT:
             return None
-        return non_inferiority(ours, theirs, margin=margin)
+        return non_inferiority(mine, theirs, margin=margin)
 
 
 def paired(ours: MetricTable, theirs: MetricTable, metric: str) -> Comparison | None:

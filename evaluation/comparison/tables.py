@@ -39,6 +39,7 @@ def sections(result: ComparisonResult) -> list[Section]:
         ("Static samplers at the agent's NFE", take(result.matches.equal_nfe)),
         ("Static samplers in the agent's time", take(result.matches.equal_time)),
         ("Controls at the agent's NFE", take(CONTROLS)),
+        ("Without an action", take(_of_kind(result, "ablated"))),
         ("Price dial", take(_of_kind(result, "agent"))),
         ("Static samplers", take(_of_kind(result, "static"))),
         ("Search and guidance", take([*_of_kind(result, "search"), *_of_kind(result, "other")])),

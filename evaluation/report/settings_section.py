@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from evaluation.comparison.across import FULL, RIVALS, SettingRow, markdown_settings
+from evaluation.comparison.across import FULL, RIVALS, RIVALS_WITHOUT, SettingRow, markdown_settings
 from evaluation.comparison.forest import FOREST
 from evaluation.comparison.tables import METRIC_TITLES
 from evaluation.report.page_sections import PICTURES, mark
@@ -15,6 +15,7 @@ MARK = mark("every setting", "addiffusion settings")
 def settings_section(
     policies: Sequence[SettingRow],
     settings: Mapping[str, Sequence[SettingRow]],
+    without: Sequence[SettingRow] = (),
     *,
     metric: str,
     command: str,
@@ -25,6 +26,7 @@ def settings_section(
     Args:
         policies: a row for each policy, and their mean where there are several.
         settings: rows of the settings by policy, and their mean where there are several.
+        without: with all actions, and without some, where that was asked for.
         metric: the score that is compared.
         command: that made the comparisons, word for word.
         machine: that it ran on, in words.
@@ -41,6 +43,13 @@ def settings_section(
     parts = [MARK, "## Every setting", words, "### What does not hold", _listed(_failures(policies, settings)), picture]
     if len(policies) > 1:
         parts += ["### Policies", markdown_settings(policies, metric, first="policy").strip()]
+    if without:
+        told = (
+            "Actions taken from trained policies, which go on with what they learned with them, on average over "
+            "settings and policies."
+        )
+        table = markdown_settings(without, metric, first="actions", rivals=RIVALS_WITHOUT).strip()
+        parts += ["### Without an action", told, table]
     for name, rows in settings.items():
         parts += [f"### {name}", markdown_settings(rows, metric).strip()]
     return "\n\n".join(parts) + "\n"

@@ -124,7 +124,9 @@ def settings(order: SettingsOrder, *, overrides: Overrides = ()) -> None:
 
     across = evaluate_across(order.evaluation(), overrides=overrides, console=console)
     command = settings_command(order, overrides)
-    said = settings_section(across.policies, across.rows, metric=across.metric, command=command, machine=machine())
+    said = settings_section(
+        across.policies, across.rows, across.without, metric=across.metric, command=command, machine=machine()
+    )
     write_section(order.page, said)
     write_pictures(order.page, [across.path / FOREST])
     console.print(f"the section is in {order.page}", highlight=False)

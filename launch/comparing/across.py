@@ -14,7 +14,7 @@ from rich.console import Console
 from addiffusion.errors import UsageError
 from addiffusion.files import write_text
 from addiffusion.policy_files import TrainedPolicy, read_policy
-from evaluation.comparison.across import SettingRow, markdown_settings, rows_across
+from evaluation.comparison.across import RIVALS_WITHOUT, SettingRow, markdown_settings, rows_across, rows_without
 from evaluation.comparison.forest import FOREST, plot_settings
 from evaluation.comparison.summary import ComparisonResult
 from launch.comparing.evaluate import evaluate, folder_of
@@ -33,6 +33,8 @@ class Across:
     """Of the settings, by policy."""
     policies: Sequence[SettingRow]
     """One for each policy, on average over its settings, and their mean."""
+    without: Sequence[SettingRow] = ()
+    """With all actions, and without those that were to be taken away, on average over settings and policies."""
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
@@ -40,7 +42,7 @@ class Across:
             "metric": self.metric,
             "settings": {name: [row.as_json() for row in rows] for name, rows in self.rows.items()},
             "policies": [row.as_json() for row in self.policies],
-        }
+        } | ({"without": [row.as_json() for row in self.without]} if self.without else {})
 
 
 def evaluate_across(
@@ -79,7 +81,7 @@ def evaluate_across(
         (metric for of_policy in found.values() for one in of_policy.values() for metric in one.metrics()), "clip"
     )
     rows, rows_of_policies = rows_across(found, metric)
-    across = Across(path=path, metric=metric, rows=rows, policies=rows_of_policies)
+    across = Across(path=path, metric=metric, rows=rows, policies=rows_of_policies, without=rows_without(found, metric))
     write_text(path / "settings.json", json.dumps(across.as_json(), indent=2) + "\n")
     write_text(path / "settings.md", f"# Settings\n\n{markdown_across(across)}\n![]({FOREST})\n")
     plot_settings(rows, rows_of_policies, path / FOREST, metric=metric)
@@ -87,8 +89,10 @@ def evaluate_across(
 
 
 def markdown_across(across: Across) -> str:
-    """A table over the policies where there are several, and one over the settings of each."""
+    """A table over the policies where there are several, one over actions taken away, and one over settings of each."""
     parts = []
+    if across.without:
+        parts.append(markdown_settings(across.without, across.metric, first="actions", rivals=RIVALS_WITHOUT))
     if len(across.rows) > 1:
         parts.append(markdown_settings(across.policies, across.metric, first="policy"))
     for name, rows in across.rows.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -33,13 +33,14 @@ from evaluation.comparison.contestants import (
     matched_statics,
     static,
 )
-from evaluation.comparison.draw import ComparisonRunner
+from evaluation.comparison.draw import ComparisonRunner, PolicyState
 from evaluation.comparison.folder import finish_folder
 from evaluation.comparison.handmade import handmade
 from evaluation.comparison.results import ResultStore
 from evaluation.comparison.reward_hacking import reward_hacking
 from evaluation.comparison.schedule import ComparisonPlan, compare_all
 from evaluation.comparison.summary import ComparisonResult
+from evaluation.comparison.without import policies_of, without
 from launch.comparing.literature import Literature, literature
 from launch.comparing.orders import EvaluateOrder
 from launch.comparing.results import evaluate_command
@@ -120,7 +121,7 @@ def evaluate(
         components.keep_reports(path)
         store = ResultStore(path, lenders=[one for one in lenders if _differ_in_policy(one, manifest)])
         with stages(view.console) as stage:
-            runner = _runner(order, config, policy, components, store, extra)
+            runner = _runner(order, config, policies_of(policy.weights, plan.others), components, store, extra)
             result = compare_all(plan, runner, cases, reward=asked.reward, stage=stage)
         facts = {
             "policy": policy.name,
@@ -159,13 +160,13 @@ def make_plan(order: EvaluateOrder, config: Config, extra: Literature, converged
     """Who takes part.
 
     Args:
-        order: samplers, prices, stops and oracles that were asked for.
+        order: samplers, prices, actions to go without, stops and oracles that were asked for.
         config: of the policy.
         extra: baselines with loops or weights of their own.
         converged_at: a contestant for each: images are stopped once a step changes them by no more.
 
     Raises:
-        UsageError: the name of a sampler or hand-made opponent is none.
+        UsageError: the name of a sampler, an action or a hand-made opponent is none.
     """
     sampler = config.sampler
     chosen = order.samplers if order.samplers is not None else () if order.quick else default_statics(config)
@@ -174,6 +175,7 @@ def make_plan(order: EvaluateOrder, config: Config, extra: Literature, converged
         agent(sampler, policy=0, name=f"price-{price:g}", title=f"agent at price {price:g}", c_nfe=price)
         for price in order.prices
     ]
+    others += [without(names, config) for names in order.without]
     others += [static(name, sampler) for name in chosen]
     others += [handmade(name, sampler) for name in order.handmade]
     if not order.quick:
@@ -221,7 +223,7 @@ def _for_images(config: Config) -> Config:
 def _runner(
     order: EvaluateOrder,
     config: Config,
-    policy: TrainedPolicy,
+    policies: Mapping[int, PolicyState],
     components: Components,
     store: ResultStore,
     extra: Literature,
@@ -231,7 +233,7 @@ def _runner(
         rollouts={ENGINE: components.rollouts, **made},
         scoring=components.scoring,
         store=store,
-        policies=[policy.weights],
+        policies=policies,
         seed=config.run.seed,
         chunk_size=_CHUNK_ROUNDS * config.rollout.slots,
         films=order.films,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from evaluation.comparison.across import SettingRow, setting_cells, settings_head
+from evaluation.comparison.across import RIVALS, RIVALS_WITHOUT, SettingRow, setting_cells, settings_head
 from evaluation.comparison.metric_table import MetricTable
 from evaluation.comparison.summary import ComparisonResult
 from evaluation.comparison.tables import sections, spent_cells, spent_note, standings_head
@@ -33,20 +33,24 @@ def standings_table(result: ComparisonResult) -> Table:
 
 
 def settings_tables(across: Across) -> list[Table]:
-    """A row per policy where there are several, and a row per setting for each: as in settings.md."""
+    """A row per policy where there are several, per action taken away, and per setting for each: as in settings.md."""
     several = len(across.rows) > 1
     tables = [_settings_table(across.policies, across.metric, "policy", "policies")] if several else []
+    if across.without:
+        tables.append(_settings_table(across.without, across.metric, "actions", "without an action", RIVALS_WITHOUT))
     for name, rows in across.rows.items():
         tables.append(_settings_table(rows, across.metric, "setting", name if several else "settings"))
     return tables
 
 
-def _settings_table(rows: Sequence[SettingRow], metric: str, first: str, title: str) -> Table:
+def _settings_table(
+    rows: Sequence[SettingRow], metric: str, first: str, title: str, rivals: Mapping[str, str] = RIVALS
+) -> Table:
     table = Table(title=f"{title}: same prompts and seeds in every row", box=None, header_style="bold")
-    for name in settings_head(metric, first):
+    for name in settings_head(metric, first, rivals):
         table.add_column(name, justify="left" if name == first else "right")
     for row in rows:
-        table.add_row(row.title, *setting_cells(row))
+        table.add_row(row.title, *setting_cells(row, (), rivals))
     return table
 
 

@@ -59,6 +59,14 @@ Prices: TypeAlias = Annotated[
     tuple[float, ...],
     typer.Option("--price", min=0.0, help="Ask the policy at this price of an NFE, too; may be repeated."),
 ]
+Without: TypeAlias = Annotated[
+    tuple[str, ...],
+    typer.Option(
+        "--without",
+        metavar="ACTION[+ACTION]",
+        help="Ask the policy without this action, such as refine, too, or without several; may be repeated.",
+    ),
+]
 HeldOutPrompts: TypeAlias = Annotated[int, typer.Option(min=6, help="Held-out prompts.")]
 WhereImagesLie: TypeAlias = Annotated[
     Path, typer.Option(metavar="FOLDER", help="Where images lie; an interrupted run goes on from there.")
@@ -147,6 +155,7 @@ class EvaluateOrder:
     samplers: Samplers = None
     """None: the usual ones."""
     prices: Prices = ()
+    without: Without = ()
     stops: Annotated[int, typer.Option(min=0, help="Steps at which all images are stopped, for the oracle.")] = 9
     oracles: Annotated[
         tuple[str, ...],
@@ -218,6 +227,7 @@ class SettingsOrder:
     limit: HeldOutPrompts = 120
     guidance: Guidances = (1.5, 2.0, 3.5, 5.0)
     steps: StepCounts = (20, 50)
+    without: Without = ()
     comparison: WhereImagesLie = Path("evaluations/settings")
     page: PageOfSection = Path("docs/results.md")
 
@@ -228,6 +238,7 @@ class SettingsOrder:
             limit=self.limit,
             guidance=self.guidance,
             steps=self.steps,
+            without=self.without,
             out=self.comparison,
             stops=0,
             films=0,

@@ -13,6 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from addiffusion.actions import Action
 from addiffusion.errors import UsageError
 from evaluation.comparison import forest
 from evaluation.comparison.across import RIVALS
@@ -36,12 +37,18 @@ def order(tmp_path_factory: pytest.TempPathFactory) -> EvaluateOrder:
     return EvaluateOrder(
         policies=(str(toy_policy(folder / "policy")),), prompts=str(folder / "prompts.txt"), out=folder / "out",
         limit=8, guidance=(1.5, 3.0), steps=(8,), quick=True, stops=0, films=0, literature=False,
-        samplers=("ddim-4",),
+        samplers=("ddim-4",), without=("refine", "stop+refine"),
     )  # fmt: skip
 
 
 def across_of(order: EvaluateOrder) -> Across:
     return evaluate_across(order, overrides=(), console=Console(file=io.StringIO()), roles=toy_components)
+
+
+def section_of(across: Across) -> str:
+    return settings_section(
+        across.policies, across.rows, across.without, metric="clip", command="addiffusion settings", machine="m"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +94,7 @@ def test_the_static_sampler_at_its_best_guidance_is_that_of_one_setting(across: 
 def test_both_tables_have_every_row_and_programs_have_the_numbers(across: Across) -> None:
     written = (across.path / "settings.md").read_text()
     assert all(f"| {row.title} |" in written for row in across.rows["policy"])
-    (table,) = settings_tables(across)
+    *_, table = settings_tables(across)
     stream = io.StringIO()
     Console(file=stream, width=260).print(table)
     assert "guidance 3, 8 steps" in stream.getvalue()
@@ -146,7 +153,7 @@ def test_policies_share_prompts_seeds_and_whoever_needs_no_policy(two: Across) -
 
 
 def test_a_section_says_first_what_does_not_hold_and_replaces_itself(two: Across, tmp_path: Path) -> None:
-    section = settings_section(two.policies, two.rows, metric="clip", command="addiffusion settings", machine="m")
+    section = section_of(two)
     failed, tables = section.partition("### What does not hold")[2].split("### Policies")
     for row in two.policies:
         for name, words in RIVALS.items():
@@ -162,6 +169,36 @@ def test_a_section_says_first_what_does_not_hold_and_replaces_itself(two: Across
     write_pictures(page, [two.path / FOREST])
     (shown,) = re.findall(r"!\[[^]]*\]\((.+?)\)", section)
     assert (tmp_path / shown).read_bytes() == (two.path / FOREST).read_bytes()
+
+
+def test_actions_that_are_taken_away_are_never_chosen_and_told_against_all(across: Across) -> None:
+    whole, refine, both = across.without
+    assert [row.title for row in across.without] == ["all actions", "without refine", "without stop and refine"]
+    for folder in ("g1.5-s8", "g3-s8"):
+        drawn = ResultStore(across.path / folder).read(["agent", "without-refine", "without-stop-refine", "full"])
+        chosen = {name: {Action(action) for one in images for action in one.actions} for name, images in drawn.items()}
+        assert chosen["agent"] >= {Action.STOP, Action.REFINE}, "else nothing is taken away"
+        assert Action.STOP in chosen["without-refine"]
+        assert Action.REFINE not in chosen["without-refine"]
+        assert chosen["without-stop-refine"] == {Action.CONTINUE}
+    assert both.nfe == pytest.approx(whole.nfe / whole.share), "it always goes on"
+    assert both.against["full"].difference == pytest.approx(0, abs=1e-9)
+    assert refine.against["agent"].difference == pytest.approx(refine.score - whole.score)
+    assert set(whole.against) == {"full"}
+    written, page = (across.path / "settings.md").read_text(), section_of(across)
+    assert f"| without refine | {refine.nfe:.1f} |" in written
+    assert "### Without an action" in page
+    assert "minus the policy with all its actions" in page
+    assert any("without an action" in str(table.title) for table in settings_tables(across))
+    assert len(json.loads((across.path / "settings.json").read_text())["without"]) == 3
+
+
+@pytest.mark.parametrize("wrong", ["fly", "continue", "refine+leap", ""])
+def test_an_action_that_can_not_be_taken_away_is_refused(order: EvaluateOrder, tmp_path: Path, wrong: str) -> None:
+    asked = replace(order, without=(wrong,), out=tmp_path / "out")
+    with pytest.raises(UsageError, match=rf"--without {re.escape(wrong)}: give one or several of stop, refine, joined"):
+        across_of(asked)
+    assert not (tmp_path / "out").exists()
 
 
 def test_two_policies_of_one_name_are_refused(order: EvaluateOrder, tmp_path: Path) -> None:
