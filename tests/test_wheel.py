@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def lend_bytecode(environment: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     base = tmp_path_factory.mktemp("wheel")
     uv("build", "--wheel", "--out-dir", str(base))
     (wheel,) = base.glob("*.whl")
@@ -65,7 +66,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     uv("pip", "install", "--python", str(base / "environment"), "--constraints", str(locked), str(wheel))
     lend_bytecode(base / "environment")
     (base / "elsewhere").mkdir()
-    return Installed(base / "environment", base / "elsewhere")
+    yield Installed(base / "environment", base / "elsewhere")
+    shutil.rmtree(base / "environment")  # 35,000 files, which pytest would keep for three runs
 
 
 def test_it_is_imported_without_what_trains_and_what_evaluates(installed: Installed) -> None:

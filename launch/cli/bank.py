@@ -12,7 +12,7 @@ from addiffusion.assets import SHIPPED
 from launch.banks.orders import BankOrder, Folder
 from launch.cli.border import EXIT_INTERRUPTED
 from launch.cli.options import AsJson, Files, prepared_console
-from launch.comparing.orders import Policy
+from launch.comparing.comparison_orders import Policy
 
 Overrides = Annotated[
     tuple[str, ...],

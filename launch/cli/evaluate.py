@@ -10,7 +10,8 @@ from rich.console import Console
 
 from addiffusion.memory import without_garbage_search
 from launch.cli.options import AsJson, has_display, prepared_console
-from launch.comparing.orders import EvaluateOrder, ExportOrder, ParetoOrder, ReportOrder, ResultsOrder, SettingsOrder
+from launch.comparing.comparison_orders import EvaluateOrder, ParetoOrder, ResultsOrder, SettingsOrder
+from launch.comparing.orders import ExportOrder, ReportOrder
 
 Overrides = Annotated[
     tuple[str, ...],

@@ -17,8 +17,8 @@ from addiffusion.policy_files import TrainedPolicy, read_policy
 from evaluation.comparison.across import RIVALS_WITHOUT, SettingRow, markdown_settings, rows_across, rows_without
 from evaluation.comparison.forest import FOREST, plot_settings
 from evaluation.comparison.summary import ComparisonResult
+from launch.comparing.comparison_orders import EvaluateOrder
 from launch.comparing.evaluate import evaluate, folder_of
-from launch.comparing.orders import EvaluateOrder
 from launch.runtime.build import build_components
 from launch.runtime.components import Roles
 

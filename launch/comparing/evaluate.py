@@ -41,8 +41,8 @@ from evaluation.comparison.reward_hacking import reward_hacking
 from evaluation.comparison.schedule import ComparisonPlan, compare_all
 from evaluation.comparison.summary import ComparisonResult
 from evaluation.comparison.without import policies_of, without
+from launch.comparing.comparison_orders import EvaluateOrder
 from launch.comparing.literature import Literature, literature
-from launch.comparing.orders import EvaluateOrder
 from launch.comparing.results import evaluate_command
 from launch.comparing.stages import stages
 from launch.runtime.build import build_components

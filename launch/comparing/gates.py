@@ -24,8 +24,9 @@ from addiffusion.scorers.factory import load_scoring
 from evaluation.comparison.folder import SUMMARY
 from evaluation.comparison.gates import Gate, equal_quality_gate, few_step_gate, memory_gate, training_gate
 from evaluation.tables import Table
+from launch.comparing.comparison_orders import EvaluateOrder
 from launch.comparing.evaluate import evaluate
-from launch.comparing.orders import EvaluateOrder, GateOrder
+from launch.comparing.orders import GateOrder
 from launch.runtime.components import observation_width, unpaid
 from launch.runtime.console import Stage
 from launch.training.preflight import prepare

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import torch
 from typer.models import OptionInfo
 
-from launch.comparing.orders import EvaluateOrder, ParetoOrder, ResultsOrder, SettingsOrder
+from launch.comparing.comparison_orders import EvaluateOrder, ParetoOrder, ResultsOrder, SettingsOrder
 
 
 def machine() -> str:

@@ -14,8 +14,9 @@ import matplotlib as mpl
 import pytest
 from rich.console import Console
 
+from launch.comparing.comparison_orders import EvaluateOrder
 from launch.comparing.evaluate import evaluate
-from launch.comparing.orders import EvaluateOrder, ReportOrder
+from launch.comparing.orders import ReportOrder
 from launch.comparing.report import write_report
 from launch.runtime.console import UNSEEN
 from launch.training.train import run

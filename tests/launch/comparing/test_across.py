@@ -22,8 +22,8 @@ from evaluation.comparison.results import ResultStore
 from evaluation.report.page_sections import write_pictures, write_section
 from evaluation.report.settings_section import settings_section
 from launch.comparing.across import Across, evaluate_across, settings_of
+from launch.comparing.comparison_orders import EvaluateOrder
 from launch.comparing.evaluate_view import settings_tables
-from launch.comparing.orders import EvaluateOrder
 from tests.launch.runtime.toy_components import toy_components
 from tests.launch.training.toy_policy import toy_policy
 

@@ -16,10 +16,10 @@ from rich.console import Console
 from addiffusion.configuration.files import load_config
 from addiffusion.errors import ArchiveError, RunFolderError, UsageError
 from evaluation.comparison.results import ImageResult, ResultStore, read_results
+from launch.comparing.comparison_orders import EvaluateOrder
 from launch.comparing.evaluate import MANIFEST, Evaluated, evaluate, make_plan
 from launch.comparing.evaluate_view import standings_table
 from launch.comparing.literature import Literature
-from launch.comparing.orders import EvaluateOrder
 from launch.runtime.folder_lock import locked
 from tests.launch.comparing.cut_short import counting_components, drawn, timed_names, without
 from tests.launch.runtime.toy_components import toy_components

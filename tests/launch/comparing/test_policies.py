@@ -14,8 +14,9 @@ from safetensors.numpy import save_file
 from addiffusion.config import Config
 from addiffusion.errors import CheckpointError, OutputError, RunFolderError
 from addiffusion.policy_files import CONFIG_FILE, WEIGHTS_FILE, export_policy, read_policy, widths_of
+from launch.comparing.comparison_orders import EvaluateOrder
 from launch.comparing.evaluate import evaluate
-from launch.comparing.orders import EvaluateOrder, SampleOrder
+from launch.comparing.orders import SampleOrder
 from launch.comparing.sample import draw
 from tests.disks import names, small_disk
 from tests.launch.runtime.toy_components import toy_components

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from launch.cli.app import app
-from launch.comparing.orders import EvaluateOrder, ResultsOrder
+from launch.comparing.comparison_orders import EvaluateOrder, ResultsOrder
 from launch.comparing.results import evaluate_command, result_command
 
 
