@@ -145,6 +145,15 @@ class PolicyCard:
             )
             for point in self.curve
         ]
+        measured = [
+            f"Means over {self.prompt_count} validation prompts, one image each; the full run costs its steps, "
+            f"{self.full_cost:g} by default.",
+            "",
+            f"| {' | '.join(head)} |",
+            f"|{'---|' * len(head)}",
+            *rows,
+            "",
+        ]
         return "\n".join(
             [
                 "---",
@@ -161,7 +170,7 @@ class PolicyCard:
                 "from addiffusion import AdaptivePipeline",
                 "",
                 'pipe = AdaptivePipeline.from_pretrained("the model below", policy="this folder")',
-                'images = pipe("a prompt", speed=2).images',
+                f'images = pipe("a prompt"{", speed=2" if self.curve else ""}).images',
                 "```",
                 "",
                 "## What it was trained for",
@@ -174,13 +183,7 @@ class PolicyCard:
                 "",
                 "## What images cost",
                 "",
-                f"Means over {self.prompt_count} validation prompts, one image each; the full run costs its steps, "
-                f"{self.full_cost:g} by default.",
-                "",
-                f"| {' | '.join(head)} |",
-                f"|{'---|' * len(head)}",
-                *rows,
-                "",
+                *(measured if self.curve else ["Not measured: `speed=` knows no price for it; give `c_nfe=`.", ""]),
             ]
         )
 

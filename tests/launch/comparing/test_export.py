@@ -58,4 +58,7 @@ def test_without_prompts_the_card_has_facts_alone(tmp_path: Path, caplog: pytest
     card = load_policy(tmp_path / "out").card
     assert card is not None
     assert (card.curve, card.licence) == ((), "mit")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "Not measured: `speed=` knows no price for it" in text
+    assert "speed=2" not in text
     assert read_policy(str(tmp_path / "out")).config([]).sampler.num_steps == 6
