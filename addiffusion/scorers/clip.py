@@ -53,8 +53,6 @@ class ClipTower:
         self.width = int(self._embed_text("").shape[0])
         """Width ``e`` of the embeddings."""
         self._texts = TextCache(one_by_one(self._embed_text))
-        self.image_forwards = 0
-        """Image batches seen: tests check that scores share a forward."""
 
     @property
     def logit_scale(self) -> float:
@@ -71,7 +69,6 @@ class ClipTower:
 
     @torch.inference_mode()
     def _embed_images(self, images: ImageBatch) -> Float[Tensor, "n e"]:
-        self.image_forwards += 1
         return self._model.encode_image(self._prepare(images), normalize=True)
 
     @torch.inference_mode()

@@ -33,10 +33,6 @@ class Interval:
         """Its ends."""
         return [self.low, self.high]
 
-    def excludes(self, value: float) -> bool:
-        """Whether ``value`` lies outside."""
-        return value < self.low or value > self.high
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resampling:
@@ -84,26 +80,6 @@ def gap_interval(
         gap = float(ours[0] - theirs[0])
         return Interval(low=gap, high=gap, level=resampling.level)
     return _bca((ours, theirs), _gap_of_means, resampling)
-
-
-def wilson_interval(successes: int, trials: int, *, level: float = 0.95) -> Interval:
-    """Interval of a proportion that stays in [0, 1] and keeps its coverage for few trials.
-
-    Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22 (1927), without
-    continuity correction.
-
-    Raises:
-        EvaluationError: no trial, or a number of successes that ``trials`` can't have.
-    """
-    if not 0 <= successes <= trials or trials == 0:
-        raise EvaluationError(
-            f"{successes} successes of {trials} trials is no proportion: trials must be at least 1 and successes "
-            "between 0 and trials.",
-            successes=successes,
-            trials=trials,
-        )
-    bounds = stats.binomtest(successes, trials).proportion_ci(confidence_level=level, method="wilson")
-    return Interval(low=float(bounds.low), high=float(bounds.high), level=level)
 
 
 def _bca(samples: tuple[NDArray[np.float64], ...], statistic: Callable[..., Any], resampling: Resampling) -> Interval:

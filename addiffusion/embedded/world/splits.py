@@ -42,11 +42,6 @@ HELD_OUT_PAIRS: Final = _held_out_pairs()
 """(colour, shape) pairs that only compositional scenes and captions show."""
 
 
-def held_out_pair(color: str, shape: str) -> bool:
-    """Whether the pair belongs to the compositional split alone."""
-    return (color, shape) in HELD_OUT_PAIRS
-
-
 def split_of_scene(scene: Scene) -> Split:
     """The split that owns ``scene`` and each of its captions; a few microseconds."""
     return _split_of(scene.groups, scene.relation)

@@ -54,16 +54,6 @@ class SolverTable:
     """Standard deviation of the initial latent."""
 
     @property
-    def dead_row(self) -> int:
-        """Row of slots with nothing to do."""
-        return self.rows.shape[1] - 1
-
-    @property
-    def draws_noise(self) -> bool:
-        """Whether the solver adds fresh noise at its steps."""
-        return bool(self.rows[HEAD.index("noise")].any())
-
-    @property
     def transitions(self) -> NDArray[np.float32]:
         """(R, K, K + 1) what each row does to (state, u)."""
         return self.rows[len(HEAD) :].T.reshape(-1, self.state_size, self.state_size + 1)

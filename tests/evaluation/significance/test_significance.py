@@ -15,28 +15,10 @@ from evaluation.significance.intervals import (
     Resampling,
     bootstrap_interval,
     gap_interval,
-    wilson_interval,
 )
 from evaluation.significance.paired import compare, mean_by_prompt, non_inferiority
 
 QUICK = Resampling(count=399)
-
-
-def test_wilson_of_37_in_50() -> None:
-    interval = wilson_interval(37, 50)
-    assert (interval.low, interval.high) == pytest.approx((0.6044684, 0.8412847), abs=1e-7)
-
-
-@pytest.mark.parametrize("successes", [0, 4])
-def test_wilson_stays_inside_at_the_ends(successes: int) -> None:
-    interval = wilson_interval(successes, 4)
-    assert 0 <= interval.low < interval.high <= 1
-
-
-@pytest.mark.parametrize(("successes", "trials"), [(0, 0), (5, 4), (-1, 4)])
-def test_wilson_names_an_impossible_count(successes: int, trials: int) -> None:
-    with pytest.raises(EvaluationError, match=f"{successes} successes of {trials} trials"):
-        wilson_interval(successes, trials)
 
 
 def test_holm_of_four() -> None:
@@ -67,8 +49,6 @@ def test_the_interval_of_a_normal_mean_is_students() -> None:
 def test_equal_values_have_an_interval_of_no_width() -> None:
     interval = bootstrap_interval(np.full(8, 0.25))
     assert (interval.low, interval.high) == (0.25, 0.25)
-    assert interval.excludes(0.0)
-    assert not interval.excludes(0.25)
 
 
 def test_the_interval_of_a_gap_of_normal_means_is_welchs() -> None:
@@ -196,8 +176,8 @@ def test_skewed_differences_are_called_significant_as_often_as_said() -> None:
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
-    draws = np.random.default_rng(7).exponential(size=(300, 50))
-    covered = sum(not bootstrap_interval(row, QUICK).excludes(1.0) for row in draws)
+    found = [bootstrap_interval(row, QUICK) for row in np.random.default_rng(7).exponential(size=(300, 50))]
+    covered = sum(one.low <= 1.0 <= one.high for one in found)
     assert 0.90 <= covered / 300 <= 0.98
 
 
