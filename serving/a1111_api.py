@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Annotated, Any, Final
@@ -18,26 +18,13 @@ from pydantic import ConfigDict, Field
 from serving.disconnects import until_gone
 from serving.drawing import Drawing
 from serving.errors import CancelledError, RefusedError
-from serving.image_files import FileStyle, encoded, parameters_of
+from serving.image_files import SAMPLERS, FileStyle, encoded, parameters_of
 from serving.jobs import Progress
 from serving.messages import Drawn, Order
 from serving.model import ServedFacts
 from serving.orders import check_size, price_of, setting_for
 from serving.request_models import Body, Text, checked
 
-SAMPLERS: Final[Mapping[str, str]] = {
-    "DDIM": "ddim",
-    "DPM++ 2M": "dpm++2m",
-    "DPM++ 3M": "dpm++3m",
-    "Euler": "euler",
-    "Euler a": "euler_ancestral",
-    "UniPC": "unipc2",
-    "UniPC 3": "unipc3",
-    "PLMS": "pndm",
-    "LCM": "lcm",
-    "Euler (flow)": "flow_euler",
-}
-"""Solvers by the names that front ends show."""
 _KARRAS: Final = "karras"
 _PREVIEWS: Final = 8
 _PNG: Final = FileStyle()

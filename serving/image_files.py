@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from addiffusion import __version__
-from addiffusion.config.sampling import SOLVER_TITLES
 from serving.messages import Drawn, Order
 from serving.model import ServedFacts
 
+SAMPLERS: Final[Mapping[str, str]] = {
+    "DDIM": "ddim",
+    "DPM++ 2M": "dpm++2m",
+    "DPM++ 3M": "dpm++3m",
+    "Euler": "euler",
+    "Euler a": "euler_ancestral",
+    "UniPC": "unipc2",
+    "UniPC 3": "unipc3",
+    "PLMS": "pndm",
+    "LCM": "lcm",
+    "Euler (flow)": "flow_euler",
+}
+"""Solvers by the names that front ends show."""
 Format = Literal["png", "jpeg", "webp"]
 _EXIF, _USER_COMMENT = 0x8769, 0x9286
 """Tags of the EXIF standard."""
@@ -63,9 +76,10 @@ def parameters_of(order: Order, drawn: Drawn, facts: ServedFacts) -> str:
     solver = setting.solver or facts.solver
     scale = facts.guidance_scale if setting.guidance_scale is None else setting.guidance_scale
     height, width, _ = drawn.pixels.shape
-    named = {
+    named: dict[str, object] = {
         "Steps": setting.num_steps or facts.num_steps,
-        "Sampler": SOLVER_TITLES.get(solver, solver),
+        "Sampler": next((name for name, one in SAMPLERS.items() if one == solver), solver),
+        **({"Schedule type": "Karras"} if setting.spacing == "karras" else {}),
         "CFG scale": f"{scale:g}",
         "Seed": drawn.seed,
         "Size": f"{width}x{height}",

@@ -49,7 +49,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_page_is_on_the_site(site: Path) -> None:
-    pages = [page.relative_to(ROOT / "docs").with_suffix(".html") for page in (ROOT / "docs").rglob("*.md")]
+    written = [page.relative_to(ROOT / "docs") for page in (ROOT / "docs").rglob("*.md")]
+    pages = [page.with_suffix(".html") for page in written if page.parts[:2] != ("results", "policies")]
     assert len(pages) > 50
     assert [page for page in (*pages, Path("index.html")) if not (site / page).is_file()] == []
     decisions = (site / "adr/index.html").read_text(encoding="utf-8")

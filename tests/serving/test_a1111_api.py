@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import threading
 import time
 import urllib.error
@@ -46,6 +47,18 @@ def test_images_with_info(server: Served) -> None:
     image = Image.open(io.BytesIO(base64.b64decode(answer["images"][0])))
     assert image.info["parameters"] == info["infotexts"][0]
     assert answer["parameters"]["prompt"] == "a toy scene"
+    assert "Steps: 6, Sampler: DPM++ 2M, Schedule type: Karras, CFG" in info["infotexts"][0]
+
+
+def test_every_sampler_can_be_asked_for_by_the_name_that_files_give_it(server: Served) -> None:
+    """As a front end does with an image that is dropped on it."""
+    names = [one["name"] for one in asked(server, "samplers")]
+    assert len(names) > 3
+    for name in names:
+        answer = asked(server, "txt2img", {"prompt": "a toy scene", "seed": 5, "steps": 4, "sampler_name": name})
+        said = json.loads(answer["info"])["infotexts"][0]
+        (written,) = re.findall(r"Sampler: ([^,]+),", said)
+        assert written == name
 
 
 def test_interrupt_answers_with_the_images_as_they_are(server: Served) -> None:

@@ -107,7 +107,7 @@ def test_files_hold_their_parameters_as_a1111_reads_them(client: openai.OpenAI, 
         text = image.info["parameters"]
     else:
         text = image.getexif().get_ifd(0x8769)[0x9286].removeprefix(b"UNICODE\0").decode("utf-16-be")
-    wanted = "Steps: 6, Sampler: DPM-Solver++, CFG scale: 1.5, Seed: 3, Size: 16x16, Model: toy, "
+    wanted = "Steps: 6, Sampler: DPM++ 2M, CFG scale: 1.5, Seed: 3, Size: 16x16, Model: toy, "
     assert text.startswith(f"a tøy scene\nNegative prompt: blur\n{wanted}")
 
 
