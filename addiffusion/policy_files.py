@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ from addiffusion.json_object import is_object
 CONFIG_FILE, WEIGHTS_FILE = "config.yaml", "policy.safetensors"
 CARD_FILE, README_FILE = "policy_card.json", "README.md"
 """The policy card, for programs and for readers."""
+RESULT_FILE = "result.json"
+"""The table at the end of a training."""
 COMPONENT_FILE = "diffusion_pytorch_model.safetensors"
 """Weights of a policy that was saved as a component of a pipeline."""
 _NETWORK = "network."
@@ -51,7 +53,7 @@ class TrainedPolicy:
     config_file: Path
     weights: Mapping[str, NDArray[np.float32]]
     card: Mapping[str, Any] | None = None
-    """The policy card, where its folder has one."""
+    """The policy card, where its folder has one; of a run that has ended, what its table tells of one price."""
 
     def config(self, overrides: list[str]) -> Config:
         """The configuration of its training under ``overrides``.
@@ -114,7 +116,7 @@ def read_policy(name: str) -> TrainedPolicy:
         if (path / weights_file).is_file() and (path / CONFIG_FILE).is_file():
             weights = _read(path / weights_file)
             return TrainedPolicy(
-                name=name, config_file=path / CONFIG_FILE, weights=weights, card=_card(path / CARD_FILE)
+                name=name, config_file=path / CONFIG_FILE, weights=weights, card=_json_object(path / CARD_FILE)
             )
     return _of_run(path, name)
 
@@ -154,17 +156,36 @@ def _of_run(path: Path, name: str) -> TrainedPolicy:
     if not is_object(checksums) or POLICY_FILE not in checksums:
         raise damaged(folder / STATE_FILE, f"it has no checksum of {POLICY_FILE}")
     weights = load(read_checked(file, str(checksums[POLICY_FILE])))
-    return TrainedPolicy(name=name, config_file=home / CONFIG_FILE, weights=weights)
+    found = TrainedPolicy(name=name, config_file=home / CONFIG_FILE, weights=weights)
+    return found if checkpoint else replace(found, card=_card_of_run(home, found.config([])))
 
 
-def _card(path: Path) -> Mapping[str, Any] | None:
+def _card_of_run(home: Path, config: Config) -> Mapping[str, Any] | None:
+    """A policy card of one price, by the table at the end of a training; None where there is none yet."""
+    table = _json_object(home / RESULT_FILE)
+    cost = None if table is None else table.get("mean_cost")
+    if not isinstance(cost, float) or config.reward.c_nfe <= 0:
+        return None
+    return {
+        "backbone": str(config.backbone.path or config.backbone.kind),
+        "digest": [],
+        "full_cost": float(config.sampler.num_steps),
+        "prompt_count": config.evaluation.prompt_count,
+        "licence": "apache-2.0",
+        "facts": {},
+        "curve": [{"c_nfe": config.reward.c_nfe, "cost": cost, "steps": config.sampler.num_steps, "scores": {}}],
+    }
+
+
+def _json_object(path: Path) -> Mapping[str, Any] | None:
+    """What a file holds; None where there is none, or no object in it."""
     if not path.is_file():
         return None
     try:
-        card: Any = json.loads(path.read_bytes())
+        found: Any = json.loads(path.read_bytes())
     except ValueError as error:
-        raise CheckpointError(f"The policy card {path} is no JSON ({error}): export it again.") from error
-    return card if is_object(card) else None
+        raise CheckpointError(f"{path} is no JSON ({error}): restore it, or export the policy again.") from error
+    return found if is_object(found) else None
 
 
 def _located(name: str) -> Path:

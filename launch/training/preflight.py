@@ -16,6 +16,7 @@ from addiffusion.config.sampling import NOISY_SOLVERS
 from addiffusion.configuration.files import load_config
 from addiffusion.configuration.shown import shortened, shown
 from addiffusion.errors import ConfigError
+from addiffusion.policy_files import RESULT_FILE
 from addiffusion.prompts import load_prompts
 from addiffusion.records import Prompt
 from evaluation.comparison.held_out import static_sampler
@@ -24,7 +25,7 @@ from launch.runtime.folder_lock import refuse_if_held
 from launch.runtime.gpus import GpuOffer, shared_out
 from launch.runtime.metrics import BETTER
 from launch.training.checks import check_models
-from launch.training.run_folder import RESULT, RunFolder, going_on, located, planned_path
+from launch.training.run_folder import RunFolder, going_on, located, planned_path
 from launch.training.tracking import check_tracking
 from learner.checkpoint import Checkpoint, load_checkpoint
 from learner.curriculum import check_curriculum
@@ -87,7 +88,7 @@ def _resumed(path: Path, files: Sequence[Path], overrides: Sequence[str]) -> Pla
 
 def _gone_on_with(config: Config, path: Path) -> Plan:
     """From the last checkpoint; where there is none, from the references that have been drawn."""
-    if list_checkpoints(path) or (path / RESULT).is_file():
+    if list_checkpoints(path) or (path / RESULT_FILE).is_file():
         return _checked(config, path=path, checkpoint=load_checkpoint(latest_checkpoint(path)))
     return replace(_checked(config, path=path), begun=True)
 

@@ -18,6 +18,7 @@ from addiffusion.configuration.files import load_resolved
 from addiffusion.configuration.text import to_yaml
 from addiffusion.errors import OutputError, RunFolderError
 from addiffusion.files import append_line, existing_parent, write_text
+from addiffusion.policy_files import RESULT_FILE
 from evaluation.numbers import json_number
 from launch.runtime.folder_lock import FolderLock, is_vacant, locked
 from learner.checkpoint import config_digest
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 _IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it for the command of a submitted job."""
-RESULT = "result.json"
 _CONFIG, _METRICS, _WARM_START = "config.yaml", "metrics.jsonl", "warm_start.json"
 
 
@@ -189,7 +189,7 @@ class RunFolder:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write result.json."""
-        write_text(self.path / RESULT, json.dumps(result, indent=2) + "\n")
+        write_text(self.path / RESULT_FILE, json.dumps(result, indent=2) + "\n")
 
     def write_warm_start(self, report: Mapping[str, Any]) -> None:
         """Write warm_start.json."""

@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from addiffusion import load_policy
 from addiffusion.bank.archive import open_bank
 from addiffusion.checkpoint_files import latest_checkpoint
 from addiffusion.configuration.files import load_resolved
@@ -57,6 +58,9 @@ def test_a_run_goes_on_as_it_did(tmp_path: Path) -> None:
     assert weights.keys() == theirs.keys()
     for name, value in theirs.items():
         torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-5)
+    card = load_policy(path).card
+    assert card is not None, "its table tells what images cost at its price"
+    assert [point.cost for point in card.curve] == [outcome.result["mean_cost"]]
 
 
 @pytest.mark.parametrize("policy", POLICIES)

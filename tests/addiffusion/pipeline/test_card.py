@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from addiffusion import AdaptivePipeline
+from addiffusion import AdaptivePipeline, load_policy
+from addiffusion.errors import CheckpointError
 from addiffusion.pipeline.card import CurvePoint, PolicyCard
+from addiffusion.pipeline.price import PriceDial
 from tests.addiffusion.pipeline.test_adaptive import drawn
 from tests.addiffusion.pipeline.tiny_policies import make_policy
+
+RUN = Path(__file__).parents[2] / "data/made_before/run"
 
 
 def make_card(**options: Any) -> PolicyCard:
@@ -61,6 +67,25 @@ def test_a_range_that_was_trained_is_no_other_setting(
     assert caplog.text.count("was trained on another") == told
     assert ("schedule (4 to 5 steps, and this is" in caplog.text) == (steps not in (4, 5))
     assert ("guidance scale (2 to 6, and this is" in caplog.text) == (not 2 <= scale <= 6)
+
+
+def test_a_run_that_has_ended_knows_the_speed_of_its_own_price(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Path(shutil.copytree(RUN, tmp_path / "run"))
+    assert load_policy(run).card is None, "it has not ended"
+    (run / "result.json").write_text('{"mean_cost": 2.0}')
+    policy = load_policy(run)
+    config, card = policy.trained_with, policy.card
+    assert card is not None
+    dial, steps = PriceDial.of(config, card), config.sampler.num_steps
+    assert dial.speeds(steps) == (steps / 2, steps / 2)
+    assert dial.at_speed(1.0, steps) == pytest.approx(config.reward.c_nfe)
+    assert "speed=1 is outside what this policy was measured at" in caplog.text
+    assert load_policy(run / "checkpoints/iteration-000001").card is None, "the table is of the last weights"
+    (run / "result.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"result\.json is no JSON"):
+        load_policy(run)
 
 
 def test_a_speed_reaches_the_policy(sd15: Any, sd15_like: Any, tmp_path: Any) -> None:
