@@ -23,6 +23,7 @@ from addiffusion.scorers.embedded import embedded_aesthetic, embedded_dino, embe
 from addiffusion.scorers.factory import load_suite
 from addiffusion.scorers.images import ImageBatch
 from addiffusion.scorers.suite import ScorerSuite
+from tests.addiffusion.scorers.forwards import image_forwards
 
 ALL_NAMES = (*SCORE_NAMES, *METRIC_NAMES)
 CPU = torch.device("cpu")
@@ -77,24 +78,10 @@ def test_order_of_a_request_is_the_order_of_its_reply(suite: ScorerSuite, scenes
     np.testing.assert_array_equal(turned.values, reply.values[::-1])
 
 
-def image_forwards(suite: ScorerSuite, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Images of each forward of the CLIP image encoder from now on."""
-    seen: list[int] = []
-    model: Any = suite.clip._model  # pyright: ignore[reportPrivateUsage]
-    encode = model.encode_image
-
-    def counting(images: Any, **options: Any) -> Any:
-        seen.append(len(images))
-        return encode(images, **options)
-
-    monkeypatch.setattr(model, "encode_image", counting)
-    return seen
-
-
 def test_one_clip_forward_serves_embedding_score_and_aesthetic(
     suite: ScorerSuite, scenes: SceneBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = image_forwards(suite, monkeypatch)
+    seen = image_forwards(suite.clip, monkeypatch)
     suite.score(request_of(scenes, slice(0, 8)))
     assert seen == [4, 4], "in batches of 4, whatever is asked for"
 
@@ -300,7 +287,7 @@ def test_an_embedding_that_is_nan_is_an_error_of_that_item(scenes: SceneBatch) -
 def test_nothing_is_computed_that_nobody_asked_for(scenes: SceneBatch, monkeypatch: pytest.MonkeyPatch) -> None:
     brightness = Brightness()
     suite = suite_with(brightness)
-    seen = image_forwards(suite, monkeypatch)
+    seen = image_forwards(suite.clip, monkeypatch)
     request = replace(request_of(scenes, slice(0, 4), ("brightness",)), embeddings=())
     reply = suite.score(request)
     assert (len(seen), brightness.calls) == (0, 1)
