@@ -23,8 +23,8 @@ _FRAME_INCHES, _CAPTION_INCHES = 1.45, 0.72
 def plot_film_strips(episodes: Sequence[Episode], path: Path) -> Path | None:
     """One strip per episode that kept its frames; None, and no file, when none did.
 
-    Under each frame: schedule step, action (also the colour of the frame), CLIP score. A refine's mask is laid over
-    its frame. The last frame of a strip is the returned image.
+    Under each frame: schedule step, action (also the colour of the frame), redraws so far, CLIP score. A refine's mask is
+    laid over its frame. The last frame of a strip is the returned image.
     """
     filmed = [(episode, episode.frames) for episode in episodes if episode.frames is not None]
     if not filmed:
@@ -97,16 +97,16 @@ def _draw_frame(axes: Axes, episode: Episode, frames: Frames, index: int) -> Non
     mask = None if last else frames.masks[index]
     if mask is not None:
         _draw_mask(axes, mask, frames.images[index].shape[:2])
-    redraws = 0 if last else int(episode.attempts[index])
-    # The better of two attempts goes on, so that this need not be the last of them.
-    again = f"redrawn {redraws}x  " if redraws else ""
-    name = "result" if action is None else f"{again}{episode.steps[index]}  {action.name.lower()}"
+    name = "result" if action is None else f"{episode.steps[index]}  {action.name.lower()}"
     axes.text(0.5, -0.05, name, transform=axes.transAxes, ha="center", va="top", color=color, weight="bold", fontsize=9)
+    redraws = 0 if last else int(episode.attempts[index])
     score = float(episode.scores[index, _CLIP])  # not a number where the policy did not look
+    # The better of two attempts goes on, so that this need not be the last of them.
+    told = [*([f"redrawn {redraws}x"] if redraws else []), *([f"CLIP {score:.3f}"] if np.isfinite(score) else [])]
     axes.text(
         0.5,
         -0.18,
-        f"CLIP {score:.3f}" if np.isfinite(score) else "",
+        ", ".join(told),
         transform=axes.transAxes,
         ha="center",
         va="top",
