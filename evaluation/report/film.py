@@ -23,8 +23,8 @@ _FRAME_INCHES, _CAPTION_INCHES = 1.45, 0.72
 def plot_film_strips(episodes: Sequence[Episode], path: Path) -> Path | None:
     """One strip per episode that kept its frames; None, and no file, when none did.
 
-    Under each frame: schedule step, action (also the colour of the frame), redraws so far, CLIP score. A refine's mask is
-    laid over its frame. The last frame of a strip is the returned image.
+    Under each frame: schedule step, action (also the colour of the frame), redraws so far, CLIP score. A refine's mask
+    is laid over its frame. The last frame of a strip is the returned image.
     """
     filmed = [(episode, episode.frames) for episode in episodes if episode.frames is not None]
     if not filmed:
