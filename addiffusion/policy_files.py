@@ -88,7 +88,7 @@ class TrainedPolicy:
         )
 
     def _check_actions(self, actions: Sequence[str]) -> None:
-        logits, wanted = len(self.weights[head_of(self.weights)[1]]), action_count(actions)
+        logits, wanted = len(self.weights[max(self.weights, key=_layer)]), action_count(actions)
         if logits != wanted:
             raise CheckpointError(
                 f"The policy {self.name} has {logits} logits, but policy.actions=[{','.join(actions)}] need {wanted}: "
@@ -157,14 +157,17 @@ def _of_run(path: Path, name: str) -> TrainedPolicy:
         raise damaged(folder / STATE_FILE, f"it has no checksum of {POLICY_FILE}")
     weights = load(read_checked(file, str(checksums[POLICY_FILE])))
     found = TrainedPolicy(name=name, config_file=home / CONFIG_FILE, weights=weights)
-    return found if checkpoint else replace(found, card=_card_of_run(home, found.config([])))
+    return found if checkpoint else replace(found, card=_card_of_run(home, found))
 
 
-def _card_of_run(home: Path, config: Config) -> Mapping[str, Any] | None:
+def _card_of_run(home: Path, trained: TrainedPolicy) -> Mapping[str, Any] | None:
     """A policy card of one price, by the table at the end of a training; None where there is none yet."""
     table = _json_object(home / RESULT_FILE)
     cost = None if table is None else table.get("mean_cost")
-    if not isinstance(cost, float) or config.reward.c_nfe <= 0:
+    if not isinstance(cost, float):
+        return None
+    config = trained.config([])
+    if config.reward.c_nfe <= 0:
         return None
     return {
         "backbone": str(config.backbone.path or config.backbone.kind),
@@ -200,10 +203,9 @@ def widths_of(weights: Mapping[str, NDArray[np.float32]]) -> list[int]:
     return [weights[name].shape[1] for name in sorted(weights, key=_layer) if weights[name].ndim == 2] or [0]
 
 
-def head_of(weights: Mapping[str, NDArray[np.float32]]) -> tuple[str, str]:
-    """Names of weight and bias of the last layer of the policy network."""
-    last = max(weights, key=_layer).rpartition(".")[0]
-    return f"{last}.weight", f"{last}.bias"
+def bias_of_head(weights: Mapping[str, NDArray[np.float32]]) -> str:
+    """Name of the bias of the policy network's last layer: a number for each action."""
+    return max((name for name, values in weights.items() if values.ndim == 1), key=_layer)
 
 
 def _layer(name: str) -> tuple[int, str]:

@@ -11,7 +11,7 @@ from addiffusion.actions import ACTION_NAMES, Action
 from addiffusion.config import Config
 from addiffusion.errors import UsageError
 from addiffusion.policy import FORBIDDEN_LOGIT
-from addiffusion.policy_files import head_of
+from addiffusion.policy_files import bias_of_head
 from evaluation.comparison.contestants import Contestant
 
 WITHOUT = "without-"
@@ -53,7 +53,7 @@ def _without(
     weights: Mapping[str, NDArray[np.float32]], actions: Sequence[Action]
 ) -> Mapping[str, NDArray[np.float32]]:
     """The same policy, but its logits of these actions are too low to be chosen."""
-    _, bias = head_of(weights)
+    bias = bias_of_head(weights)
     lowered = weights[bias].copy()
     lowered[list(actions)] = FORBIDDEN_LOGIT
     return {**weights, bias: lowered}
