@@ -91,10 +91,10 @@ def evaluate_across(
 def markdown_across(across: Across) -> str:
     """A table over the policies where there are several, one over actions taken away, and one over settings of each."""
     parts = []
-    if across.without:
-        parts.append(markdown_settings(across.without, across.metric, first="actions", rivals=RIVALS_WITHOUT))
     if len(across.rows) > 1:
         parts.append(markdown_settings(across.policies, across.metric, first="policy"))
+    if across.without:
+        parts.append(markdown_settings(across.without, across.metric, first="actions", rivals=RIVALS_WITHOUT))
     for name, rows in across.rows.items():
         head = f"**{name}**\n\n" if len(across.rows) > 1 else ""
         parts.append(head + markdown_settings(rows, across.metric))
