@@ -57,6 +57,7 @@ _ADDED_LATER = (
     ("sampler", "num_steps_range"),
     ("sampler", "solvers"),
     ("sampler", "max_cost"),
+    ("sampler", "max_cost_share"),
     ("ppo", "price_scale"),
     ("sampler", "leap_steps"),
     ("sampler", "max_redraws"),

@@ -139,6 +139,9 @@ class SamplerSection(Section):
     max_cost: float | None = Field(default=None, gt=0, le=1e6)
     """Most that an image may cost, in guided passes (a pass without guidance is half of one): actions that it could not
     pay for are forbidden to the policy. null: anything."""
+    max_cost_share: float | None = Field(default=None, gt=0, le=1000)
+    """The same as a share of what an image's full run costs, at its own number of steps: 1 allows no image more than
+    that. Beside max_cost the smaller one counts. null: anything."""
 
     leap_steps: int | None = Field(default=None, ge=2, le=1000)
     """Intervals of the schedule that the action `leap` goes over at once: 2 or 4, say. null: it can't be taken."""
@@ -149,7 +152,7 @@ class SamplerSection(Section):
     def identity(self) -> dict[str, Any]:
         """JSON values by key; keys that came to this section later only where they say something."""
         values = self.model_dump(mode="json")
-        later = ("num_steps_range", "solvers", "max_cost", "leap_steps", "max_redraws")
+        later = ("num_steps_range", "solvers", "max_cost", "max_cost_share", "leap_steps", "max_redraws")
         fields = type(self).model_fields
         return {key: value for key, value in values.items() if key not in later or value != fields[key].default}
 
@@ -191,11 +194,13 @@ class SamplerSection(Section):
 
     @model_validator(mode="after")
     def _cap_pays_for_an_image(self) -> Self:
-        least = self.warmup_steps + 1 + min(self.finish_steps, self.num_steps - 1 - self.warmup_steps)
-        if self.max_cost is not None and self.max_cost < least:
-            raise ValueError(
-                f"max_cost must be at least {least}: warmup_steps, the first decision and finish_steps of an image"
-            )
+        why = "warmup_steps, the first decision and finish_steps of an image"
+        for num_steps in (self.num_steps, *self.step_counts):
+            least = self.warmup_steps + 1 + min(self.finish_steps, num_steps - 1 - self.warmup_steps)
+            if self.max_cost is not None and self.max_cost < least:
+                raise ValueError(f"max_cost must be at least {least}: {why}")
+            if self.max_cost_share is not None and self.max_cost_share * num_steps < least:
+                raise ValueError(f"max_cost_share must be at least {least / num_steps:.3g}: {why} of {num_steps} steps")
         return self
 
 

@@ -54,8 +54,8 @@ class Choices:
         schedule = slot.schedule
         ends = schedule.finish_count
         if action is Action.REDRAW:
-            passes = schedule.least_passes
-        elif action is Action.LEAP:
+            return self._rows_of_attempt(slot)
+        if action is Action.LEAP:
             passes = 1 + ends[slot.step + (schedule.sampler.leap_steps or 1)]
         elif action is Action.STOP:
             passes = ends[slot.step]
@@ -63,6 +63,16 @@ class Choices:
             passes = 1 + ends[slot.step + 1] if slot.step < schedule.last_step else 0
             passes += self._refine_passes * (action is Action.REFINE)
         return passes * (1 + slot.guided_by_itself) - (action is Action.UNGUIDED)
+
+    @staticmethod
+    def _rows_of_attempt(slot: Slot) -> int:
+        """Rows of another attempt that comes as far as the present one did, and of a stop there.
+
+        One that could pay for less would have to end before anybody has seen it.
+        """
+        guided = 1 + slot.guided_by_itself
+        present = slot.network_evals - slot.evals_before_attempt + slot.schedule.finish_count[slot.step] * guided
+        return max(present, slot.schedule.least_passes * guided)
 
 
 _ACTIONS = tuple(Action)

@@ -116,9 +116,10 @@ class Engine(Remembered):
         """
         self._slots.require(slot, Phase.EMPTY)
         setting = setting or _NO_SETTING
-        schedule, limit = self._planned(setting)
+        schedule = self._planned(setting)
         scale = setting.guidance_scale if guidance_scale is None else guidance_scale
         guided = self._condition.put(slot, embedding, negative=negative, guidance_scale=scale)
+        limit = self._cap(setting, schedule, guided=guided)
         self._slots.admit(slot, guided=guided, schedule=schedule, max_cost=limit)
         drawn = self._draw(generator(seed, "latent")) if noise is None else noise.to(self._backbone.device)
         self._latents.start(slot, drawn * schedule.init_noise_sigma)
@@ -136,9 +137,9 @@ class Engine(Remembered):
         Raises:
             ConfigError: as of ``admit``.
         """
-        schedule, limit = self._planned(setting)
+        schedule = self._planned(setting)
         guided = self._condition.is_guided(setting.guidance_scale, away=setting.negative_prompt is not None)
-        self._slots.check_payable(schedule, guided=guided, max_cost=math.inf if limit is None else limit)
+        self._slots.check_payable(schedule, guided=guided, max_cost=self._cap(setting, schedule, guided=guided))
         return schedule
 
     @property
@@ -225,10 +226,16 @@ class Engine(Remembered):
         with torch.inference_mode():
             self._latents.clear(slot)
 
-    def _planned(self, setting: Setting) -> tuple[Schedule, float | None]:
-        """Schedule and cap of a setting."""
-        limit = self._sampler.max_cost if setting.max_cost is None else setting.max_cost
-        return self._schedules.of(setting.sampler(self._sampler)), limit
+    def _planned(self, setting: Setting) -> Schedule:
+        return self._schedules.of(setting.sampler(self._sampler))
+
+    def _cap(self, setting: Setting, schedule: Schedule, *, guided: bool) -> float:
+        """Most that an image may cost: what its setting says, else the smaller of what the configuration does."""
+        if setting.max_cost is not None:
+            return setting.max_cost
+        most, share = self._sampler.max_cost, self._sampler.max_cost_share
+        of_full = math.inf if share is None else share * self._slots.full_cost(schedule, guided=guided)
+        return of_full if most is None else min(most, of_full)
 
     def _rows_of(self, pick: Pick) -> int:
         """Rows of the network batch."""

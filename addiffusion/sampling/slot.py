@@ -73,6 +73,8 @@ class Slot:
     guided_by_itself: bool = False
     """Whether its passes do where no action says otherwise."""
     redraws: int = 0
+    evals_before_attempt: int = 0
+    """Of network_evals those of the attempts before the present one."""
     came_back: bool = False
     """Whether it waits with the latent of an earlier attempt."""
     age: int = 0

@@ -95,7 +95,7 @@ class Slots:
             raise SlotError(f"Slot {slot} is {phase.name}, but this call needs {wanted}.", slot=slot, phase=phase.name)
 
     def admit(
-        self, slot: int, *, guided: bool, schedule: Schedule | None = None, max_cost: float | None = None
+        self, slot: int, *, guided: bool, schedule: Schedule | None = None, max_cost: float = math.inf
     ) -> None:
         """EMPTY to the first pass of an episode.
 
@@ -103,7 +103,7 @@ class Slots:
             slot: where.
             guided: whether its passes take two rows of the network batch.
             schedule: its own; None is the first.
-            max_cost: most that it may cost; None: anything.
+            max_cost: most that it may cost.
 
         Raises:
             SlotError: the slot is not empty.
@@ -112,9 +112,8 @@ class Slots:
         self.require(slot, Phase.EMPTY)
         self._admitted += 1
         schedule = schedule or self._schedules.first
-        limit = math.inf if max_cost is None else max_cost
-        self.check_payable(schedule, guided=guided, max_cost=limit)
-        new = Slot(phase=Phase.WARMUP, guided=guided, guided_by_itself=guided, schedule=schedule, max_cost=limit)
+        self.check_payable(schedule, guided=guided, max_cost=max_cost)
+        new = Slot(phase=Phase.WARMUP, guided=guided, guided_by_itself=guided, schedule=schedule, max_cost=max_cost)
         new.age, new.row = self._admitted, schedule.entry_row[0]
         self._slots[slot] = new
 
@@ -136,6 +135,10 @@ class Slots:
                 "cost: give more, or fewer sampler.warmup_steps or sampler.finish_steps.",
                 max_cost=max_cost,
             )
+
+    def full_cost(self, schedule: Schedule, *, guided: bool) -> float:
+        """What a whole schedule costs, in guided passes."""
+        return schedule.sampler.num_steps * (1 + guided) / self._rows_per_pass
 
     def set_guided(self, slot: int, *, guided: bool) -> None:
         """Let the passes to come take two rows, or one; its max_cost leaves it as many passes as before."""
@@ -239,7 +242,7 @@ class Slots:
             slot.row = slot.schedule.refine_row[slot.step]
             moves.refine.append(number)
         elif action == Action.REDRAW:
-            slot.step, slot.redraws = 0, slot.redraws + 1
+            slot.step, slot.redraws, slot.evals_before_attempt = 0, slot.redraws + 1, slot.network_evals
             slot.phase, slot.row = Phase.WARMUP, slot.schedule.entry_row[0]
             moves.redraw.append(number)
         elif action == Action.LEAP:
