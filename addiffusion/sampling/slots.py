@@ -94,9 +94,7 @@ class Slots:
             wanted = " or ".join(p.name for p in phases)
             raise SlotError(f"Slot {slot} is {phase.name}, but this call needs {wanted}.", slot=slot, phase=phase.name)
 
-    def admit(
-        self, slot: int, *, guided: bool, schedule: Schedule | None = None, max_cost: float = math.inf
-    ) -> None:
+    def admit(self, slot: int, *, guided: bool, schedule: Schedule | None = None, max_cost: float = math.inf) -> None:
         """EMPTY to the first pass of an episode.
 
         Args:
@@ -137,8 +135,8 @@ class Slots:
             )
 
     def full_cost(self, schedule: Schedule, *, guided: bool) -> float:
-        """What a whole schedule costs, in guided passes."""
-        return schedule.sampler.num_steps * (1 + guided) / self._rows_per_pass
+        """What a full run costs, in guided passes."""
+        return schedule.full_passes * (1 + guided) / self._rows_per_pass
 
     def set_guided(self, slot: int, *, guided: bool) -> None:
         """Let the passes to come take two rows, or one; its max_cost leaves it as many passes as before."""

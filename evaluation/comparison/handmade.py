@@ -33,6 +33,13 @@ HANDMADE = (
     "ddim-20:best-of-4-at-4",
     "ddim-20:redraw-below-0.85-at-4",
     "ddim-10:redraw-below-0.85-at-2",
+    "ddim-10@3.5:redraw-below-0.85-at-2",
+    "ddim-10@3.5:best-of-2-at-2",
+    "ddim-10@3.5:best-of-4-at-2",
+    "ddim-10@3.5:best-of-8-at-2",
+    "ddim-20@3.5:best-of-2-at-4",
+    "ddim-20@3.5:best-of-4-at-4",
+    "dpm++2m-10@3.5:best-of-4-at-2",
 )
 """Those of the results page."""
 REDRAWS = 2

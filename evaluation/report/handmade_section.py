@@ -7,11 +7,20 @@ import math
 from evaluation.comparison.metric_table import MetricTable
 from evaluation.comparison.summary import ComparisonResult, paired
 from evaluation.comparison.tables import METRIC_TITLES
-from evaluation.report.page_sections import mark
+from evaluation.report.page_sections import PICTURES, mark
 
 ALLOWED = 1.0
-"""Passes that a static sampler may cost more than the policy it is told against: its steps are whole numbers."""
+"""Passes that a rival may cost more than the policy it is told against: its steps are whole numbers."""
+FRONT = "front.png"
+"""The picture beside the section."""
+_RIVALS = {"static sampler": {"static"}, "of the others": {"search", "control"}}
+"""What tables call the best of them, and kinds of contestant."""
 MARK = mark("hand-made opponents", "addiffusion pareto")
+
+
+def told_metrics(result: ComparisonResult) -> list[str]:
+    """Those of the section; the picture is of the first."""
+    return [name for name in result.metrics() if name in ("scene_soft", "clip")] or [*result.metrics()][:1]
 
 
 def handmade_section(result: ComparisonResult, *, command: str, machine: str) -> str:
@@ -22,7 +31,7 @@ def handmade_section(result: ComparisonResult, *, command: str, machine: str) ->
         command: that made the comparison, word for word.
         machine: that it ran on, in words.
     """
-    metrics = [name for name in result.metrics() if name in ("scene_soft", "clip")] or [*result.metrics()][:1]
+    metrics = told_metrics(result)
     costs = {one.contestant.name: result.mean_spent(one, "cost") for one in result.all}
     tables = sorted((one for one in result.all if one.drawn.any()), key=lambda one: costs[one.contestant.name])
     fronts = {name: _front(tables, costs, name) for name in metrics}
@@ -46,31 +55,40 @@ def handmade_section(result: ComparisonResult, *, command: str, machine: str) ->
         "below s is given up, twice at most. A solver in brackets is the static sampler that it is done on; else it is "
         "the agent's whole schedule. Seconds of tries include passes that were computed twice."
     )
-    parts = [MARK, "## Hand-made opponents", words, "\n".join(lines)]
-    return "\n\n".join([*parts, *(_dialled(result, tables, costs, name) for name in metrics)]) + "\n"
+    parts = [MARK, "## Hand-made opponents", words, f"![Quality against passes and time]({PICTURES}/{FRONT})"]
+    dialled = (_dialled(result, tables, costs, name) for name in metrics)
+    return "\n\n".join([*parts, *dialled, "Everybody, cheapest first:", "\n".join(lines)]) + "\n"
 
 
 def _dialled(result: ComparisonResult, tables: list[MetricTable], costs: dict[str, float], metric: str) -> str:
-    """The policy at each of its prices beside the best static sampler that costs at most ALLOWED passes more."""
+    """The policy at each of its prices beside the best of each kind that costs at most ALLOWED passes more."""
     title = METRIC_TITLES.get(metric, metric)
+    heads = [f"best {words} | its cost | difference" for words in _RIVALS]
     lines = [
-        f"The policy at each price, cheapest first, against the static sampler with the best {title} score of those "
-        f"that cost at most {ALLOWED:g} pass more, chosen by these very images, with 95 % BCa intervals:",
+        f"The policy at each price, cheapest first, against those with the best {title} score that cost at most "
+        f"{ALLOWED:g} pass more, chosen by these very images, with 95 % BCa intervals:",
         "",
-        f"| price | cost | of the full run | {title} | best static sampler | its cost | difference |",
-        "|---:|---:|---:|---:|---|---:|---:|",
+        f"| {' | '.join(['price', 'cost', 'of the full run', title, *heads])} |",
+        f"|---:|---:|---:|---:|{'---|---:|---:|' * len(_RIVALS)}",
     ]
-    statics = [one for one in tables if one.contestant.kind == "static"]
     for ours in (one for one in tables if one.contestant.kind == "agent"):
         cost = costs[ours.contestant.name]
-        rivals = [one for one in statics if costs[one.contestant.name] <= cost + ALLOWED]
-        best = max(rivals, key=lambda one: one.mean(metric), default=None)
-        found = None if best is None else paired(ours, best, metric)
         share = cost / costs[result.full.contestant.name]
         cells = [f"{ours.contestant.c_nfe:g}", f"{cost:.1f}", f"{share:.0%}", f"{ours.mean(metric):.3f}"]
-        cells += ["-", "-"] if best is None else [best.contestant.title, f"{costs[best.contestant.name]:.1f}"]
-        lines.append(f"| {' | '.join([*cells, '-' if found is None else found.brief()])} |")
+        payable = [one for one in tables if costs[one.contestant.name] <= cost + ALLOWED]
+        for kinds in _RIVALS.values():
+            cells += _against_best(ours, [one for one in payable if one.contestant.kind in kinds], costs, metric)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _against_best(ours: MetricTable, rivals: list[MetricTable], costs: dict[str, float], metric: str) -> list[str]:
+    """Cells: the best rival, its cost, and by how much the policy is better."""
+    best = max(rivals, key=lambda one: one.mean(metric), default=None)
+    if best is None:
+        return ["-"] * 3
+    found = paired(ours, best, metric)
+    return [best.contestant.title, f"{costs[best.contestant.name]:.1f}", "-" if found is None else found.brief()]
 
 
 def _front(tables: list[MetricTable], costs: dict[str, float], metric: str) -> set[str]:

@@ -36,9 +36,15 @@ def write_section(path: Path, section: str) -> None:
     write_text(path, "\n\n".join(part.strip("\n") for part in (before, *sections) if part.strip()) + "\n")
 
 
-def write_pictures(page: Path, plots: Iterable[Path]) -> None:
-    """Copy pictures to where a page shows them."""
+def write_pictures(page: Path, plots: Iterable[Path], *, name: str | None = None) -> None:
+    """Copy pictures to where a page shows them.
+
+    Args:
+        page: which.
+        plots: files of them.
+        name: of the copy of an only one; None keeps their own.
+    """
     folder = page.parent / PICTURES
     make_folder(folder)
     for plot in plots:
-        write_bytes(folder / plot.name, plot.read_bytes())
+        write_bytes(folder / (name or plot.name), plot.read_bytes())

@@ -134,19 +134,21 @@ def settings(order: SettingsOrder, *, overrides: Overrides = ()) -> None:
 
 
 def pareto(order: ParetoOrder, *, overrides: Overrides = ()) -> None:
-    """Measure hand-made opponents against the shipped policy and static samplers: their section of docs/results.md.
+    """Measure a policy at each price against static samplers and hand-made opponents: their section of docs/results.md.
 
     Guidance off after a step or outside an interval, leaps at fixed steps, draws of which the best goes on, draws that
     are given up below a score: what a person would save by without learning. Images that were drawn already are kept.
     """
     console = prepared_console()
     from evaluation.comparison.handmade import HANDMADE
-    from evaluation.report.handmade_section import handmade_section
-    from evaluation.report.page_sections import write_section
+    from evaluation.report.handmade_section import FRONT, handmade_section, told_metrics
+    from evaluation.report.page_sections import write_pictures, write_section
     from launch.comparing.evaluate import evaluate as run
     from launch.comparing.results import machine, pareto_command
 
     done = run(order.evaluation(order.handmade or HANDMADE), overrides=overrides, console=console)
     command = pareto_command(order, overrides)
     write_section(order.page, handmade_section(done.result, command=command, machine=machine()))
+    drawn = done.path / "plots" / f"pareto_{told_metrics(done.result)[0]}.png"
+    write_pictures(order.page, [drawn], name=FRONT)
     console.print(f"the section is in {order.page}", highlight=False)

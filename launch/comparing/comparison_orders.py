@@ -200,14 +200,17 @@ class SettingsOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParetoOrder:
-    """Who saves by hand, and the page that says how well."""
+    """What a policy reaches at each price, who saves by hand, and the page that says how well."""
 
-    policy: Policy = SHIPPED
+    policy: Policy = SHIPPED_PREVIEWS
     limit: HeldOutPrompts = HELD_OUT
-    prices: Prices = ()
+    prices: Prices = (1.0, 0.2, 0.1, 0.0126, 0.0063)
     handmade: Handmade = ()
     """None given: those of the page."""
-    samplers: Samplers = ("ddim-10", "ddim-15", "ddim-20", "ddim-30", "dpm++2m-10", "dpm++2m-15", "dpm++2m-20")
+    samplers: Samplers = tuple(
+        f"{solver}-{steps}@3.5" for solver in ("ddim", "dpm++2m", "unipc2") for steps in (6, 8, 10, 12, 15, 18, 25, 50)
+    )
+    """At the guidance scale that is best for them."""
     comparison: WhereImagesLie = Path("evaluations/pareto")
     page: PageOfSection = Path("docs/results.md")
 

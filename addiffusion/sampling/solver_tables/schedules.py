@@ -51,6 +51,11 @@ class Schedule:
         warmup = self.sampler.warmup_steps
         return warmup + 1 + self.finish_count[warmup]
 
+    @property
+    def full_passes(self) -> int:
+        """Those of the full run: one for each point."""
+        return self.last_step + 1
+
 
 class Schedules:
     """Schedules of one model, and the rows of all of them."""

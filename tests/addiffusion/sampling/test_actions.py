@@ -206,6 +206,7 @@ def test_what_can_not_be_taken_is_masked_and_refused_in_one_sentence() -> None:
         ({"solvers": ["ddim", "pndm"], "leap_steps": 2}, "pndm has only equal ones: choose another solver"),
         ({"num_steps": 6, "leap_steps": 4}, "leap_steps=4 goes over the end from every decision"),
         ({"max_cost": 2.5}, "max_cost must be at least 3"),
+        ({"num_steps_range": (5, 20), "max_cost_share": 0.5}, "max_cost_share must be at least 0.6: .* of 5 steps"),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_refused(wrong: dict[str, Any], sentence: str) -> None:
@@ -217,6 +218,55 @@ def test_a_pipelines_own_solver_that_does_not_fit_is_refused() -> None:
     engine = make_engine(MeteredBackbone(), sampler=make_sampler(leap_steps=2))
     with pytest.raises(ConfigError, match=r"PNDMScheduler has only equal ones: choose another sampler.solver"):
         engine.admit(0, embedding=embedding(1), seed=0, setting=Setting(solver="pndm"))
+
+
+def test_a_redraw_has_to_pay_for_an_attempt_as_long_as_the_one_it_gives_up() -> None:
+    """One that could not would have to stop before anything is seen of it."""
+    steps_taken, finish = 4, 2
+    attempt = 3 + steps_taken
+    for cap, can in ((2 * attempt + finish, True), (2 * attempt + finish - 1, False)):
+        engine = make_engine(MeteredBackbone(), sampler=make_sampler(max_cost=cap, finish_steps=finish))
+        engine.admit(0, embedding=embedding(1), seed=0)
+        for _ in range(3):
+            engine.tick()
+        for _ in range(steps_taken):
+            assert engine.allowed(0)[D], "there is less to do again here"
+            engine.act({0: C})
+            engine.tick()
+        assert engine.info(0).cost == attempt
+        assert engine.allowed(0)[D] == can
+        if not can:
+            with pytest.raises(SlotError, match=f"can't redraw: that would cost more than its max_cost={cap}"):
+                engine.act({0: D})
+            continue
+        engine.act({0: D})
+        for _ in range(3):
+            engine.tick()
+        for _ in range(steps_taken):
+            engine.act({0: C})
+            engine.tick()
+        assert not engine.allowed(0)[D]
+        engine.act({0: S})
+        while engine.busy:
+            engine.tick()
+        assert engine.info(0).cost == cap
+
+
+def test_a_share_of_the_full_run_caps_each_image_at_its_own_steps_and_guidance() -> None:
+    engine = make_engine(MeteredBackbone(), sampler=make_sampler(max_cost_share=0.5, max_cost=9))
+    own = (Setting(num_steps=10), Setting(num_steps=10, guidance_scale=1.0), Setting(num_steps=20))
+    for slot, setting in enumerate(own):
+        engine.admit(slot, embedding=embedding(1), seed=0, setting=setting)
+    while engine.busy:
+        engine.tick()
+        engine.act({slot: C if engine.allowed(slot)[C] else S for slot in engine.deciding()})
+    assert [engine.info(slot).cost for slot in range(3)] == [5, 2.5, 9], "the smaller of both caps"
+    engine.release(0)
+    engine.admit(0, embedding=embedding(1), seed=0, setting=Setting(num_steps=10, max_cost=7))
+    while engine.busy:
+        engine.tick()
+        engine.act({slot: C if engine.allowed(slot)[C] else S for slot in engine.deciding()})
+    assert engine.info(0).cost == 7, "a setting's own cap counts alone"
 
 
 @cache

@@ -106,6 +106,9 @@ def test_the_section_marks_the_front_and_replaces_itself(tmp_path: Path) -> None
     full = drawn("full", 50, np.linspace(0.2, 0.31, 12))
     others = {"full": full, **{f"ddim-{nfe}": drawn(f"ddim-{nfe}", nfe, np.full(12, clip), full)
                                for nfe, clip in ((5, 0.1), (10, 0.3), (20, 0.2))}}  # fmt: skip
+    others["tries"] = replace(
+        drawn("tries", 11, np.full(12, 0.4), full), contestant=handmade("best-of-2-at-9", SAMPLER)
+    )
     led = agent(SAMPLER, policy=0, name="agent", title="agent", c_nfe=0.04)
     ours = replace(drawn("agent", 12, np.linspace(0.2, 0.3, 12), full), contestant=led)
     section = handmade_section(
@@ -113,9 +116,14 @@ def test_the_section_marks_the_front_and_replaces_itself(tmp_path: Path) -> None
     )
     rows = {line.split(" | ")[0].lstrip("| "): line for line in section.splitlines() if line.startswith("| ")}
     assert rows["DDIM-5"].split(" | ")[1] == "5.0"
-    assert [title for title, line in rows.items() if line.endswith("| CLIP |")] == ["DDIM-5", "DDIM-10"]
+    assert [title for title, line in rows.items() if line.endswith("| CLIP |")] == [
+        "DDIM-5", "DDIM-10", "best of 2 at 9"
+    ]  # fmt: skip
     (dialled,) = [line for line in section.splitlines() if line.startswith("| 0.04 |")]
-    assert dialled.startswith("| 0.04 | 12.0 | 24% | 0.250 | DDIM-10 | 10.0 | -0.050 ["), "DDIM-20 costs too much"
+    static, drawn_again = "DDIM-10 | 10.0 | -0.050 [", "best of 2 at 9 | 11.0 | -0.150 ["
+    assert dialled.startswith(f"| 0.04 | 12.0 | 24% | 0.250 | {static}"), "DDIM-20 costs too much"
+    assert f" | {drawn_again}" in dialled
+    assert "results/front.png" in section
     page = tmp_path / "results.md"
     page.write_text("# Results\n")
     for _ in range(2):
