@@ -128,7 +128,10 @@ class ValueNetwork(nn.Module):
 
 
 def prior_of(prior: Sequence[float], count: int) -> list[float]:
-    """Probabilities of ``count`` actions: those that ``prior`` leaves out have OTHER_PRIOR each."""
+    """Probabilities of ``count`` actions: those that ``prior`` leaves out have OTHER_PRIOR each, and where it names more,
+    they are shares of what it gives to these.
+    """
+    prior = [share / sum(prior[:count]) for share in prior[:count]] if len(prior) > count else prior
     others = count - len(prior)
     return [share * (1 - others * OTHER_PRIOR) for share in prior] + [OTHER_PRIOR] * others
 

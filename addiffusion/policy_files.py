@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from addiffusion.actions import action_count
+from addiffusion.actions import FIRST_ACTIONS, action_count
 from addiffusion.assets import POLICY_FOLDERS
 from addiffusion.checkpoint_files import (
     POLICY_FILE,
@@ -62,6 +62,12 @@ class TrainedPolicy:
             ConfigError: a key or value can't be used.
         """
         return load_config([self.config_file], overrides)
+
+    def weights_of_first_actions(self) -> dict[str, NDArray[np.float32]]:
+        """Weights of the same network with logits of FIRST_ACTIONS alone: as if the others were forbidden."""
+        head, _ = _layer(max(self.weights, key=_layer))
+        rows = len(FIRST_ACTIONS)
+        return {name: value[:rows] if _layer(name)[0] == head else value for name, value in self.weights.items()}
 
     def check_fits(self, config: Config, width: int) -> None:
         """Refuse a configuration for which these weights were not trained.

@@ -177,14 +177,9 @@ class SamplerSection(Section):
         return self
 
     @model_validator(mode="after")
-    def _leaps_have_room_and_a_solver(self) -> Self:
+    def _leaps_have_a_solver(self) -> Self:
         if self.leap_steps is None:
             return self
-        if self.leap_steps >= self.num_steps - self.warmup_steps:
-            raise ValueError(
-                f"leap_steps={self.leap_steps} goes over the end from every decision: it must be smaller than "
-                "num_steps - warmup_steps"
-            )
         if "pndm" in (self.solver, *(self.solvers or ())):
             raise ValueError(
                 "leap_steps needs a solver with steps of any length, and pndm has only equal ones: choose another "

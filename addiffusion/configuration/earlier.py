@@ -6,6 +6,22 @@ from addiffusion.configuration.yaml import Tree
 from addiffusion.json_object import is_object
 
 
+_SECTIONS = frozenset(
+    "alarms backbone bank checkpoint cluster curriculum evaluation observation policy ppo prompts refine resume reward "
+    "rollout run sampler scorers tracking warm_start".split()
+)
+"""What every version has written into the configuration of a run."""
+
+
+def is_whole(tree: Tree) -> bool:
+    """Whether a file is the whole configuration of a run or policy.
+
+    Of keys that are newer than it the code's defaults hold, under which it goes on as it did: none of the shipped
+    files, which may say otherwise of them today.
+    """
+    return tree.keys() >= _SECTIONS
+
+
 def updated(tree: Tree) -> Tree:
     """``tree`` of a file, with keys of the past replaced by what means the same here; others are left as they are."""
     rollout, backbone = tree.get("rollout"), tree.get("backbone")

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from addiffusion.config import Config
-from addiffusion.configuration.earlier import updated
+from addiffusion.configuration.earlier import is_whole, updated
 from addiffusion.configuration.errors import describe
 from addiffusion.configuration.shown import dotted, shortened, shown
 from addiffusion.configuration.yaml import Tree, load_yaml, plain, read_yaml
@@ -35,7 +35,8 @@ def load_config(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Co
     """Resolve a configuration. Later layers win.
 
     The layers are: code defaults, ``configs/default.yaml``, ``configs/<backbone.kind>.yaml`` of the backbone that the
-    user's layers select, ``files`` from left to right, ``overrides``.
+    user's layers select, ``files`` from left to right, ``overrides``. Where one of the files is the whole configuration of
+    a run or policy, no shipped file is a layer.
 
     Args:
         files: of YAML.
@@ -50,13 +51,14 @@ def load_config(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Co
         20
     """
     user: Tree = {}
-    for file in files:
-        _merge(user, updated(read_yaml(file)))
+    given = [updated(read_yaml(file)) for file in files]
+    for one in given:
+        _merge(user, one)
     texts = _parse_overrides(overrides)
     for path, text in texts.items():
         _merge(user, _override(path, text))
     tree: Tree = {}
-    for name in ("default", _backbone_kind(user)):
+    for name in () if any(map(is_whole, given)) else ("default", _backbone_kind(user)):
         for file in shipped_files():
             if file.stem == name:
                 _merge(tree, read_yaml(file))

@@ -56,8 +56,9 @@ class Played:
     fixed_nfe: float
     differences: dict[str, dict[str, Comparison | None]]
     """By score, then by opponent (``full``, ``random_stop``, ``fixed_stop``); None with too few images."""
-    refine_count: int
-    """Decisions at which a live policy would refine. A bank can't, and the best of the other actions is taken."""
+    other_action_count: int
+    """Decisions at which a live policy would neither continue nor stop. A bank can do nothing else, and the better of
+    these is taken."""
     decision_count: int
 
     @property
@@ -101,7 +102,7 @@ def play(folder: Path, policy: str, prices: Sequence[float], *, console: Console
     bank = read_bank(folder, trained.config([]), console=console)
     config = trained.config(["policy.actions=[continue,stop]"])
     rollouts = BankRollouts(bank, config)
-    rollouts.set_weights(trained.weights, 0)
+    rollouts.set_weights(trained.weights_of_first_actions(), 0)
     asked = prices or (config.reward.c_nfe,)
     with Stage(console, "episodes", len(asked) * len(bank.trajectories), headline="") as stage:
         policies = [agent(config.sampler, policy=0, name="policy", title="policy", c_nfe=price) for price in asked]
@@ -121,9 +122,9 @@ def table(played: Sequence[Played]) -> Table:
         shares = ["-" if share is None else f"{share:.0%}" for share in (one.oracle_share, one.fixed_share)]
         rewards = (shares[0], f"{one.oracle_nfe:.1f}", f"{one.fixed_nfe:.0f}", shares[1])
         shown.add_row(f"{one.c_nfe:g}", f"{one.nfe:.1f}", *by_tier, spearman, *rewards)
-    if any(one.refine_count for one in played):
-        refines = ", ".join(f"{one.refine_count} of {one.decision_count}" for one in played)
-        shown.caption = f"decisions at which a live policy would refine, which a bank can't: {refines}"
+    if any(one.other_action_count for one in played):
+        others = ", ".join(f"{one.other_action_count} of {one.decision_count}" for one in played)
+        shown.caption = f"decisions at which a live policy would neither continue nor stop, as a bank must: {others}"
     return shown
 
 
@@ -180,7 +181,7 @@ def _played(
         fixed_reward=fixed_reward,
         fixed_nfe=fixed_nfe,
         differences={name: {other: found.against(other, name) for other in found.others} for name in quality},
-        refine_count=_refines(trained, phi),
+        other_action_count=_others(trained, phi),
         decision_count=len(phi),
     )
 
@@ -194,10 +195,10 @@ def _best_fixed(bank: Bank, worth: Sequence[NDArray[np.float64]]) -> tuple[float
     return float(candidates[best]), float(means[best])
 
 
-def _refines(trained: TrainedPolicy, phi: NDArray[np.float32]) -> int:
-    """Decisions whose likeliest action is a refine, where the policy was trained to have one."""
+def _others(trained: TrainedPolicy, phi: NDArray[np.float32]) -> int:
+    """Decisions whose likeliest action is neither continue nor stop, where the policy was trained to have another."""
     config = trained.config([])
     network = PolicyNetwork(phi.shape[1], config.policy.hidden, actions=config.policy.actions).eval()
     network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in trained.weights.items()})
     with torch.inference_mode():
-        return int((network(torch.from_numpy(phi)).argmax(1) == Action.REFINE).sum())
+        return int((network(torch.from_numpy(phi)).argmax(1) > Action.STOP).sum())

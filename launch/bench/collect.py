@@ -184,7 +184,8 @@ def _best_s(call: Any, device: torch.device) -> float:
 
 
 def _worker(setup: CollectSetup, backbone: Any, scoring: Any) -> Worker:
-    policy = PolicyNetwork(setup.width, setup.config.policy.hidden, prior=setup.config.policy.prior)
+    section = setup.config.policy
+    policy = PolicyNetwork(setup.width, section.hidden, prior=section.prior, actions=section.actions)
     worker = Worker(setup.config, policy=policy, backbone=lambda: backbone, scoring=lambda: scoring)
     worker.set_weights({name: value.numpy().copy() for name, value in policy.state_dict().items()}, version=0)
     return worker

@@ -94,5 +94,6 @@ def test_a_bank_opens_and_is_played() -> None:
     for one, before in zip(found, expected("played.json"), strict=True):
         by_tier = {str(tier): nfe for tier, nfe in one["nfe_by_tier"].items()}
         assert by_tier == before["nfe_by_tier"]
-        for name in ("nfe", "reward", "full_reward", "oracle_reward", "fixed_nfe", "refine_count", "decision_count"):
+        assert one["other_action_count"] == before["refine_count"]
+        for name in ("nfe", "reward", "full_reward", "oracle_reward", "fixed_nfe", "decision_count"):
             assert one[name] == pytest.approx(before[name], abs=1e-5), name

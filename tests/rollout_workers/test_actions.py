@@ -109,6 +109,7 @@ def test_a_script_is_followed_where_it_can_be_and_asks_nobody() -> None:
 def test_a_policy_of_six_begins_near_its_prior_and_of_three_as_ever() -> None:
     assert prior_of((0.88, 0.06, 0.06), 3) == [0.88, 0.06, 0.06]
     assert sum(prior_of((0.88, 0.06, 0.06), 6)) == pytest.approx(1)
+    assert prior_of((0.62, 0.05, 0.06, 0.2, 0.02, 0.05), 3) == pytest.approx([0.62 / 0.73, 0.05 / 0.73, 0.06 / 0.73])
     network = PolicyNetwork(4, (8,), actions=("continue", "stop", "redraw"))
     assert network.forbidden.tolist() == [False, False, True, True, True, False]
 

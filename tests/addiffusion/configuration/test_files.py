@@ -69,6 +69,30 @@ def test_later_layers_win(tmp_path: Path) -> None:
     assert (config.ppo.iterations, config.ppo.epochs, config.ppo.lr, config.run.seed) == (8, 2, 2.0e-5, 10)
 
 
+def test_of_a_run_of_before_newer_keys_have_the_defaults_of_the_code(tmp_path: Path) -> None:
+    """Not what the shipped files say of them today."""
+    tree = yaml.safe_load(to_yaml(Config()))
+    del tree["sampler"]["leap_steps"], tree["observation"]["previews"], tree["backbone"]["guidance_scale"]
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    assert load_config().sampler.leap_steps == 4
+    found = load_config([file], ["ppo.lr=2.0e-5"])
+    assert found == Config().model_copy(update={"ppo": Config().ppo.model_copy(update={"lr": 2.0e-5})})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "policy"), [("refining", "policy"), ("settings", "policy_latent"), ("previews", "policy_previews")]
+)
+def test_a_recipe_is_that_of_the_policy_that_ships(recipe: str, policy: str) -> None:
+    folder = shipped_files()[0].parent
+    made = load_config([folder / "recipes" / f"{recipe}.yaml"])
+    shipped = load_config([folder.parent / "addiffusion" / "embedded" / policy / "config.yaml"])
+    for section in ("sampler", "observation", "reward", "policy", "backbone", "ppo", "prompts", "refine"):
+        one, other = getattr(made, section).model_dump(), getattr(shipped, section).model_dump()
+        differing = {key for key in one if one[key] != other[key]}
+        assert differing <= {"max_redraws", "usual_scores"}, section  # of no use without redraws, without previews
+
+
 def test_override_values_are_json_or_text(tmp_path: Path) -> None:
     config = load_config((), ["prompts.tiers=[1, 3]", "run.dir=2026", "prompts.source=list.txt", "rollout.slots=4"])
     assert config.prompts.tiers == (1, 3)

@@ -204,7 +204,6 @@ def test_what_can_not_be_taken_is_masked_and_refused_in_one_sentence() -> None:
     [
         ({"solver": "pndm", "leap_steps": 2}, "leap_steps needs a solver with steps of any length, and pndm has only"),
         ({"solvers": ["ddim", "pndm"], "leap_steps": 2}, "pndm has only equal ones: choose another solver"),
-        ({"num_steps": 6, "leap_steps": 4}, "leap_steps=4 goes over the end from every decision"),
         ({"max_cost": 2.5}, "max_cost must be at least 3"),
         ({"num_steps_range": (5, 20), "max_cost_share": 0.5}, "max_cost_share must be at least 0.6: .* of 5 steps"),
     ],

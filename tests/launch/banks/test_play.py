@@ -125,13 +125,28 @@ def test_who_never_stops_loses_nothing_and_equals_every_opponent(bank_folder: Pa
             assert difference is not None
             assert difference.difference == pytest.approx(0, abs=1e-12)
     assert played.as_json()["differences"]["clip"]["full"]["count"] == 9
-    assert played.refine_count == 0
+    assert played.other_action_count == 0
 
 
-def test_decisions_a_live_policy_would_refine_at_are_told(bank_folder: Path, prefer: Prefer) -> None:
+def test_decisions_at_which_a_live_policy_would_do_something_else_are_told(bank_folder: Path, prefer: Prefer) -> None:
     (played,) = play(bank_folder, str(prefer(Action.REFINE, 1000.0)), [])
-    assert played.refine_count == played.decision_count > 0
-    assert f"{played.refine_count} of {played.decision_count}" in shown(table([played]))
+    assert played.other_action_count == played.decision_count > 0
+    assert f"{played.other_action_count} of {played.decision_count}" in shown(table([played]))
+
+
+def test_a_policy_of_all_actions_is_played_by_its_continues_and_stops(bank_folder: Path, tmp_path: Path) -> None:
+    config = config_of(policy={"actions": ["continue", "stop", "redraw"]})
+    folder = RunFolder.create(tmp_path / "run", config)
+    with toy_components(config) as components:
+        learner = components.learner.state()
+        last = max(name for name, value in learner.policy.items() if value.shape == (6,))
+        preferred = 2000 * torch.eye(6)[Action.REDRAW] + 1000 * torch.eye(6)[Action.STOP]
+        learner.policy[last] = learner.policy[last] + preferred
+        checkpoint = Checkpoint(learner=learner, ledger=LedgerState(), config_digest=config_digest(config))
+        save_checkpoint(folder.path, checkpoint, keep=1)
+    (played,) = play(bank_folder, str(folder.path), [])
+    assert played.nfe == min(end for one in open_bank(bank_folder).trajectories for end in one.end_nfe)
+    assert played.other_action_count == played.decision_count > 0, "it would always begin again"
 
 
 def test_opponents_spend_what_the_policy_spent(bank_folder: Path) -> None:

@@ -74,7 +74,7 @@ def test_config_prints_yaml_and_json() -> None:
             ("rollout.row_buckets=true", "cluster.mode=serial"),
             "rollout.row_buckets=true lets images depend on their company",
         ),
-        (("observation.kind=latent", "reward.preset=phase1"), "observation.kind=latent scores only the returned image"),
+        (("reward.preset=phase1", "reward.bound=null"), "observation.kind=latent scores only the returned image"),
         (("rollout.workers=4000",), "4000 rollout workers"),
         (("rollout.gpus_per_worker=900",), "GPUs"),
         (("resume=absent",), "absent is no run folder"),

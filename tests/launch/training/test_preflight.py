@@ -70,7 +70,10 @@ def refused(*overrides: str) -> str:
         (["sampler.num_steps=1000000"], ["sampler.num_steps can't be 1000000"]),
         (["sampler.spacing=karras"], ["sampler.spacing=karras", "use_karras_sigmas"]),
         (["sampler.solver=flow_euler"], ["sampler.solver=flow_euler can't sample this model"]),
-        (["sampler.solver=pndm"], ["sampler.solver=pndm does not know rescale_betas_zero_snr"]),
+        (
+            ["sampler.solver=pndm", "sampler.leap_steps=null"],
+            ["sampler.solver=pndm does not know rescale_betas_zero_snr"],
+        ),
         (["sampler.solver=lcm"], ["sampler.solver=lcm draws noise"]),
         (["backbone.device=nowhere"], ["backbone.device='nowhere' is not available here"]),
         (["backbone.device=meta"], ["backbone.device='meta' computes nothing"]),
@@ -83,7 +86,15 @@ def refused(*overrides: str) -> str:
         (["checkpoint.best_metric=entropy"], ["checkpoint.best_metric can't be 'entropy'"]),
         (["backbone.lora=absent.safetensors"], ["backbone.lora=absent.safetensors is no file"]),
         (["backbone.preview=./absent"], ["backbone.preview=./absent is no folder"]),
-        (["warm_start.bank=absent", "reward.preset=phase1"], ["warm_start.bank=absent", "reward.preset=paired"]),
+        (
+            [
+                "warm_start.bank=absent",
+                "reward.preset=phase1",
+                "reward.bound=null",
+                "observation={kind: clip, previews: []}",
+            ],
+            ["warm_start.bank=absent", "reward.preset=paired"],
+        ),
         (["curriculum.simple_iterations=1", "prompts.tiers=[3]"], ["curriculum.simple_iterations"]),
         (["rollout.workers=4000", "cluster.mode=ray"], ["4000 rollout workers"]),
         (["prompts.source=absent.txt"], ["absent.txt"]),
