@@ -71,7 +71,7 @@ def refused(*overrides: str) -> str:
         (["sampler.spacing=karras"], ["sampler.spacing=karras", "use_karras_sigmas"]),
         (["sampler.solver=flow_euler"], ["sampler.solver=flow_euler can't sample this model"]),
         (
-            ["sampler.solver=pndm", "sampler.leap_steps=null"],
+            ["sampler.solver=pndm", "sampler.leap_steps=null", "policy.actions=[continue,stop]"],
             ["sampler.solver=pndm does not know rescale_betas_zero_snr"],
         ),
         (["sampler.solver=lcm"], ["sampler.solver=lcm draws noise"]),
