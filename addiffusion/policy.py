@@ -128,8 +128,9 @@ class ValueNetwork(nn.Module):
 
 
 def prior_of(prior: Sequence[float], count: int) -> list[float]:
-    """Probabilities of ``count`` actions: those that ``prior`` leaves out have OTHER_PRIOR each, and where it names more,
-    they are shares of what it gives to these.
+    """Probabilities of ``count`` actions.
+
+    Those that ``prior`` leaves out have OTHER_PRIOR each; where it names more, they are shares of what these have.
     """
     prior = [share / sum(prior[:count]) for share in prior[:count]] if len(prior) > count else prior
     others = count - len(prior)

@@ -174,12 +174,16 @@ def _scoring(config: Config) -> Scoring:
 
 
 def _solvers(backbone: Backbone, config: Config) -> Iterator[str]:
-    """Those that fit the model."""
+    """Those that fit the model, and the leaps of its policy."""
     from addiffusion.backbones.solvers import solver_of  # noqa: PLC0415 - imports diffusers
+    from addiffusion.sampling.solver_tables.checks import laid_out  # noqa: PLC0415
+    from addiffusion.sampling.solver_tables.leaps import check_leaps  # noqa: PLC0415
 
     for solver in get_args(Solver):
         try:
-            solver_of(backbone.scheduler, config.sampler.model_copy(update={"solver": solver}))
+            scheduler = solver_of(backbone.scheduler, config.sampler.model_copy(update={"solver": solver}))
+            if config.sampler.leap_steps is not None:
+                check_leaps(laid_out(scheduler, config.sampler.num_steps))
         except ConfigError:
             continue
         yield solver

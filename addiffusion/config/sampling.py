@@ -258,7 +258,8 @@ class ObservationSection(Section):
     def _previews_rise(self) -> Self:
         if self.previews and self.kind == "clip":
             raise ValueError(
-                "observation.kind=clip scores a preview at every step: previews are for observation.kind=latent"
+                "observation.kind=clip scores a preview at every step: previews are for observation.kind=latent, so "
+                "leave them at []"
             )
         if list(self.previews) != sorted(set(self.previews)):
             raise ValueError(f"previews must rise, but are {list(self.previews)}")

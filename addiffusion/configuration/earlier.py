@@ -5,10 +5,29 @@ from __future__ import annotations
 from addiffusion.configuration.yaml import Tree
 from addiffusion.json_object import is_object
 
-
 _SECTIONS = frozenset(
-    "alarms backbone bank checkpoint cluster curriculum evaluation observation policy ppo prompts refine resume reward "
-    "rollout run sampler scorers tracking warm_start".split()
+    (
+        "alarms",
+        "backbone",
+        "bank",
+        "checkpoint",
+        "cluster",
+        "curriculum",
+        "evaluation",
+        "observation",
+        "policy",
+        "ppo",
+        "prompts",
+        "refine",
+        "resume",
+        "reward",
+        "rollout",
+        "run",
+        "sampler",
+        "scorers",
+        "tracking",
+        "warm_start",
+    )
 )
 """What every version has written into the configuration of a run."""
 

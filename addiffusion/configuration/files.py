@@ -35,8 +35,8 @@ def load_config(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Co
     """Resolve a configuration. Later layers win.
 
     The layers are: code defaults, ``configs/default.yaml``, ``configs/<backbone.kind>.yaml`` of the backbone that the
-    user's layers select, ``files`` from left to right, ``overrides``. Where one of the files is the whole configuration of
-    a run or policy, no shipped file is a layer.
+    user's layers select, ``files`` from left to right, ``overrides``. Where one of the files is the whole
+    configuration of a run or policy, no shipped file is a layer.
 
     Args:
         files: of YAML.

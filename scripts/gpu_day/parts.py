@@ -104,7 +104,9 @@ def observation(size: Size) -> dict[str, Any]:
     devices = [f"backbone.device={size.device}", f"scorers.device={size.device}"]
     count = 2 if size.tiny else 48
     return {
-        kind: bench_collect(collect_setup((), [*devices, *rollout, f"observation.kind={kind}"], count=count))
+        kind: bench_collect(
+            collect_setup((), [*devices, *rollout, f"observation={{kind: {kind}, previews: []}}"], count=count)
+        )
         for kind in ("clip", "latent")
     }
 

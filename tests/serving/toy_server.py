@@ -39,6 +39,7 @@ FAST = [
     f"sampler.num_steps={STEPS}",
     f"sampler.warmup_steps={WARMUP}",
     "sampler.finish_steps=1",
+    "sampler.max_cost_share=null",
     "backbone.guidance_scale=2",
 ]
 CARD = PolicyCard(
