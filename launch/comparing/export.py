@@ -26,7 +26,7 @@ from launch.runtime.pipeline import pipeline_of
 
 PRICES = 5
 """Points of the curve of a policy that knows more than one price."""
-BEYOND = (2.0, 5.0)
+BEYOND = (2.0, 5.0, 20.0)
 """Further points, in greatest prices of the training."""
 EMBEDDED_PROMPTS = 16
 """Validation prompts behind each point where nobody says how many: half a minute of one core."""
