@@ -123,16 +123,17 @@ def test_5_it_beats_who_does_not_look() -> None:
 
 
 def test_7_it_begins_again_what_will_not_do() -> None:
-    """A policy that sees the scores of one preview of each image (`--policy shipped-previews`) begins those again
-    that will not do, and goes on with the better attempt. Over guidance 1.5 to 5 and 20 and 50 steps (120 held-out
-    prompts each) it is better than the full run at 38 % of its passes, and no image takes more than the full run: scene
-    score +0.046 [+0.028, +0.068]; than one refine and one step for all at its NFE: +0.043 [+0.026, +0.064]; and than
-    static samplers at their best guidance scale: +0.058 [+0.032, +0.092]; in each of the eight settings it is shown to
-    lose less than 1 % of the full run's score. So are four other training seeds (+0.049 to +0.055 at 39 to 50 % of the
-    passes, 8 of 8 each). On 300 prompts at guidance 2 and 50 steps it is, at six prices from 6 to 24 passes, better than every static
-    sampler at its best guidance scale with as many (by 0.032 to 0.055, every lower bound above 0); at the lowest price
-    its images have a scene score of 0.956 for 23.9 passes, the full run's 0.900; the best of four draws by an early
-    preview has 0.940 for 19.0, or 0.954 for 35.0 (results, training, hand-made opponents).
+    """A policy that sees the scores of one preview of each image (`--policy shipped-previews`) begins those again that
+    will not do, and goes on with the better attempt. Over guidance 1.5 to 5 and 20 and 50 steps (120 held-out
+    prompts each) it is better than the full run at 38 % of its passes, and no image takes more than the full run:
+    scene score +0.046 [+0.028, +0.068]; than one refine and one step for all at its NFE: +0.043 [+0.026, +0.064];
+    and than static samplers at their best guidance scale: +0.058 [+0.032, +0.092]; in each of the eight settings it
+    is shown to lose less than 1 % of the full run's score. So are four other training seeds (+0.049 to +0.055 at 39
+    to 50 % of the passes, 8 of 8 each). On 300 prompts at guidance 2 and 50 steps it is, at six prices from 6 to 24
+    passes, better than every static sampler at its best guidance scale with as many (by 0.032 to 0.055, every lower
+    bound above 0); at the lowest price its images have a scene score of 0.956 for 23.9 passes, the full run's
+    0.900; the best of four draws by an early preview has 0.940 for 19.0, or 0.954 for 35.0 (results, training,
+    hand-made opponents).
     """
     policy = read_policy("shipped-previews")
     config = unpaid(policy.config(["cluster.mode=serial", "rollout.workers=1", "sampler.num_steps=20"]))
