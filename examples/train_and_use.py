@@ -1,7 +1,7 @@
 """A policy for your own prompts: trained in this process, without Ray, then put to use.
 
 python examples/train_and_use.py [KEY=VALUE ...]; any key of `addiffusion config` can be set, e.g. ppo.iterations=60,
-'policy.actions=[continue,stop,refine,unguided]' for an action more, backbone.kind=sdxl backbone.path=~/models/sdxl.
+'policy.actions=[continue,stop,refine,unguided]' for other actions, backbone.kind=sdxl backbone.path=~/models/sdxl.
 As it stands it draws some 350 images: too few for a good policy, enough to see how it goes.
 Needs `pip install 'addiffusion[train]'`.
 """
